@@ -57,7 +57,7 @@ TABLES = {
     "a test without a column": (
         HEAD + ROWS,
         ["--test", "test.csv"],
-        'of the test part, has no column "dose", which',
+        'of the test set, has no column "dose", which',
     ),
 }
 

@@ -47,7 +47,7 @@ from warmstart.solve.kernels import mixed_kernels
 from warmstart.records.network import FeatureLayer
 from warmstart.training.sketched_ridge import SketchedRidge
 from warmstart.training.selection import SelectionProblem
-from warmstart.distributed import here, joined
+from warmstart.distributed import here, join_group
 rng = np.random.default_rng(0)
 n, tap = 300, FeatureLayer(block=1, pool="avg")
 X, y = rng.normal(size=(n, 40)).astype(np.float32), rng.integers(0, 3, n)
@@ -56,8 +56,8 @@ problem = SelectionProblem(y, 3, tuple(np.array([k]) for k in range(n)), folds)
 head = SketchedRidge({tap: 1.0}, lambda tap: X, [0.1, 1.0], 0)
 alone = head.refit(problem, 1.0)
 trials = [[t.outside for t in found] for found in head.trials(problem)]
-with joined() as world:
-    assert world.gathered(world.rank) == list(range(world.size))
+with join_group() as world:
+    assert world.gather(world.rank) == list(range(world.size))
     assert world.same(world.rank) == 0
     together = head.refit(problem, 1.0)
     again = [[t.outside for t in found] for found in head.trials(problem)]
@@ -100,13 +100,13 @@ def test_a_head_from_sums_of_several_processes_is_that_of_one():
 LOST = """
 import os, signal
 from warmstart.errors import ProcessError
-from warmstart.distributed import joined
-with joined() as world:
-    world.gathered(1)
+from warmstart.distributed import join_group
+with join_group() as world:
+    world.gather(1)
     if world.rank:
         os.kill(os.getpid(), signal.SIGKILL)
     try:
-        world.gathered(2)
+        world.gather(2)
     except ProcessError as error:
         print(error)
 """
@@ -123,10 +123,10 @@ from warmstart.features.cache_key import Column
 from warmstart.features.cache import FeatureCache
 from warmstart.features.extraction import _gather
 from warmstart.records.data import Example
-from warmstart.distributed import joined
+from warmstart.distributed import join_group
 ids = ["0a" * 32, "0b" * 32]
 examples = [Example(id=one, label="", split="train", sha256=one) for one in ids]
-with joined() as world, tempfile.TemporaryDirectory() as own:
+with join_group() as world, tempfile.TemporaryDirectory() as own:
     place = world.same(own)
     for root in (place, own):
         key = ScratchKey(feature_layers=(Column(name="1.avg"),))
@@ -137,7 +137,7 @@ with joined() as world, tempfile.TemporaryDirectory() as own:
             print(_gather(mine, examples).n_decoded)
         except ProcessError as error:
             print(error)
-        world.gathered(None)
+        world.gather(None)
 """
 
 

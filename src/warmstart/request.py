@@ -125,11 +125,11 @@ def check(request: Request) -> None:
     check_trackers(request.track)
     if request.base_is_auto and request.arch is not None:
         raise UsageError(
-            f"--arch {request.arch} belongs to a file of weights; leave it away with --base auto."
+            f"--arch {request.arch} belongs to a file of weights; leave it out with --base auto."
         )
     if request.base_is_auto and request.preprocessing is not None:
         raise UsageError(
-            'preprocessing belongs to one base model; leave it away with base="auto", where each '
+            'preprocessing belongs to one base model; leave it out with base="auto", where each '
             "brings its own."
         )
     if not isinstance(request.seed, int) or not 0 <= request.seed < 2**32:
@@ -171,7 +171,7 @@ def read_data(request: Request) -> Steps[Collection]:
     if kinds:
         raise DataError(
             f"{next(iter(kinds.values())).origin}: {collection.wording.source} holds "
-            f"{collection.wording.noun}s, no columns of numbers; leave it away"
+            f"{collection.wording.noun}s, no columns of numbers; leave it out"
         )
     return collection
 

@@ -90,7 +90,7 @@ def test_planning_changes_nothing():
         ({"strategy": "auto"}, "needs the measurements of warmstart.fit"),
         ({"strategy": "scratch"}, "changes the network itself"),
         ({"strategy": "last:1+lora"}, "changes the network itself"),
-        ({"strategy": "last:3"}, "Sequential has 2 parts"),
+        ({"strategy": "last:3"}, "Sequential has 2 blocks"),
         ({"strategy": "heads"}, "did you mean head"),
         ({"lr": 0.0}, "lr=0.0 is not a number above 0"),
         ({"lr": float("nan")}, "lr=nan is not a number above 0"),

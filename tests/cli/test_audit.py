@@ -102,16 +102,17 @@ def test_unrelated_networks_are_called_so():
     assert "3 tensors in the model, 0 in the base model" in " ".join(text.split())
 
 
-def test_a_real_network_fits(tmp_path):
+def test_a_real_network_fits(tmp_path, monkeypatch):
     import timm
 
+    monkeypatch.chdir(tmp_path)
     module = timm.create_model("resnet50")
-    torch.save(module.state_dict(), tmp_path / "a.pt")
+    torch.save(module.state_dict(), "a.pt")
     for parameter in module.layer4.parameters():
         parameter.data += 0.01
     module.layer3[2].bn1.running_mean += 1.0
-    torch.save(module.state_dict(), tmp_path / "b.pt")
-    text = fits(audit_text(audit(str(tmp_path / "b.pt"), str(tmp_path / "a.pt"))))
+    torch.save(module.state_dict(), "b.pt")
+    text = fits(audit_text(audit("b.pt", "a.pt")))
     labels = [line.split("  ")[0] for line in text.splitlines()[-5:]]
     assert labels == [
         "conv1 to layer3.1",

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 
 import tiny
-from warmstart.distributed import here, joined
+from warmstart.distributed import here, join_group
 from warmstart.network import partition
 from warmstart.network.batch_norm_statistics import recompute_statistics
 from warmstart.network.cut import UnfrozenBlocks
@@ -126,7 +126,7 @@ def trained(kind, word="", folder=None, precision="float32"):
 
 
 if __name__ == "__main__":
-    with joined():
+    with join_group():
         for kind in sys.argv[2:]:
             for word in ("pipeline", "fsdp"):
                 place = Path(sys.argv[1]) / f"{kind}-{word}"

@@ -156,8 +156,8 @@ def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, numbe
 
 OWN = """
 import sys, warmstart
-start, arch, data, out = sys.argv[1:]
-run = warmstart.fit(data, start=start, arch=arch, strategy="head", budget="fast", out=out,
+base, arch, data, out = sys.argv[1:]
+run = warmstart.fit(data, base=base, arch=arch, strategy="head", budget="fast", out=out,
                     settings={"training.engine": "torch", "input.size": 32},
                     on_event=lambda event: print(event.stage))
 again = warmstart.resume(run.path)

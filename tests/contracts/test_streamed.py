@@ -96,8 +96,8 @@ def test_the_plain_view_is_not_passed_again(asked, tmp_path, monkeypatch, before
     seen = []
     fit(asked, tmp_path / "run", "last:1", (STREAM,), on_event=seen.append)
     begun = [e.values["title"] for e in seen if e.kind == "begin" and "title" in e.values]
-    assert "View 1" in begun
-    assert "View 0" not in begun
+    assert "Augmentation 1" in begun
+    assert "Augmentation 0" not in begun
 
 
 def test_stopped_in_a_part_it_goes_on_with_that_part(asked, tmp_path, monkeypatch):
@@ -184,7 +184,7 @@ def test_a_dry_run_forecasts_a_streamed_run(asked, capsys):
     ]
     assert main(command) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["plan"]["training"]["stream"]["value"] == "float32"
+    assert told["plan"]["training"]["offload"]["value"] == "float32"
     assert told["forecast"]["disk_mb"] > 1
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, m
     assert inputs.choose_offload(partial) is None
     monkeypatch.setattr(inputs, "HELPER", "no_such_package")
     assert inputs.choose_offload(request) is None
-    with pytest.raises(PlanError, match=r"start\.partial do not go together"):
+    with pytest.raises(PlanError, match=r"base\.partial do not go together"):
         inputs.choose_offload(replace(partial, settings=("base.partial=true", STREAM)))
 
 

@@ -121,7 +121,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(first, tmp_path):
         warmstart.fit(**asked, out=tmp_path / "cut", on_event=stop)
     again = warmstart.resume(tmp_path / "cut")
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
-    assert again.summary.beside == run.summary.beside
+    assert again.summary.baselines == run.summary.baselines
 
 
 def test_permuting_the_test_labels_changes_the_test_metrics_alone(first, tmp_path):
@@ -133,7 +133,7 @@ def test_permuting_the_test_labels_changes_the_test_metrics_alone(first, tmp_pat
     assert bytes_of(again.path / "model") == bytes_of(run.path / "model")
     for name in ("plan.toml", "inspection.json"):
         assert (again.path / name).read_bytes() == (run.path / name).read_bytes()
-    for name in ("verdict", "shipped", "estimate", "beside"):
+    for name in ("verdict", "shipped", "estimate", "baselines"):
         assert getattr(again.summary, name) == getattr(run.summary, name)
     assert again.test.accuracy == pytest.approx(1 - run.test.accuracy)
 

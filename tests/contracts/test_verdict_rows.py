@@ -108,7 +108,7 @@ def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
     assert signal.details["p"] > 0.01
     assert signal.details["plain_p"] <= 0.005
     assert signal.details["plain"] > 0.6
-    assert "From plain pixels alone it is right" in signal.meaning
+    assert "From plain pixels the accuracy is" in signal.meaning
     assert verdict.kind == "no-transfer"
     assert "but not from its features" in verdict.sentence
 

@@ -122,7 +122,9 @@ def test_a_difference_that_is_small_or_may_be_chance_is_none(test):
 @pytest.mark.parametrize(("value", "level"), [(0.7, "not-ready"), (0.82, "review")])
 def test_what_explains_the_difference_is_said_with_it(value, level):
     found = readiness(
-        measured(claim(0.9), claim(value), findings=[finding("distribution-shift")], many="recordings")
+        measured(
+            claim(0.9), claim(value), findings=[finding("distribution-shift")], many="recordings"
+        )
     )
     assert found.level == level
     assert (

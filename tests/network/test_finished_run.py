@@ -189,7 +189,7 @@ def test_other_inputs_keep_the_head_the_blocks_and_a_digest_that_tells_them():
     assert grey[0].record.preprocessing.size == (48, 48)
     assert [c.tensor for c in grey[0].changes] == ["conv_stem.weight"]
     assert grey[0].origin == models[0].record
-    assert grey[0].usual == models[0].record.preprocessing
+    assert grey[0].base_inputs == models[0].record.preprocessing
     kernels = models[0].module.conv_stem.weight.shape
     lost = 2 * kernels[0] * kernels[2] * kernels[3]
     assert grey[0].record.parameters == models[0].record.parameters - lost

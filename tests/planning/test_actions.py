@@ -1,4 +1,4 @@
-"""What happens to each part, strategy by strategy."""
+"""What happens to each block, strategy by strategy."""
 
 import pytest
 from hypothesis import given
@@ -26,21 +26,21 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("strategy", "expected"), TABLE.items())
-def test_each_strategy_is_one_action_a_part(strategy, expected):
+def test_each_strategy_is_one_action_a_block(strategy, expected):
     plan = plan_for(strategy)
     assert [block.action.value for block in plan.blocks] == expected.split()
     assert plan.blocks[-1].name == "output"
     assert tuple(block.name for block in plan.blocks[:4]) == NAMES
 
 
-def test_a_head_has_no_rate_and_every_other_strategy_gives_the_output_one():
+def test_a_linear_probe_has_no_learning_rate_and_every_other_head_has_one():
     assert rates(plan_for("head")) == {}
     for strategy in TABLE.keys() - {"head", "frozen:4"}:
         assert "output" in rates(plan_for(strategy))
 
 
 @given(count=st.integers(0, 4), extra=st.sampled_from(["", "+add", "+lora", "+gradual"]))
-def test_frozen_parts_and_only_they_have_no_rate(count, extra):
+def test_frozen_blocks_and_only_they_have_no_learning_rate(count, extra):
     if count < {"+lora": 1, "+gradual": 2}.get(extra, 0):
         return
     strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
@@ -62,22 +62,26 @@ def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
         ("replaced", "rule", None),
     ]
     assert "last:2" in typed.blocks[2].action.because
-    asked = plan_for("head", network=network_facts(verdict="fine-tune"))
-    assert [p.action.rule for p in asked.blocks] == ["frozen", "frozen", "tuned", "tuned", None]
+    shallow = plan_for("head", network=network_facts(verdict="fine-tune"))
+    assert [p.action.rule for p in shallow.blocks] == ["frozen", "frozen", "tuned", "tuned", None]
     for block in plan_for("auto", network=network_facts(verdict="fine-tune")).blocks:
         assert (block.action.source, block.action.rule) == ("rule", None)
 
 
-def test_the_reason_of_gradual_tells_how_parts_join():
+def test_the_reason_of_gradual_explains_how_blocks_are_unfrozen():
     for block in plan_for("last:2+gradual").blocks[2:4]:
-        assert "join from the top while validation improves" in block.action.because
+        assert "unfrozen from the top while validation improves" in block.action.because
 
 
 def test_reasons_count_layers():
-    assert "only the last of 4 layers is tuned" in plan_for("last:1").blocks[0].action.because
-    assert "only the last 2 of 4 layers are tuned" in plan_for("last:2").blocks[0].action.because
+    assert "only the last of 4 layers is fine-tuned" in plan_for("last:1").blocks[0].action.because
+    assert (
+        "only the last 2 of 4 layers are fine-tuned" in plan_for("last:2").blocks[0].action.because
+    )
     assert "all layers" in plan_for("full").blocks[0].action.because
-    assert "added and the output are learnt" in plan_for("add").blocks[0].action.because
+    assert (
+        "only the added layers and the head are trained" in plan_for("add").blocks[0].action.because
+    )
 
 
 def test_added_layers_have_a_name_of_their_own():
@@ -88,7 +92,7 @@ def test_added_layers_have_a_name_of_their_own():
 
 
 @pytest.mark.parametrize("strategy", ["last:1", "full", "full+lora", "add", "scratch", "auto"])
-def test_parts_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy):
+def test_blocks_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy):
     plan = plan_for(strategy, network=network_facts(fresh=frozenset({"blocks.0"})))
     block = plan.blocks[1]
     assert (block.action.value, block.action.source) == ("fresh", "rule")
@@ -97,9 +101,9 @@ def test_parts_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy)
     assert block.lr.value == pytest.approx(times * plan.training.lr.value)
 
 
-def test_a_part_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
+def test_a_block_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
     facts = network_facts(fresh=frozenset({"top", "blocks.1"}))
-    says = "head: part blocks.1 would be frozen at random values.*use --strategy last:2"
+    says = "head: block blocks.1 would be frozen at random values.*use --strategy last:2"
     with pytest.raises(PlanError, match=says):
         plan_for("head", network=facts)
     assert actions(plan_for("last:2", network=facts))["blocks.1"] == "fresh"
@@ -126,7 +130,9 @@ def test_auto_goes_down_to_what_did_not_carry_over():
         ("auto", "tuned", "rule"),
     ],
 )
-def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy, action, source):
+def test_blocks_that_carried_over_partly_are_fine_tuned_and_not_thrown_away(
+    strategy, action, source
+):
     facts = network_facts(partly_fresh=frozenset({"blocks.0"}))
     block = plan_for(strategy, network=facts).blocks[1]
     assert (block.action.value, block.action.source) == (action, source)
@@ -135,9 +141,9 @@ def test_parts_that_carried_over_in_part_are_tuned_and_not_thrown_away(strategy,
     assert block.lr is not None
 
 
-def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_down_to_it():
+def test_a_block_that_carried_over_partly_is_not_frozen_by_head_and_auto_goes_down_to_it():
     facts = network_facts(partly_fresh=frozenset({"blocks.1"}), fresh=frozenset({"top"}))
-    with pytest.raises(PlanError, match=r"part blocks.1 would be frozen .*use --strategy last:2"):
+    with pytest.raises(PlanError, match=r"block blocks.1 would be frozen .*use --strategy last:2"):
         plan_for("head", network=facts)
     plan = plan_for("auto", network=facts)
     assert plan.strategy.value == "last:2"
@@ -146,5 +152,5 @@ def test_a_part_that_carried_over_in_part_is_not_frozen_by_head_and_auto_goes_do
     )
 
 
-def test_body_actions_are_those_of_the_parts():
+def test_body_actions_are_those_of_the_blocks():
     assert body_actions(parse("frozen:1+lora"), "abc") == ["frozen", "low-rank", "low-rank"]

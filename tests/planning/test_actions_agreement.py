@@ -1,4 +1,4 @@
-"""The word of a plan's strategy follows its parts; what cannot be trained is refused."""
+"""The word of a plan's strategy follows its blocks; what cannot be trained is refused."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_a_plan_as_it_was_built_keeps_its_word(strategy):
 
 
 @pytest.mark.parametrize("strategy", ["last:2", "last:4", "full+lora", "full+add", "scratch"])
-def test_parts_at_random_values_or_without_low_rank_layers_are_no_other_strategy(strategy):
+def test_blocks_at_random_values_or_without_low_rank_layers_are_no_other_strategy(strategy):
     facts = network_facts(
         preprocessing=PREPROCESSING,
         fresh=frozenset({"blocks.1"}),
@@ -67,7 +67,7 @@ def test_parts_at_random_values_or_without_low_rank_layers_are_no_other_strategy
         ("full", tuple(f"block.{n}.action=fresh" for n in range(1, 5)), "scratch"),
     ],
 )
-def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
+def test_a_word_that_describes_the_blocks_is_their_strategy(strategy, settings, word):
     plan, before = after(strategy, *settings), plan_for(strategy)
     assert (plan.strategy.value, plan.strategy.source) == (word, "user")
     assert plan.strategy.rule == before.strategy.rule
@@ -77,14 +77,14 @@ def test_a_word_that_the_parts_have_is_their_strategy(strategy, settings, word):
     check_plan(plan_cache(plan, FACTS_OF_BASE, FACTS), network())
 
 
-def test_a_mixture_keeps_the_word_and_its_reason_tells_so():
+def test_a_mixture_keeps_the_word_and_its_reason_says_so():
     plan = after("full", "block.3.action=frozen")
     assert plan.strategy.value == "full"
-    assert plan.strategy.because == "your choice, with single parts set otherwise"
+    assert plan.strategy.because == "your choice, with single blocks set otherwise"
     assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
 
 
-def test_the_word_of_the_rule_is_kept_as_what_the_rule_said():
+def test_the_rules_word_stays_beside_the_new_one():
     found = replace(plan_for("last:2"), strategy=said("head"))
     plan = reconcile_strategy(found, FACTS_OF_BASE)
     assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
@@ -101,9 +101,9 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
     [
         (
             after("scratch", "block.1.action=frozen"),
-            "strategy scratch and part stem frozen, and in",
+            "strategy scratch and block stem frozen, and in",
         ),
-        (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or let parts"),
+        (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or set blocks"),
         (
             after("full+gradual", *(f"block.{n}.action=frozen" for n in (1, 2, 3))),
             "'last:1' in last",
@@ -113,7 +113,7 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
 def test_what_contradicts_itself_is_refused(plan, says):
     plan = reconcile_strategy(plan, FACTS_OF_BASE)
     found = refusal(check_agreement, plan)
-    if says.startswith("'"):  # one layer joins nothing, and is tuned as such
+    if says.startswith("'"):  # a single block is fine-tuned without gradual
         assert (found, plan.strategy.value) == (None, "last:1")
     else:
         assert says in found
@@ -125,7 +125,7 @@ def test_what_contradicts_itself_is_refused(plan, says):
         st.integers(1, 4), st.sampled_from(["frozen", "tuned", "low-rank", "fresh"])
     ),
 )
-def test_a_plan_that_passes_has_the_word_of_its_parts_or_a_mixture(strategy, places):
+def test_a_plan_that_passes_has_the_word_of_its_blocks_or_a_mixture(strategy, places):
     settings = [f"block.{place}.action={action}" for place, action in places.items()]
     base = plan_for(strategy)
     if not base.is_trained or refusal(apply_settings, base, settings):
@@ -137,7 +137,7 @@ def test_a_plan_that_passes_has_the_word_of_its_parts_or_a_mixture(strategy, pla
     named = strategy_of(plan)
     if found is None:
         assert named == parse(str(base.strategy.value))
-        assert plan.strategy.because.endswith(", with single parts set otherwise")
+        assert plan.strategy.because.endswith(", with single blocks set otherwise")
     else:
         assert (named.depth == "scratch") == (found.depth == "scratch")
         assert named.extras - {"gradual"} == found.extras

@@ -1,4 +1,4 @@
-"""From facts to a plan: every value there, each with its reason, the user's word first."""
+"""From facts to a plan: every value is there with its reason, and the user's choices win."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ STRATEGIES = [
     "frozen:2+add+lora",
     "scratch",
 ]
-CLOSED = {"engine", "batch", "seed"}  # what a plan that trains nothing says of training
+CLOSED = {"engine", "batch_size", "seed"}  # the training choices of a linear probe
 
 
 @pytest.mark.parametrize(
@@ -90,35 +90,35 @@ def test_no_facts_give_an_unsound_plan(
         assert plan.training.folds.value == 1
 
 
-def test_a_head_plan_trains_nothing_and_says_no_more_than_it_needs():
+def test_a_head_plan_trains_nothing_and_has_no_more_choices_than_it_needs():
     plan = plan_for()
     assert plan.strategy.value == "head"
     assert not plan.is_trained
     for field in fields(TrainingPlan):
         assert (getattr(plan.training, field.name) is None) == (field.name not in CLOSED)
     assert plan.training.batch_size.value == 32
-    assert {p.action.because for p in plan.blocks[:-1]} == {"only the output is learnt"}
+    assert {p.action.because for p in plan.blocks[:-1]} == {"only the head is trained"}
 
 
-def test_what_the_user_sets_wins_and_the_rule_is_told():
+def test_what_the_user_sets_wins_and_the_rules_choice_stands_beside_it():
     made = plan_for(
         "last:2", seed=7, base="timm:resnet18", arch="timm:x", lr=0.002, explicit={"base", "seed"}
     )
     found = {name: getattr(made, name) for name in ("base", "strategy", "arch")}
-    found |= {"seed": made.training.seed, "rate": made.training.lr}
+    found |= {"seed": made.training.seed, "lr": made.training.lr}
     assert {(name, c.value, c.source, c.rule) for name, c in found.items()} == {
         ("base", "timm:resnet18", "user", "lite0"),
         ("strategy", "last:2", "user", "head"),
         ("arch", "timm:x", "user", None),
         ("seed", 7, "user", 0),
-        ("rate", 0.002, "user", 0.001),
+        ("lr", 0.002, "user", 0.001),
     }
     assert rates(made) == {"blocks.1": 0.0015, "top": 0.002, "output": 0.002}
     assert all(p.lr.source == "rule" for p in made.blocks if p.lr)
-    assert "0.002 x 0.75^1" in made.blocks[2].rate.because
+    assert "0.002 x 0.75^1" in made.blocks[2].lr.because
 
 
-def test_without_a_wish_the_rule_is_all():
+def test_without_options_the_rule_chooses_everything():
     made = plan_for()
     assert {made.base.source, made.strategy.source, made.training.seed.source} == {"rule"}
     assert made.arch is None
@@ -139,16 +139,19 @@ def test_the_verdict_decides_the_depth_where_nobody_else_does():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "passes", "batch", "decay", "average", "cut"),
+    ("strategy", "epochs", "batch_size", "layer_decay", "ema_decay", "split_at"),
     [
-        ("last:2", 3000, 16, 0.75, 0.9468, 2),
-        ("full+lora", 3000, 16, 0.75, 0.9468, 0),
-        ("add", 3000, 16, 0.75, 0.9468, 4),
-        ("scratch", 16000, 16, 1.0, 0.99, 0),
+        ("last:2", 10.0, 16, 0.75, 0.9468, 2),
+        ("full+lora", 10.0, 16, 0.75, 0.9468, 0),
+        ("add", 10.0, 16, 0.75, 0.9468, 4),
+        ("scratch", 53.3333, 16, 1.0, 0.99, 0),
     ],
 )
-def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average, cut):
-    training = plan_for(strategy).training
+def test_the_choices_of_training_by_hand(
+    strategy, epochs, batch_size, layer_decay, ema_decay, split_at
+):
+    plan = plan_for(strategy)
+    training = plan.training
     found = {
         f.name: c.value for f in fields(training) if (c := getattr(training, f.name)) is not None
     }
@@ -157,38 +160,39 @@ def test_the_choices_of_training_by_hand(strategy, passes, batch, decay, average
         "seed": 0,
         "optimizer": "adamw",
         "weight_decay": 0.01,
-        "warm_up": 0.1,
+        "warmup": 0.1,
         "crop": 0.35,
         "flip": True,
         "folds": 5,
-        "passes": passes,
-        "batch": batch,
-        "layer_decay": decay,
-        "rate": 0.001,
-        "colour": 0.1,
-        "views": 4 if cut else 0,
-        "cut": cut,
-        "store": "float32",
-        "average": average,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "layer_decay": layer_decay,
+        "lr": 0.001,
+        "color_jitter": 0.1,
+        "augmentations": 4 if split_at else 0,
+        "split_at": split_at,
+        "cache_dtype": "float32",
+        "ema_decay": ema_decay,
         "l2_sp": 0.0,
-        "micro_batch": batch,
-        "recompute": False,
+        "micro_batch": batch_size,
+        "gradient_checkpointing": False,
         "device": "cpu",
         "precision": "float32",
         "workers": 1,
         "compile": False,
-        **({"rank": 8} if "lora" in strategy else {}),
+        **({"lora_rank": 8} if "lora" in strategy else {}),
     }
+    assert plan.samples_seen == (16_000 if strategy == "scratch" else 3000)
 
 
-def test_what_is_on_record_of_the_start_sets_optimizer_rate_and_decay():
+def test_the_recipe_of_the_base_model_sets_optimizer_learning_rate_and_decay():
     recipe = Recipe(optimizer="SGD", lr=0.01, batch_size=256, schedule="cosine")
     training = plan_for("full", network=network_facts(recipe=recipe)).training
     assert (training.optimizer.value, training.lr.value) == ("sgd", 0.001)
     assert training.weight_decay.value == 0.0001
 
 
-def test_an_mlp_sees_whole_pictures_and_a_long_network_decays_mildly():
+def test_an_mlp_sees_whole_images_and_a_long_network_decays_mildly():
     mlp = plan_for("full", network=network_facts(family="mlp"))
     assert (mlp.training.crop.value, mlp.training.lr.value) == (1.0, 0.001)
     long = plan_for("full", network=network_facts([str(n) for n in range(24)]))
@@ -197,8 +201,8 @@ def test_an_mlp_sees_whole_pictures_and_a_long_network_decays_mildly():
 
 
 @given(n=st.integers(1, 100_000))
-def test_passes_and_steps_keep_within_their_bounds(n):
-    assert 1000 <= rules.passes(n) <= 16_000
+def test_samples_and_batches_keep_within_their_bounds(n):
+    assert 1000 <= rules.samples_seen(n) <= 16_000
     size = rules.batch_size(n)
     assert size in (16, 32)
     assert size == 16 or n // size >= 20
@@ -206,20 +210,20 @@ def test_passes_and_steps_keep_within_their_bounds(n):
 
 
 @pytest.mark.parametrize(("budget", "folds"), [("fast", 1), ("balanced", 5), ("thorough", 5)])
-def test_folds_follow_the_budget_and_never_outnumber_the_blocks(budget, folds):
+def test_folds_follow_the_budget_and_never_outnumber_the_groups(budget, folds):
     assert plan_for("full", budget=budget).training.folds.value == folds
     few = replace(FACTS, n_groups=2)
     assert plan_for("full", few, budget=budget).training.folds.value == min(folds, 2)
 
 
-def test_a_hold_out_is_the_only_fold():
+def test_a_validation_set_is_the_only_fold():
     facts = replace(FACTS, holdout=60)
     plan = plan_for("full", facts)
     assert plan.head.outer_folds.value == plan.training.folds.value == 1
-    assert "hold-out" in plan.training.folds.because
+    assert "validation set" in plan.training.folds.because
 
 
-def test_the_input_is_the_starts_own_where_that_is_a_square():
+def test_the_input_is_the_base_models_own_where_that_is_a_square():
     found = plan_for().input
     assert isinstance(found, InputPlan)
     assert (found.size.value, found.size.rule) == (224, 224)
@@ -229,7 +233,7 @@ def test_the_input_is_the_starts_own_where_that_is_a_square():
     assert plan_for(network=network_facts()).input is None
 
 
-def test_other_bands_are_measured_and_what_the_start_has_learnt_from_stays_the_rule():
+def test_other_bands_are_measured_and_the_base_models_input_stays_the_rule():
     bands = replace(PREPROCESSING, mean=(0.5,) * 5, std=(0.5,) * 5)
     facts = network_facts(preprocessing=bands, base_inputs=PREPROCESSING)
     found = plan_for(network=facts).input
@@ -239,7 +243,7 @@ def test_other_bands_are_measured_and_what_the_start_has_learnt_from_stays_the_r
     assert (found.size.value, found.size.rule, found.size.source) == (224, 224, "rule")
 
 
-def test_what_the_user_set_stands_against_what_the_start_has_learnt_from():
+def test_what_the_user_set_stands_beside_the_base_models_input():
     small = replace(PREPROCESSING, size=(96, 96), mean=(0.5,), std=(0.5,))
     plan = plan_for(network=network_facts(preprocessing=small, base_inputs=PREPROCESSING))
     found = apply_settings(plan, ["input.size=96", "input.channels=1"]).input
@@ -248,20 +252,20 @@ def test_what_the_user_set_stands_against_what_the_start_has_learnt_from():
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_is_a_number_above_0(lr):
+def test_a_learning_rate_is_a_number_above_0(lr):
     with pytest.raises(PlanError, match=r"--lr .* is not a number above 0; write for instance"):
         plan_for("full", lr=lr)
 
 
 @pytest.mark.parametrize("strategy", ["head", "auto"])
-def test_a_rate_without_training_is_refused(strategy):
+def test_a_learning_rate_without_training_is_refused(strategy):
     says = "--lr 0.001: nothing is trained step by step with strategy head; add --strategy last:N"
     with pytest.raises(PlanError, match=says):
         plan_for(strategy, lr=0.001)
 
 
-def test_a_network_that_is_too_short_is_named_by_its_start():
-    with pytest.raises(PlanError, match=r"last:9: timm:x has 4 parts.*use last:4 or full"):
+def test_a_network_that_is_too_short_is_named_by_its_base_model():
+    with pytest.raises(PlanError, match=r"last:9: timm:x has 4 blocks.*use last:4 or full"):
         plan_for("last:9", base="timm:x")
     with pytest.raises(PlanError, match="did you mean head"):
         plan_for("hed")
@@ -275,10 +279,10 @@ def test_auto_is_not_a_value(value):
         Choice(value=1, because="", source="rule")
 
 
-def test_wishes_need_no_more_than_they_did():
-    wishes = PlanOptions(base="lite0", strategy="auto", budget="fast", seed=0)
-    assert wishes == wish(budget="fast")
-    assert build(wishes, FACTS, network_facts(), PROFILES, ENGINE).strategy.value == "head"
+def test_options_have_defaults():
+    options = PlanOptions(base="lite0", strategy="auto", budget="fast", seed=0)
+    assert options == wish(budget="fast")
+    assert build(options, FACTS, network_facts(), PROFILES, ENGINE).strategy.value == "head"
 
 
 def test_planning_never_loads_torch():

@@ -43,64 +43,80 @@ def head(**values):
 
 
 def blocks(*order, of=FULL):
-    """The plan with its parts picked by their places."""
+    """The plan with its blocks picked by their places."""
     return replace(of, blocks=tuple(of.blocks[place] for place in order))
 
 
 BAD = {
-    "another part": (
+    "another block": (
         with_block(FULL, 2, name="blocks.7"),
-        "made for another network: it has part blocks.7, lite0 has blocks.1 at place 3; make a",
+        "made for another network: it has block blocks.7, lite0 has blocks.1 at place 3; make a",
     ),
     "another order": (
         blocks(1, 0, 2, 3, 4),
-        "it has part blocks.0, lite0 has stem at place 1; make a new plan",
+        "it has block blocks.0, lite0 has stem at place 1; make a new plan",
     ),
-    "a part short": (blocks(0, 1, 2, 4), "it has part output, lite0 has top at place 4; make"),
-    "no parts": (blocks(), "the plan has no parts; make a new plan with --dry-run to compare."),
-    "few parts": (blocks(0), "it ends after 1 parts, lite0 has blocks.0 at place 2; make a new"),
-    "a part twice": (blocks(0, 0, 1, 2, 3, 4), "the plan has part stem 2 times; keep one."),
-    "no output": (blocks(0, 1, 2, 3), "no part output, replaced, at its end; add it."),
-    "an output that is kept": (
+    "a block short": (blocks(0, 1, 2, 4), "it has block output, lite0 has top at place 4; make"),
+    "no blocks": (blocks(), "the plan has no blocks; make a new plan with --dry-run to compare."),
+    "few blocks": (blocks(0), "it ends after 1 block, lite0 has blocks.0 at place 2; make a new"),
+    "a block twice": (blocks(0, 0, 1, 2, 3, 4), "the plan has block stem 2 times; keep one."),
+    "no head": (blocks(0, 1, 2, 3), "no block output, replaced, at its end; add it."),
+    "a head that is kept": (
         with_block(FULL, 4, action=said("tuned")),
-        "no part output, replaced, at its end",
+        "no block output, replaced, at its end",
     ),
-    "a part too many": (
+    "a block too many": (
         replace(
             FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[3], name="more"), FULL.blocks[4])
         ),
-        "it has part more, which lite0 has not; make a new plan with --dry-run.",
+        "it has block more, which lite0 does not have; make a new plan with --dry-run.",
     ),
     "an unknown action": (
         with_block(FULL, 1, action=said("thawed")),
-        "the plan has 'thawed' as action of part blocks.0; there are frozen, tuned, low-rank",
+        "the plan has 'thawed' as action of block blocks.0; there are frozen, tuned, low-rank",
     ),
     "an action of a number": (with_block(FULL, 1, action=said(3)), "the plan has 3 as action"),
-    "a body part replaced": (
+    "a body block replaced": (
         with_block(FULL, 1, action=said("replaced")),
-        "the plan has part blocks.0 replaced; lite0 has it, so it can be frozen, tuned,",
+        "the plan has block blocks.0 replaced; lite0 has it, so it can be frozen, tuned,",
     ),
-    "a body part added": (with_block(FULL, 3, action=said("added")), "has part top added; lite0"),
-    "a rate of 0": (
+    "a body block added": (with_block(FULL, 3, action=said("added")), "has block top added; lite0"),
+    "a learning rate of 0": (
         with_block(FULL, 1, lr=said(0.0)),
-        "the plan has rate 0.0 for part blocks.0; it is a number above 0.",
+        "the plan has lr 0.0 for block blocks.0; it is a number above 0.",
     ),
-    "a rate below 0": (with_block(FULL, 4, lr=said(-1e-3)), "has rate -0.001 for part output"),
-    "an endless rate": (with_block(FULL, 1, lr=said(float("inf"))), "has rate inf for part"),
-    "a rate that is none": (with_block(FULL, 1, lr=said(float("nan"))), "has rate nan for part"),
-    "a rate in words": (with_block(FULL, 1, lr=said("fast")), "has rate 'fast' for part"),
-    "a rate of a frozen part": (
+    "a learning rate below 0": (
+        with_block(FULL, 4, lr=said(-1e-3)),
+        "has lr -0.001 for block output",
+    ),
+    "an infinite learning rate": (
+        with_block(FULL, 1, lr=said(float("inf"))),
+        "has lr inf for block",
+    ),
+    "a learning rate that is NaN": (
+        with_block(FULL, 1, lr=said(float("nan"))),
+        "has lr nan for block",
+    ),
+    "a learning rate in words": (
+        with_block(FULL, 1, lr=said("fast")),
+        "has lr 'fast' for block",
+    ),
+    "a learning rate of a frozen block": (
         with_block(FULL, 0, action=said("frozen")),
-        "has a rate for part stem, which is frozen; take the rate away, or --set block.stem.action",
+        "has a learning rate for block stem, which is frozen; remove it, or "
+        "--set block.stem.action=tuned.",
     ),
-    "a tuned part without a rate": (
+    "a tuned block without a learning rate": (
         with_block(FULL, 0, lr=None),
-        "has part stem tuned and gives it no rate; add --set block.stem.lr=0.001.",
+        "has block stem tuned without a learning rate; add --set block.stem.lr=0.001.",
     ),
-    "an output without a rate": (with_block(FULL, 4, lr=None), "has part output replaced and"),
+    "a head without a learning rate": (
+        with_block(FULL, 4, lr=None),
+        "has block output replaced without a learning rate; add --set block.output.lr=0.001.",
+    ),
     "low-rank without a rank": (
         replace(LORA, training=replace(LORA.training, lora_rank=None)),
-        "has low-rank parts and lacks training.lora_rank; add --set training.lora_rank=8.",
+        "has low-rank blocks and lacks training.lora_rank; add --set training.lora_rank=8.",
     ),
     "layers added under another name": (
         with_block(plan_for("add"), 4, name="X"),
@@ -108,27 +124,28 @@ BAD = {
     ),
     "gradual and low-rank": (
         replace(LORA, strategy=said("full+gradual")),
-        "has low-rank parts and strategy gradual, which do not go together; let those parts be",
+        "has low-rank blocks and strategy gradual, which cannot be combined; set those blocks to",
     ),
     "a strategy that is none": (
         replace(FULL, strategy=said("fulll")),
         "has strategy 'fulll': .* did you mean full?",
     ),
-    "a strategy unsettled": (
+    "a strategy that is not resolved": (
         replace(FULL, strategy=said("auto+add")),
-        r"'auto\+add', which settles nothing; name a",
+        r"'auto\+add', which is not resolved; name a depth",
     ),
-    "no passes": (training(epochs=None), "trains layers and lacks training.epochs; make a new"),
+    "no epochs": (training(epochs=None), "trains layers and lacks training.epochs; make a new"),
     "no optimizer": (training(optimizer=None), "lacks training.optimizer; make a new plan"),
     "not a step": (
-        training(epochs=4),
-        "training.epochs 4 and training.batch_size 16: that is not one step; set",
+        training(epochs=0.05),
+        "training.epochs 0.05 of 300 examples and training.batch_size 16: that is not one step; "
+        "set training.epochs higher.",
     ),
     "a batch of 0": (
         training(batch_size=0),
         "has training.batch_size 0; it is a whole number, 1 or more.",
     ),
-    "a batch in parts": (
+    "a batch that is not whole": (
         training(batch_size=8.5),
         "has training.batch_size 8.5; it is a whole number",
     ),
@@ -146,12 +163,15 @@ BAD = {
         training(lora_rank=0),
         "training.lora_rank 0; it is a whole number from 1 to 256.",
     ),
-    "a rate of true": (training(lr=True), "training.lr True; it is a number above 0."),
+    "a learning rate of true": (training(lr=True), "training.lr True; it is a number above 0."),
     "a seed too large": (training(seed=2**32), "training.seed 4294967296; it is a whole number"),
     "no channels": (inputs(channels=0), "input.channels 0; it is a whole number from 1 to 13."),
     "many channels": (inputs(channels=14), "input.channels 14; it is a whole number from 1 to 13"),
     "a small input": (inputs(size=15), "input.size 15; it is a whole number of px, 16 or more."),
-    "an input in parts": (inputs(size=224.0), "input.size 224.0; it is a whole number of px"),
+    "an input that is not whole": (
+        inputs(size=224.0),
+        "input.size 224.0; it is a whole number of px",
+    ),
     "two bands of colour": (
         inputs(channels=5, rgb=(0, 1)),
         "input.rgb 0,1; it is three different bands from 0 to 4.",
@@ -162,20 +182,20 @@ BAD = {
     "no penalties": (head(penalties=()), "has nothing in head.penalties; name at least one."),
     "no candidates": (head(candidates=()), "has nothing in head.candidates; name at least one."),
     "no outer folds": (head(outer_folds=0), "head.outer_folds 0; it is a whole number, 1 or more"),
-    "a shuffle too few": (head(permutations=0), "head.permutations 0; it is a whole number from 1"),
+    "no permutations": (head(permutations=0), "head.permutations 0; it is a whole number from 1"),
     "a rank too large": (
         training(lora_rank=257),
         "training.lora_rank 257; it is a whole number from 1 to",
     ),
-    "endless shuffles": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
-    "scratch over a start": (
+    "too many permutations": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
+    "scratch over a base model": (
         with_block(plan_for("scratch"), 1, action=said("tuned")),
-        "has strategy scratch and part blocks.0 tuned, and in scratch every part is fresh; write",
+        "has strategy scratch and block blocks.0 tuned, and in scratch every block is fresh; write",
     ),
-    "a strategy that trains and parts that do not": (
+    "a strategy that trains and blocks that do not": (
         replace(HEAD, strategy=said("last:2")),
-        "has strategy last:2, and nothing is trained step by step: every part is frozen; write "
-        "strategy head, or let parts be tuned.",
+        "has strategy last:2, and nothing is trained step by step: every block is frozen; "
+        "write strategy head, or set blocks to tuned.",
     ),
     "scratch that trains nothing": (
         replace(HEAD, strategy=said("scratch")),
@@ -187,19 +207,20 @@ BAD = {
     ),
     "training that trains nothing": (
         replace(HEAD, training=FULL.training),
-        "has training.optimizer, and nothing is trained step by step: every part is frozen; take "
-        "it away, or add --strategy last:1.",
+        "has training.optimizer, and nothing is trained step by step: every block is frozen; "
+        "remove it, or add --strategy last:1.",
     ),
-    "an output that moves alone": (
+    "a head that moves alone": (
         with_block(HEAD, 4, lr=said(0.1)),
-        "has a rate for part output, and nothing is trained step by step: every part is frozen;",
+        "has a learning rate for block output, and nothing is trained step by step: every block is "
+        "frozen; remove it, or",
     ),
     "gradual with one layer": (
         apply_settings(
             replace(plan_for("last:2"), strategy=said("last:2+gradual")),
             ["block.top.action=frozen"],
         ),
-        r"has strategy last:2\+gradual and 1 tuned part; gradual needs at least two, such as",
+        r"has strategy last:2\+gradual and 1 tuned block; gradual needs at least two, such as",
     ),
 }
 
@@ -224,7 +245,7 @@ def test_a_bad_plan_is_named_with_its_cure(plan, says):
         ["training.warmup=1"],
     ],
 )
-def test_parts_may_have_any_actions_in_any_order(settings):
+def test_blocks_may_have_any_actions_in_any_order(settings):
     check_plan(apply_settings(FULL, settings), network())
 
 
@@ -242,7 +263,6 @@ WRONG = [1.5, True, "x", "", -1, 0.0, (64, 64), ()]
     [
         "training.batch_size",
         "training.seed",
-        "training.epochs",
         "training.folds",
         "training.lora_rank",
         "head.outer_folds",
@@ -259,10 +279,21 @@ def test_what_is_no_whole_number_is_refused_before_anything_is_read(path, value)
     assert found.startswith(f"the plan has {path} {shown!r}; it is a whole number")
 
 
+@pytest.mark.parametrize("value", [True, "x", "", -1, 0.0, float("nan"), float("inf"), (2, 2), ()])
+def test_epochs_that_are_no_number_above_0_are_refused_before_anything_is_read(value):
+    shown = list(value) if isinstance(value, tuple) else value
+    found = refusal(check_values, training(epochs=value))
+    assert found == f"the plan has training.epochs {shown!r}; it is a number above 0."
+
+
+def test_epochs_may_be_a_fraction():
+    check_values(training(epochs=1.5))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("base", 3, "start 3; it is a text."),
+        ("base", 3, "base 3; it is a text."),
         ("arch", True, "arch True; it is a text."),
         ("strategy", 1.5, "strategy 1.5; it is a text."),
         ("partial", "yes", "partial 'yes'; it is true or false."),
@@ -274,8 +305,8 @@ def test_choices_outside_the_sections_have_a_type_too(name, value, says):
 
 
 @pytest.mark.parametrize("value", [True, "x", (1, 2), 0])
-def test_a_rate_that_is_no_number_is_refused_before_anything_is_read(value):
-    assert "for part stem; it is a number above 0" in refusal(
+def test_a_learning_rate_that_is_no_number_is_refused_before_anything_is_read(value):
+    assert "for block stem; it is a number above 0" in refusal(
         check_values, with_block(FULL, 0, lr=said(value))
     )
 
@@ -291,9 +322,9 @@ def test_layers_may_be_added_more_than_once():
     check_plan(replace(plan, blocks=(*plan.blocks[:5], again, plan.blocks[5])), network())
 
 
-def test_a_head_of_another_start_is_refused():
+def test_a_head_of_another_base_model_is_refused():
     plan, facts = head(candidates=("last", "grid-late")), network_facts()
-    says = "'grid-late' in head.candidates; for this start and 300 images there are class-mean"
+    says = "'grid-late' in head.candidates; for this base model and 300 images there are class-mean"
     with pytest.raises(PlanError, match=says):
         check_facts(plan, FACTS, facts, PROFILES)
     check_facts(plan, FACTS, facts, (*PROFILES, "grid-late"))
@@ -306,25 +337,25 @@ def test_heads_that_compare_all_pairs_are_for_few_images():
         check_facts(plan, many, network_facts(), PROFILES)
 
 
-def test_several_depths_in_one_are_made_of_those_before_it():
+def test_a_stack_combines_those_before_it():
     numbers = replace(FACTS, task="regress")
     check_facts(head(candidates=("last", "late", "stack")), numbers, network_facts(), PROFILES)
     for names in (("last", "stack", "late"), ("stack",)):
-        with pytest.raises(PlanError, match=r"head\.candidates with stack, which is made of those"):
+        with pytest.raises(PlanError, match=r"head\.candidates with stack, which combines those"):
             check_facts(head(candidates=names), numbers, network_facts(), PROFILES)
     with pytest.raises(PlanError, match="there are stack, last, late"):
         check_facts(head(candidates=("logistic",)), numbers, network_facts(), PROFILES)
-    with pytest.raises(PlanError, match=r"'stack' in head\.candidates; for this start"):
+    with pytest.raises(PlanError, match=r"'stack' in head\.candidates; for this base model"):
         check_facts(head(candidates=("last", "late", "stack")), FACTS, network_facts(), PROFILES)
 
 
-def test_folds_and_hold_out_must_agree():
+def test_folds_and_validation_set_must_agree():
     held = replace(FACTS, holdout=60)
-    with pytest.raises(PlanError, match="hold-out in your data is the only fold; --set head"):
+    with pytest.raises(PlanError, match="validation set in your data is the only fold; --set head"):
         check_facts(HEAD, held, network_facts(), PROFILES)
     alone = plan_for("head", held)
     check_facts(alone, held, network_facts(), PROFILES)
-    with pytest.raises(PlanError, match=r"sets no part apart; --set head\.outer_folds=10"):
+    with pytest.raises(PlanError, match=r"has no validation set; --set head\.outer_folds=10"):
         check_facts(alone, FACTS, network_facts(), PROFILES)
     check_facts(apply_settings(alone, ["head.outer_folds=10"]), FACTS, network_facts(), PROFILES)
 
@@ -335,7 +366,7 @@ def test_random_values_are_not_kept(action):
     plan = plan_for("full+lora", network=facts)
     check_facts(plan, FACTS, facts, PROFILES)
     kept = apply_settings(plan, [f"block.stem.action={action}"])
-    says = f"part stem {action}, and it would stay at random.*--set block.stem.action=fresh trains"
+    says = f"block stem {action}, and it would stay at random.*--set block.stem.action=fresh trains"
     with pytest.raises(PlanError, match=says):
         check_facts(kept, FACTS, facts, PROFILES)
 
@@ -343,7 +374,7 @@ def test_random_values_are_not_kept(action):
 def test_there_are_no_more_folds_than_independent_images():
     few = replace(FACTS, n=60, n_groups=6)
     check_facts(head(outer_folds=6), few, network_facts(), PROFILES)
-    says = r"head.outer_folds 7, and the images form 6 independent sets; --set head.outer_folds="
+    says = r"head.outer_folds 7, and the images form 6 independent groups; --set head.outer_folds="
     with pytest.raises(PlanError, match=says):
         check_facts(head(outer_folds=7), few, network_facts(), PROFILES)
 
@@ -351,23 +382,23 @@ def test_there_are_no_more_folds_than_independent_images():
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (with_block(training(contrastive=True), 0, action=said("fresh")), "part .* is new"),
+        (with_block(training(contrastive=True), 0, action=said("fresh")), "block stem is new"),
         (
             replace(training(contrastive=True), strategy=said("full+gradual")),
-            "gradual asks on the way what the output says",
+            "gradual validates the head while it unfreezes",
         ),
         (training(contrastive=True, batch_size=2, micro_batch=2), "that is 2 of a batch of 2"),
         (training(contrastive=True, batch_size=16, micro_batch=1), "that is 1 of a batch of 16"),
     ],
     ids=["new", "gradual", "batch", "at once"],
 )
-def test_pairs_want_all_of_a_batch_and_an_output_that_comes_after(plan, says):
+def test_contrastive_training_needs_a_whole_batch_and_a_head_fitted_after(plan, says):
     with pytest.raises(PlanError, match=says):
         check_facts(plan, FACTS, network_facts(), PROFILES)
 
 
-def test_pairs_need_classes():
+def test_contrastive_training_needs_classes():
     plan, numbers = training(contrastive=True), replace(FACTS, task="regress")
     check_facts(plan, FACTS, network_facts(), PROFILES)
-    with pytest.raises(PlanError, match=r"training\.pairs draws examples of one class together"):
+    with pytest.raises(PlanError, match=r"training\.contrastive pulls examples of one class"):
         check_facts(plan, numbers, network_facts(), PROFILES)

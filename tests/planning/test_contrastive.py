@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from plans import FACTS, actions, network_facts, plan_for
+from warmstart.planning import rules
 from warmstart.planning.contrastive import (
     LEAST_UPDATES,
     MANY_BATCH,
@@ -35,7 +36,7 @@ def planned(facts=FEW, strategy="auto", **wishes):
     return plan_for(strategy, facts, found, **wishes)
 
 
-def test_a_handful_is_tuned_on_pairs_more_than_half_way_down():
+def test_a_handful_is_fine_tuned_on_pairs_more_than_half_way_down():
     plan = planned()
     assert plan.strategy.value == "last:4"
     assert "lowest layer whose weights" not in plan.strategy.because
@@ -45,22 +46,23 @@ def test_a_handful_is_tuned_on_pairs_more_than_half_way_down():
         RATE,
         1.0,
     )
-    assert (chosen.batch_size.value, chosen.epochs.value) == (48, UPDATES * 48)
+    assert (chosen.batch_size.value, plan.samples_seen) == (48, UPDATES * 48)
+    assert chosen.epochs.value == UPDATES
     assert (chosen.warmup.value, chosen.ema_decay.value, chosen.l2_sp.value) == (0, 0, 0)
     assert chosen.contrastive_temperature.value == 0
     assert [actions(plan)[name] for name in NAMES] == ["frozen"] * 3 + ["tuned"] * 4
 
 
 @pytest.mark.parametrize("n", [150, 600])
-def test_more_texts_are_told_apart_in_parts_as_deep(n):
+def test_more_texts_are_contrasted_in_batches_and_as_deep(n):
     plan = planned(replace(FEW, n=n, n_groups=n))
     chosen = plan.training
     assert plan.strategy.value == "last:4"
     assert (chosen.contrastive.value, chosen.lr.value) == (True, MANY_RATE)
     assert (chosen.contrastive_temperature.value, chosen.warmup.value) == (TEMPERATURE, WARM_UP)
     assert chosen.batch_size.value == chosen.micro_batch.value == MANY_BATCH
-    assert chosen.epochs.value == max(MANY_EPOCHS * n, LEAST_UPDATES * MANY_BATCH)
-    n_steps = -(-chosen.epochs.value // MANY_BATCH)
+    assert plan.samples_seen == max(MANY_EPOCHS * n, LEAST_UPDATES * MANY_BATCH)
+    n_steps = -(-plan.samples_seen // MANY_BATCH)
     assert chosen.ema_decay.value == pytest.approx(1 - 2 / n_steps, abs=1e-4)
 
 
@@ -71,9 +73,9 @@ def test_more_texts_are_told_apart_in_parts_as_deep(n):
         planned(strategy="scratch"),
         planned(strategy="full+lora"),
     ],
-    ids=["not wished", "scratch", "low-rank"],
+    ids=["switched off", "scratch", "low-rank"],
 )
-def test_others_learn_by_the_output(plan):
+def test_others_learn_through_the_head(plan):
     assert plan.training.contrastive.value is False
     assert plan.training.lr.value != RATE
     assert plan.strategy.value in ("last:3", "scratch", "full+lora")
@@ -87,7 +89,7 @@ def test_what_the_user_sets_wins():
     assert many.strategy.value == "last:2"
 
 
-def test_pairs_are_for_texts_with_classes():
+def test_contrastive_training_is_for_texts_with_classes():
     assert plan_for("last:1", FEW).training.contrastive is None
     assert planned(replace(FEW, task="regress"), strategy="last:1").training.contrastive is None
 
@@ -96,27 +98,27 @@ def test_several_processes_share_a_batch_and_compare_none_of_it():
     assert planned(processes=2).training.contrastive.value is False
 
 
-def test_the_average_follows_updates_as_pairs_have_it():
+def test_the_moving_average_follows_the_number_of_updates():
     few, many = planned(), planned(MANY)
-    assert apply_settings(few, ["training.epochs=0.32"]).training.ema_decay.value == 0
-    longer = apply_settings(many, [f"training.epochs={80 * MANY_BATCH}"])
+    assert apply_settings(few, ["training.epochs=2"]).training.ema_decay.value == 0
+    longer = apply_settings(many, [f"training.epochs={rules.epochs(80 * MANY_BATCH, MANY.n)}"])
     assert longer.training.ema_decay.value == pytest.approx(1 - 2 / 80)
-    output = apply_settings(planned(MANY, contrastive=False), ["training.epochs=5.3333"])
-    assert "last tenth" in output.training.ema_decay.because
+    plain = apply_settings(planned(MANY, contrastive=False), ["training.epochs=2.6667"])
+    assert "last tenth" in plain.training.ema_decay.because
 
 
-def test_fewer_minutes_leave_fewer_updates_and_a_shorter_average():
+def test_fewer_minutes_leave_fewer_updates_and_a_shorter_moving_average():
     plan = planned(MANY)
-    cut = fit_to_time(plan, 100, lambda other: other.training.epochs.number / 20)
-    n_steps = cut.training.epochs.number / cut.training.batch_size.number
-    assert LEAST_UPDATES <= n_steps < plan.training.epochs.number / plan.training.batch_size.number
+    cut = fit_to_time(plan, 100, lambda other: other.samples_seen / 20)
+    n_steps = cut.samples_seen / cut.training.batch_size.number
+    assert LEAST_UPDATES <= n_steps < plan.samples_seen / plan.training.batch_size.number
     assert cut.training.ema_decay.value == pytest.approx(1 - 2 / n_steps, abs=1e-3)
 
 
-def test_a_typed_strategy_over_a_file_that_learns_otherwise_brings_all_of_its_training():
+def test_a_typed_strategy_over_a_file_that_learns_otherwise_replaces_all_of_its_training():
     file, built = planned(MANY, contrastive=False), planned(MANY, strategy="last:3")
     found = overlay(built, file, frozenset({"strategy"})).training
-    assert (found.pairs, found.rate, found.batch) == (
+    assert (found.contrastive, found.lr, found.batch_size) == (
         built.training.contrastive,
         built.training.lr,
         built.training.batch_size,

@@ -6,7 +6,7 @@ from warmstart.records.network import FeatureLayer
 
 
 @given(st.integers(1, 30), st.integers(0, 30))
-def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_blocks, n_grids):
+def test_every_linear_probe_weighs_feature_layers_that_exist(n_blocks, n_grids):
     feature_layers = [FeatureLayer(block=p, pool="avg") for p in range(1, n_blocks)]
     feature_layers.append(FeatureLayer(block=n_blocks, pool="neck"))
     feature_layers += [
@@ -20,7 +20,7 @@ def test_every_profile_is_a_set_of_weights_over_taps_that_exist(n_blocks, n_grid
         assert min(weights.values()) >= 0
 
 
-def test_a_network_of_one_part_has_one_profile():
+def test_a_network_of_one_block_has_one_linear_probe():
     assert list(probe_layers([FeatureLayer(block=1, pool="neck")])) == ["last"]
 
 

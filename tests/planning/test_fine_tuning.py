@@ -1,4 +1,4 @@
-"""Numbers out of choices; the choices themselves are tested with the plans they stand in."""
+"""Numbers from choices; the choices themselves are tested with the plans that hold them."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from warmstart.planning.strategy import parse
 from warmstart.records.inputs import Preprocessing, Sound
 
 
-def test_a_spread_is_rate_decay_and_whether_all_is_new():
+def test_a_spread_is_learning_rate_decay_and_whether_all_is_new():
     for strategy, is_scratch in (("full", False), ("scratch", True)):
         training = plan_for(strategy).training
         spread = lr_spread(training, parse(strategy))
@@ -19,7 +19,7 @@ def test_a_spread_is_rate_decay_and_whether_all_is_new():
         assert (spread.decay, spread.is_scratch) == (training.layer_decay.value, is_scratch)
 
 
-def test_a_plan_that_lacks_its_rate_is_refused():
+def test_a_plan_that_lacks_its_learning_rate_is_refused():
     with pytest.raises(PlanError, match=r"lacks training.lr or training.layer_decay; write a"):
         lr_spread(plan_for("head").training, parse("head"))
 
@@ -30,7 +30,7 @@ def test_what_is_no_number_is_refused(value):
         _ = said(value).number
 
 
-def test_sounds_are_moved_and_masked_and_never_mirrored():
+def test_sounds_are_shifted_and_masked_and_never_mirrored():
     sound = Sound(
         rate=8000, seconds=1.0, window=256, hop=35, mels=128, low=20.0, high=4000.0, range_db=30.0
     )
@@ -43,8 +43,8 @@ def test_sounds_are_moved_and_masked_and_never_mirrored():
     assert (training.flip.value, training.time_shift, training.spec_augment) == (True, None, None)
 
 
-def test_a_number_is_not_learnt_from_mirrored_pictures():
-    """A mirrored picture of an angle shows another angle; a small crop changes sizes."""
+def test_a_number_is_not_learned_from_mirrored_images():
+    """A mirrored image of an angle shows another angle; a small crop changes sizes."""
     chosen = {
         task: plan_for("last:1", replace(FACTS, task=task)).training
         for task in ("classify", "multilabel", "regress")

@@ -1,4 +1,4 @@
-"""How long a network is trained from nothing."""
+"""How long a network is trained from scratch."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from warmstart.planning import fine_tuning, rules
 
 
 @pytest.mark.parametrize(
-    ("n", "images"),
+    ("n", "samples"),
     [
         (2, 12_000),
         (100, 12_000),
@@ -20,12 +20,12 @@ from warmstart.planning import fine_tuning, rules
         (10**6, 32_000),
     ],
 )
-def test_images_passed_by_hand(n, images):
-    assert fine_tuning.passes(n) == images
+def test_samples_seen_by_hand(n, samples):
+    assert fine_tuning.samples_from_scratch(n) == samples
 
 
 @given(st.integers(1, 10**7))
-def test_never_less_than_when_tuning_and_never_less_for_more_examples(n):
-    assert fine_tuning.passes(n) >= 2 * rules.passes(n)
-    assert fine_tuning.passes(n) <= fine_tuning.passes(n + 1)
-    assert fine_tuning.passes(n) >= 12_000
+def test_never_fewer_than_in_fine_tuning_and_never_fewer_for_more_examples(n):
+    assert fine_tuning.samples_from_scratch(n) >= 2 * rules.samples_seen(n)
+    assert fine_tuning.samples_from_scratch(n) <= fine_tuning.samples_from_scratch(n + 1)
+    assert fine_tuning.samples_from_scratch(n) >= 12_000

@@ -1,4 +1,4 @@
-"""Whether upper layers are trained beside a head that nobody asked to be deeper."""
+"""Whether upper blocks are fine-tuned beside a linear probe where the user chose no depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from warmstart.planning.facts import DataFacts
 from warmstart.planning.fine_tuning import LEAST_GROUPS, compares_fine_tuning, fine_tuning_seconds
 from warmstart.records.network import BlockRecord, NetworkRecord
 
-MEAN = 21_000_000  # multiply-adds of a part: EfficientNet-Lite0 has 384 million in 18 parts
+MEAN = 21_000_000  # multiply-adds of a block: EfficientNet-Lite0 has 384 million in 18 blocks
 
 
 def _record(macs=MEAN, n_blocks=18):
@@ -50,7 +50,7 @@ def test_a_network_that_would_take_long_is_left_alone(budget):
     assert not compares_fine_tuning(_record(5_000_000_000, 12), _facts(1000), budget)
 
 
-def test_texts_learn_in_fewer_passes_and_from_one_view():
+def test_texts_train_for_fewer_epochs_and_on_one_version():
     texts = replace(_facts(600), kind="text")
     assert fine_tuning_seconds(_record(), texts, "balanced") < fine_tuning_seconds(
         _record(), _facts(600), "balanced"
@@ -69,7 +69,7 @@ def test_more_images_and_more_work_take_longer():
     )
 
 
-def test_a_hold_out_is_the_only_fold():
+def test_a_validation_set_is_the_only_fold():
     assert fine_tuning_seconds(_record(), _facts(holdout=50), "balanced") < fine_tuning_seconds(
         _record(), _facts(), "balanced"
     )

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import pytest
 
 from plans import FACTS, network_facts, plan_for, said
+from warmstart.planning import rules
 from warmstart.planning.forecast import Load, Speeds, forecast
 
 SPEEDS = Speeds(
@@ -104,51 +105,58 @@ def steps_alone(made, load=LOAD):
     return with_steps - forecast(made, load, replace(SPEEDS, step=0.0)).seconds["fine_tune"]
 
 
-def looked(held, n_trainings, kept):
-    """Examples passed without a gradient: at 9 looks those held out, at each end 64 twice, all."""
-    return 9 * held + n_trainings * (2 * min(kept, 64) + 300)
+def validated(held, n_trainings, trained):
+    """Forward passes without a gradient.
+
+    Those held out at 9 validations; after each training 64 trained ones twice, and all once.
+    """
+    return 9 * held + n_trainings * (2 * min(trained, 64) + 300)
 
 
-@pytest.mark.parametrize(("folds", "held", "kept"), [(3, 300, 200), (1, 60, 240), (300, 300, 299)])
-def test_every_training_counts_its_steps_and_its_looks(folds, held, kept):
-    """`folds` trainings that hold a part out, and one on all."""
-    made = with_training(plan("full"), folds=folds, epochs=800, batch_size=8)
-    steps = folds * max(round(100 * kept / 300), 1) + 100
-    seen = looked(held, folds + 1, kept) / 8 / 3  # a pass forward is a third of a step
+@pytest.mark.parametrize(
+    ("folds", "held", "trained"), [(3, 300, 200), (1, 60, 240), (300, 300, 299)]
+)
+def test_every_training_counts_its_steps_and_its_validations(folds, held, trained):
+    """`folds` trainings that hold a fold out, and one on all."""
+    made = with_training(plan("full"), folds=folds, epochs=rules.epochs(800, 300), batch_size=8)
+    steps = folds * max(round(100 * trained / 300), 1) + 100
+    seen = validated(held, folds + 1, trained) / 8 / 3  # a forward pass is a third of a step
     assert steps_alone(made) == pytest.approx((steps + seen) * SPEEDS.step, abs=0.02)
 
 
-def test_a_hold_out_of_the_users_own_is_the_only_one():
+def test_a_validation_set_of_the_users_own_is_the_only_fold():
     facts = replace(FACTS, holdout=50)
     made, load = plan("full", facts=facts), replace(LOAD, holdout=50)
-    n_steps = -(-made.training.epochs.value // made.training.batch_size.value)
-    seen = looked(50, 2, 250) / made.training.batch_size.value / 3
+    n_steps = -(-made.samples_seen // made.training.batch_size.value)
+    seen = validated(50, 2, 250) / made.training.batch_size.value / 3
     expected = (round(n_steps * 250 / 300) + n_steps + seen) * SPEEDS.step
     assert steps_alone(made, load) == pytest.approx(expected, abs=0.02)
 
 
-def test_what_is_stored_is_passed_once_a_view_and_takes_room():
-    """Four views and the plain image, through the frozen three quarters of the network."""
+def test_cached_outputs_cost_a_forward_pass_an_augmentation_and_disk_space():
+    """Four augmentations and the plain image, through the frozen three quarters of the network."""
     load = replace(LOAD, trained_share=0.25, cached_values=1000)
-    stored = with_training(plan("last:1"), augmentations=4, split_at=3, cache_dtype="float32")
-    live = with_training(stored, split_at=0)
+    cached = with_training(plan("last:1"), augmentations=4, split_at=3, cache_dtype="float32")
+    live = with_training(cached, split_at=0)
     decoded = 300 * SPEEDS.decode / 2
-    passed = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.augment / 2)
-    usual, other = (forecast(made, load, SPEEDS) for made in (stored, live))
+    cache_seconds = 300 * (5 * 0.75 * SPEEDS.forward + 4 * SPEEDS.augment / 2)
+    usual, other = (forecast(made, load, SPEEDS) for made in (cached, live))
     gap = usual.seconds["fine_tune"] - other.seconds["fine_tune"]
-    assert gap == pytest.approx(passed, abs=0.02)
-    assert usual.seconds["fine_tune"] > decoded + passed
+    assert gap == pytest.approx(cache_seconds, abs=0.02)
+    assert usual.seconds["fine_tune"] > decoded + cache_seconds
     assert usual.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 4 / 1e6, abs=0.1)
-    half = forecast(with_training(stored, cache_dtype="float16"), load, SPEEDS)
+    half = forecast(with_training(cached, cache_dtype="float16"), load, SPEEDS)
     assert half.disk_mb - other.disk_mb == pytest.approx(300 * 5 * 1000 * 2 / 1e6, abs=0.1)
-    plain = with_training(stored, crop=1.0, flip=False, color_jitter=0.0)
+    plain = with_training(cached, crop=1.0, flip=False, color_jitter=0.0)
     once = forecast(plain, load, SPEEDS)
-    views = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.augment / 2)
-    assert usual.seconds["fine_tune"] - once.seconds["fine_tune"] == pytest.approx(views, abs=0.02)
+    augmented = 300 * 4 * (0.75 * SPEEDS.forward + SPEEDS.augment / 2)
+    assert usual.seconds["fine_tune"] - once.seconds["fine_tune"] == pytest.approx(
+        augmented, abs=0.02
+    )
     assert once.disk_mb - other.disk_mb == pytest.approx(300 * 1000 * 4 / 1e6, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["passes", "folds"])
+@pytest.mark.parametrize("name", ["epochs", "folds"])
 def test_longer_training_takes_longer(name):
     made = plan("last:2")
     value = getattr(made.training, name).value
@@ -156,12 +164,12 @@ def test_longer_training_takes_longer(name):
     assert forecast(longer, LOAD, SPEEDS).total > forecast(made, LOAD, SPEEDS).total
 
 
-def test_what_is_in_the_store_is_not_passed_again():
-    fresh, known = (forecast(plan("head"), replace(LOAD, n_missing=n), SPEEDS) for n in (380, 0))
-    assert known.seconds["features"] < 1
-    passed = 380 * (SPEEDS.extracted + SPEEDS.decode / SPEEDS.threads)
-    assert fresh.seconds["features"] == pytest.approx(passed + SPEEDS.setup, abs=0.5)
-    assert known.disk_mb < fresh.disk_mb
+def test_cached_features_are_not_extracted_again():
+    fresh, cached = (forecast(plan("head"), replace(LOAD, n_missing=n), SPEEDS) for n in (380, 0))
+    assert cached.seconds["features"] < 1
+    extracted = 380 * (SPEEDS.extracted + SPEEDS.decode / SPEEDS.threads)
+    assert fresh.seconds["features"] == pytest.approx(extracted + SPEEDS.setup, abs=0.5)
+    assert cached.disk_mb < fresh.disk_mb
 
 
 def test_more_cores_decode_faster():
@@ -169,16 +177,16 @@ def test_more_cores_decode_faster():
     assert four.seconds["features"] < one.seconds["features"]
 
 
-def test_a_close_look_costs_more_than_a_quick_one():
-    close, quick = (
-        forecast(plan("head"), replace(LOAD, runs_controls=is_close), SPEEDS)
-        for is_close in (True, False)
+def test_controls_take_longer_than_checks_alone():
+    controlled, plain = (
+        forecast(plan("head"), replace(LOAD, runs_controls=runs_controls), SPEEDS)
+        for runs_controls in (True, False)
     )
-    assert close.seconds["check"] > quick.seconds["check"]
+    assert controlled.seconds["checks"] > plain.seconds["checks"]
 
 
 @pytest.mark.parametrize("name", ["traced", "onnxruntime", "openvino"])
-def test_an_engine_beside_torch_takes_memory_where_something_is_passed_by_it(name):
+def test_an_engine_beside_torch_takes_memory_where_it_extracts_features(name):
     torch, onnx = (with_training(plan("head"), engine=name) for name in ("torch", name))
     nothing_missing = replace(LOAD, n_missing=0)
     usual, exported = (forecast(made, LOAD, SPEEDS).memory_mb for made in (torch, onnx))
@@ -187,27 +195,27 @@ def test_an_engine_beside_torch_takes_memory_where_something_is_passed_by_it(nam
 
 
 def test_training_holds_pixels_copies_of_the_weights_and_what_a_step_takes():
-    """Weights, their start, their average, two moments: four more than the network has."""
+    """Weights, gradients, two moments: four times the network."""
     head, full = (forecast(plan(s), LOAD, SPEEDS).memory_mb for s in ("head", "full"))
     pixels, copies = LOAD.n * LOAD.image_bytes / 1e6, 4 * LOAD.model_bytes / 1e6
     features = 4 * LOAD.width * (LOAD.n + LOAD.n_test) / 1e6
     assert full == pytest.approx(400 + features + pixels + copies + 150, abs=0.1)
     assert head < full
-    stored = forecast(plan("last:2"), LOAD, SPEEDS).memory_mb  # read from disk, batch by batch
-    assert stored == pytest.approx(full - pixels, abs=0.1)
+    cached = forecast(plan("last:2"), LOAD, SPEEDS).memory_mb  # read from disk, batch by batch
+    assert cached == pytest.approx(full - pixels, abs=0.1)
 
 
-def test_what_a_streamed_network_trains_is_counted_once():
-    """The step was measured with the part in memory, its gradient, its moments and its average."""
-    made, streamed = plan("last:2"), replace(LOAD, is_streamed=True)
-    whole, alone = (forecast(made, load, SPEEDS).memory_mb for load in (LOAD, streamed))
+def test_what_an_offloaded_network_trains_is_counted_once():
+    """The step was measured with the block in memory, its gradient, moments and average."""
+    made, offloaded = plan("last:2"), replace(LOAD, is_streamed=True)
+    whole, alone = (forecast(made, load, SPEEDS).memory_mb for load in (LOAD, offloaded))
     features = 4 * LOAD.width * (LOAD.n + LOAD.n_test) / 1e6
     assert alone == pytest.approx(SPEEDS.forward_mb + features + SPEEDS.step_mb, abs=0.1)
     assert whole - alone == pytest.approx(4 * LOAD.model_bytes / 1e6, abs=0.1)
 
 
-def test_judging_and_writing_by_hand():
-    """0.012 s an image, decoded by two threads; without training nothing is passed again."""
+def test_evaluation_and_delivery_by_hand():
+    """0.012 s an image, decoded by two threads; without training no image is run again."""
     trained, head = (forecast(plan(s), LOAD, SPEEDS).seconds for s in ("full", "head"))
     assert (trained["evaluate"], trained["deliver"]) == (0.96, 4.1)  # 80 images; 300 of them
     assert (head["evaluate"], head["deliver"]) == (0.1, 0.5)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import network, plan_for
+from warmstart.planning import rules
 from warmstart.planning.check import check_plan
 from warmstart.planning.forecast import (
     LEAST_STEPS,
@@ -31,33 +32,31 @@ plans = st.builds(
 
 
 def work(plan):
-    """Images passed in all trainings."""
-    training = plan.training
-    return (training.folds.number + 1) * training.epochs.number
+    """Images seen in all trainings."""
+    return (plan.training.folds.number + 1) * plan.samples_seen
 
 
-@given(plan=plans, seconds=st.floats(0.01, 1e5), lr=st.floats(1e-4, 10), extra=st.floats(0, 1e3))
-def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, rate, extra):
+@given(plan=plans, seconds=st.floats(0.01, 1e5), cost=st.floats(1e-4, 10), extra=st.floats(0, 1e3))
+def test_the_plan_that_is_found_fits_and_could_hardly_be_longer(plan, seconds, cost, extra):
     def forecast(other):
-        return extra + rate * (work(other) if other.is_trained else 0)
+        return extra + cost * (work(other) if other.is_trained else 0)
 
     found = fit_to_time(plan, seconds, forecast)
     check_plan(found, network())
-    room = MARGIN * seconds
-    if forecast(plan) <= room:
+    most = MARGIN * seconds
+    if forecast(plan) <= most:
         assert found == plan
     elif plan.training.epochs.source != "user":
-        assert not found.is_trained or forecast(found) <= room
+        assert not found.is_trained or forecast(found) <= most
         if found.is_trained and found.training.epochs != plan.training.epochs:
             batch = plan.training.batch_size.number
-            step = 2 * batch + plan.training.epochs.number / 2**TRIES
-            more = found.training.epochs.number + step
-            longer = replace(found.training.epochs, value=more)
-            assert forecast(replace(found, training=replace(found.training, epochs=longer))) > room
+            more = found.samples_seen + 2 * batch + plan.samples_seen / 2**TRIES
+            longer = replace(found.training.epochs, value=rules.epochs(more, plan.examples))
+            assert forecast(replace(found, training=replace(found.training, epochs=longer))) > most
         elif not found.is_trained:
             assert (
-                extra + 2 * rate * LEAST_STEPS * plan.training.batch_size.number > room
-                or (plan.training.epochs.number <= LEAST_STEPS * plan.training.batch_size.number)
+                extra + 2 * cost * LEAST_STEPS * plan.training.batch_size.number > most
+                or plan.samples_seen <= LEAST_STEPS * plan.training.batch_size.number
                 or plan.training.folds.source == "user"
             )
 
@@ -68,24 +67,24 @@ def test_what_the_user_set_stays(plan, seconds):
     if not found.is_trained:
         assert plan.training.epochs.source != "user"
         return
-    for name in ("folds", "passes"):
+    for name in ("folds", "epochs"):
         before, after = getattr(plan.training, name), getattr(found.training, name)
         if before.source == "user":
             assert after == before
         elif after != before:
             assert 1 <= after.value < before.value
             assert (after.source, after.rule) == ("measured", before.value)
-            cut = f"cut from {before.value:,} to fit --minutes {seconds / 60:g}"
+            cut = f"cut from {before.value:.4g} to fit --minutes {seconds / 60:g}"
             assert after.because == cut
     kept = {name: getattr(found, name) for name in ("blocks", "head", "strategy", "base")}
     assert kept == {name: getattr(plan, name) for name in kept}
 
 
-def test_trainings_that_hold_rows_out_go_first_then_images_then_training():
+def test_trainings_that_hold_rows_out_go_first_then_epochs_then_training():
     plan, tried = plan_for("last:1", budget="thorough"), []
     found = fit_to_time(plan, 1e-9, lambda other: tried.append(other) or 1.0)
-    told = [tuple(getattr(p.training, n).value for n in ("folds", "soup", "passes")) for p in tried]
-    assert told == [
+    cuts = [(p.training.folds.value, p.training.model_soup.value, p.samples_seen) for p in tried]
+    assert cuts == [
         (5, 3, 3000),
         (3, 3, 3000),
         (2, 3, 3000),
@@ -100,7 +99,7 @@ def test_trainings_that_hold_rows_out_go_first_then_images_then_training():
     assert given_up(found) == "last:1 was given up: the minutes leave no time for it"
 
 
-def test_a_training_that_nobody_asked_for_is_not_called_given_up():
+def test_a_training_that_the_user_did_not_choose_is_not_called_given_up():
     plan = plan_for("last:1")
     ours = replace(plan, strategy=replace(plan.strategy, source="rule"))
     found = fit_to_time(ours, 1e-9, lambda other: 1.0)
@@ -115,7 +114,7 @@ def test_a_plan_that_is_the_users_own_is_left_as_it_is():
     assert fit_to_time(head, 1e-9, lambda plan: 1.0) is head
 
 
-def test_few_minutes_leave_no_time_for_a_close_look():
+def test_few_minutes_leave_no_time_for_controls():
     record = network()
     heavy = replace(record, blocks=tuple(replace(block, macs=10**8) for block in record.blocks))
     assert skips_controls(0.75, heavy, 500)
@@ -129,10 +128,7 @@ def test_few_minutes_leave_no_time_for_a_close_look():
         (1e9, ""),
         (15000, "trainings that hold images out 3 instead of 5"),
         (8000, "trainings that hold images out 1 instead of 5"),
-        (
-            4400,
-            "trainings that hold images out 1 instead of 5; images passed 1,968 instead of 3,000",
-        ),
+        (4400, "trainings that hold images out 1 instead of 5; epochs 6.56 instead of 10"),
         (1, "last:1 was given up: the minutes leave no time for it"),
     ],
 )
@@ -143,15 +139,15 @@ def test_what_was_given_up_is_said(seconds, says):
     assert given_up(plan_for("head")) == ""
 
 
-def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
+def test_minutes_that_are_left_restore_augmentations_of_an_offloaded_network():
     plan = plan_for("last:1")
     few = replace(
         plan.training.augmentations, value=1, because="each takes long", source="rule", rule=4
     )
-    streamed = replace(
+    offloaded = replace(
         plan.training, augmentations=few, offload=replace(few, value="float32", rule=None)
     )
-    plan = replace(plan, training=streamed)
+    plan = replace(plan, training=offloaded)
     for seconds, count in ((201, 1), (301, 2), (401, 3), (5000, 4)):
         found = fit_to_time(
             plan, seconds / MARGIN, lambda p: 100 + 100 * p.training.augmentations.number
@@ -160,8 +156,8 @@ def test_minutes_that_are_there_bring_views_back_to_a_streamed_network():
         if count > 1:
             assert found.training.augmentations.source == "measured"
             assert found.training.augmentations.because.startswith("as many as --minutes")
-    mine = replace(streamed, augmentations=replace(few, source="user"))
+    mine = replace(offloaded, augmentations=replace(few, source="user"))
     assert (
         fit_to_time(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations
-        == mine.views
+        == mine.augmentations
     )

@@ -29,18 +29,18 @@ def recipe(optimizer, lr=0.01):
 
 def values(actions, base, decay, is_scratch=False):
     spread = LearningRateSpread(base=base, decay=decay, is_scratch=is_scratch)
-    return [rate and rate.value for rate in block_lrs(actions, spread)]
+    return [lr and lr.value for lr in block_lrs(actions, spread)]
 
 
 def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
-    rate = base_lr("convnet", "sgd", recipe("SGD"))
-    assert (rate.value, rate.source) == (0.001, "rule")
-    assert "0.01" in rate.because
-    assert "SGD" in rate.because
+    lr = base_lr("convnet", "sgd", recipe("SGD"))
+    assert (lr.value, lr.source) == (0.001, "rule")
+    assert "0.01" in lr.because
+    assert "SGD" in lr.because
 
 
 @pytest.mark.parametrize("family", USUAL)
-def test_another_optimizer_tells_nothing(family):
+def test_a_recipe_with_another_optimizer_changes_nothing(family):
     for name in OPTIMIZERS:
         plain = base_lr(family, name, None)
         assert plain.value == USUAL[family][name]
@@ -59,7 +59,7 @@ def test_the_optimizer_is_that_of_the_recipe_where_it_is_offered():
     assert choose_optimizer(None).value == "adamw"
 
 
-def test_one_ratio_leads_from_one_optimizer_to_the_other():
+def test_one_ratio_converts_between_optimizers():
     for family in USUAL:
         assert convert_lr(USUAL[family]["adamw"], "adamw", "sgd", False) == USUAL[family]["sgd"]
         assert convert_lr(USUAL[family]["sgd"], "sgd", "adamw", False) == USUAL[family]["adamw"]
@@ -74,40 +74,40 @@ def test_the_first_layer_of_a_long_network_moves_as_in_one_of_twelve(n_blocks):
 
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.3, 1), height=st.integers(0, 30))
-def test_rates_fall_towards_the_input(base, decay, height):
-    rate = block_lr(base, height, decay)
-    assert rate == pytest.approx(base * decay**height, rel=0.006)
-    assert block_lr(base, height + 1, decay) <= rate
-    assert float(f"{rate:.3g}") == rate == round_lr(rate)
+def test_learning_rates_fall_towards_the_input(base, decay, height):
+    lr = block_lr(base, height, decay)
+    assert lr == pytest.approx(base * decay**height, rel=0.006)
+    assert block_lr(base, height + 1, decay) <= lr
+    assert float(f"{lr:.3g}") == lr == round_lr(lr)
 
 
-def test_rates_by_hand():
+def test_learning_rates_by_hand():
     body = ["frozen", "tuned", "tuned", "tuned"]
     assert values([*body, "replaced"], 0.001, 0.5) == [None, 0.00025, 0.0005, 0.001, 0.001]
     assert values([*body, "added", "replaced"], 0.001, 0.5)[-2:] == [0.01, 0.001]
     low = ["low-rank", "low-rank", "replaced"]
     assert values(low, 0.001, 0.5) == [0.005, 0.01, 0.001]
     lost = ["fresh", "frozen", "tuned", "replaced"]
-    assert values(lost, 0.001, 0.5) == [0.01, None, 0.001, 0.01]  # the output is as new
+    assert values(lost, 0.001, 0.5) == [0.01, None, 0.001, 0.01]  # the head is as new
     new = ["fresh", "fresh", "replaced"]
     assert values(new, 0.001, 1.0, is_scratch=True) == [0.001, 0.001, 0.001]
 
 
 @given(body=ACTIONS, added=st.booleans(), base=st.floats(1e-6, 0.1))
-def test_every_part_that_moves_has_a_rate_and_no_other(body, added, base):
+def test_every_block_that_moves_has_a_learning_rate_and_no_other(body, added, base):
     actions = [*body, *(["added"] if added else []), "replaced"]
     found = block_lrs(actions, LearningRateSpread(base=base, decay=0.75))
     is_trained = added or set(body) != {"frozen"}
-    for action, rate in zip(actions, found, strict=True):
-        assert (rate is None) == (action == "frozen" or not is_trained)
-        if rate is not None:
-            assert rate.source == "rule"
-            assert f"{base:g}" in rate.because  # the calculation can be followed
+    for action, lr in zip(actions, found, strict=True):
+        assert (lr is None) == (action == "frozen" or not is_trained)
+        if lr is not None:
+            assert lr.source == "rule"
+            assert f"{base:g}" in lr.because  # the calculation can be followed
 
 
-def test_the_reason_of_a_rate_is_its_calculation():
+def test_the_reason_of_a_learning_rate_is_its_calculation():
     spread = LearningRateSpread(base=0.001, decay=0.5)
-    reasons = [rate.because for rate in block_lrs(["low-rank"] * 3 + ["replaced"], spread)]
+    reasons = [lr.because for lr in block_lrs(["low-rank"] * 3 + ["replaced"], spread)]
     assert [reason.split(":")[0] for reason in reasons[:3]] == [
         "10 x 0.001 x 0.5^2",
         "10 x 0.001 x 0.5^1",

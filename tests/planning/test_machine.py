@@ -42,7 +42,7 @@ def test_any_machine_gives_a_plan_that_is_sound(machine, n_steps):
 
 
 @pytest.mark.parametrize(
-    ("machine", "found"),
+    ("machine", "expected"),
     [
         (Machine(), "float32"),
         (Machine(device="mps"), "float32"),
@@ -52,8 +52,8 @@ def test_any_machine_gives_a_plan_that_is_sound(machine, n_steps):
         (Machine(has_bfloat16=True), "float32"),
     ],
 )
-def test_half_formats_are_for_gpus_that_gain_from_them(machine, found):
-    assert precision(machine).value == found
+def test_half_precision_is_for_gpus_that_gain_from_it(machine, expected):
+    assert precision(machine).value == expected
 
 
 def test_the_plan_says_what_the_machine_is():

@@ -34,7 +34,7 @@ def test_rows_are_shared_as_ever():
 
 def test_another_word_is_refused():
     plan = apply_settings(plan_for("full"), ["training.parallel=pipes"])
-    says = r"training.parallel .?pipes.?; it is data, fsdp, or pipeline:N for as many processes\.$"
+    says = r"training.parallel .?pipes.?; it is data, fsdp, or pipeline:N for N processes\.$"
     with pytest.raises(PlanError, match=says):
         check_values(plan)
 
@@ -57,7 +57,7 @@ def test_a_network_that_is_streamed_is_not_shared():
     plan = apply_settings(plan_for("full"), ["training.parallel=fsdp"])
     stream = Choice(value="float32", because="small memory", source="rule")
     plan = replace(plan, training=replace(plan.training, offload=stream))
-    with pytest.raises(PlanError, match="which no process holds to share it; leave away --par"):
+    with pytest.raises(PlanError, match="which no process has in memory to share; leave out --par"):
         check_plan(plan, network())
     open_plan = replace(plan, training=replace(plan.training, parallel=None))
     check_plan(with_parallel(open_plan, network(), 2, 1), network())

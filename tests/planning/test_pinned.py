@@ -1,4 +1,4 @@
-"""Whole plans for wishes, data and networks of many kinds: every value, its reason, its source.
+"""Whole plans for options, data and networks of many kinds: every value, its reason, its source.
 
 A few are kept whole; of the others the lines that one of them has not, each line once.
 """
@@ -71,11 +71,11 @@ def of_verdicts():
     kinds = (None, "linear-probe", "fine-tune", "no-transfer", "no-signal", "inconclusive")
     words = ("auto", "last:1")
     made = {f"{word} {kind}": pictures(word, kind) for kind in kinds for word in words}
-    tail = {
-        "tail": pictures(compares_fine_tuning=True),
+    compared = {
+        "compared": pictures(compares_fine_tuning=True),
         "own": pictures("head", compares_fine_tuning=True),
     }
-    return beside(pictures("last:2"), made | tail)
+    return beside(pictures("last:2"), made | compared)
 
 
 def of_budgets():
@@ -192,7 +192,7 @@ def of_tables():
 
 
 def of_lost_weights():
-    """Parts that start at random, in whole or in part, and parts without low-rank layers."""
+    """Blocks at random values, in whole or in part, and blocks without low-rank layers."""
     some = frozenset({"blocks.1"})
     made = {
         f"{name} {word}": pictures(word, **{name: some})

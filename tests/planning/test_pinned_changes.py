@@ -1,4 +1,4 @@
-"""What changes a plan: wishes, settings, a plan's file, several processes. Each value, its reason.
+"""What changes a plan: options, settings, a plan's file, several processes. Each value, its reason.
 
 Of every plan the lines that the plan beside it has not.
 """
@@ -31,7 +31,7 @@ from warmstart.records.network import Recipe
 
 
 def of_processes():
-    """Memory is given; three quarters of a network in four parts is trained."""
+    """The memory is known; three quarters of a network of four blocks are trained."""
     blocks = tuple(replace(block, parameters=10**8) for block in network().blocks)
     record = replace(network(), blocks=blocks)
     need = 3 * (2 * 16 * 10**8 + 6 * 12 * 10**8)
@@ -63,13 +63,13 @@ def of_processes():
     }
 
 
-def of_wishes():
-    given = {"base", "seed", "strategy"}
+def of_options():
+    explicit = {"base", "seed", "strategy"}
     made = {
         "lr": pictures("last:2", lr=0.0123),
         "lr and add": pictures("last:2+add", lr=0.002),
         "lr of scratch": pictures("scratch", lr=0.002),
-        "base": pictures("last:2", base="timm:x", arch="timm:y", seed=7, explicit=given),
+        "base": pictures("last:2", base="timm:x", arch="timm:y", seed=7, explicit=explicit),
         "seed": pictures("last:2", seed=7),
     }
     return beside(pictures("last:2"), made)
@@ -78,10 +78,10 @@ def of_wishes():
 SETTINGS = {
     "values": ("training.lr=0.02", "block.top.lr=0.5", "training.layer_decay=0.5"),
     "steps": ("training.epochs=3.3333", "training.batch_size=7"),
-    "views": ("training.augmentations=2",),
+    "augmentations": ("training.augmentations=2",),
     "less": ("training.epochs=1.6667",),
     "live": ("training.augmentations=0",),
-    "cut": ("training.split_at=1",),
+    "split": ("training.split_at=1",),
     "sgd": ("training.optimizer=sgd",),
     "own": ("training.optimizer=sgd", "training.lr=1"),
     "mild": ("training.optimizer=SGD", "training.weight_decay=0.3"),
@@ -111,7 +111,7 @@ def of_settings():
 
 
 def of_overlays():
-    """What was typed beside a plan's file."""
+    """Options beside a plan's file."""
     known = network_facts(preprocessing=PREPROCESSING)
     own = ["training.epochs=23.3333", "block.top.lr=0.5", "training.ema_decay=0.5"]
     files = {
@@ -142,12 +142,12 @@ def of_overlays():
     }
     found = {}
     for name, file in files.items():
-        for what, (wishes, given) in typed.items():
+        for what, (options, explicit) in typed.items():
             if (name, what) == ("head", "lr"):
                 continue
-            asked = wish(**wishes, explicit=given)
+            chosen = wish(**options, explicit=explicit)
             laid = overlay(
-                build(options_for(file, asked), FACTS, known, HEADS, ENGINE), file, asked.explicit
+                build(options_for(file, chosen), FACTS, known, HEADS, ENGINE), file, chosen.explicit
             )
             found.setdefault(name, {})[what] = plan_cache(laid, known, FACTS)
     return {name: beside(files[name], plans) for name, plans in found.items()}

@@ -38,7 +38,7 @@ SOUNDS = {
     "n_mels": said(64),
     "top_db": said(80.0),
 }
-HEARD = replace(FULL, input=replace(FULL.input, **SOUNDS))
+CLIPS = replace(FULL, input=replace(FULL.input, **SOUNDS))
 
 
 def training(plan=FULL, **values):
@@ -107,8 +107,8 @@ def of_values():
         section, name = path.split(".")
         for value in (*values, float("nan"), (1, 2)):
             for source in ("user", "rule"):
-                record = replace(getattr(HEARD, section), **{name: said(value, source)})
-                refused = refusal(check_values, replace(HEARD, **{section: record}))
+                record = replace(getattr(CLIPS, section), **{name: said(value, source)})
+                refused = refusal(check_values, replace(CLIPS, **{section: record}))
                 if refused or value in values:
                     found[f"{path} {value!r} {source}"] = refused
     return {f"{key}": value for key, value in found.items() if "rule" not in key or value}
@@ -136,16 +136,16 @@ def of_lists():
     return [refusal(check_values, plan) for plan in some], kept, value_at(HEAD, "training.lr")
 
 
-def of_parts():
-    """Plans whose parts contradict each other, or the network."""
+def of_blocks():
+    """Plans whose blocks contradict each other, or the network."""
     added = pictures("add")
     again = replace(added.blocks[4], name="added#2")
     some = {
         "name": with_block(FULL, 2, name="x"),
         "short": replace(FULL, blocks=FULL.blocks[:2]),
         "twice": replace(FULL, blocks=(FULL.blocks[0], *FULL.blocks)),
-        "no output": replace(FULL, blocks=FULL.blocks[:4]),
-        "kept output": with_block(FULL, 4, action=said("tuned")),
+        "no head": replace(FULL, blocks=FULL.blocks[:4]),
+        "kept head": with_block(FULL, 4, action=said("tuned")),
         "more": replace(
             FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[0], name="y"), FULL.blocks[4])
         ),
@@ -153,23 +153,23 @@ def of_parts():
         "added twice": replace(added, blocks=(*added.blocks[:5], again, added.blocks[5])),
         "replaced": with_block(FULL, 1, action=said("replaced")),
         "added body": with_block(FULL, 0, action=said("added")),
-        "no rate": with_block(FULL, 0, lr=None),
-        "no output rate": with_block(FULL, 4, lr=None),
-        "frozen rate": with_block(FULL, 3, action=said("frozen")),
+        "no lr": with_block(FULL, 0, lr=None),
+        "no head lr": with_block(FULL, 4, lr=None),
+        "frozen lr": with_block(FULL, 3, action=said("frozen")),
     }
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
 
 
 def of_training():
     lora, added = pictures("full+lora"), pictures("add")
-    stream = {"offload": "float32"}
+    offload = {"offload": "float32"}
     some = {
         "no rank": training(lora, lora_rank=None),
         "rank alone": training(LAST, lora_rank=4),
-        "cut": training(LAST, split_at=3),
+        "split": training(LAST, split_at=3),
         "less": training(LAST, split_at=1),
         "new": training(split_at=0),
-        "views": training(LAST, augmentations=0),
+        "augmentations": training(LAST, augmentations=0),
         "a step": training(LAST, epochs=16 / 300, batch_size=16),
         "no step": training(LAST, epochs=15 / 300, batch_size=16),
         "soup": training(LAST, model_soup=2),
@@ -179,10 +179,10 @@ def of_training():
         "paired soup": training(LAST, model_soup=3, contrastive=True),
         "gradual soup": training(pictures("gradual"), model_soup=3),
         "scratch soup": training(pictures("scratch"), model_soup=2),
-        "fsdp": training(parallel="fsdp", **stream),
-        "data": training(parallel="data", **stream),
-        "pipeline": training(parallel="pipeline:2", **stream),
-        "stream": training(**stream),
+        "fsdp": training(parallel="fsdp", **offload),
+        "data": training(parallel="data", **offload),
+        "pipeline": training(parallel="pipeline:2", **offload),
+        "offload": training(**offload),
     }
     lacking = "optimizer lr layer_decay weight_decay epochs warmup crop flip folds color_jitter"
     lacking += (
@@ -196,13 +196,13 @@ def of_training():
 
 
 def of_words():
-    """A strategy that the parts contradict."""
-    lora, added, stream = pictures("full+lora"), pictures("add"), {"offload": "float32"}
+    """A strategy that the blocks contradict."""
+    lora, added, offload = pictures("full+lora"), pictures("add"), {"offload": "float32"}
     some = {
         "head and training": replace(HEAD, training=FULL.training),
-        "head and rate": with_block(HEAD, 4, lr=said(0.1)),
-        "head and stream": training(HEAD, **stream),
-        "head and views": training(HEAD, augmentations=4),
+        "head and lr": with_block(HEAD, 4, lr=said(0.1)),
+        "head and offload": training(HEAD, **offload),
+        "head and augmentations": training(HEAD, augmentations=4),
         "scratch": with_block(pictures("scratch"), 1, action=said("tuned")),
         "low gradual": replace(lora, strategy=said("full+gradual")),
         "one gradual": replace(pictures("last:1"), strategy=said("last:1+gradual")),
@@ -274,7 +274,7 @@ def of_heads_and_folds():
     return {name: refusal(check_facts, *each, known, names) for name, each in tried.items()}
 
 
-# ---- --set, files, wishes ----------------------------------------------------------------------
+# ---- --set, files, options ---------------------------------------------------------------------
 
 SETTINGS = (
     "training.epochs",
@@ -408,7 +408,7 @@ def of_files():
     return {name: refusal(read_plan, one) for name, one in changed.items()}
 
 
-def of_wishes():
+def of_options():
     short = network(["only"])
     lost = {"fresh": frozenset({"blocks.1"})}
     tried = {

@@ -1,4 +1,4 @@
-"""What following a plan takes, what --minutes cut, rates, schedules, pairs: of fixed data."""
+"""Forecasts, what --minutes cut, learning rates, schedules, pairs: of fixed data."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ LOAD = Load(
 )
 LOADS = {
     "usual": {},
-    "close": {"runs_controls": True, "n": 90},
-    "closer": {"runs_controls": True, "n": 4000},
-    "known": {"n_missing": 0},
-    "held": {"holdout": 70},
-    "kept": {"caches_plain": True},
-    "streamed": {"is_streamed": True, "offload_bytes": 9_999_999},
+    "controls": {"runs_controls": True, "n": 90},
+    "many controls": {"runs_controls": True, "n": 4000},
+    "extracted": {"n_missing": 0},
+    "validation set": {"holdout": 70},
+    "caches plain": {"caches_plain": True},
+    "offloaded": {"is_streamed": True, "offload_bytes": 9_999_999},
     "small": {"image_bytes": 1000},
     "shared": {"n_sharing": 3},
     "many": {"n": 20_000, "cached_values": 99},
@@ -66,7 +66,7 @@ LOADS = {
 }
 
 
-def told(plan, **more):
+def forecast_of(plan, **more):
     found = forecast(plan, replace(LOAD, **more), SPEEDS)
     return [*found.seconds.values(), found.memory_mb, found.disk_mb]
 
@@ -87,23 +87,27 @@ def of_forecasts():
         of_one = replace(plans["last:1"].training, **(own | {varied: one}))
         plans[varied] = replace(plans["last:1"], training=of_one)
     found = {
-        f"{name} {what}": told(plan, **more)
+        f"{name} {what}": forecast_of(plan, **more)
         for name, plan in plans.items()
         for what, more in LOADS.items()
-        if what in ("usual", "kept") or name in ("head", "last:1", "full", "thorough", "traced")
+        if what in ("usual", "caches plain")
+        or name in ("head", "last:1", "full", "thorough", "traced")
     }
     return found, [*forecast(plans["full"], LOAD, SPEEDS).seconds]
 
 
 def of_pairs_forecast():
-    return [told(plan, n=n, trained_share=0.5) for plan, n in ((texts(48), 48), (texts(600), 600))]
+    return [
+        forecast_of(plan, n=n, trained_share=0.5)
+        for plan, n in ((texts(48), 48), (texts(600), 600))
+    ]
 
 
 # ---- --minutes ---------------------------------------------------------------------------------
 
 
 def work(plan):
-    """Seconds of a plan where a thousand images passed take one."""
+    """Seconds of a plan where a thousand images seen take one."""
     training = plan.training
     if not plan.is_trained:
         return 1.0
@@ -150,11 +154,11 @@ def of_minutes():
     return found, kept, [planning_forecast.given_up(plan, NOUNS["text"]) for plan in lines]
 
 
-def of_views_and_hurry():
+def of_augmentations_and_controls():
     plan = pictures("last:1")
-    views = replace(plan.training.augmentations, value=1, rule=4)
-    stream = replace(plan.training, augmentations=views, offload=said("float32"))
-    plan, found = replace(plan, training=stream), []
+    augmentations = replace(plan.training.augmentations, value=1, rule=4)
+    offloaded = replace(plan.training, augmentations=augmentations, offload=said("float32"))
+    plan, found = replace(plan, training=offloaded), []
     for seconds in (100, 250, 350, 450, 1000):
         fitted = planning_forecast.fit_to_time(
             plan, seconds, lambda p: 90 * p.training.augmentations.number
@@ -175,10 +179,10 @@ def of_views_and_hurry():
     )
 
 
-# ---- rates, schedules --------------------------------------------------------------------------
+# ---- learning rates, schedules -----------------------------------------------------------------
 
 
-def of_rates():
+def of_learning_rates():
     recipes = [
         None,
         *(
@@ -279,12 +283,12 @@ def of_schedules():
         for batch, micro in ((64, 64), (48, 0), (48, 8))
     ]
     alone = schedule.for_fold(replace(found["texts"], ema_decay=0.0), 100, 600)
-    told_of = [(s.n_steps, s.batch_size, s.micro_batch, s.ema_decay) for s in (*shared, alone)]
+    steps = [(s.n_steps, s.batch_size, s.micro_batch, s.ema_decay) for s in (*shared, alone)]
     short = [schedule.scaled_steps(n, s) for n, s in ((9, 0.5), (10, 0.05), (10, 0.25), (3, 1.0))]
-    return found, stages, told_of, short, [f.is_varied for f in found.values()]
+    return found, stages, steps, short, [f.is_varied for f in found.values()]
 
 
-def of_what_was_followed():
+def of_plans_as_followed():
     plan = pictures("full+gradual", record=network([f"p{n}" for n in range(6)]))
     added = pictures("full+add+gradual")
     made = [schedule.as_followed(plan, joined) for joined in range(5)]
@@ -313,7 +317,7 @@ def of_machine():
     return found, [machine.compiled(m, n) for m in some[:4] for n in (1999, 2000)]
 
 
-def of_piping():
+def of_pipelines():
     some = [(10**9, 3 * 10**8, "adamw", 2), (10**9, 3 * 10**8, "sgd", 2), (7, 5, "other", 4)]
     kept = [
         machine.by_memory(*each, free)
@@ -333,13 +337,13 @@ def of_piping():
             (machine.n_stages(w), machine.is_parallel_mode(w), machine.parallel_mode(w))
             for w in words
         ],
-        [machine.least_idle(n, parts) for n, parts in ((1, 4), (2, 8), (4, 16))],
+        [machine.least_idle(n, n_micro) for n, n_micro in ((1, 4), (2, 8), (4, 16))],
     )
 
 
-def of_storing():
+def of_caching():
     some = [(1000, 50), (16_000, 9000), (3000, 1500), (3000, 1000), (3001, 1000), (10, 0), (0, 5)]
-    views = [
+    augmentations = [
         cached_activations.choose_augmentations(p, n, b)
         for p, n in some
         for b in ("fast", "balanced", "thorough")
@@ -351,7 +355,7 @@ def of_storing():
     ]
     blocks = [replace(block, macs=10**9 * (n + 1)) for n, block in enumerate(network().blocks)]
     record = replace(network(), blocks=tuple(blocks))
-    streamed = [
+    offloaded = [
         cached_activations.offloaded_augmentations(record, cut, n)
         for cut in (1, 2, 4)
         for n in (9, 900, 9000)
@@ -359,7 +363,7 @@ def of_storing():
     large = [replace(block, shape_out=(1000, 300)) for block in record.blocks]
     known = replace(network_facts(), record=replace(record, blocks=tuple(large)))
     found = []
-    for room in (0, 1_500_000_000, 10**10):
+    for space in (0, 1_500_000_000, 10**10):
         for n in (300, 600, 2000):
             facts, plan = replace(FACTS, n=n), pictures("last:2")
             training = replace(
@@ -367,13 +371,18 @@ def of_storing():
             )
             for one in (replace(training, offload=None), training):
                 kept = cached_activations.plan_cache(
-                    replace(plan, training=one), replace(known, max_cache_bytes=room), facts
+                    replace(plan, training=one), replace(known, max_cache_bytes=space), facts
                 ).training
                 found.append((kept.split_at, kept.augmentations, kept.cache_dtype))
-    return views, sizes, streamed, [[(c.value, c.because, c.rule) for c in one] for one in found]
+    return (
+        augmentations,
+        sizes,
+        offloaded,
+        [[(c.value, c.because, c.rule) for c in one] for one in found],
+    )
 
 
-def of_pairing():
+def of_contrastive():
     lengths = (1, 63, 64, 65, 128, 256, 512, 9000)
     some = [(n, length) for n in (8, 16, 17, 48, 128, 129, 256, 600) for length in lengths]
     kinds = [("text", 48, 3), ("text", 49, 3), ("image", 9, 3)]
@@ -389,7 +398,7 @@ def of_pairing():
     )
 
 
-def of_tuning():
+def of_fine_tuning():
     spreads = [refusal(fine_tuning.lr_spread, pictures("head").training, parse("head"))]
     spreads += [fine_tuning.lr_spread(pictures(w).training, parse(w)) for w in ("full", "scratch")]
     ns = (1, 50, 99, 100, 101, 959, 960, 1919, 1920, 24_999, 25_000, 50_001, 90_000)

@@ -38,7 +38,7 @@ CLEAR = {"p": 0.004, "mde": 0.1, "n": 200, "accuracy": 0.8, "mistakes": 0.25}
 NO_SIGNAL = {"mde": 0.1234, "n": 200, "plain": 0.456}
 
 
-def told(facts, **more):
+def described(facts, **more):
     kind = kind_of(facts)
     return f"{kind}: {sentence(kind, facts, facts.n, facts.accuracy, **more)}"
 
@@ -46,16 +46,18 @@ def told(facts, **more):
 def of_no_signal():
     some = itertools.product((0.01, 0.0101, 0.4), (0.3, 0.301, 1.0), (39, 40), (0.005, 0.0051))
     return {
-        f"p {p} mde {mde} n {n} plain {plain}": told(VerdictFacts(p=p, mde=mde, n=n, plain_p=plain))
+        f"p {p} mde {mde} n {n} plain {plain}": described(
+            VerdictFacts(p=p, mde=mde, n=n, plain_p=plain)
+        )
         for p, mde, n, plain in some
-    } | {"hidden": told(VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL))}
+    } | {"hidden": described(VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL))}
 
 
-def of_knowledge():
+def of_transfer_gain():
     """An interval that ends at nothing, above it, below a tenth."""
     some = itertools.product((None, 0.0, 0.0164, 0.03, 0.164, 0.2), (0.0, 0.01, 0.1), (False, True))
     return {
-        f"{known} ± {error}, tuned {tuned}": told(
+        f"{known} ± {error}, tuned {tuned}": described(
             VerdictFacts(**CLEAR, transfer_gain=known, transfer_gain_error=error, is_tuned=tuned)
         )
         for known, error, tuned in some
@@ -92,7 +94,7 @@ def of_little_left():
     some = itertools.product((0.9799, 0.98, 0.995), (False, True))
     beside = {"p": 0.001, "mde": 0.1, "mistakes": 0.0345}
     return {
-        f"{right} tuned {tuned}": told(VerdictFacts(**beside, accuracy=right, is_tuned=tuned))
+        f"{right} tuned {tuned}": described(VerdictFacts(**beside, accuracy=right, is_tuned=tuned))
         for right, tuned in some
     }
 
@@ -100,7 +102,7 @@ def of_little_left():
 def of_scratch():
     some = itertools.product((-0.05, -0.01, -0.0099, 0.0, 0.031), (0.0, 0.01))
     return {
-        f"{gap} ± {error}": told(
+        f"{gap} ± {error}": described(
             VerdictFacts(
                 **CLEAR, transfer_gain=0.3, scratch_gap=gap, scratch_error=error, scratch_later=0.91
             )
@@ -128,7 +130,7 @@ def of_words():
         "tuned": VerdictFacts(**CLEAR, is_tuned=True),
     }
     found = {
-        f"{where} {name}": told(facts, words=LABEL_WORDS, basis=basis)
+        f"{where} {name}": described(facts, words=LABEL_WORDS, basis=basis)
         for where, basis in bases.items()
         for name, facts in some.items()
     }
@@ -225,14 +227,14 @@ def of_words_of_actions():
     for n in (1, 2, 3):
         for body in itertools.product(kinds, repeat=n):
             for end in (("replaced",), ("added", "replaced")):
-                said_so = strategy.word_of((*body, *end))
-                if said_so is not None:
-                    found[" ".join((*body, *end))] = strategy.word(said_so)
+                strategy_found = strategy.word_of((*body, *end))
+                if strategy_found is not None:
+                    found[" ".join((*body, *end))] = strategy.word(strategy_found)
     return found
 
 
 def of_agreement():
-    """What single parts come to under each word."""
+    """What single blocks amount to under each word."""
     known = network_facts(no_lora=frozenset({"blocks.0"}), partly_fresh=frozenset({"blocks.1"}))
     some = {
         "up": ["block.2.action=tuned"],
@@ -248,8 +250,8 @@ def of_agreement():
             plan = apply_settings(pictures(word), settings)
             for facts in (network_facts(), known):
                 chosen = reconcile_strategy(plan, facts).strategy
-                told_so = f"{chosen.value} ({chosen.source}, {chosen.rule}): {chosen.because}"
-                found.setdefault(f"{word} {name}", []).append(told_so)
+                text = f"{chosen.value} ({chosen.source}, {chosen.rule}): {chosen.because}"
+                found.setdefault(f"{word} {name}", []).append(text)
     ours = replace(pictures("last:2"), strategy=said("last:2"))
     moved = reconcile_strategy(apply_settings(ours, some["up"]), network_facts())
     twice = reconcile_strategy(apply_settings(moved, ["block.1.action=fresh"]), network_facts())
@@ -276,7 +278,7 @@ def of_wording():
     one = replace(made["full"], blocks=made["full"].blocks[3:])
     low = replace(made["full+lora"], blocks=made["full+lora"].blocks[3:])
     lines = {name: (in_words(plan), [*user_choices(plan)]) for name, plan in made.items()}
-    given = [
+    failures = [
         describe_failure(made[w], kind, scales)
         for w, kind, scales in (
             ("last:1", "diverged", [1.0]),
@@ -287,13 +289,21 @@ def of_wording():
     ]
     shown = [[(r.layers, r.rates, r.action) for r in runs(made[w])] for w in ("mixed", "add")]
     outputs = [output_words(task, ["a", "b"]) for task in ("classify", "multilabel", "regress")]
-    return lines, given, shown, outputs, output_words("regress", []), in_words(one), in_words(low)
+    return (
+        lines,
+        failures,
+        shown,
+        outputs,
+        output_words("regress", []),
+        in_words(one),
+        in_words(low),
+    )
 
 
 # ---- depths, and whether to train ---------------------------------------------------------------
 
 
-def of_profiles():
+def of_probe_layers():
     vectors = [FeatureLayer(block=p, pool="avg") for p in (1, 3, 4)]
     neck = FeatureLayer(block=6, pool="neck")
     grids = [FeatureLayer(block=p, pool="grid2") for p in (1, 3, 5)]
@@ -325,7 +335,7 @@ def heavy(macs, n_blocks=5):
     return replace(network(), blocks=tuple(blocks))
 
 
-def of_tail():
+def of_fine_tuning():
     kinds = [{}, {"holdout": 60}, {"kind": "text"}, {"kind": "text", "task": "regress"}]
     kinds += [{"n_groups": 1}, {"n": 40, "n_groups": 40, "columns": ()}]
     budgets = ("fast", "balanced", "thorough")
@@ -399,7 +409,7 @@ def of_rules():
         )
         for n in some
     }
-    looks = [
+    by_budget = [
         [of(budget) for budget in budgets]
         for of in (
             rules.permutations,
@@ -409,7 +419,13 @@ def of_rules():
         )
     ]
     alone = [rules.candidates(n, 2, 9, ("last",), "fast", "regress") for n in (2000, 2001)]
-    return found, looks, alone, rules.training_seconds(1e12), rules.training_folds("thorough", 0)
+    return (
+        found,
+        by_budget,
+        alone,
+        rules.training_seconds(1e12),
+        rules.training_folds("thorough", 0),
+    )
 
 
 SCENES = {

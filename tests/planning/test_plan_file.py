@@ -34,6 +34,7 @@ plans = st.builds(
     arch=maybe,
     partial=maybe,
     format=st.just(1),
+    examples=st.integers(0, 2**63 - 1),
     blocks=st.lists(st.builds(BlockPlan, name=texts, action=choices, lr=maybe), max_size=4).map(
         tuple
     ),
@@ -70,7 +71,7 @@ def test_small_numbers_and_far_letters_survive():
     assert plan.training.lr.value == 1e-05
 
 
-@given(text=st.text(max_size=200) | st.text("[]part={}\n\"'.#0123e-+_format", max_size=80))
+@given(text=st.text(max_size=200) | st.text("[]block={}\n\"'.#0123e-+_format", max_size=80))
 def test_any_text_is_a_plan_or_a_plan_error(text):
     with pytest.raises(PlanError):
         read_plan(text)
@@ -127,7 +128,7 @@ def edited(old, new):
 BAD = {
     "not TOML": (
         "format = 1\nbase = =",
-        r"^plan.toml is not valid TOML \(.*line 2.*\); mend that line.$",
+        r"^plan.toml is not valid TOML \(.*line 2.*\); fix that line.$",
     ),
     "too deep": ("x = " + "[" * 5000, "is not valid TOML"),
     "a number too long": (f"format = {'9' * 5000}", "is not valid TOML"),
@@ -141,23 +142,23 @@ BAD = {
     "a format in words": ('format = "one"', "format is 'one'; this version reads format 1"),
     "a format of true": ("format = true", "format is True; this version reads format 1"),
     "an unknown key": (
-        edited("[training.epochs]", "[training.pases]"),
-        r"^plan.toml: unknown key 'pases' in \[training\]; did you mean passes\?$",
+        edited("[training.epochs]", "[training.epocs]"),
+        r"^plan.toml: unknown key 'epocs' in \[training\]; did you mean epochs\?$",
     ),
     "an unknown table": (
         edited("[strategy]", "[strateggy]"),
         r"unknown key 'strateggy'; did you mean strategy\?$",
     ),
-    "a key like nothing": ("xyzzy = 3\n" + TEXT, "unknown key 'xyzzy'; it has start, strategy, p"),
+    "a key like nothing": ("xyzzy = 3\n" + TEXT, "unknown key 'xyzzy'; it has base, strategy, b"),
     "an unknown key of a value": (
         edited("because =", "becuase ="),
-        r"unknown key 'becuase' in \[start\]; did you mean becau",
+        r"unknown key 'becuase' in \[base\]; did you mean becau",
     ),
     "a key of a value like nothing": (
         edited("because =", "zzz ="),
-        r"unknown key 'zzz' in \[start\]; a value has value, because",
+        r"unknown key 'zzz' in \[base\]; a value has value, because",
     ),
-    "an unknown key of a part": (
+    "an unknown key of a block": (
         edited("[block.action]", "[block.acton]"),
         r"unknown key 'acton' in \[block 1\]; did you mean action\?",
     ),
@@ -169,40 +170,40 @@ BAD = {
         edited('name = "stem"\n', ""),
         "^plan.toml lacks 'block 1.name'; write a pl",
     ),
-    "a missing value": (edited('value = "lite0"\n', ""), "lacks 'start.value'; write a plan with"),
+    "a missing value": (edited('value = "lite0"\n', ""), "lacks 'base.value'; write a plan with"),
     "no reason": (
         re.sub(r"because = .*\n", "", TEXT, count=1),
-        "lacks 'start.because'; write a plan with",
+        "lacks 'base.because'; write a plan with",
     ),
     "an empty reason": (
         re.sub(r"because = .*\n", 'because = ""\n', TEXT, count=1),
-        "start.because is ''; give the reason.",
+        "base.because is ''; give the reason.",
     ),
     "a reason in numbers": (
         re.sub(r"because = .*\n", "because = 3\n", TEXT, count=1),
-        "start.because is 3; give the",
+        "base.because is 3; give the",
     ),
     "an unknown source": (
         edited('source = "rule"', 'source = "me"'),
-        "start.source is 'me'; it is one of rule, measured, user.",
+        "base.source is 'me'; it is one of rule, measured, user.",
     ),
-    "a source of lists": (edited('source = "rule"', "source = []"), "start.source is a list; it"),
+    "a source of lists": (edited('source = "rule"', "source = []"), "base.source is a list; it"),
     "auto": (
         edited('value = "lite0"', 'value = "auto"'),
-        'start.value is "auto"; write the value it',
+        'base.value is "auto"; write the value it',
     ),
     "a date": (
         edited('value = "lite0"', "value = 2026-01-01"),
-        r"start.value is datetime.date\(2026, 1, 1\); a value is a number, a text, true or false",
+        r"base.value is datetime.date\(2026, 1, 1\); a value is a number, a text, true or false",
     ),
-    "a table as value": (edited('value = "lite0"', "value = {}"), "start.value is a table; a val"),
-    "a list of lists": (edited('value = "lite0"', "value = [[1]]"), "start.value is a list; a val"),
-    "an endless number": (edited('value = "lite0"', "value = inf"), "start.value is inf; a value"),
+    "a table as value": (edited('value = "lite0"', "value = {}"), "base.value is a table; a val"),
+    "a list of lists": (edited('value = "lite0"', "value = [[1]]"), "base.value is a list; a val"),
+    "an endless number": (edited('value = "lite0"', "value = inf"), "base.value is inf; a value"),
     "a number of 65 bits": (
         edited('value = "lite0"', f"value = {2**64}"),
-        "start.value is a number of more than 64",
+        "base.value is a number of more than 64",
     ),
-    "an endless rule": (edited('rule = "lite0"', "rule = nan"), "start.rule is nan; a value is a"),
+    "an endless rule": (edited('rule = "lite0"', "rule = nan"), "base.rule is nan; a value is a"),
     "a bare value": (
         edited(TEXT[TEXT.index("[base]") : TEXT.index("[strategy]")], 'base = "lite0"\n'),
         r"base is 'lite0'; write {value = …, because = \"…\", source = \"user\"}.",
@@ -212,7 +213,7 @@ BAD = {
         "training = 3\n" + re.sub(r"\[training\.\w+\]\n(.+\n)+", "", TEXT),
         "training is 3; it is a table.",
     ),
-    "parts in one": (
+    "blocks in one": (
         'block = "stem"\n' + TEXT[: TEXT.index("[[block]]")],
         r"block is 'stem'; write \[\[block\]\] above each.",
     ),
@@ -232,7 +233,7 @@ def test_a_broken_plan_names_its_fault_and_the_cure(text, says):
 
 
 def test_long_values_are_cut_short_in_errors():
-    with pytest.raises(PlanError, match=r"start.source is 'xxx.*\.\.\.; it is one of") as caught:
+    with pytest.raises(PlanError, match=r"base.source is 'xxx.*\.\.\.; it is one of") as caught:
         read_plan(edited('source = "rule"', f'source = "{"x" * 999}"'))
     assert len(str(caught.value)) < 120
 
@@ -242,7 +243,7 @@ def test_a_file_is_read_by_its_name(tmp_path):
     path.write_text(TEXT, "utf-8")
     assert open_plan(path) == read_plan(TEXT)
     path.write_text(edited('value = "lite0"', 'value = "auto"'), "utf-8")
-    with pytest.raises(PlanError, match=r"mine.toml: start.value is"):
+    with pytest.raises(PlanError, match=r"mine.toml: base.value is"):
         open_plan(path)
 
 

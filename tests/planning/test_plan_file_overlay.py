@@ -27,20 +27,6 @@ from warmstart.planning.machine import Machine
 from warmstart.planning.plan_file import options_for, overlay, read_plan, write_plan
 from warmstart.planning.settings import apply_settings
 
-LATER = (
-    "colour",
-    "views",
-    "cut",
-    "store",
-    "average",
-    "l2_sp",
-    "micro_batch",
-    "recompute",
-    "device",
-    "precision",
-    "workers",
-    "compile",
-)
 FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 FILES = {
     "head": plan_for("head", budget="fast", seed=5),
@@ -69,10 +55,10 @@ def test_with_nothing_typed_the_file_is_followed_to_the_letter(file):
     strategy=st.sampled_from(["auto", "head", "last:1", "full+lora", "scratch", "add"]),
     budget=st.sampled_from(["fast", "balanced", "thorough"]),
     lr=st.none() | st.floats(1e-6, 1),
-    given=st.sets(st.sampled_from(["base", "budget", "seed"])),
+    explicit=st.sets(st.sampled_from(["base", "budget", "seed"])),
 )
-def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, lr, given):
-    wishes = wish(strategy, budget, seed=9, lr=lr, explicit=given)
+def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, lr, explicit):
+    wishes = wish(strategy, budget, seed=9, lr=lr, explicit=explicit)
     is_still = not file.is_trained if strategy == "auto" else strategy == "head"
     if lr is not None and is_still:
         with pytest.raises(PlanError, match="nothing is trained step by step"):
@@ -80,14 +66,14 @@ def test_whatever_is_typed_the_plan_is_sound_or_refused(file, strategy, budget, 
         return
     plan = laid(file, wishes)
     check_plan(plan, network())
-    assert plan.training.seed.value == (9 if "seed" in given else 5)
+    assert plan.training.seed.value == (9 if "seed" in explicit else 5)
     if strategy != "auto":
         assert plan.strategy.value == ("head+add" if strategy == "add" else strategy)
     else:
         assert (plan.strategy, actions(plan)) == (file.strategy, actions(file))
 
 
-def test_a_typed_device_brings_what_follows_from_it():
+def test_a_typed_device_sets_what_follows_from_it():
     gpu = Machine(device="cuda", has_bfloat16=True, threads=16, is_explicit=True)
     file = plan_for("last:2", seed=5, machine=gpu)
     assert file.training.precision.value == "bfloat16"
@@ -101,7 +87,7 @@ def test_a_typed_device_brings_what_follows_from_it():
     assert laid(FILES["head"], wish(machine=gpu, explicit={"device"})).training.device is None
 
 
-def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
+def test_a_typed_strategy_sets_blocks_and_learning_rates_and_leaves_the_rest():
     file = FILES["last:2"]
     plan = laid(file, wish("full"))
     fresh = plan_for("full")
@@ -113,18 +99,18 @@ def test_a_typed_strategy_brings_parts_and_rates_and_leaves_the_rest():
     assert laid(FILES["lora"], wish("full")).training.lora_rank is None
 
 
-def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
+def test_a_typed_budget_sets_the_model_soup_and_the_epochs_of_its_trainings():
     thorough = wish(budget="thorough", explicit={"budget"})
     plan = laid(plan_for("last:2"), thorough)
     found, expected = plan.training, plan_for("last:2", budget="thorough").training
-    for name in ("folds", "soup", "passes", "average"):
+    for name in ("folds", "model_soup", "epochs", "ema_decay"):
         assert getattr(found, name) == getattr(expected, name)
-    assert found.soup.value == 3
-    once = replace(expected, model_soup=None, epochs=replace(expected.passes, value=6000))
-    older = replace(plan_for("last:2"), training=once)  # of the version that passed twenty times
-    assert laid(older, thorough).training.epochs == expected.passes
+    assert found.model_soup.value == 3
+    once = replace(expected, model_soup=None, epochs=replace(expected.epochs, value=20.0))
+    older = replace(plan_for("last:2"), training=once)  # of a version with twenty epochs
+    assert laid(older, thorough).training.epochs == expected.epochs
     mine = apply_settings(plan_for("last:2"), ["training.epochs=2.3333"])
-    assert laid(mine, thorough).training.epochs.value == 700
+    assert laid(mine, thorough).samples_seen == 700
     assert (
         laid(plan_for("last:2", budget="thorough"), wish(explicit={"budget"})).training.model_soup
         is None
@@ -132,14 +118,14 @@ def test_a_typed_budget_brings_the_mean_of_several_trainings_and_their_length():
 
 
 @pytest.mark.parametrize("strategy", ["full+gradual", "full+lora", "scratch", "last:2+add"])
-def test_what_no_mean_is_taken_of_stays_one_training(strategy):
+def test_where_no_model_soup_is_possible_there_is_one_training(strategy):
     plan = laid(plan_for(strategy), wish(budget="thorough", explicit={"budget"}))
     assert plan.training.model_soup is None
     assert plan.training.epochs == plan_for(strategy).training.epochs
     check_plan(plan, network())
 
 
-def test_a_typed_strategy_keeps_the_mean_where_one_can_be_taken():
+def test_a_typed_strategy_keeps_the_model_soup_where_one_is_possible():
     file = plan_for("last:2", budget="thorough")
     assert laid(file, wish("full")).training.model_soup == file.training.model_soup
     assert laid(file, wish("full+gradual")).training.model_soup is None
@@ -154,11 +140,11 @@ def test_from_a_head_to_training_and_back():
     assert back.training.batch_size.value == 32
 
 
-def test_a_typed_rate_moves_every_part_that_was_not_set_by_itself():
+def test_a_typed_learning_rate_changes_every_block_that_was_not_set_by_itself():
     plan = laid(FILES["last:2"], wish(lr=0.01))
     assert rates(plan) == {"blocks.1": 0.0075, "top": 0.5, "output": 0.01}
     assert (plan.training.lr.source, plan.training.lr.rule) == ("user", 0.001)
-    assert plan.training.epochs.value == 7000
+    assert plan.samples_seen == 7000
     assert rates(laid(FILES["lora"], wish(lr=0.0002)))["top"] == 0.002
     new = laid(FILES["scratch"], wish(lr=0.01))
     assert set(rates(new).values()) == {0.01}
@@ -179,7 +165,7 @@ def test_a_typed_budget_changes_heads_permutations_and_folds():
     assert laid(FILES["head"], wish(budget="thorough", explicit={"budget"})).training.folds is None
 
 
-def test_another_start_brings_its_design_and_its_input():
+def test_another_base_model_brings_its_architecture_and_its_input():
     file = replace(FILES["last:2"], arch=said("timm:old"), partial=said(True))
     plan = laid(file, wish(base="mine.pt", arch="timm:new", explicit={"base"}))
     assert (plan.base.value, plan.arch.value, plan.partial) == ("mine.pt", "timm:new", None)
@@ -189,7 +175,7 @@ def test_another_start_brings_its_design_and_its_input():
     assert laid(file, wish(arch="timm:new")).base == file.base
 
 
-def test_a_rate_meets_a_plan_that_trains_nothing():
+def test_a_learning_rate_is_refused_by_a_plan_that_trains_nothing():
     with pytest.raises(PlanError, match="--lr: nothing is trained step by step in this plan; add"):
         overlay(plan_for("full", lr=0.1), FILES["head"], frozenset({"lr"}))
     with pytest.raises(PlanError, match=r"--lr 0\.1: nothing is trained step by step"):
@@ -199,5 +185,7 @@ def test_a_rate_meets_a_plan_that_trains_nothing():
 def test_a_file_for_a_longer_network_is_not_taken_for_a_typed_strategy():
     long = plan_for("last:9", network=network_facts([f"p{n}" for n in range(12)]))
     plan = laid(long, wish())
-    with pytest.raises(PlanError, match="made for another network: it has part p0, lite0 has stem"):
+    with pytest.raises(
+        PlanError, match="made for another network: it has block p0, lite0 has stem"
+    ):
         check_plan(plan, network())

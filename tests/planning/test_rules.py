@@ -46,8 +46,10 @@ def test_what_was_measured_once_is_not_measured_again(engines, n, truth, n_macs)
 
 
 @given(engines=some_engines, n=counts, truth=truths, n_macs=macs, share=st.floats(0, 1))
-def test_a_look_that_goes_on_decides_as_it_did_when_it_began(engines, n, truth, n_macs, share):
-    """However many images were passed before it was stopped."""
+def test_an_extraction_that_goes_on_decides_as_it_did_when_it_began(
+    engines, n, truth, n_macs, share
+):
+    """However many images were extracted before it was stopped."""
     missing = dict.fromkeys(sorted(engines), n)
     kept, _ = calibrated(missing, truth, n_macs)
     chosen = choose_engine(missing, estimate_speeds(kept, n_macs))
@@ -57,7 +59,7 @@ def test_a_look_that_goes_on_decides_as_it_did_when_it_began(engines, n, truth, 
 
 
 @given(engines=some_engines, n=counts, n_macs=macs)
-def test_measuring_takes_a_tenth_of_the_look_at_most(engines, n, n_macs):
+def test_measuring_takes_a_tenth_of_the_extraction_at_most(engines, n, n_macs):
     """Where engines are as fast as they usually are; the set-up of the one used is no loss."""
     missing, usual = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     kept, _ = calibrated(missing, usual, n_macs)
@@ -82,7 +84,7 @@ def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
 
 
 @given(engines=some_engines, n=counts, n_macs=macs)
-def test_a_short_look_is_not_made_longer(engines, n, n_macs):
+def test_a_short_extraction_is_not_made_longer(engines, n, n_macs):
     missing, usual = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     if engine_seconds(usual[choose_engine(missing, usual)], n) < SHORT:
         assert engine_to_measure(missing, {}, n_macs) is None
@@ -110,7 +112,7 @@ def test_more_work_makes_every_engine_slower_alike():
         assert light[name].setup == heavy[name].setup
 
 
-def test_features_that_are_kept_win_against_a_faster_engine():
+def test_cached_features_win_against_a_faster_engine():
     found = estimate_speeds({}, int(USUAL_MACS))
     everything = dict.fromkeys(USUAL, 2000)
     fastest = choose_engine(everything, found)

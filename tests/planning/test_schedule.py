@@ -1,4 +1,4 @@
-"""From a plan to plain numbers, and which parts move in which stage."""
+"""From a plan to plain numbers, and which blocks are trained in which stage."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from plans import actions, network_facts, plan_for, said
 from warmstart.errors import PlanError
+from warmstart.planning import rules
 from warmstart.planning.check import check_plan
 from warmstart.planning.schedule import (
     MOST_STAGES,
@@ -22,8 +23,8 @@ from warmstart.planning.schedule import (
 CHOICES = (
     "optimizer",
     "weight_decay",
-    "passes",
-    "warm_up",
+    "epochs",
+    "warmup",
     "crop",
     "flip",
     "folds",
@@ -36,7 +37,7 @@ def trained(strategy="full+gradual", n_blocks=4, **wishes):
 
 
 def stages(plan):
-    return stage_actions(schedule(plan), {p.name: plan.action_of(p.name) for p in plan.blocks})
+    return stage_actions(schedule(plan), {b.name: plan.action_of(b.name) for b in plan.blocks})
 
 
 def tuned(stage):
@@ -49,27 +50,30 @@ def tuned(stage):
 def test_the_schedule_is_what_the_plan_says():
     plan = trained("last:2", seed=7)
     found, training = schedule(plan), plan.training
-    for name in ("optimizer", "weight_decay", "warm_up", "crop", "flip", "folds", "batch"):
+    for name in ("optimizer", "weight_decay", "warmup", "crop", "flip", "folds", "batch_size"):
         assert getattr(found, name) == getattr(training, name).value
     assert (found.seed, found.joining) == (7, ())
 
 
 @pytest.mark.parametrize(
-    ("passes", "batch"), [(1, 1), (8, 8), (9, 8), (1000, 32), (1001, 7), (31, 16)]
+    ("samples", "batch"), [(1, 1), (8, 8), (9, 8), (1000, 32), (1001, 7), (31, 16)]
 )
-def test_steps_pass_at_least_as_many_images_as_asked_for_and_less_than_a_batch_more(passes, batch):
+def test_steps_see_at_least_the_samples_of_the_epochs_and_less_than_a_batch_more(samples, batch):
     plan = trained("full")
-    training = replace(plan.training, epochs=said(passes), batch_size=said(batch))
-    found = schedule(replace(plan, training=training))
-    assert found.n_steps == math.ceil(passes / batch)
-    assert passes <= found.n_steps * batch < passes + batch
+    epochs = said(rules.epochs(samples, plan.examples))
+    training = replace(plan.training, epochs=epochs, batch_size=said(batch))
+    plan = replace(plan, training=training)
+    assert plan.samples_seen == samples
+    found = schedule(plan)
+    assert found.n_steps == math.ceil(samples / batch)
+    assert samples <= found.n_steps * batch < samples + batch
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_that_is_missing_is_named(name):
     plan = trained("full")
     lacking = replace(plan, training=replace(plan.training, **{name: None}))
-    with pytest.raises(PlanError, match=rf"training.{name} is missing though parts are trained"):
+    with pytest.raises(PlanError, match=rf"training.{name} is missing though blocks are trained"):
         schedule(lacking)
 
 
@@ -82,7 +86,7 @@ def test_a_number_that_is_none_is_shown(value):
 
 
 def test_a_plan_that_trains_nothing_has_no_schedule():
-    with pytest.raises(PlanError, match="is missing though parts are trained"):
+    with pytest.raises(PlanError, match="is missing though blocks are trained"):
         schedule(trained("head"))
 
 
@@ -97,7 +101,7 @@ def test_without_gradual_everything_moves_at_once(strategy):
 
 @pytest.mark.parametrize("n_blocks", [2, 3, 4, 5, 7, 18, 31])
 @pytest.mark.parametrize("extra", ["", "+add"])
-def test_parts_join_from_the_top_in_groups_that_share_them_out(n_blocks, extra):
+def test_blocks_are_unfrozen_from_the_top_in_stages_of_equal_size(n_blocks, extra):
     plan = trained(f"full{extra}+gradual", n_blocks)
     found = stages(plan)
     assert len(found) == min(MOST_STAGES, n_blocks)
@@ -113,7 +117,7 @@ def test_parts_join_from_the_top_in_groups_that_share_them_out(n_blocks, extra):
     assert max(joining) - min(joining) <= 1
 
 
-def test_what_is_frozen_stays_so_and_what_is_new_moves_from_the_start():
+def test_what_is_frozen_stays_so_and_what_is_new_is_trained_from_the_first_stage():
     plan = trained("last:3+add+gradual", 6)
     found = stages(plan)
     assert len(found) == 3
@@ -123,7 +127,7 @@ def test_what_is_frozen_stays_so_and_what_is_new_moves_from_the_start():
 
 
 def test_stages_are_plans_that_can_be_followed():
-    """Every stage is a plan of its own: frozen parts have no rate, the others keep theirs."""
+    """Every stage is a plan: frozen blocks have no learning rate, the others keep theirs."""
     plan = trained("full+gradual", 9)
     record = network_facts(tuple(f"p{i}" for i in range(9))).record
     for stage in stages(plan):
@@ -138,24 +142,24 @@ def test_stages_are_plans_that_can_be_followed():
         check_plan(replace(plan, blocks=tuple(blocks)), record)
 
 
-def test_the_actions_given_are_left_alone():
+def test_the_mapping_of_actions_is_not_changed():
     plan = trained("full+gradual", 4)
-    given = actions(plan)
-    before = dict(given)
-    found = stage_actions(schedule(plan), given)
+    own = actions(plan)
+    before = dict(own)
+    found = stage_actions(schedule(plan), own)
     found[0]["p0"] = "added"
-    assert given == before
-    assert found[-1] is not given
+    assert own == before
+    assert found[-1] is not own
 
 
-# ---- what was carried out ----------------------------------------------------------------
+# ---- what was followed --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("joined", [0, 1, 2, 3, 4])
-def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
+def test_blocks_that_were_not_unfrozen_are_frozen_in_the_plan_as_followed(joined):
     plan = trained("full+gradual", n_blocks=6)
     done = as_followed(plan, joined)
-    moved = [p.name for p in done.blocks if p.action.value == "tuned"]
+    moved = [b.name for b in done.blocks if b.action.value == "tuned"]
     last = stages(plan)[joined - 1] if joined else {}
     assert moved == tuned(last)
     assert done.is_trained == (joined > 0)
@@ -163,12 +167,12 @@ def test_parts_that_did_not_join_are_frozen_in_what_was_carried_out(joined):
         assert (block.lr is None) == (block.action.value == "frozen" or not joined)
 
 
-def test_a_plan_in_one_stage_was_carried_out_as_it_stands():
+def test_a_plan_in_one_stage_was_followed_as_it_stands():
     plan = trained("last:2")
     assert as_followed(plan, 1) is plan
 
 
-def test_rows_that_are_held_out_cost_updates_or_room_in_each():
+def test_held_out_rows_cost_updates_or_batch_size():
     """Where one update compares all, updates stay: a text twice in one would say nothing."""
     plain = Schedule(
         optimizer="adamw",
@@ -183,11 +187,11 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
         micro_batch=48,
     )
     half = for_fold(plain, 24, 48)
-    assert (half.n_steps, half.batch, half.micro_batch) == (4, 48, 48)
+    assert (half.n_steps, half.batch_size, half.micro_batch) == (4, 48, 48)
     half = for_fold(replace(plain, contrastive=True), 24, 48)
-    assert (half.n_steps, half.batch, half.micro_batch) == (9, 24, 24)
+    assert (half.n_steps, half.batch_size, half.micro_batch) == (9, 24, 24)
     assert for_fold(replace(plain, contrastive=True), 0, 48) == replace(plain, contrastive=True)
-    in_parts = replace(
+    in_batches = replace(
         plain,
         contrastive=True,
         contrastive_temperature=0.1,
@@ -196,7 +200,7 @@ def test_rows_that_are_held_out_cost_updates_or_room_in_each():
         n_steps=20,
         ema_decay=0.9,
     )
-    half = for_fold(in_parts, 24, 48)
-    assert (half.n_steps, half.batch, half.micro_batch) == (10, 16, 16)
-    assert half.average == pytest.approx(0.8)  # over as large a share of the updates
-    assert for_fold(replace(in_parts, ema_decay=0.0), 24, 48).average == 0
+    half = for_fold(in_batches, 24, 48)
+    assert (half.n_steps, half.batch_size, half.micro_batch) == (10, 16, 16)
+    assert half.ema_decay == pytest.approx(0.8)  # over as large a share of the updates
+    assert for_fold(replace(in_batches, ema_decay=0.0), 24, 48).ema_decay == 0

@@ -24,7 +24,7 @@ FULL = plan_for("full")
 
 
 def value(plan, path):
-    """The choice at a path outside the parts."""
+    """The choice at a path outside the blocks."""
     section, name = path.split(".")
     return getattr(getattr(plan, section), name)
 
@@ -35,7 +35,7 @@ SET = {
     "training.lr=1e-2": 0.01,
     "training.layer_decay=1": 1.0,
     "training.weight_decay=0": 0.0,
-    "training.epochs=30": 9000,
+    "training.epochs=30": 30.0,
     "training.warmup=.5": 0.5,
     "training.crop=1": 1.0,
     "training.flip=False": False,
@@ -88,7 +88,7 @@ def test_every_path_that_may_be_set_is_tested():
     assert (low.training.lora_rank.value, low.training.lora_rank.rule) == (4, 8)
 
 
-def test_a_rate_moves_the_parts_that_were_not_themselves_set():
+def test_a_learning_rate_changes_the_blocks_that_were_not_themselves_set():
     found = apply_settings(FULL, ["training.lr=0.01", "block.top.lr=0.5"])
     assert rates(found) == {
         "stem": 0.00422,
@@ -97,9 +97,9 @@ def test_a_rate_moves_the_parts_that_were_not_themselves_set():
         "top": 0.5,
         "output": 0.01,
     }
-    top = found.blocks[3].rate
+    top = found.blocks[3].lr
     assert (top.source, top.rule) == ("user", 0.01)
-    assert "0.01 x 0.75^3" in found.blocks[0].rate.because
+    assert "0.01 x 0.75^3" in found.blocks[0].lr.because
     again = apply_settings(found, ["training.layer_decay=1"])
     assert rates(again) == {
         "stem": 0.01,
@@ -108,12 +108,12 @@ def test_a_rate_moves_the_parts_that_were_not_themselves_set():
         "top": 0.5,
         "output": 0.01,
     }
-    assert apply_settings(found, ["block.4.lr=0.2"]).blocks[3].rate.rule == 0.01
+    assert apply_settings(found, ["block.4.lr=0.2"]).blocks[3].lr.rule == 0.01
 
 
-def test_an_action_brings_its_rate_and_takes_it_away():
+def test_an_action_sets_its_learning_rate_or_removes_it():
     frozen = apply_settings(FULL, ["block.stem.action=frozen"])
-    assert frozen.blocks[0].rate is None
+    assert frozen.blocks[0].lr is None
     choice = frozen.blocks[0].action
     assert (choice.value, choice.source, choice.rule) == ("frozen", "user", "frozen")
     tuned = apply_settings(LAST, ["block.blocks.0.action=tuned"])
@@ -122,10 +122,10 @@ def test_an_action_brings_its_rate_and_takes_it_away():
     assert rates(low)["top"] == 0.003
     own = apply_settings(LAST, ["block.stem.lr=0.1", "block.stem.action=tuned"])
     assert rates(own)["stem"] == 0.1
-    assert own.blocks[0].rate.rule == 0.000422  # 0.001 x 0.75^3
+    assert own.blocks[0].lr.rule == 0.000422  # 0.001 x 0.75^3
 
 
-def test_beside_a_fresh_part_the_output_is_new_too():
+def test_above_a_fresh_block_the_head_is_new_too():
     found = apply_settings(LAST, ["block.top.action=fresh"])
     assert (rates(found)["top"], rates(found)["output"]) == (0.003, 0.003)
     back = apply_settings(found, ["block.top.action=tuned"])
@@ -134,11 +134,11 @@ def test_beside_a_fresh_part_the_output_is_new_too():
     assert set(rates(scratch).values()) == {0.001}
 
 
-def test_another_optimizer_brings_its_own_rate_and_decay():
+def test_another_optimizer_has_its_own_learning_rate_and_weight_decay():
     found = apply_settings(FULL, ["training.optimizer=sgd"])
     assert (found.training.lr.value, found.training.weight_decay.value) == (0.01, 0.0001)
     assert rates(found)["top"] == 0.01
-    assert "AdamW moves at 0.001" in found.training.lr.because
+    assert "what 0.001 is for AdamW" in found.training.lr.because
     kept = apply_settings(
         FULL, ["training.optimizer=sgd", "training.lr=0.5", "training.weight_decay=0"]
     )
@@ -151,16 +151,16 @@ def test_another_optimizer_brings_its_own_rate_and_decay():
     assert apply_settings(odd, ["training.optimizer=sgd"]).training.lr.value == 0.001
 
 
-def test_how_many_are_worked_through_at_once_follows_the_batch():
-    """And the average reaches back over a tenth of the steps that there are."""
+def test_the_micro_batch_follows_the_batch_size():
+    """And the moving average of the weights covers a tenth of the steps."""
     found = apply_settings(FULL, ["training.batch_size=64"]).training
     assert (found.micro_batch.value, found.micro_batch.source) == (64, "rule")
-    assert found.average.value == 0.7872  # 1 - 1 / 4.7 of 47 steps
+    assert found.ema_decay.value == 0.7872  # 1 - 1 / 4.7 of 47 steps
     longer = apply_settings(FULL, ["training.epochs=266.6667"]).training
-    assert (longer.average.value, longer.micro_batch.value) == (0.998, 16)
+    assert (longer.ema_decay.value, longer.micro_batch.value) == (0.998, 16)
     mine = ["training.batch_size=64", "training.micro_batch=16", "training.ema_decay=0.9"]
     kept = apply_settings(FULL, mine).training
-    assert (kept.micro_batch.value, kept.average.value) == (16, 0.9)
+    assert (kept.micro_batch.value, kept.ema_decay.value) == (16, 0.9)
     older = replace(FULL, training=replace(FULL.training, micro_batch=None, ema_decay=None))
     assert apply_settings(older, ["training.batch_size=64"]).training.micro_batch is None
 
@@ -195,7 +195,7 @@ def test_the_order_of_settings_does_not_matter(order):
 
 
 @given(base=st.floats(1e-6, 1), decay=st.floats(0.1, 1))
-def test_rates_set_one_by_one_are_those_of_the_rule_that_was_set(base, decay):
+def test_learning_rates_set_one_by_one_equal_those_that_the_rule_derives(base, decay):
     made = apply_settings(FULL, [f"training.lr={base!r}", f"training.layer_decay={decay!r}"])
     by_lr = apply_settings(plan_for("full", lr=base), [f"training.layer_decay={decay!r}"])
     assert rates(made) == rates(by_lr)
@@ -210,47 +210,50 @@ def test_a_plan_that_trains_nothing_is_left_alone():
 
 
 BAD = {
-    "training.epochs": "--set training.epochs: it needs a path and a value, such as training.pa",
+    "training.epochs": "--set training.epochs: it needs a path and a value, such as training.ep",
     "training.epochs=": "it needs a path and a value",
     "=3": "it needs a path and a value",
-    "training.lr=auto": "auto is no value; leave this --set away instead.",
-    "training.pases=3": "there is no training.pases in a plan; did you mean training.epochs?",
-    "passes=3": "there is no passes in a plan; did you mean training.epochs?",
+    "training.lr=auto": "auto is no value; leave out this --set instead.",
+    "training.epocs=3": "there is no training.epocs in a plan; did you mean training.epochs?",
+    "epochs=3": "there is no epochs in a plan; did you mean training.epochs?",
     "lr=3": "there is no lr in a plan; did you mean training.lr?",
     "batch_size=3": "did you mean training.batch_size?",
-    "start.partal=true": "did you mean base.partial?",
-    "xyzzy=3": "there is no xyzzy in a plan; there are training.NAME, head.NAME, input.NAME, start",
+    "base.partal=true": "did you mean base.partial?",
+    "xyzzy=3": "there is no xyzzy in a plan; there are training.NAME, head.NAME, input.NAME, base.",
     "training.seed=3": "it cannot be set here; use --seed.",
     "engine=torch": "there is no engine in a plan; did you mean training.engine?",
     "head.permutations=9": "it cannot be set here; use --budget.",
-    "start=lite1": "it cannot be set here; use --base.",
+    "base=lite1": "it cannot be set here; use --base.",
     "strategy=full": "it cannot be set here; use --strategy.",
-    "training.epochs=many": "training.epochs=many: it takes a whole number, such as 8.",
-    "training.epochs=2.5": "it takes a whole number",
-    "training.epochs=1_000": "it takes a whole number",
-    "training.epochs=" + "9" * 5000: "it takes a whole number",
+    "training.epochs=many": "training.epochs=many: it takes a number, such as 0.001.",
+    "training.epochs=1_000": "it takes a number",
+    "training.epochs=" + "9" * 5000: "it takes a number",
+    "training.folds=many": "training.folds=many: it takes a whole number, such as 8.",
+    "training.folds=2.5": "it takes a whole number",
+    "training.folds=1_000": "it takes a whole number",
+    "training.folds=" + "9" * 5000: "it takes a whole number",
     "training.lr=nan": "it takes a number, such as 0.001.",
     "training.lr=1e999": "it takes a number",
     "training.lr=0,001": "it takes a number",
     "training.flip=1": "it takes true or false.",
-    "head.penalties=1,x": "it takes numbers with commas between, such as 0.1,1.",
-    "head.candidates=last,,late": "it takes words with commas between.",
-    "input.rgb=red,green,blue": "it takes whole numbers with commas between, such as 3,2,1.",
-    "training.lora_rank=4": "no part is low-rank; add --strategy full+lora.",
-    "part.stem=frozen": "of a part there are block.NAME.action and block.NAME.lr.",
-    "part.stem.colour=3": "of a part there are block.NAME.action and block.NAME.lr.",
-    "part.lr=3": "of a part there are block.NAME.action and block.NAME.lr.",
-    "block.blocks.7.lr=1": "no part blocks.7; they are numbered 1 to 4 from the input; did you",
+    "head.penalties=1,x": "it takes numbers separated by commas, such as 0.1,1.",
+    "head.candidates=last,,late": "it takes words separated by commas.",
+    "input.rgb=red,green,blue": "it takes whole numbers separated by commas, such as 3,2,1.",
+    "training.lora_rank=4": "no block is low-rank; add --strategy full+lora.",
+    "block.stem=frozen": "a block has block.NAME.action and block.NAME.lr.",
+    "block.stem.colour=3": "a block has block.NAME.action and block.NAME.lr.",
+    "block.lr=3": "a block has block.NAME.action and block.NAME.lr.",
+    "block.blocks.7.lr=1": "no block blocks.7; they are numbered 1 to 4 from the input; did you",
     "block.xyzzy.lr=1": "numbered 1 to 4 from the input; by name they are stem to output.",
-    "block.5.lr=1": "there is no part 5; they are numbered 1 to 4 from the input",
-    "block.0.lr=1": "there is no part 0; they are numbered 1 to 4 from the input",
-    "block.stem.lr=1": "the part is frozen and has no rate; add --set block.stem.action=tuned.",
+    "block.5.lr=1": "there is no block 5; they are numbered 1 to 4 from the input",
+    "block.0.lr=1": "there is no block 0; they are numbered 1 to 4 from the input",
+    "block.stem.lr=1": "the block is frozen and has no learning rate; add --set block.stem.act",
     "block.top.lr=fast": "it takes a number, such as 0.001.",
-    "block.top.action=replaced": "a part of the start cannot be replaced; it can be frozen, tuned",
-    "block.top.action=added": "a part of the start cannot be added; it can be frozen, tuned",
-    "block.top.action=froze": "froze is no action; did you mean frozen?",
-    "block.top.action=melted!": "melted! is no action; there are frozen, tuned, low-rank, fresh.",
-    "block.output.action=frozen": "the output is always replaced; its rate can be set.",
+    "block.top.action=replaced": "a block of the base model cannot be replaced; it can be froz",
+    "block.top.action=added": "a block of the base model cannot be added; it can be frozen,",
+    "block.top.action=froze": "froze is not an action; did you mean frozen?",
+    "block.top.action=melted!": "melted! is not an action; there are frozen, tuned, low-rank, fr",
+    "block.output.action=frozen": "the head is always replaced; its learning rate can be set.",
 }
 
 
@@ -284,7 +287,7 @@ def test_settings_that_do_not_go_together(settings, says):
 
 def test_added_layers_keep_their_action():
     plan = plan_for("add")
-    with pytest.raises(PlanError, match=r"no other action; leave \+add away from --strategy"):
+    with pytest.raises(PlanError, match=r"no other action; leave \+add out of --strategy"):
         apply_settings(plan, ["block.added.action=frozen"])
     assert rates(apply_settings(plan, ["block.added.lr=0.5"]))["added"] == 0.5
 
@@ -307,11 +310,11 @@ def test_training_cannot_be_set_where_nothing_is_trained(setting):
 
 def test_an_input_that_is_no_square_cannot_be_set():
     plan = plan_for("full", network=network_facts())
-    with pytest.raises(PlanError, match="what this start sees is no square of pixels"):
+    with pytest.raises(PlanError, match="this base model has no square image input"):
         apply_settings(plan, ["input.size=64"])
 
 
-@given(text=st.text(max_size=30), path=st.sampled_from([*PATHS, "block.top.lr", "part.9.x", "q"]))
+@given(text=st.text(max_size=30), path=st.sampled_from([*PATHS, "block.top.lr", "block.9.x", "q"]))
 def test_any_text_is_a_value_or_a_plan_error(text, path):
     for setting in (f"{path}={text}", text):
         try:
@@ -325,7 +328,7 @@ def test_any_text_is_a_value_or_a_plan_error(text, path):
 def test_numbers_are_read_as_python_writes_them(value):
     assert parse_value("training.lr", repr(value), "number") == float(value)
     if isinstance(value, int):
-        assert parse_value("training.epochs", str(value), "whole") == value
+        assert parse_value("training.folds", str(value), "whole") == value
 
 
 def test_settings_are_read_before_there_is_a_plan():

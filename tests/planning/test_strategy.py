@@ -92,26 +92,26 @@ WRONG = {
     "head+gradul": "gradul is not a word of it; did you mean gradual?",
     "last:2+full": "last:2 and full are two depths; keep one of them.",
     "lora+last:2": "the depth comes first; write last:2+lora.",
-    "last": "last: it needs a number of parts; last:2 tunes the last two.",
-    "frozen:": "it needs a number of parts; frozen:2 freezes the first two.",
-    "last:-1": "-1 is not a whole number, 0 or more; last:2 tunes the last two.",
+    "last": "last: it needs a number of blocks; last:2 fine-tunes the last two.",
+    "frozen:": "it needs a number of blocks; frozen:2 freezes the first two.",
+    "last:-1": "-1 is not a whole number, 0 or more; last:2 fine-tunes the last two.",
     "last:two": "two is not a whole number",
     "last:²": "² is not a whole number",
     "last:" + "9" * 5000: "is not a whole number",
     "head:2": "head takes no number; last:N and frozen:K do.",
     "lora:8": "its rank is set by --set training.lora_rank=8",
     "head+add:2": "add takes no number",
-    "head+lora": "head leaves no layer to tune; write last:2+lora or full+lora.",
-    "last:0+gradual": "head leaves no layer to tune; write last:2+gradual or full+gradual.",
+    "head+lora": "head leaves no block to fine-tune; write last:2+lora or full+lora.",
+    "last:0+gradual": "head leaves no block to fine-tune; write last:2+gradual or full+gradual.",
     "head+add+lora": "write last:2+add+lora or full+add+lora.",
-    "scratch+lora": "every layer is new already, lora has no use; write scratch.",
+    "scratch+lora": "every layer is new already, so lora has no use; write scratch.",
     "scratch+gradual": "gradual has no use; write scratch.",
     "scratch+add": "add has no use; write scratch.",
-    "last:2+lora+gradual": "lora and gradual do not go together; keep one of them.",
+    "last:2+lora+gradual": "lora and gradual cannot be combined; keep one of them.",
     "full+add+add": "add stands twice; once is enough.",
     "lora+lora": "lora stands twice; once is enough.",
-    "last:1+gradual": "gradual needs at least two tuned layers, which join one after the other; "
-    "write last:2+gradual or full+gradual.",
+    "last:1+gradual": "gradual needs at least two fine-tuned blocks, which are "
+    "unfrozen one after the other; write last:2+gradual or full+gradual.",
     "last:01+add+gradual": "write last:2+add+gradual or full+add+gradual.",
     "head+": "a word is missing beside a +; write for instance head+add.",
     "+add": "a word is missing beside a +",
@@ -133,7 +133,7 @@ def test_depth_counts_from_either_end(n_blocks, count):
         if count <= n_blocks:
             assert n_tuned(strategy, n_blocks) == tuned
         else:
-            with pytest.raises(PlanError, match=r"the head apart; use (last|frozen|full)"):
+            with pytest.raises(PlanError, match=r"the head excluded; use (last|frozen|full)"):
                 n_tuned(strategy, n_blocks)
     assert n_tuned(parse("full"), n_blocks) == n_tuned(parse("scratch"), n_blocks) == n_blocks
     assert n_tuned(HEAD, n_blocks) == 0
@@ -145,36 +145,37 @@ def test_depth_counts_from_either_end(n_blocks, count):
         (
             "last:40",
             18,
-            "--strategy last:40: lite0 has 18 parts, the head apart; use last:18 or full.",
+            "--strategy last:40: lite0 has 18 blocks, the head excluded; use last:18 or full.",
         ),
         (
             "frozen:40",
             18,
-            "--strategy frozen:40: lite0 has 18 parts, the head apart; use frozen:18 or head.",
+            "--strategy frozen:40: lite0 has 18 blocks, the head excluded; use frozen:18 or head.",
         ),
         (
             "last:2+add",
             1,
-            "--strategy last:2+add: lite0 has 1 part, the head apart; use full or head.",
+            "--strategy last:2+add: lite0 has 1 block, the head excluded; use full or head.",
         ),
         (
             "frozen:4+lora",
             4,
-            "--strategy frozen:4+lora: lite0 has 4 parts, the head apart, and all are frozen; "
+            "--strategy frozen:4+lora: lite0 has 4 blocks, the head excluded, and all are frozen; "
             "use last:2+lora or full+lora.",
         ),
         (
             "frozen:3+gradual",
             4,
-            "--strategy frozen:3+gradual: lite0 has 4 parts, the head apart; gradual needs at "
-            "least two tuned layers, which join one after the other; use last:2+gradual or "
-            "full+gradual.",
+            "--strategy frozen:3+gradual: lite0 has 4 blocks, the head excluded; gradual needs at "
+            "least two fine-tuned blocks, which are unfrozen one after the other; use "
+            "last:2+gradual or full+gradual.",
         ),
         (
             "full+gradual",
             1,
-            "--strategy full+gradual: lite0 has 1 part, the head apart; gradual needs at least two "
-            "tuned layers, which join one after the other; leave +gradual away.",
+            "--strategy full+gradual: lite0 has 1 block, the head excluded; gradual needs at "
+            "least two fine-tuned blocks, which are unfrozen one after the other; leave out "
+            "+gradual.",
         ),
     ],
 )
@@ -200,23 +201,23 @@ def test_auto_has_no_depth_of_its_own():
     ("text", "verdict", "becomes"),
     [
         ("auto", None, "head"),
-        ("auto", "head", "head"),
+        ("auto", "linear-probe", "head"),
         ("auto", "inconclusive", "head"),
         ("auto", "no-signal", "head"),
         ("auto", "no-transfer", "head"),
         ("auto", "fine-tune", "last:9"),
-        ("auto+add", "head", "head+add"),
+        ("auto+add", "linear-probe", "head+add"),
         ("auto+add", "fine-tune", "last:9+add"),
-        ("auto+lora", "head", "last:9+lora"),
+        ("auto+lora", "linear-probe", "last:9+lora"),
         ("auto+gradual", None, "last:9+gradual"),
-        ("full", "head", "full"),
+        ("full", "linear-probe", "full"),
         ("head", "fine-tune", "head"),
         ("frozen:18", "fine-tune", "head"),
         ("frozen:18+add", None, "head+add"),
-        ("scratch", "head", "scratch"),
+        ("scratch", "linear-probe", "scratch"),
     ],
 )
-def test_auto_follows_the_verdict_and_a_wish_is_followed(text, verdict, becomes):
+def test_auto_follows_the_verdict_and_a_chosen_strategy_is_kept(text, verdict, becomes):
     assert word(resolve(parse(text), verdict, 18)) == becomes
 
 
@@ -237,22 +238,22 @@ def test_what_is_resolved_has_a_depth_that_fits(strategy, n_blocks):
 
 
 @pytest.mark.parametrize("n_blocks", [2, 3, 5])
-def test_gradual_without_a_depth_takes_two_parts_where_a_third_is_fewer(n_blocks):
+def test_gradual_without_a_depth_takes_two_blocks_where_half_are_fewer(n_blocks):
     assert word(resolve(parse("auto+gradual"), None, n_blocks)) == "last:2+gradual"
 
 
 @given(strategy=strategies(), n_blocks=st.integers(1, 30))
-def test_the_word_of_the_parts_of_a_strategy_does_the_same(strategy, n_blocks):
+def test_the_word_of_the_blocks_of_a_strategy_does_the_same(strategy, n_blocks):
     try:
-        given = resolve(strategy, None, n_blocks)
+        resolved = resolve(strategy, None, n_blocks)
     except PlanError:
         return
-    above = ["added", "replaced"] if "add" in given.extras else ["replaced"]
-    found = word_of([*body_actions(given, "x" * n_blocks), *above])
+    above = ["added", "replaced"] if "add" in resolved.extras else ["replaced"]
+    found = word_of([*body_actions(resolved, "x" * n_blocks), *above])
     assert found is not None
-    assert body_actions(found, "x" * n_blocks) == body_actions(given, "x" * n_blocks)
-    assert found.extras == given.extras - {"gradual"}
-    assert (found.depth == "scratch") == (given.depth == "scratch")
+    assert body_actions(found, "x" * n_blocks) == body_actions(resolved, "x" * n_blocks)
+    assert found.extras == resolved.extras - {"gradual"}
+    assert (found.depth == "scratch") == (resolved.depth == "scratch")
 
 
 @pytest.mark.parametrize(
@@ -274,11 +275,11 @@ def test_there_is_no_word_for_a_mixture(text):
     ("value", "says"),
     [
         ("headd", "the plan has strategy 'headd': headd is not a word of it; did you mean head?"),
-        ("auto+add", "the plan has strategy 'auto\\+add', which settles nothing; name a depth."),
+        ("auto+add", "the plan has strategy 'auto\\+add', which is not resolved; name a depth."),
         (3, "the plan has strategy 3: 3 is not a word of it"),
     ],
 )
-def test_a_plan_names_a_settled_strategy(value, says):
+def test_a_plan_names_a_resolved_strategy(value, says):
     with pytest.raises(PlanError, match=says):
         strategy_of(replace(plan_for(), strategy=said(value)))
 

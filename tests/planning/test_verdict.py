@@ -83,7 +83,7 @@ def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
     assert text.endswith(".")
 
 
-def test_a_curve_from_nothing_is_told_as_what_it_is():
+def test_a_learning_curve_from_scratch_is_named_with_its_figures():
     facts = VerdictFacts(
         **CLEAR, transfer_gain=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
     )
@@ -117,13 +117,11 @@ def test_too_few_examples_are_called_too_few():
     assert "weak signal" in sentence("inconclusive", VerdictFacts(p=0.3, mde=0.1, n=39), 39, 0.5)
 
 
-@pytest.mark.parametrize("known", [None, 0.3])
-@pytest.mark.parametrize("what", ["is_tuned"])
-def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(known, what):
-    plain = sentence("inconclusive", VerdictFacts(**CLEAR, transfer_gain=known), 180, 0.87)
-    tuned = sentence(
-        "inconclusive", VerdictFacts(**CLEAR, transfer_gain=known, **{what: True}), 180, 0.87
-    )
+@pytest.mark.parametrize("transfer_gain", [None, 0.3])
+def test_where_layers_were_trained_nobody_says_that_fine_tuning_was_not_tried(transfer_gain):
+    facts = VerdictFacts(**CLEAR, transfer_gain=transfer_gain)
+    plain = sentence("inconclusive", facts, 180, 0.87)
+    tuned = sentence("inconclusive", replace(facts, is_tuned=True), 180, 0.87)
     assert "Fine-tuning was not tried" in plain
     assert "not tried" not in tuned
     assert plain.startswith(tuned)
@@ -160,7 +158,7 @@ ADDED = gain_of(0.031, 0.004, 0.058)
 OPEN = gain_of(0.012, -0.021, 0.044)
 LOST = gain_of(-0.05, -0.08, -0.02)
 NOTHING = gain_of(-0.004, -0.02, 0.0199)
-SURER = gain_of(0.002, -0.021, 0.024, -0.08, -0.12, -0.04)
+LOWER_LOSS = gain_of(0.002, -0.021, 0.024, -0.08, -0.12, -0.04)
 DID = Outcome(estimate=claim(), gain=ADDED, is_fine_tuned=True)
 
 
@@ -173,7 +171,7 @@ DID = Outcome(estimate=claim(), gain=ADDED, is_fine_tuned=True)
             "probe.",
         ),
         (
-            replace(DID, gain=SURER),
+            replace(DID, gain=LOWER_LOSS),
             "Fine-tuning made the probabilities better (log-loss 20 % lower) at about the same "
             "accuracy: +0.2 points of accuracy (95 % CI −2 to +2) against the linear probe.",
         ),
@@ -201,7 +199,7 @@ DID = Outcome(estimate=claim(), gain=ADDED, is_fine_tuned=True)
         (
             replace(DID, estimate=claim(0.3), gain=LOST, chosen="full", blind=0.32),
             "full was fine-tuned as you chose: −5 points of accuracy (95 % CI −8 to −2) against "
-            "the linear probe. It is no better than always guessing the largest class: use "
+            "the linear probe. It is no better than always predicting the largest class: use "
             "--strategy head, or a lower learning rate.",
         ),
         (
@@ -232,7 +230,7 @@ def test_a_network_that_has_learnt_nothing_is_trained_and_not_fine_tuned():
     for outcome in (
         DID,
         replace(DID, gain=OPEN),
-        replace(DID, gain=SURER),
+        replace(DID, gain=LOWER_LOSS),
         replace(DID, is_fine_tuned=False),
         replace(DID, chosen="full"),
     ):
@@ -244,7 +242,7 @@ def test_a_network_that_has_learnt_nothing_is_trained_and_not_fine_tuned():
 
 @pytest.mark.parametrize("words", [CLASS_WORDS, LABEL_WORDS, NUMBER_WORDS])
 def test_a_gain_is_in_the_score_of_the_task(words):
-    for outcome in (DID, replace(DID, gain=OPEN), replace(DID, gain=SURER)):
+    for outcome in (DID, replace(DID, gain=OPEN), replace(DID, gain=LOWER_LOSS)):
         assert f"points of {words.score} (95 % CI" in outcome_sentence(outcome, words)
 
 
@@ -261,11 +259,11 @@ def test_without_a_comparison_the_evidence_has_the_verdict(kind, chosen):
 @pytest.mark.parametrize("kind", ["no-signal", "no-transfer"])
 @pytest.mark.parametrize("gain", [ADDED, LOST])
 @pytest.mark.parametrize("chosen", ["", "full"])
-def test_a_gain_makes_no_signal_and_no_knowledge(kind, gain, chosen):
+def test_a_gain_makes_no_signal_and_no_transfer(kind, gain, chosen):
     assert outcome_kind(replace(DID, gain=gain, chosen=chosen), kind) == kind
 
 
-@pytest.mark.parametrize("gain", [ADDED, OPEN, LOST, NOTHING, SURER])
+@pytest.mark.parametrize("gain", [ADDED, OPEN, LOST, NOTHING, LOWER_LOSS])
 @pytest.mark.parametrize(("is_fine_tuned", "kind"), [(True, "fine-tune"), (False, "linear-probe")])
 def test_what_ships_is_the_verdict_where_the_depth_was_ours(gain, is_fine_tuned, kind):
     outcome = replace(DID, gain=gain, is_fine_tuned=is_fine_tuned)
@@ -281,7 +279,7 @@ def test_what_ships_is_the_verdict_where_the_depth_was_ours(gain, is_fine_tuned,
         (NOTHING, "linear-probe"),
         (gain_of(0.0, -0.02, LITTLE), "inconclusive"),
         (gain_of(0.01, 0.0, 0.019), "linear-probe"),
-        (SURER, "inconclusive"),
+        (LOWER_LOSS, "inconclusive"),
     ],
 )
 def test_the_users_own_strategy_is_judged_by_the_comparison_alone(gain, kind):

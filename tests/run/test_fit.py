@@ -156,7 +156,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
     assert summary["guards"] == []
     # Drawn pictures are tinted to their very edge, and that is told.
     assert [finding["kind"] for finding in summary["findings"]] == ["spurious-correlation"]
-    assert summary["findings"][0].keys() == {"kind", "sentence", "items"}
+    assert summary["findings"][0].keys() == {"code", "kind", "sentence", "items"}
     stages = {
         "read",
         "features",

@@ -76,10 +76,12 @@ def test_it_is_left_out_where_it_was_not_asked_for(tmp_path, short, options):
     assert "scratch" not in evidence(run(tmp_path, **options))
 
 
-@pytest.mark.parametrize("passes", [48, 3 * 3 * 48])  # of the first training, of all
-def test_what_would_take_too_long_is_said_not_done(tmp_path, short, doubtful, monkeypatch, passes):
-    seconds = {48: 0.0, 3 * 3 * 48: 0.0} | {passes: 6000.0}
-    monkeypatch.setattr(fine_tuning, "scratch_seconds", lambda network, asked: seconds[asked])
+@pytest.mark.parametrize("samples", [48, 3 * 3 * 48])  # of the first training, of all
+def test_training_that_would_take_too_long_is_left_out(
+    tmp_path, short, doubtful, monkeypatch, samples
+):
+    seconds = {48: 0.0, 3 * 3 * 48: 0.0} | {samples: 6000.0}
+    monkeypatch.setattr(fine_tuning, "scratch_seconds", lambda network, samples: seconds[samples])
     result = evidence(run(tmp_path))["scratch"]
     assert result.value is None
     assert "100 minutes more" in result.meaning

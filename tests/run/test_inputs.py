@@ -60,7 +60,7 @@ def test_bands_ask_for_as_many_channels_and_take_no_other_number(fields):
     wish = input_options(request_with(), fields)
     assert (wish.channels, wish.image_channels, len(wish.ranges)) == (5, 5, 5)
     assert input_options(request_with("input.channels=5"), fields).channels == 5
-    with pytest.raises(PlanError, match=r"channels=3: the images have 5 bands; leave it away"):
+    with pytest.raises(PlanError, match=r"channels=3: the images have 5 bands; leave it out"):
         input_options(request_with("input.channels=3"), fields)
 
 
@@ -156,11 +156,11 @@ def facts_of(base, drawn):
     )
 
 
-def test_a_block_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
+def test_a_block_is_fresh_where_most_of_it_is_new_and_partly_fresh_where_some_is():
     base = load(network(), preprocessing=PREP)
     blocks = [block.name for block in cut(base.module, PREP).blocks]
     assert blocks == ["first", "second"]
-    for drawn, fresh, touched in (
+    for drawn, fresh, partly_fresh in (
         ((), set(), set()),
         (("first.bias",), set(), {"first"}),
         (("norm.running_mean",), set(), {"first"}),
@@ -168,7 +168,11 @@ def test_a_block_is_fresh_where_most_of_it_is_new_and_touched_where_some_is():
         (("out.weight",), set(), set()),  # the old classifier
     ):
         facts = facts_of(base, drawn)
-        assert (facts.fresh, facts.touched, facts.random) == (fresh, touched, fresh | touched)
+        assert (facts.fresh, facts.partly_fresh, facts.random) == (
+            fresh,
+            partly_fresh,
+            fresh | partly_fresh,
+        )
 
 
 def test_a_random_neck_counts_as_the_last_block():
@@ -180,10 +184,10 @@ def test_a_random_neck_counts_as_the_last_block():
     assert network_.owners["head.norm.weight"] == "neck"
     last = network_.blocks[-1].name
     facts = facts_of(base, ["head.norm.bias"])
-    assert (facts.fresh, facts.touched) == (frozenset(), {last})
+    assert (facts.fresh, facts.partly_fresh) == (frozenset(), {last})
     owned = [name for name, owner in network_.owners.items() if owner in (last, "neck")]
     assert facts_of(base, owned).fresh == {last}
-    with pytest.raises(PlanError, match=f"part {last} would be frozen at random values"):
+    with pytest.raises(PlanError, match=f"block {last} would be frozen at random values"):
         plan_for("head", network=facts)
 
 
@@ -192,6 +196,8 @@ def test_what_surgery_computed_is_not_random(fields):
     network_ = cut(base.module, base.record.preprocessing)
     facts = run_plan.network_facts(request_with(), base, network_, None)
     assert facts.random == frozenset()
-    assert (facts.preprocessing.channels, facts.usual) == (5, PREP)
-    plan = plan_for(network=network_facts(preprocessing=facts.preprocessing, usual=PREPROCESSING))
+    assert (facts.preprocessing.channels, facts.base_inputs) == (5, PREP)
+    plan = plan_for(
+        network=network_facts(preprocessing=facts.preprocessing, base_inputs=PREPROCESSING)
+    )
     assert (plan.input.channels.value, plan.input.channels.rule) == (5, 3)

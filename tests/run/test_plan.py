@@ -287,14 +287,14 @@ def test_a_network_of_ones_own_sees_what_it_sees(side, channels):
 
 def test_a_plan_for_another_network_is_refused():
     plan = plan_for("last:1", network=network_facts(("stem", "layer1", "layer2", "top")))
-    with pytest.raises(PlanError, match=r"made for another network: it has part layer1"):
+    with pytest.raises(PlanError, match=r"made for another network: it has block layer1"):
         made(plan=plan)
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        (replace(FACTS, holdout=40), "head.outer_folds 10, and the hold-out in your data"),
+        (replace(FACTS, holdout=40), "head.outer_folds 10, and the validation set in your data"),
         (replace(FACTS, n=5000), "'class-mean' in head.candidates"),
     ],
 )
@@ -308,7 +308,7 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
     ("asked", "message"),
     [
         ({"strategy": "head", "lr": 0.1}, "nothing is trained step by step"),
-        ({"strategy": "last:9"}, "has 4 parts"),
+        ({"strategy": "last:9"}, "has 4 blocks"),
         ({"strategy": "head", "settings": ("training.epochs=9",)}, "add --strategy last:N"),
         (
             {"strategy": "full", "settings": ("training.batch_size=900", "training.epochs=0.1333")},
@@ -322,7 +322,7 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
         ({"strategy": "scratch", "settings": ("block.1.action=frozen",)}, "write strategy full"),
         ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
         ({"strategy": "full+lora", "settings": ("training.lora_rank=300",)}, "from 1 to 256"),
-        ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent sets"),
+        ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent groups"),
     ],
 )
 def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):

@@ -46,7 +46,7 @@ def test_temperature_and_bias_reach_the_general_minimum(seed):
     slow = minimize(
         loss, np.array([1.0, 0, 0, 0]), method="L-BFGS-B", bounds=[(0, 1e3)] + [(-9, 9)] * 3
     )
-    assert loss(np.r_[fit.temperature, fit.bias]) <= slow.fun + 1e-5
+    assert loss(np.r_[fit.scale, fit.bias]) <= slow.fun + 1e-5
 
 
 def test_small_classes_get_no_bias():

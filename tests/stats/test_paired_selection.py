@@ -27,11 +27,11 @@ def test_groups_partition_the_models_from_the_best_down(case):
     means = hits.mean(axis=1)
     assert sorted(found.order) == list(range(len(hits)))
     assert all(np.diff(means[list(found.order)]) <= 0)
-    assert sorted(i for group in found.group_rows for i in group) == sorted(found.order)
-    heads = [group[0] for group in found.group_rows]
+    assert sorted(i for group in found.ties for i in group) == sorted(found.order)
+    heads = [group[0] for group in found.ties]
     assert heads[0] == found.order[0]
     assert [found.order.index(i) for i in heads] == sorted(found.order.index(i) for i in heads)
-    for group in found.group_rows:
+    for group in found.ties:
         assert means[group[0]] == max(means[list(group)])
 
 
@@ -41,7 +41,7 @@ def test_a_wider_interval_never_makes_the_first_group_smaller(case, inflation):
     hits, groups = case
     plain = rank_models(hits, groups, np.random.default_rng(0))
     wide = rank_models(hits, groups, np.random.default_rng(0), inflation)
-    assert set(plain.group_rows[0]) <= set(wide.group_rows[0])
+    assert set(plain.ties[0]) <= set(wide.ties[0])
     assert [gap.value for gap in plain.to_best] == [gap.value for gap in wide.to_best]
 
 
@@ -54,14 +54,14 @@ def test_the_first_group_is_what_the_paired_interval_says():
         again = difference(hits[i], hits[best], np.arange(80), np.random.default_rng(1))
         assert gap.value == again.value
         assert gap.low == pytest.approx(again.low, abs=0.03)
-        assert (i in found.group_rows[0]) == (again.low <= 0 <= again.high)
-    assert found.group_rows == ((0, 1), (2, 3))
+        assert (i in found.ties[0]) == (again.low <= 0 <= again.high)
+    assert found.ties == ((0, 1), (2, 3))
 
 
 def test_of_equals_the_first_given_leads():
     found = rank_models(np.ones((3, 10)), np.arange(10), np.random.default_rng(0))
     assert found.order == (0, 1, 2)
-    assert found.group_rows == ((0, 1, 2),)
+    assert found.ties == ((0, 1, 2),)
 
 
 def test_rows_of_one_block_count_as_one():
@@ -70,8 +70,8 @@ def test_rows_of_one_block_count_as_one():
     hits = np.stack([better, worse])
     apart = rank_models(hits, np.arange(40), np.random.default_rng(0))
     together = rank_models(hits, np.repeat(np.arange(4), 10), np.random.default_rng(0))
-    assert apart.group_rows == ((0,), (1,))
-    assert together.group_rows == ((0, 1),)
+    assert apart.ties == ((0,), (1,))
+    assert together.ties == ((0, 1),)
 
 
 def test_widened_keeps_the_value_and_the_sides():

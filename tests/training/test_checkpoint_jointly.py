@@ -88,7 +88,7 @@ def test_a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
     class Apart(ProcessGroup):
         """A process whose other one writes where it cannot see."""
 
-        def gathered(self, value):
+        def gather(self, value):
             return [value, {"shard-00002.safetensors": ""}]
 
     monkeypatch.setattr(checkpoint, "here", Apart)

@@ -265,7 +265,7 @@ class SeveralLabels(Labelling):
         for name, size in sorted(sizes.items()):
             if not size:
                 raise DataError(
-                    f'{source}: no training {wording.noun} has the label "{name}"; leave it away'
+                    f'{source}: no training {wording.noun} has the label "{name}"; leave it out'
                 )
             if size < MIN_EXAMPLES:
                 raise DataError(
@@ -275,7 +275,7 @@ class SeveralLabels(Labelling):
             if size > len(train) - MIN_EXAMPLES:
                 raise DataError(
                     f"{source}: {size:,} of {len(train):,} training {wording.noun}s have the label "
-                    f'"{name}", and at least {MIN_EXAMPLES} are needed without it; leave it away'
+                    f'"{name}", and at least {MIN_EXAMPLES} are needed without it; leave it out'
                 )
         return tuple(outputs) or tuple(sorted(sizes))
 

@@ -120,7 +120,7 @@ class PretrainedModel:
         return self.record if self.unchanged is None else self.unchanged
 
     @property
-    def usual(self) -> Inputs:
+    def base_inputs(self) -> Inputs:
         """The inputs of the base model before surgery."""
         return self.origin.preprocessing
 

@@ -69,7 +69,7 @@ def blocks(
         if network.blocks[-1].layout in ("other", "NCL", "NCDHW"):
             raise PlanError(
                 f"--strategy {word(strategy)}: the output of block {names[-1]} has no axis of "
-                "channels for added layers to work on; leave +add away."
+                "channels for added layers to work on; leave out +add."
             )
         why = "new layers before the head, initialised to change nothing"
         users = strategy if rule is not None else None
@@ -119,7 +119,7 @@ def _freeze_no_lora(
         some, have = ("blocks", "have") if len(low) > 1 else ("block", "has")
         raise PlanError(
             f"--strategy with +lora: {some} {', '.join(low)} {have} no linear or plain "
-            "convolution layer for low-rank updates; leave +lora away."
+            "convolution layer for low-rank updates; leave out +lora."
         )
     return [
         "frozen" if action == "low-rank" and name in no_lora else action

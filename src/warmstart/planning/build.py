@@ -58,7 +58,7 @@ def build(
     elif options.lr is not None:
         raise PlanError(
             f"--lr {options.lr:g}: nothing is trained step by step with strategy head; add "
-            "--strategy last:N, or leave --lr away."
+            "--strategy last:N, or leave out --lr."
         )
     is_explicit = "strategy" in options.explicit and parse(options.strategy) != AUTO
     base = Choice(value=options.base, because="shipped with warmstart", source="rule", rule="lite0")

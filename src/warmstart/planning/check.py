@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from warmstart.errors import PlanError
-from warmstart.nouns import Nouns
+from warmstart.nouns import Nouns, count
 from warmstart.planning import machine, rules
 from warmstart.planning.actions import NEW, added_name, check_agreement
 from warmstart.planning.cached_activations import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
@@ -225,7 +225,7 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
     if plan.training.offload is not None and machine.parallel_mode(parallel) in (FSDP, PIPELINE):
         raise PlanError(
             f"the plan has training.parallel {parallel} and an offloaded network, which no process "
-            "has in memory to share; leave away --parallel, or --set training.offload=false."
+            "has in memory to share; leave out --parallel, or --set training.offload=false."
         )
     _check_soup(plan)
     batch, epochs = (value_at(plan, f"training.{name}") for name in ("batch_size", "epochs"))
@@ -360,7 +360,7 @@ def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
     if facts.holdout and training_folds is not None and training_folds.value != 1:
         raise PlanError(
             f"the plan has training.folds {training_folds.value}, and the validation set in your "
-            "data is the only fold; leave it away, or --set training.folds=1."
+            "data is the only fold; leave it out, or --set training.folds=1."
         )
     if training_folds is not None and int(training_folds.number) > facts.n_groups:
         raise PlanError(
@@ -383,13 +383,17 @@ def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
 def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
     """The blocks of the network in its order, added layers, the head."""
     base = plan.base.value
-    for name, count in Counter(block.name for block in plan.blocks).items():
-        if count > 1:
-            raise PlanError(f"the plan has block {name} {count} times; keep one.")
+    for name, times in Counter(block.name for block in plan.blocks).items():
+        if times > 1:
+            raise PlanError(f"the plan has block {name} {times} times; keep one.")
     for place, expected in enumerate(network.blocks):
         name = plan.blocks[place].name if place < len(plan.blocks) else ""
         if name != expected.name or place >= len(plan.blocks):
-            has = f"has block {name}" if place < len(plan.blocks) else f"ends after {place} blocks"
+            has = (
+                f"has block {name}"
+                if place < len(plan.blocks)
+                else f"ends after {count(place, 'block')}"
+            )
             raise PlanError(
                 f"the plan was made for another network: it {has}, {base} has {expected.name} "
                 f"at place {place + 1}; {AGAIN}."
@@ -402,7 +406,7 @@ def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
         if block.action.value != "added":
             raise PlanError(
                 f"the plan was made for another network: it has block {block.name}, which {base} "
-                f"has not; {AGAIN}."
+                f"does not have; {AGAIN}."
             )
         if block.name != (name := added_name(names)):
             raise PlanError(

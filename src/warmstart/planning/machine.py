@@ -172,7 +172,8 @@ def pipeline_micro_batch(batch: int, n: int) -> Choice:
     [4, 2, 1]
     """
     count = max(m for m in range(1, min(MICRO * n, batch) + 1) if batch % m == 0)
-    why = f"a batch passes through {n} stages in {count} micro-batches, so that no stage is idle"
+    some = "1 micro-batch" if count == 1 else f"{count} micro-batches, so that no stage is idle"
+    why = f"a batch passes through {n} stages in {some}"
     return Choice(value=batch // count, because=why, source="rule")
 
 

@@ -69,7 +69,7 @@ def overlay(built: Plan, file: Plan, explicit: frozenset[str]) -> Plan:
         if plan.training.lr is None or not plan.is_trained:
             raise PlanError(
                 "--lr: nothing is trained step by step in this plan; add --strategy last:N, or "
-                "leave --lr away."
+                "leave out --lr."
             )
         return update_lrs(plan, range(len(plan.blocks)))
     return plan

@@ -85,9 +85,9 @@ _EXAMPLES: dict[Kind, str] = {
     "number": "a number, such as 0.001",
     "switch": "true or false",
     "word": "a word",
-    "words": "words with commas between",
-    "numbers": "numbers with commas between, such as 0.1,1",
-    "wholes": "whole numbers with commas between, such as 3,2,1",
+    "words": "words separated by commas",
+    "numbers": "numbers separated by commas, such as 0.1,1",
+    "wholes": "whole numbers separated by commas, such as 3,2,1",
 }
 _ONE: dict[Kind, Kind] = {"words": "word", "numbers": "number", "wholes": "whole"}
 # Names in other tools.
@@ -129,7 +129,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
                 f"--set {setting}: it needs a path and a value, such as training.epochs=20."
             )
         if text.lower() == "auto":
-            raise PlanError(f"--set {setting}: auto is no value; leave this --set away instead.")
+            raise PlanError(f"--set {setting}: auto is no value; leave out this --set instead.")
         if path in texts:
             raise PlanError(f"--set {path} is given twice; keep one.")
         texts[path] = text
@@ -251,7 +251,7 @@ def _with_values(plan: Plan, values: Mapping[str, str]) -> Plan:
         if section == "training" and not plan.is_trained:
             raise _untrained_error(f"{path}={text}", plan)
         if record is None:
-            raise PlanError(f"--set {path}={text}: this base model takes no square of pixels.")
+            raise PlanError(f"--set {path}={text}: this base model has no square image input.")
         choice = _users(parse_value(path, text, PATHS[path]), getattr(record, name))
         after = replace(after, **{section: replace(record, **{name: choice})})
     if {"training.epochs", "training.batch_size", "training.parallel"} & values.keys():
@@ -333,9 +333,7 @@ def _find_block(plan: Plan, path: str, text: str) -> tuple[int, str]:
     """The place of the block that a path names, and `action` or `lr`."""
     name, _, field = path.removeprefix("block.").rpartition(".")
     if not name or field not in ("action", "lr"):
-        raise PlanError(
-            f"--set {path}={text}: of a block there are block.NAME.action and block.NAME.lr."
-        )
+        raise PlanError(f"--set {path}={text}: a block has block.NAME.action and block.NAME.lr.")
     names = [block.name for block in plan.blocks]
     n_body = sum(block.action.value not in ("added", "replaced") for block in plan.blocks)
     if name in names:
@@ -357,7 +355,7 @@ def _check_action(block: BlockPlan, setting: str, action: str) -> None:
         )
     if block.action.value == "added":
         raise PlanError(
-            f"--set {setting}: added layers have no other action; leave +add away from --strategy."
+            f"--set {setting}: added layers have no other action; leave +add out of --strategy."
         )
     if action in ("replaced", "added"):
         raise PlanError(
@@ -367,7 +365,7 @@ def _check_action(block: BlockPlan, setting: str, action: str) -> None:
     if action not in BODY_ACTIONS:
         like = nearest(action, BODY_ACTIONS)
         cure = f"did you mean {like}?" if like else f"there are {', '.join(BODY_ACTIONS)}."
-        raise PlanError(f"--set {setting}: {action} is no action; {cure}")
+        raise PlanError(f"--set {setting}: {action} is not an action; {cure}")
 
 
 def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Plan, set[int]]:

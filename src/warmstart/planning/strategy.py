@@ -157,7 +157,7 @@ def n_tuned(strategy: Strategy, n_blocks: int, network: str = "the network") -> 
     if not count and strategy.extras & TUNING:
         raise _error(word(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
     if count == 1 and "gradual" in strategy.extras:
-        cure = f"use {_deeper(strategy.extras)}" if n_blocks > 1 else "leave +gradual away"
+        cure = f"use {_deeper(strategy.extras)}" if n_blocks > 1 else "leave out +gradual"
         raise _error(word(strategy), f"{has}; gradual {_TWO}; {cure}.")
     return count
 
@@ -226,7 +226,7 @@ def _parse_extras(words: list[str], text: str) -> frozenset[str]:
         raise _error(text, "lora and gradual cannot be combined; keep one of them.")
     if words[0] == "scratch" and extras:
         new = sorted(extras, key=EXTRAS.index)[0]
-        raise _error(text, f"every layer is new already, {new} has no use; write scratch.")
+        raise _error(text, f"every layer is new already, so {new} has no use; write scratch.")
     if words[0] in ("head", "last:0") and extras & TUNING:
         raise _error(text, f"head leaves no block to fine-tune; write {_deeper(extras)}.")
     return extras

@@ -273,6 +273,6 @@ def pictures(inputs: Inputs) -> Preprocessing:
     if not isinstance(inputs, Preprocessing):
         taken = _MANY.get(inputs.kind, f"{inputs.kind}s")
         raise ModelError(
-            f"the network takes {taken}, and this is done for images alone; leave it away."
+            f"the network takes {taken}, and this is done for images alone; leave it out."
         )
     return inputs

@@ -228,7 +228,7 @@ def choose_base(
         if request.arch is not None:
             raise ModelError(
                 f"--arch {request.arch}: for rows of a table warmstart has a network of its own; "
-                "leave it away."
+                "leave it out."
             )
         return request, table_base(request.base, collection, request.seed)
     if kind == "tensor":

@@ -72,7 +72,7 @@ def _refuse_settings(request: Request, names: Sequence[str], why: str) -> None:
     settings = parse_settings(request.settings)
     for name in names:
         if (text := settings.get(f"input.{name}")) is not None:
-            raise PlanError(f"--set input.{name}={text}: {why}; leave it away.")
+            raise PlanError(f"--set input.{name}={text}: {why}; leave it out.")
 
 
 def _audio_setting(request: Request, name: str) -> float | None:
@@ -135,7 +135,7 @@ def _check_channels(request: Request, channels: int, n_bands: int) -> None:
     plural = "s" if n_bands > 1 else ""
     held = f"are pictures of {n_bands} channel{plural}" if is_picture else f"have {n_bands} bands"
     if CHANNELS in parse_settings(request.settings):
-        raise PlanError(f"--set {CHANNELS}={channels}: the images {held}; leave it away.")
+        raise PlanError(f"--set {CHANNELS}={channels}: the images {held}; leave it out.")
     raise PlanError(
         f"the plan has {CHANNELS} {channels}, the images {held}; make a new plan with --dry-run."
     )
@@ -223,12 +223,12 @@ def choose_offload(request: Request) -> Choice | None:
         if request.arch is None or Path(str(request.base)).suffix != ".safetensors":
             raise PlanError(
                 f"--set {OFFLOAD}={text}: only a .safetensors file of weights can be offloaded; "
-                "name one with --base FILE.safetensors --arch timm:NAME, or leave it away."
+                "name one with --base FILE.safetensors --arch timm:NAME, or leave it out."
             )
         if is_partial(request):
             raise PlanError(
                 f"--set {OFFLOAD}={text} and {PARTIAL} do not go together: a partly loaded network "
-                "has to be in memory; leave one away."
+                "has to be in memory; leave one out."
             )
         return Choice(value=value, because="your choice (--set)", source="user")
     if (plan := _plan_of_base(request)) is not None:

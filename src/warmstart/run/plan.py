@@ -209,7 +209,7 @@ def network_facts(
         record=network.record,
         recipe=base.record.recipe,
         preprocessing=base.record.preprocessing,
-        base_inputs=base.usual,
+        base_inputs=base.base_inputs,
         is_random=base.record.is_random,
         verdict=verdict.kind if verdict else None,
         compares_fine_tuning=compares_fine_tuning,

@@ -61,7 +61,7 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
         if images is None:
             return self._fit_table(X, y, sample_weight)
         if sample_weight is not None:
-            raise UsageError("sample_weight counts rows of a table; leave it away with images.")
+            raise UsageError("sample_weight counts rows of a table; leave it out with images.")
         return self._fit_images(images, y)
 
     def _fit_table(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:

@@ -191,7 +191,7 @@ def fit_temperature(scores: Array, labels: Labels, weights: Array | None = None)
     `weights` (n,) count a row so many times.
 
     >>> scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])
-    >>> 1 < fit_temperature(scores, np.array([0, 0, 1, 1])).temperature < 10
+    >>> 1 < fit_temperature(scores, np.array([0, 0, 1, 1])).scale < 10
     True
     """
     zero, targets = np.zeros(scores.shape[1]), _targets(labels, scores.shape[1], weights)
