@@ -55,24 +55,29 @@ def verdicts() -> str:
 
 
 def outcomes() -> str:
-    """Linear probe, fine-tuning and scratch, each run in full, beside the verdict."""
+    """Verdicts that the test images confirm, by what was changed in the data or the network."""
     result, summary = rows("outcomes"), results.read("outcomes")["summary"]
-    titles = {"lite0": "", "blank": ", shuffled weights", "true": "", "random": ", random labels"}
-    lines = [
-        [
-            f"{row['set']}{titles[row['base']]}{titles[row['labels']]}",
-            row["n"],
-            *(percent(row[name]) for name in ("linear-probe", "fine-tune", "scratch")),
-            f"`{row['verdict']}`",
-            ", ".join(f"`{kind}`" for kind in row["right"]) or "none",
-        ]
-        for row in result
-    ]
-    heads = ["set", "images", "linear probe", "fine-tuned", "scratch", "verdict", "correct"]
+    titles = {
+        ("lite0", "true"): "true labels",
+        ("blank", "true"): "true labels, shuffled weights",
+        ("lite0", "random"): "random labels",
+    }
+    lines = []
+    for (base, labels), title in titles.items():
+        some = [row for row in result if (row["base"], row["labels"]) == (base, labels)]
+        decided = [row for row in some if row["verdict"] != "inconclusive"]
+        confirmed = sum(row["verdict"] in row["right"] for row in decided)
+        accuracies = (
+            percent(sum(row[name] for row in some) / len(some))
+            for name in ("linear-probe", "fine-tune", "scratch")
+        )
+        share = f"{confirmed} of {len(decided)}"
+        lines.append([title, len(some), *accuracies, share, len(some) - len(decided)])
+    heads = ["draws", "n", "linear probe", "fine-tuned", "scratch", "confirmed", "inconclusive"]
     output = summary["right of those that say something"]
     return (
-        f"{table(heads, lines)}\n\nThe test images confirm {output} verdicts; "
-        f"{summary['inconclusive']} were `inconclusive` {source('outcomes')}."
+        f"{table(heads, lines)}\n\nMean test accuracies. The test images confirm {output} "
+        f"verdicts; {summary['inconclusive']} were `inconclusive` {source('outcomes')}."
     )
 
 

@@ -153,10 +153,10 @@ def verdict(story: str) -> str:
 
 
 def commands(story: str) -> str:
-    """What is typed, one line a run, and the comparison of them."""
+    """The commands of the source run, the warm start and the linear probe, and their comparison."""
     typed = STORIES[story].commands()
-    runs = [f"runs/{arm}" for arm in typed if arm in ARMS and arm != "as-is"]
-    return "\n".join(["```text", *typed.values(), " ".join(["warmstart compare", *runs]), "```"])
+    lines = [typed[name] for name in ("source", "check", "as-is", "warm", "head") if name in typed]
+    return "\n".join(["```text", *lines, "warmstart compare runs/warm runs/head", "```"])
 
 
 # ---- pictures ------------------------------------------------------------------------------
