@@ -43,7 +43,7 @@ for count in counts:
     passed = -(-passed // 32) * 32  # the next images begin another batch
     seconds[count] = time.perf_counter() - began
     worked_s[count] = time.process_time() - worked
-macs = engine_work(network.record, prep, len(extractor.widths)).macs
+macs = engine_work(network.record, prep, len(extractor.scan.widths)).macs
 best = min(wall for wall, _ in batches), min(cpu for _, cpu in batches)
 print(json.dumps({"setup": setup, "setup cpu": setup_cpu, "batch": best[0], "batch cpu": best[1],
                   "seconds": seconds, "worked": worked_s, "macs": macs}))

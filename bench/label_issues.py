@@ -112,7 +112,7 @@ class Learner:
 
     def is_signal(self, labels: Labels, rng: np.random.Generator) -> bool:
         """Whether the permutation test finds that the labels can be learnt."""
-        times = rules.permutations("fast")
+        times = rules.PERMUTATIONS["fast"]
         result = permutation_evidence(self.kernels, labels, self.singles, times, rng)
         return has_signal(float(result.details["p"]))
 

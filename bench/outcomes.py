@@ -35,12 +35,11 @@ from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.stats.paired import mean_interval
 from warmstart.training import fine_tune
+from warmstart.training.batches import TrainingContext, read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import zero_head
-from warmstart.training.live import read_pixels
-from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
 
 KEPT = results.FOLDER / "outcomes.jsonl"

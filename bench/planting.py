@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 
 from bench.alter import jpeg
 from warmstart.network.load import load
-from warmstart.planning.learning_rates import USUAL
+from warmstart.planning.learning_rates import DEFAULT_LRS
 from warmstart.records.inputs import pictures
 
-RATE = USUAL["convnet"]["adamw"]  # that the rule gives here
+RATE = DEFAULT_LRS["convnet"]["adamw"]  # that the rule gives here
 
 Draw = np.random.Generator
 

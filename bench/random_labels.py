@@ -63,13 +63,13 @@ def _one(pool: pools.Pool, seed: int) -> dict[str, Any]:
 
 def _verdict(pool: pools.Pool, labels: np.ndarray, rng: np.random.Generator) -> str:
     shapes = probe_layers(list(pool.feature_layers))
-    rows = np.sort(rng.permutation(len(labels))[: rules.evidence_rows("fast")])
+    rows = np.sort(rng.permutation(len(labels))[: rules.EVIDENCE_ROWS["fast"]])
     pair = mixed_kernels(
         ((layer, x[rows]) for layer, x in pool.feature_layers.items()),
         {k: shapes[k] for k in ("last", "equal")},
     )
     singles = [np.array([i]) for i in range(len(rows))]
     result = permutation_evidence(
-        list(pair.values()), labels[rows], singles, rules.permutations("fast"), rng
+        list(pair.values()), labels[rows], singles, rules.PERMUTATIONS["fast"], rng
     ).details
     return verdict_kind(VerdictFacts(p=float(result["p"]), mde=float(result["mde"]), n=len(rows)))

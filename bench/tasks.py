@@ -263,7 +263,7 @@ def _random(args: Namespace, name: str) -> dict[str, Any]:
 
 def _verdict(pool: Pool, seed: int) -> str:
     rng = np.random.default_rng([seed, 23])
-    rows = rng.permutation(len(pool.truth))[: rules.evidence_rows("fast")]
+    rows = rng.permutation(len(pool.truth))[: rules.EVIDENCE_ROWS["fast"]]
     truth = pool.target.restrict(pool.truth[rng.permutation(len(pool.truth))[: len(rows)]])
     shapes = probe_layers(list(pool.feature_layers))
     pair = mixed_kernels(
@@ -272,7 +272,7 @@ def _verdict(pool: Pool, seed: int) -> str:
     )
     singles = [np.array([i]) for i in range(len(rows))]
     test = permutation_evidence(
-        list(pair.values()), truth, singles, rules.permutations("fast"), rng, pool.target
+        list(pair.values()), truth, singles, rules.PERMUTATIONS["fast"], rng, pool.target
     ).details
     return verdict_kind(VerdictFacts(p=float(test["p"]), mde=float(test["mde"]), n=len(rows)))
 

@@ -30,7 +30,7 @@ from warmstart.modalities.text import token_numbers
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.registry import SHIPPED_TEXT, shipped_folder
+from warmstart.network.registry import SHIPPED_TEXT, shipped_files
 
 LINES = results.FOLDER / "text.jsonl"
 OURS, PEERS = ("fast", "balanced"), ("setfit", "trainer")
@@ -230,7 +230,7 @@ def pooled(texts: tuple[str, ...]) -> NDArray[np.float32]:
 
 def _peer(method: str, train: Texts, test: Texts, seed: int, args: Namespace) -> Row:
     """In a process of the Python that has it."""
-    encoder = str(shipped_folder(SHIPPED_TEXT["minilm"]))
+    encoder = str(shipped_files(SHIPPED_TEXT["minilm"])[0].parent)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{block}.csv" for block in ("train", "test")]
         for file, (texts, labels) in zip(files, (train, test), strict=True):

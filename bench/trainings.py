@@ -35,14 +35,12 @@ from warmstart.run.cleaning import drop_unreadable
 from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
 from warmstart.training import fine_tune
-from warmstart.training.attempt import TrainingAttempt
+from warmstart.training.batches import TrainingContext, read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.guards import Alarm, Watch
-from warmstart.training.job import TrainingJob
-from warmstart.training.live import read_pixels
+from warmstart.training.job import TrainingAttempt, TrainingJob
 from warmstart.training.score import fit_on
-from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import VALIDATIONS, held_scores
 

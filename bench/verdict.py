@@ -139,7 +139,7 @@ def _few(args: Namespace, name: str, n: int, seed: int) -> dict[str, Any]:
     labels = pool.labels[drawn]
     singles = [np.array([i]) for i in range(n)]
     details = permutation_evidence(
-        list(kernels.values()), labels, singles, rules.permutations("balanced"), rng
+        list(kernels.values()), labels, singles, rules.PERMUTATIONS["balanced"], rng
     ).details
     kind = verdict_kind(VerdictFacts(p=float(details["p"]), mde=float(details["mde"]), n=n))
     fit = pools.fit_rows(pool, drawn, labels, rng)

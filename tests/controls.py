@@ -20,7 +20,7 @@ FOUND = """(selector) => {
     const isLink = one.matches("a[href]");
     return { index, tag: one.tagName.toLowerCase(), type: one.type ?? "", text: text.slice(0, 60),
       kind: [one.tagName, one.type, one.className, one.parentElement.className,
-        one.matches(".picture, td *, .doubtful *") ? "" : text].join("|"),
+        one.matches(".picture, td *, .issue-list *") ? "" : text].join("|"),
       isHere: root.contains(one) && one.checkVisibility({ visibilityProperty: true })
         && box.width > 0 && box.right > 0 && style.pointerEvents !== "none" && !one.disabled
         && !(isLink && one.href === location.href) && !(one.type === "radio" && one.checked) };
@@ -144,8 +144,8 @@ def every_control(opened, first=()):
             if not press(page, seen, same):
                 wrong.append(f"{where}: does nothing")
             wrong += [f"{where}: {fault}" for fault in seen.faults]
-            if page.locator("#fault").is_visible():
-                wrong.append(f"{where}: {page.locator('#fault').inner_text()}")
+            if page.locator("#script-error").is_visible():
+                wrong.append(f"{where}: {page.locator('#script-error').inner_text()}")
             if has_dialog(page) and not first:
                 dialogs.append(control["text"])
     for text in dialogs:

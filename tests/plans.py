@@ -23,15 +23,15 @@ NAMES = ("stem", "blocks.0", "blocks.1", "top")
 
 
 def network(names=NAMES, **changes):
-    """The record of a network with these parts."""
-    parts = [
+    """The record of a network with these blocks."""
+    blocks = [
         BlockRecord(
             name=name, parameters=10, shape_in=(4, 8, 8), shape_out=(4, 8, 8), macs=5, layout="NCHW"
         )
         for name in names
     ]
     record = NetworkRecord(
-        blocks=tuple(parts),
+        blocks=tuple(blocks),
         head_parameters=7,
         partition="traced",
         neck_width=4,
@@ -41,12 +41,12 @@ def network(names=NAMES, **changes):
 
 
 def network_facts(names=NAMES, family="convnet", **facts):
-    """What planning knows of such a network."""
+    """Facts about such a network."""
     return NetworkFacts(record=network(names, family=family), **facts)
 
 
-def wish(strategy="auto", budget="balanced", seed=0, base="lite0", **more):
-    """What a user typed; `strategy`, `lr` and `arch` count as typed where they are no default."""
+def plan_options(strategy="auto", budget="balanced", seed=0, base="lite0", **more):
+    """The user's options; `strategy`, `lr` and `arch` are explicit unless default."""
     typed = {"lr": more.get("lr"), "arch": more.get("arch")}
     explicit = {name for name, value in typed.items() if value is not None}
     explicit |= {"strategy"} if strategy != "auto" else set()
@@ -56,33 +56,33 @@ def wish(strategy="auto", budget="balanced", seed=0, base="lite0", **more):
     )
 
 
-def plan_for(strategy="auto", facts=FACTS, network=None, **wishes):
-    """The plan for a strategy, on the small network unless another is given."""
-    found = network or network_facts(preprocessing=PREPROCESSING)
-    is_raw = wishes.pop("raw", False)  # as it is built, before it is settled what is stored
-    plan = build(wish(strategy, **wishes), facts, found, PROFILES, ENGINE)
-    return plan if is_raw else plan_cache(plan, found, facts)
+def plan_for(strategy="auto", facts=FACTS, network=None, **options):
+    """The plan for a strategy, by default on the small network."""
+    network = network or network_facts(preprocessing=PREPROCESSING)
+    is_raw = options.pop("raw", False)  # before `plan_cache`
+    plan = build(plan_options(strategy, **options), facts, network, PROFILES, ENGINE)
+    return plan if is_raw else plan_cache(plan, network, facts)
 
 
 def rates(plan):
-    """Rate by part, without the parts that have none."""
+    """Learning rate by block, without blocks that have none."""
     return {block.name: block.lr.value for block in plan.blocks if block.lr is not None}
 
 
 def actions(plan):
-    """Action by part."""
+    """Action by block."""
     return {block.name: block.action.value for block in plan.blocks}
 
 
 def with_block(plan, place, **changes):
-    """The plan with one part changed."""
-    parts = list(plan.blocks)
-    parts[place] = replace(parts[place], **changes)
-    return replace(plan, blocks=tuple(parts))
+    """The plan with one block changed."""
+    blocks = list(plan.blocks)
+    blocks[place] = replace(blocks[place], **changes)
+    return replace(plan, blocks=tuple(blocks))
 
 
 def refusal(work, *arguments):
-    """What a PlanError said of these arguments; None where there was none."""
+    """The message of the PlanError for these arguments; None without one."""
     try:
         work(*arguments)
     except PlanError as error:
@@ -90,7 +90,7 @@ def refusal(work, *arguments):
     return None
 
 
-def said(value, source="rule"):
+def a_choice(value, source="rule"):
     """A choice of this value."""
     return Choice(value=value, because="so", source=source)
 
@@ -121,19 +121,19 @@ def lines(plan):
 
 
 def beside(base, plans):
-    """Lines that some plans have and the base has not, with their names; how many they lack."""
-    usual, found, lacking = lines(base), {}, []
+    """Lines of some plans that the base lacks, with the names of the plans; how many they lack."""
+    default, more, lacking = lines(base), {}, []
     for name, plan in plans.items():
         own = lines(plan)
         for line in own:
-            if line not in usual:
-                found.setdefault(line, []).append(name)
-        lacking.append(f"{name} {sum(line not in own for line in usual)}")
-    return {line: " | ".join(names) for line, names in found.items()}, " | ".join(lacking)
+            if line not in default:
+                more.setdefault(line, []).append(name)
+        lacking.append(f"{name} {sum(line not in own for line in default)}")
+    return {line: " | ".join(names) for line, names in more.items()}, " | ".join(lacking)
 
 
 def pictures(strategy="auto", verdict=None, data=FACTS, family="convnet", **more):
-    """The plan for pictures; what is no fact of the network is a wish."""
+    """The plan for images; keywords that are no facts of the network are options."""
     names = (
         "recipe",
         "base_inputs",
@@ -144,12 +144,12 @@ def pictures(strategy="auto", verdict=None, data=FACTS, family="convnet", **more
         "max_cache_bytes",
         "preprocessing",
     )
-    own = {name: more.pop(name) for name in names if name in more}
-    own = {"preprocessing": PREPROCESSING} | own
-    known = network_facts(family=family, verdict=verdict, **own)
+    facts = {name: more.pop(name) for name in names if name in more}
+    facts = {"preprocessing": PREPROCESSING} | facts
+    known = network_facts(family=family, verdict=verdict, **facts)
     if "record" in more:
         known = replace(known, record=more.pop("record"))
-    made = build(wish(strategy, **more), data, known, HEADS, ENGINE)
+    made = build(plan_options(strategy, **more), data, known, HEADS, ENGINE)
     return plan_cache(made, known, data)
 
 
@@ -171,5 +171,5 @@ def texts(n, classes=6, strategy="auto", task="classify", inputs=TEXTS, budget="
         fresh=fresh,
         compares_fine_tuning=strategy == "auto",
     )
-    made = build(wish(strategy, budget, **more), facts, known, HEADS, ENGINE)
+    made = build(plan_options(strategy, budget, **more), facts, known, HEADS, ENGINE)
     return plan_cache(made, known, facts)

@@ -99,7 +99,7 @@ def summary(**changes: object) -> Summary:
             kind="inconclusive", sentence="This base model knows it.", evidence=EVIDENCE
         ),
         "shipped": ShippedCandidate(strategy="head", why="a linear output, all layers frozen"),
-        "readiness": Readiness(level="review", reasons=("1 in 6 answers is wrong",)),
+        "readiness": Readiness(level="review", reasons=("1 in 6 predictions is wrong",)),
         "estimate": estimate,
         "linear_probe": estimate,
         "fine_tuning_gain": None,
@@ -273,7 +273,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
         "classes": scores(rows),
         "test_classes": scores(rows),
         "confidence": Confidence(
-            sentence="On average it is 73 % sure and right 80 % of the time.",
+            sentence="Mean confidence 73 %, accuracy 80 %.",
             bins=(
                 ConfidenceBin(confidence=0.62, accuracy=0.5, low=0.3, high=0.7, n=10),
                 ConfidenceBin(confidence=0.85, accuracy=0.95, low=0.8, high=0.99, n=20),

@@ -130,7 +130,7 @@ def live(app, limits=None, patience=30):
     limits = limits or ServerLimits()
     taken = running.bind("127.0.0.1", 0)
     up = threading.Event()
-    server = running.make_server(app, limits, up.set, lambda: None)
+    server = running.Server(app, limits, up.set, lambda: None)
     thread = threading.Thread(target=running.run, args=(server, taken), daemon=True)
     thread.start()
     try:

@@ -8,7 +8,6 @@ import time
 from contextlib import contextmanager
 
 from serving import form, live
-from warmstart.run.fit import fit
 from warmstart.studio.app import Keys
 from warmstart.studio.studio import StudioOptions, application, open_project
 
@@ -26,7 +25,7 @@ def open_studio(place, data=None):
 def open_as(place, **asked):
     """The same, opened as is asked."""
     project, _ = open_project(StudioOptions(out=place, **asked), nothing)
-    app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
+    app, close = application(project, "lite0", Keys("secret", "session"), 1)
     try:
         with live(app) as server:
             try:

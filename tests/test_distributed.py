@@ -28,7 +28,7 @@ def test_alone_everything_is_as_it_was():
 def test_an_environment_that_makes_no_sense_is_refused(told):
     names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     with (
-        pytest.raises(UsageError, match="name no process of several"),
+        pytest.raises(UsageError, match="do not name one of several processes"),
         join_group(dict(zip(names, told, strict=True))),
     ):
         pass
@@ -154,6 +154,6 @@ def test_features_meet_in_one_cache_or_the_job_ends():
 def test_a_process_that_is_gone_is_an_error_in_one_line():
     first, _ = job(2, LOST)
     out, _ = first.communicate(timeout=120)
-    assert out.startswith("another process of this job is gone (")
+    assert out.startswith("another process of this job has died (")
     assert out.count("\n") == 1
     assert issubclass(ProcessError, Exception)

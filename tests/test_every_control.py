@@ -14,7 +14,6 @@ from drawing import fill
 from reports import cases
 from serving import live, plain
 from warmstart.reporting.page import page as report_page
-from warmstart.run.fit import fit
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
 from warmstart.serving.model import ServerLimits
@@ -45,7 +44,7 @@ def context_of(browser, width=1280):
 def studio_page(browser, place, state):
     """A page on a studio's folder."""
     project, _ = open_project(StudioOptions(out=place), lambda event: None)
-    app, close = studio_application(project, fit, "lite0", Keys("secret", "session"), 1)
+    app, close = studio_application(project, "lite0", Keys("secret", "session"), 1)
     try:
         # A plan that is being worked out is waited for.
         with live(app, patience=600) as server:
@@ -81,8 +80,8 @@ def studios(browser, tmp_path_factory):
         project.close()
         shutil.copytree(root / "filled", root / "learnt")
         with studio_page(browser, root / "learnt", "pictures") as (page, _):
-            page.locator("#learn").click()
-            page.wait_for_selector("#judged:not([hidden])", timeout=LONG)
+            page.locator("#train").click()
+            page.wait_for_selector("#result-content:not([hidden])", timeout=LONG)
         yield root
 
 
@@ -129,7 +128,7 @@ def server(finished):
 def ask(page, name, payload):
     file = {"name": name, "mimeType": "image/png", "buffer": payload}
     page.set_input_files("#file", file)
-    page.wait_for_selector("#answer:not([hidden]), #trouble:not([hidden])")
+    page.wait_for_selector("#answer:not([hidden]), #error:not([hidden])")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_no_control_of_the_servers_page_is_dead(browser, server, finished, state
             watched(context, url, allowed="/predict" if state == "trouble" else "^$") as found,
         ):
             page, _ = found
-            page.wait_for_selector("#promise:not(:empty)")
+            page.wait_for_selector("#summary:not(:empty)")
             if state in ("answer", "trouble"):
                 ask(page, "a.png", picture.read_bytes() if state == "answer" else b"no picture")
             yield found
@@ -166,7 +165,7 @@ def test_no_control_of_the_door_is_dead(browser):
                 context_of(browser) as context,
                 watched(context, server.url, allowed="/metadata") as (page, seen),
             ):
-                page.wait_for_selector("#door:not([hidden])")
+                page.wait_for_selector("#login:not([hidden])")
                 yield page, seen
 
         pressed, wrong = every_control(fresh)
@@ -240,10 +239,10 @@ def test_a_script_error_of_the_studio_is_shown(browser, tmp_path, provoked):
 
 def shows_a_fault(page, provoked):
     page.wait_for_load_state("networkidle") if "token" not in page.url else None
-    assert page.locator("#fault").count() == 0
+    assert page.locator("#script-error").count() == 0
     page.evaluate(provoked)
-    page.wait_for_selector("#fault")
-    bar = page.locator("#fault")
+    page.wait_for_selector("#script-error")
+    bar = page.locator("#script-error")
     assert bar.locator("p").inner_text() == (
         "This page has a fault (a fault for the test). Reload it; if that does not help, "
         "please report it."
@@ -253,18 +252,18 @@ def shows_a_fault(page, provoked):
     bar.get_by_role("button", name="Close").click()
     assert bar.is_hidden()
     page.evaluate(provoked)
-    page.wait_for_selector("#fault", state="visible")
+    page.wait_for_selector("#script-error", state="visible")
 
 
 def test_a_script_that_cannot_be_loaded_is_told(browser, server):
     with context_of(browser) as context:
         context.route("**/answer.js", lambda route: route.abort())
         with watched(context, server.url) as (page, _):
-            page.wait_for_selector("#fault")
-            assert "a script could not be loaded" in page.locator("#fault").inner_text()
+            page.wait_for_selector("#script-error")
+            assert "a script could not be loaded" in page.locator("#script-error").inner_text()
 
 
 def test_a_redrawing_that_was_put_off_is_no_fault(browser, server):
     with context_of(browser) as context, watched(context, server.url) as (page, _):
         page.evaluate("dispatchEvent(new ErrorEvent('error', {message: 'ResizeObserver loop x'}))")
-        assert page.locator("#fault").count() == 0
+        assert page.locator("#script-error").count() == 0

@@ -82,12 +82,12 @@ def test_ctrl_c_ends_the_step_and_resume_goes_on(place):
 
 def test_a_run_at_work_is_left_alone_and_a_killed_one_goes_on(place):
     child = start([*FIT, "--out", "run", "-q"], place / "run" / "progress.jsonl")
-    with pytest.raises(RunFolderError, match="another process is at work on"):
+    with pytest.raises(RunFolderError, match="another process works on"):
         warmstart.resume("run")
     child.kill()
     child.communicate()
     assert child.returncode == -signal.SIGKILL
-    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to go on with it"):
+    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to continue it"):
         warmstart.fit("pictures", out="run", **SAME)
     assert warmstart.resume("run").estimate.n == 150
 
@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_a_run_to_go_on_with(place, small_disk, room):
         warmstart.fit("pictures", out=run, **SAME)
     assert str(caught.value).startswith("the disk is full (")
     assert str(caught.value).endswith(
-        f"what was computed is kept. Make room, then run `warmstart resume {run}` to go on."
+        f"what was computed is kept. Make room, then run `warmstart resume {run}` to continue."
     )
     assert caught.value.exit_code == 1
     assert (run / "INTERRUPTED").exists()
@@ -255,7 +255,7 @@ def test_a_full_disk_leaves_a_run_to_go_on_with(place, small_disk, room):
 
 def test_a_disk_too_full_for_anything_is_left_to_the_same_command(place, small_disk):
     ballast = leave(small_disk, 0)
-    with pytest.raises(TrainingError, match="then run the same command again to go on"):
+    with pytest.raises(TrainingError, match="then run the same command again to continue"):
         warmstart.fit("pictures", out=small_disk / "run", **SAME)
     ballast.unlink()
     assert warmstart.fit("pictures", out=small_disk / "run", **SAME).estimate.n == 150
@@ -264,7 +264,7 @@ def test_a_disk_too_full_for_anything_is_left_to_the_same_command(place, small_d
 def test_a_full_cache_is_no_failure_of_the_run(place, small_disk, monkeypatch):
     monkeypatch.setenv("WARMSTART_CACHE", str(small_disk / "cache"))
     ballast = leave(small_disk, 200_000)
-    with pytest.raises(TrainingError, match="run `warmstart resume run` to go on") as caught:
+    with pytest.raises(TrainingError, match="run `warmstart resume run` to continue") as caught:
         warmstart.fit("pictures", out="run", **SAME)
     assert f"the disk is full ({small_disk / 'cache'}" in str(caught.value)
     assert Path("run/INTERRUPTED").exists()

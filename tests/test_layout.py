@@ -184,32 +184,6 @@ def test_no_class_name_stands_twice():
     assert not {name: places for name, places in homes.items() if len(places) > 1}
 
 
-# Private words for things that the field has a name for (docs/architecture.md); more will join.
-BANNED = {
-    "arranged",  # LabelledRows
-    "outfit",  # TrainableNetwork
-    "scene",  # TrainingDataset
-    "shelf",  # CacheFile
-    "take_look",  # extract_features
-    "worked",  # FineTuned
-}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_the_code_speaks_the_words_of_the_field(path):
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Name):
-            names.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            names.add(node.attr)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-    assert not names & BANNED
-
-
 def test_ruff_decides_on_every_line():
     for folder in ("src", "tests", "bench"):
         for path in (ROOT.parents[1] / folder).rglob("*.py"):

@@ -118,7 +118,7 @@ def test_objects_are_named_and_must_be_given_again(tmp_path):
 
 def test_what_the_run_knows_by_itself_cannot_be_given_another_value(tmp_path):
     write_request(tmp_path, Request(data="photos"), "", ENVIRONMENT)
-    with pytest.raises(UsageError, match=r"knows its data; leave data= away"):
+    with pytest.raises(UsageError, match=r"knows its data; omit data="):
         with_objects(read_request(tmp_path), tmp_path, {"data": "others"})
 
 

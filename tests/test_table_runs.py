@@ -110,7 +110,7 @@ def test_a_table_without_a_column_is_refused(clinic, tmp_path):
         warmstart.load(clinic[0].path).predict([path])
     with pytest.raises(DataError, match="#0 is of type int; give tables by their path"):
         warmstart.load(clinic[0].path).predict([3])
-    with pytest.raises(DataError, match=r"photo.jpg is no table; name a .csv"):
+    with pytest.raises(DataError, match=r"photo.jpg is not a table; name a .csv"):
         warmstart.load(clinic[0].path).predict(["photo.jpg"])
 
 

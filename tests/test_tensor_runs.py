@@ -183,7 +183,7 @@ ONE = torch.zeros(3)
         ),
         ((ONE,), "returns a Tensor for example 0; give pairs"),
         (((ONE, 0.5),), "returns 0.5 as the class of example 0; give a whole number or a name"),
-        ((("text", 0),), "example 0 of the Given is no tensor of numbers"),
+        ((("text", 0),), "example 0 of the Given is not a tensor of numbers"),
         (
             ((torch.tensor([1.0, np.nan]), 0),),
             "example 0 of the Given holds NaN or infinite numbers",

@@ -12,11 +12,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import warmstart
+from warmstart.planning.schedule import Schedule
 from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 ARCH = "timm:lcnet_035"  # a real architecture that a run can rebuild by its name
 CONVNEXT = "timm:test_convnext"  # one that can be trained from random weights
+SCHEDULE = Schedule(
+    optimizer="adamw",
+    weight_decay=0.0,
+    n_steps=8,
+    batch_size=32,
+    warmup=0.1,
+    crop=1.0,
+    flip=False,
+    folds=1,
+    seed=0,
+)  # without augmentation
 
 
 class Convolutions(nn.Module):

@@ -42,7 +42,7 @@ class DataError(WarmstartError, ValueError):
 
 
 class ModelError(WarmstartError):
-    """The pretrained network cannot be used as a start."""
+    """The pretrained network cannot be used."""
 
     exit_code = 2
 
@@ -75,11 +75,10 @@ class ServeError(WarmstartError):
     """The server cannot start or go on."""
 
 
-# ---- What to install where an optional package is missing: told from warmstart's own metadata.
+# ---- What to install where an optional package is missing, by warmstart's own metadata.
 #
-# warmstart may not be on a package index, so that `pip install warmstart[serve]` need not work
-# where it was installed from a checkout; the packages that the extra names are on one.
-
+# warmstart may not be on a package index, so `pip install warmstart[serve]` may fail where it was
+# installed from a checkout; the packages that the extra names are on one.
 
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^]]*\])?\s*(>=\s*([\d.]+))?")
 
@@ -87,20 +86,20 @@ _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[^]]*\])?\s*(>=\s*([\d.]+))?")
 def install_command(extra: str) -> str:
     """The command that installs what is missing of one of warmstart's extras.
 
-    It names what is not installed, and what is too old with the least version. Where all is
-    there and yet cannot be imported, the installation is damaged and made anew.
+    It names what is not installed, and what is too old with the least version. Where everything is
+    installed and yet cannot be imported, the installation is damaged: it reinstalls.
     """
-    wanted = requirements(extra)
-    if not wanted:  # run from its source, without having been installed
+    required = requirements(extra)
+    if not required:  # run from its source, without having been installed
         return f"pip install '.[{extra}]'"
-    lacking = [line for line in (_lacking(one) for one in wanted) if line is not None]
-    if lacking:
-        return f"pip install {shlex.join(lacking)}"
-    return f"pip install --force-reinstall --no-deps {shlex.join(map(_name, wanted))}"
+    missing = [line for line in map(_to_install, required) if line is not None]
+    if missing:
+        return f"pip install {shlex.join(missing)}"
+    return f"pip install --force-reinstall --no-deps {shlex.join(map(_name, required))}"
 
 
 def requirements(extra: str) -> tuple[str, ...]:
-    """What an extra brings, as `name>=version`; nothing where warmstart is not installed.
+    """The requirements of an extra, as `name>=version`; none where warmstart is not installed.
 
     >>> [one.partition(">")[0] for one in requirements("sound")] in (["soundfile"], [])
     True
@@ -125,19 +124,19 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def _lacking(requirement: str) -> str | None:
-    """What pip is to be given for a requirement; None where it is met."""
-    found = _REQUIREMENT.match(requirement)
-    here = installed_version(_name(requirement))
-    if here is None:
+def _to_install(requirement: str) -> str | None:
+    """What to pass to pip for a requirement; None where it is met."""
+    match = _REQUIREMENT.match(requirement)
+    installed = installed_version(_name(requirement))
+    if installed is None:
         return _name(requirement)
-    least = found.group(3) if found is not None else None
-    return requirement if least is not None and _numbers(here) < _numbers(least) else None
+    least = match.group(3) if match is not None else None
+    return requirement if least and _numbers(installed) < _numbers(least) else None
 
 
 def _name(requirement: str) -> str:
-    found = _REQUIREMENT.match(requirement)
-    return requirement if found is None else found.group(1)
+    match = _REQUIREMENT.match(requirement)
+    return requirement if match is None else match.group(1)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -146,34 +145,41 @@ def _numbers(version: str) -> tuple[int, ...]:
     >>> _numbers("2.13.0+cpu"), _numbers("4.49rc1")
     ((2, 13, 0), (4, 49))
     """
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, found.group().split("."))) if found is not None else ()
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match.group().split("."))) if match is not None else ()
 
 
-# ---- Words for a path that is not there.
+def first_line(error: BaseException, most: int = 160) -> str:
+    """The first line of another library's message; the error's class where it has none.
+
+    >>> first_line(RuntimeError("no such operator.\\n  at line 3"))
+    'no such operator'
+    """
+    lines = str(error).strip().splitlines()
+    return (lines[0][:most].rstrip(" .") if lines else "") or type(error).__name__
 
 
 def missing(path: Path, shown: str, otherwise: str = "check the spelling") -> str:
-    """Name the first part of the path that is missing, and its nearest sibling.
+    """Name the first part of the path that is missing, and the sibling with the closest name.
 
-    `otherwise` is said where nothing beside it has a name like it.
+    `otherwise` is the hint where no sibling has a name like it.
     """
     if path.is_symlink():
         return f"{shown} is a link that leads nowhere; point it to the data"
-    lost = path
-    while not os.path.exists(lost.parent) and lost.parent != lost:
-        lost = lost.parent
-    siblings = sorted(os.listdir(lost.parent)) if os.access(lost.parent, os.R_OK) else []
-    if lost != path:
-        siblings = [name for name in siblings if (lost.parent / name).is_dir()]
-    near = difflib.get_close_matches(lost.name, siblings, 1)
-    hint = f"did you mean {lost.with_name(near[0])}?" if near else otherwise
-    what = "" if lost == path else f" ({lost} is missing)"
+    first = path
+    while not os.path.exists(first.parent) and first.parent != first:
+        first = first.parent
+    siblings = sorted(os.listdir(first.parent)) if os.access(first.parent, os.R_OK) else []
+    if first != path:
+        siblings = [name for name in siblings if (first.parent / name).is_dir()]
+    near = difflib.get_close_matches(first.name, siblings, 1)
+    hint = f"did you mean {first.with_name(near[0])}?" if near else otherwise
+    what = "" if first == path else f" ({first} is missing)"
     return f"{shown} does not exist{what}; {hint}"
 
 
 def no_folder(path: Path, otherwise: str) -> str:
-    """What to say of a path that should have been a folder, and is none."""
+    """Words for a path that should be a folder and is none."""
     if path.exists():
         return f"{path} is a file; {otherwise}"
     return missing(path, str(path), otherwise)

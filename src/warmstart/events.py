@@ -1,4 +1,4 @@
-"""What a running job tells its caller: progress is a stream of events, nothing prints.
+"""The events of a running job: nothing below the terminal prints.
 
 Stages are generators: they yield `Event`s and return their result, so that
 ``features = yield from extract(...)`` hands events up and the result down.
@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 Stage = Literal["read", "features", "checks", "plan", "head", "fine_tune", "evaluate", "deliver"]
 Kind = Literal["begin", "step", "end", "note", "guard"]
 
-BESIDE = "beside"  # value of a beginning of trainings that are made to compare with: which
+BESIDE = "beside"  # value of the begin event of trainings made for a comparison: which
 
 Result = TypeVar("Result")
 Steps = Generator["Event", None, Result]
@@ -41,8 +41,8 @@ class Event:
     t: float = field(default_factory=time.time)
 
 
-def follow(steps: Steps[Result], see: Callable[[Event], None]) -> Result:
-    """Run steps to their end, show each event to `see`, return their result.
+def follow(steps: Steps[Result], on_event: Callable[[Event], None]) -> Result:
+    """Run steps to their end, pass each event to `on_event`, return their result.
 
     The steps are closed whatever happens, so that an interrupted run can mark its folder.
     """
@@ -53,7 +53,7 @@ def follow(steps: Steps[Result], see: Callable[[Event], None]) -> Result:
             except StopIteration as stop:
                 result: Result = stop.value
                 return result
-            see(event)
+            on_event(event)
 
 
 def drain(steps: Steps[Result]) -> Result:
@@ -69,15 +69,11 @@ def drain(steps: Steps[Result]) -> Result:
 
 
 def note(stage: Stage, title: str, text: str) -> Event:
-    """One line for people; `terminal` wraps it.
-
-    >>> note("read", "Data", "500 images").values["title"]
-    'Data'
-    """
+    """One line for people; `terminal` wraps it."""
     return Event(stage=stage, kind="note", values={"title": title, "text": text})
 
 
 def guard(kind: str, text: str) -> Event:
-    """What a guard saw, and what was done."""
+    """What a guard detected, and what was done."""
     values: dict[str, float | int | str] = {"title": "Guard", "text": text, "guard": kind}
     return Event(stage="fine_tune", kind="guard", values=values)

@@ -1,4 +1,4 @@
-"""Numbers in the words and digits of people: the same in the terminal and in the report."""
+"""Numbers for people, the same in the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ def percents(*shares: float, n: int) -> list[str]:
     >>> percents(0.996, 0.981, 1.0, n=300), percents(0.86, n=5000)
     (['99.6', '98.1', '100'], ['86.0'])
     """
-    exact = [
-        round(share, 9) for share in shares
-    ]  # the bounds of 0 and 1 come with a rounding error
+    exact = [round(share, 9) for share in shares]  # bounds of 0 and 1 have a rounding error
     is_close = any(0 < share < 0.005 or 0.995 <= share < 1 for share in exact)
     digits = 1 if n >= MANY or is_close else 0
     return [_percent(share, digits) for share in exact]
@@ -102,15 +100,6 @@ def size(n_bytes: int) -> str:
     if 0 < n_bytes < 1e6:
         return "less than 1 MB"
     return f"{n_bytes / 1e6:.0f} MB"
-
-
-def count(n: int, noun: str) -> str:
-    """A number and its noun; plural in -s.
-
-    >>> count(1, "image"), count(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def sentence(text: str) -> str:

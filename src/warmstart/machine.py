@@ -12,61 +12,39 @@ from pathlib import Path
 import platformdirs
 
 from warmstart.errors import DataError
-
-
-def default_root() -> Path:
-    """Where features are kept: $WARMSTART_CACHE, else the user's own cache folder.
-
-    >>> default_root().name != ""
-    True
-    """
-    named = os.environ.get("WARMSTART_CACHE")
-    return Path(named) if named else Path(platformdirs.user_cache_dir("warmstart"))
-
+from warmstart.formatting import size
 
 SHARE = 0.5  # of what is free: the network, its features and other programs need the rest
 _UNKNOWN = 4 * 2**30  # where the system does not say what is free
-_CELL_BYTES = 64  # a short text of Python, and the place of it in a list
+_CELL_BYTES = 64  # a short text of Python, and its place in a list
+
+
+def default_root() -> Path:
+    """The folder of the feature cache: $WARMSTART_CACHE, else the user's own cache folder."""
+    return Path(os.environ.get("WARMSTART_CACHE") or platformdirs.user_cache_dir("warmstart"))
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take, a container's limit among them; None: not known.
-
-    >>> free_memory() is None or free_memory() > 0
-    True
-    """
-    free = _of_groups()
-    table = Path("/proc/meminfo")
-    if table.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", table.read_text())):
-        free.append(int(found[1]) * 1024)
-    return min(free, default=None)
-
-
-def _of_groups() -> list[int]:
-    """What the limits of a container leave, of either kind of groups; none where there is none."""
+    """Bytes that this process may still take, within a container's limits; None: not known."""
     group, free = Path("/sys/fs/cgroup"), []
-    for limit, used in (
+    for limit, used in (  # of either version of control groups
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
-        with suppress(OSError, ValueError):  # another kind of groups, or no limit
+        with suppress(OSError, ValueError):  # the other version, or no limit
             left = int((group / limit).read_text()) - int((group / used).read_text())
             free.append(max(left, 1))
-    if sys.platform != "win32":
-        import resource
-
-        limit_bytes = resource.getrlimit(resource.RLIMIT_DATA)[0]
-        if limit_bytes != resource.RLIM_INFINITY:
-            free.append(max(limit_bytes - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 1))
-    return free
+    limit_bytes = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    if limit_bytes != resource.RLIM_INFINITY:
+        free.append(max(limit_bytes - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 1))
+    table = Path("/proc/meminfo")
+    if table.exists() and (row := re.search(r"MemAvailable:\s+(\d+) kB", table.read_text())):
+        free.append(int(row[1]) * 1024)
+    return min(free, default=None)
 
 
 def reading_limit() -> int:
-    """Bytes that one reader may take.
-
-    >>> reading_limit() > 0
-    True
-    """
+    """Bytes that one reader may take."""
     free = free_memory()
     return int(SHARE * (_UNKNOWN if free is None else free))
 
@@ -75,28 +53,18 @@ def check_memory(n_bytes: int, shown: str, cure: str = "leave out rows or column
     """Refuse what would not fit into memory once it is read.
 
     Raises: DataError naming the file, what it takes and what there is.
-
-    >>> check_memory(1000, "t.csv")
     """
     limit = reading_limit()
     if n_bytes > limit:
         raise DataError(
-            f"{shown} takes about {_shown(n_bytes)} of memory when it is read, and "
-            f"{_shown(limit)} may be used (half of what is free); {cure}, or read it where "
+            f"{shown} takes about {size(n_bytes)} of memory when it is read, and "
+            f"{size(limit)} may be used (half of what is free); {cure}, or read it where "
             "more is free"
         )
 
 
-def _shown(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:,.0f} MB"
-
-
 def cell_bytes(n_cells: int, n_letters: int = 0) -> int:
-    """Bytes of so many cells as texts of Python.
-
-    >>> cell_bytes(10, 100)
-    740
-    """
+    """Bytes of so many cells as texts of Python."""
     return _CELL_BYTES * n_cells + n_letters
 
 

@@ -1,4 +1,4 @@
-"""What one example is called: the noun that sentences about images, clips, texts or rows take."""
+"""Nouns of sentences about images, clips, texts, rows or tensors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ def count(n: int, noun: str) -> str:
 
 
 def is_are(n: int) -> str:
-    """The verb for so many.
-
-    >>> is_are(1), is_are(2)
-    ('is', 'are')
-    """
+    """The verb after a count."""
     return "is" if n == 1 else "are"
 
 
@@ -33,17 +29,17 @@ class Nouns:
     """
 
     one: str
-    picture: str  # the same where it is looked at: images are pictures, too
-    an: str  # one with its article
-    plain: str  # what a control without any network is given
-    changed: str  # what makes a near copy of one
-    typed: str  # one as it is typed behind `warmstart predict RUN`
+    picture: str  # as a thumbnail
+    an: str  # with its article
+    plain: str  # the input of a control without any network
+    changed: str  # how a near-duplicate may differ
+    typed: str  # argument of `warmstart predict RUN`
     quoted: str  # the same in Python
-    new: str  # a new one as it is typed
-    several: str  # new ones as they are typed
-    labelled: str  # labelled ones as they are typed behind `warmstart evaluate RUN`
-    accept: str = ""  # what a chooser of files in a browser offers
-    sized: str = ""  # how large those were that a network learnt from, in px
+    new: str  # a new one, as an argument
+    several: str  # new ones, as an argument
+    labelled: str  # argument of `warmstart evaluate RUN`
+    accept: str = ""  # `accept` of a file chooser in a browser
+    sized: str = ""  # their size in a sentence, {} px
 
     @property
     def many(self) -> str:
@@ -61,7 +57,7 @@ class Nouns:
         return self.one.capitalize()
 
     def count(self, n: int, which: str = "") -> str:
-        """So many of them; `which` of them stands before the noun."""
+        """A number and the noun; `which` stands before it."""
         return f"{n:,} {which}{' ' if which else ''}{self.one if n == 1 else self.many}"
 
 
@@ -136,9 +132,5 @@ NOUNS = {
 
 
 def nouns_of(kind: str | None) -> Nouns:
-    """The words for a kind of data; None stands for images, as in records.
-
-    >>> nouns_of("text").many, nouns_of(None).many
-    ('texts', 'images')
-    """
+    """The words for a kind of data; None stands for images, as in records."""
     return NOUNS[kind or "image"]

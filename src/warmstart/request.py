@@ -29,20 +29,11 @@ from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_
 from warmstart.training.device import check_device
 from warmstart.training.trackers import check_trackers
 
-KINDS: tuple[KindOption, ...] = get_args(KindOption)
-BUDGETS = ("fast", "balanced", "thorough")
-TASKS = ("auto", "classify", "multilabel", "regress")
+CHOICES = {"budget": get_args(Budget), "kind": get_args(KindOption), "task": get_args(TaskOption)}
 DEFAULT_BASE = "lite0"
 AUTO = "auto"  # the best base model on disk, by a ranking
-# Options that a plan sets too, and their defaults.
-_DEFAULTS = {
-    "base": DEFAULT_BASE,
-    "arch": None,
-    "strategy": "auto",
-    "budget": "balanced",
-    "seed": 0,
-    "lr": None,
-}
+# Options that a plan sets too.
+PLANNED = ("base", "arch", "strategy", "budget", "seed", "lr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +74,14 @@ class Request:
         """The options set by the user, or, where unknown, that differ from their defaults."""
         if self.given is not None:
             return self.given
-        pairs = ((name, getattr(self, name), default) for name, default in _DEFAULTS.items())
-        return frozenset(n for n, value, usual in pairs if value is not usual and value != usual)
+        options = (f for f in fields(self) if f.name in PLANNED)
+        values = ((f.name, getattr(self, f.name), f.default) for f in options)
+        return frozenset(n for n, v, default in values if v is not default and v != default)
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """The texts of `settings` by their paths."""
+        return parse_settings(self.settings)
 
     @property
     def base_is_auto(self) -> bool:
@@ -94,13 +91,7 @@ class Request:
 
 def columns_of(request: Request) -> Columns:
     """The named columns, kind and task."""
-    return Columns(
-        label=request.label,
-        group=request.group,
-        text=request.text,
-        kind=request.kind,
-        task=request.task,
-    )
+    return Columns(**{f.name: getattr(request, f.name) for f in fields(Columns)})
 
 
 def check(request: Request) -> None:
@@ -108,7 +99,7 @@ def check(request: Request) -> None:
 
     Raises: UsageError or PlanError for an invalid value, RunFolderError for an --out in use.
     """
-    for name, choices in (("budget", BUDGETS), ("kind", KINDS), ("task", TASKS)):
+    for name, choices in CHOICES.items():
         if (value := getattr(request, name)) not in choices:
             raise UsageError(f"--{name} {value} is not one of {', '.join(choices)}.")
     parse(request.strategy)
@@ -156,7 +147,7 @@ def read_data(request: Request) -> Steps[Collection]:
     )
     kinds = {
         path.removeprefix(COLUMN): ColumnSetting(kind.lower(), f"--set {path}={kind.lower()}")
-        for path, kind in parse_settings(request.settings).items()
+        for path, kind in request.overrides.items()
         if path.startswith(COLUMN)
     }
     if collection.record.kind == "table":
@@ -250,18 +241,10 @@ class RequestFile:
 def write_request(
     folder: Path, request: Request, base: str, environment: Mapping[str, Any]
 ) -> None:
-    """Write request.json for a run that begins here and now.
-
-    A plan that was read from a file is written out, for the file may change.
-    """
-    values = {
-        "format": FORMAT,
-        "place": os.getcwd(),
-        "base": base,
-        "environment": environment,
-        "request": as_plain(request),
-    }
-    write_json(folder / NAME, values)
+    """Write request.json for a run that begins here and now."""
+    # A plan that was read from a file is written out, for the file may change.
+    values = {"format": FORMAT, "place": os.getcwd(), "base": base, "environment": environment}
+    write_json(folder / NAME, {**values, "request": as_plain(request)})
 
 
 def as_plain(request: Request) -> dict[str, Any]:
@@ -311,7 +294,7 @@ def with_objects(file: RequestFile, run: Path, objects: Mapping[str, Any]) -> Re
         )
     if unexpected:
         name = unexpected[0]
-        raise UsageError(f"{run} knows its {name}; leave {name}= away to resume it.")
+        raise UsageError(f"{run} knows its {name}; omit {name}= to resume it.")
     return replace(file.request, **objects)
 
 

@@ -95,7 +95,7 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
         (
             {"settings": {"training.batch_size": "auto"}},
             PlanError,
-            "training.batch_size=auto: auto is no value",
+            "training.batch_size=auto: auto is not a value",
         ),
         ({"settings": {"lr": 0.1}, "strategy": "full"}, PlanError, "did you mean training.lr"),
         ({"settings": ["lr=0.1"], "strategy": "full"}, PlanError, "did you mean training.lr"),

@@ -52,7 +52,7 @@ def test_nothing_moves_where_nothing_is_done(net):
         net(X)
     assert proof.moved == ()
     assert proof.frozen.identical
-    assert proof.still == ("output",)
+    assert proof.untrained == ("output",)
     assert {row.fate for row in proof.ledger.rows} == {"frozen"}
     proof.check()
 
@@ -63,7 +63,7 @@ def test_weights_that_move_are_named(net):
     (moved,) = proof.moved
     assert (moved.tensor, moved.block, moved.action) == ("body.1.0.weight", "body.1", "frozen")
     assert (moved.is_buffer, moved.is_statistic) == (False, False)
-    assert proof.still == ("body.2", "output")
+    assert proof.untrained == ("body.2", "output")
     assert "1 tensor of layer 2 moved although frozen, first body.1.0.weight" in str(proof)
     assert not proof.frozen.identical
     with pytest.raises(TrainingError, match=r"1 tensor of frozen layers moved: body\.1\.0\.weight"):
@@ -77,7 +77,7 @@ def test_statistics_that_move_are_reported_with_their_cause_and_cure(net):
         a_step(net, net.parameters())
     assert len(proof.moved) == 9
     assert all(m.is_statistic and m.is_buffer for m in proof.moved)
-    assert proof.still == ()
+    assert proof.untrained == ()
     text = str(proof)
     assert "frozen: 12 tensors of layers 1-3 unchanged" in text
     assert "9 of 9 BatchNorm statistics of layers 1-3 moved although they were frozen" in text
@@ -93,7 +93,7 @@ def test_freezing_keeps_them(net):
     with warmstart.freeze(net, plan) as handle, warmstart.watch(net, plan) as proof:
         a_step(net, net.parameters())
     proof.check()
-    assert not proof.still
+    assert not proof.untrained
     assert net.body[0][0].weight.requires_grad
     handle.remove()  # twice is once
 
@@ -195,5 +195,5 @@ def test_a_plan_of_another_network_is_refused(net):
 def test_a_block_that_should_be_trained_and_stands_still_is_reported(net):
     with warmstart.watch(net, warmstart.plan(net, "last:1")) as proof:
         net.fc.weight.data.add_(1)
-    assert proof.still == ("body.2",)
+    assert proof.untrained == ("body.2",)
     assert "nothing moved in layer 3 although the plan trains it" in str(proof)

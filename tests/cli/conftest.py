@@ -33,7 +33,7 @@ SUMMARY = Summary(
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),
-    readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
+    readiness=Readiness(level="review", reasons=("1 in 7 predictions is wrong",)),
     linear_probe=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"
     ),

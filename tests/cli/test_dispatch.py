@@ -70,7 +70,7 @@ def test_switches_may_stand_before_the_verb_and_arguments_after_two_hyphens(work
 def test_fit_prints_the_result_on_stdout_and_progress_on_stderr(work, capsys):
     assert main(["fit", "photos"]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy  86 % ")
+    assert out.startswith("Usable with review: 1 in 7 predictions is wrong.\n\nAccuracy  86 % ")
     assert "\n\nAccuracy  86 % (95 % CI 82–89), cross-validated.\n" in out
     assert "Features  2/4" in err
     assert "Proof     frozen: unchanged, bit for bit\n" in err

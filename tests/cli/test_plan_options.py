@@ -116,8 +116,8 @@ def test_a_misuse_is_answered_with_one_line(words, line, capsys):
     ("words", "line"),
     [
         ("--strategy lora:4", "--strategy lora:4: lora takes no number; its rank is set by --set"),
-        ("--set training.epochs", "--set training.epochs: it needs a path and a value"),
-        ("--set training.epochs=auto", "--set training.epochs=auto: auto is no value"),
+        ("--set training.epochs", "--set training.epochs needs a path and a value"),
+        ("--set training.epochs=auto", "--set training.epochs=auto: auto is not a value"),
         ("--set training.epochs=9 --set training.epochs=8", "--set training.epochs is given twice"),
         ("--plan none.toml", "--plan none.toml does not exist; write a plan with --dry-run"),
         ("--dry-run --out runs/x", "--out runs/x: with --dry-run it names the file for the plan"),

@@ -22,8 +22,8 @@ def resumed(work, monkeypatch, tmp_path):
     monkeypatch.setenv("MKL_CBWR", "AVX2,STRICT")
     work_done = SimpleNamespace(runs=[], error=None, summary=work.summary, arithmetic=None)
 
-    def resume(run, fit):
-        work_done.runs.append((run, fit))
+    def resume(run):
+        work_done.runs.append(run)
         work_done.arithmetic = os.environ.get("MKL_CBWR")
         yield Event(stage="features", kind="step", step=1, of=1, t=0.0)
         if work_done.error is not None:
@@ -39,9 +39,9 @@ def resumed(work, monkeypatch, tmp_path):
 def test_the_result_is_printed_as_that_of_a_fit(resumed, work, capsys):
     assert main(["resume", "runs/photos"]) == 0
     out, err = capsys.readouterr()
-    assert resumed.runs == [(Path("runs/photos"), work.fit)]
+    assert resumed.runs == [Path("runs/photos")]
     line, _, claim = out.split("\n", 2)
-    assert line == "Usable with review: 1 in 7 answers is wrong."
+    assert line == "Usable with review: 1 in 7 predictions is wrong."
     assert claim.startswith("Accuracy  86 % (95 % CI 82–89)")
     assert "warmstart predict runs/photos photo.jpg" in out
     assert "Nothing to do" not in err
@@ -67,7 +67,7 @@ def test_a_run_that_is_done_is_shown_again(resumed, tmp_path, capsys):
     assert main(["resume", "run"]) == 0
     out, err = capsys.readouterr()
     assert err.splitlines()[-1] == "Nothing to do: run is done. Its result:"
-    assert out.startswith("Usable with review: 1 in 7 answers is wrong.\n\nAccuracy  86 %")
+    assert out.startswith("Usable with review: 1 in 7 predictions is wrong.\n\nAccuracy  86 %")
     assert main(["resume", "run", "-q"]) == 0
     assert capsys.readouterr().err == ""
 

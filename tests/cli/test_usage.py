@@ -87,7 +87,7 @@ MISUSES = {
     "fit photos --models a,b": "unknown option --models. It is an option of `rank`, not of `fit`.",
     # options that nothing here needs, or that are still to come
     "fit photos --lr_find": "unknown option --lr_find. A rule sets the learning rate "
-    "(--dry-run says why), --lr overrides it; rate_probe compares three in Python: "
+    "(--dry-run says why), --lr overrides it; compare_learning_rates compares three in Python: "
     "docs/notebook.md.",
     "fit photos --learning_rate 0.1": "unknown option --learning_rate. Here it is --lr.",
     "fit photos --epochs 5": f"unknown option --epochs. {EPOCHS}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -26,7 +27,7 @@ from warmstart.training.checkpoint import write_joint_checkpoint
 from warmstart.training.data_parallel import DataParallel
 from warmstart.training.fsdp import ShardedDataParallel
 from warmstart.training.pipeline import Pipeline
-from warmstart.training.trainer import Trainer, UpdateRule
+from warmstart.training.trainer import Trainer
 
 HALF, DOUBLE = "bfloat16", "float64"
 N_STEPS, BATCH, CLASSES = 5, 8, 5
@@ -90,8 +91,8 @@ def trained(kind, word="", folder=None, precision="float32"):
     moving = {n: t for n, t in model.state_dict(keep_vars=True).items() if way.keeps(n)}
     if kind != "convolutions":  # those have statistics, which a fresh network learns
         moving = {n: t for n, t in moving.items() if isinstance(t, torch.nn.Parameter)}
-    course = UpdateRule(
-        optimizer="adamw",
+    course = replace(
+        tiny.SCHEDULE,
         weight_decay=0.01,
         ema_decay=0.9,
         l2_sp=0.1,

@@ -179,7 +179,7 @@ def gradient(
     model: Any, actions: Any, network: Network, run: Any, inputs: list[Tensor]
 ) -> dict[str, Tensor]:
     """Of the parts that move, without dropout."""
-    with freeze.hold(model, actions, network.owners):
+    with freeze.FrozenBlocks(model, actions, network.owners):
         model.eval()
         model.zero_grad()
         cross_entropy(run(*inputs), torch.arange(N) % K).backward()

@@ -22,17 +22,15 @@ def test_parts_neck_and_classifier_give_the_logits_of_the_network(name):
 
 
 @every_network
-def test_part_modules_pass_a_state_along_to_the_vector_of_the_classifier(name):
+def test_blocks_and_neck_give_the_vector_of_the_classifier(name):
     _, network = cut_once(name)
-    inputs = inputs_for(name)
-    state = {"main": inputs, "other": torch.ones(1)}
+    value = inputs_for(name)
     with torch.no_grad():
-        for block in network.blocks:
-            state = block(state)
-        vector = network.neck(state)["main"].flatten(1)
-        torch.testing.assert_close(vector, network.features(inputs), rtol=0, atol=0)
-    assert vector.shape[1] == network.record.neck_width
-    assert "other" in state
+        expected = network.features(value)
+        for step in (*network.blocks, network.steps.neck):
+            value = step.run(network.backbone, value)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    assert value.shape[1] == network.record.neck_width
 
 
 @every_network
@@ -62,15 +60,16 @@ def test_parts_share_the_tensors_of_the_network(name):
     module, network = cut_once(name)
     original = {id(parameter) for parameter in module.parameters()}
     for block in network.blocks:
-        assert {id(parameter) for parameter in block.parameters()} <= original
+        for module in map(network.backbone.get_submodule, block.modules):
+            assert {id(parameter) for parameter in module.parameters()} <= original
 
 
 @every_network
 def test_shapes_in_the_record_are_the_shapes_that_flow(name):
     _, network = cut_once(name)
-    state = {"main": inputs_for(name, 2)}
+    value = inputs_for(name, 2)
     with torch.no_grad():
         for block, record in zip(network.blocks, network.record.blocks, strict=True):
-            assert tuple(state["main"].shape[1:]) == record.shape_in
-            state = block(state)
-            assert tuple(state["main"].shape[1:]) == record.shape_out
+            assert tuple(value.shape[1:]) == record.shape_in
+            value = block.run(network.backbone, value)
+            assert tuple(value.shape[1:]) == record.shape_out

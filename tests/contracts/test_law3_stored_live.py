@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import torch
 from networks import KINDS
 from torch.nn.functional import cross_entropy
 
+from tiny import SCHEDULE
 from warmstart.errors import PlanError
 from warmstart.features.batches import normalised
 from warmstart.features.engine import make_engine
@@ -24,7 +26,7 @@ from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.training.trainer import Trainer, UpdateRule
+from warmstart.training.trainer import Trainer
 
 N_CLASSES, BATCH = 3, 16
 LABELS = torch.arange(BATCH) % N_CLASSES
@@ -65,7 +67,7 @@ def _stored(name, depth, wanted, engine="torch"):
 
 
 def _gradient(model, actions, owners, run, inputs):
-    with freeze.hold(model, actions, owners) as held, torch.random.fork_rng(devices=[]):
+    with freeze.FrozenBlocks(model, actions, owners) as held, torch.random.fork_rng(devices=[]):
         model.train()
         held.rest()
         torch.manual_seed(5)
@@ -114,8 +116,8 @@ def test_half_precision_comes_to_the_same_losses(name, depth):
             half = [rows.half().float() for rows in _stored(name, depth, wanted)]
             tail, inputs = UnfrozenBlocks(model, depth), half
         moving = {n: p for n, p in model.named_parameters() if not n.startswith("head.t")}
-        trainer = Trainer(tail, moving, UpdateRule(optimizer="adamw", weight_decay=0.01))
-        with freeze.hold(model, actions, network.owners) as held:
+        trainer = Trainer(tail, moving, replace(SCHEDULE, weight_decay=0.01))
+        with freeze.FrozenBlocks(model, actions, network.owners) as held:
             rates = dict.fromkeys((*actions, "output"), 1e-5)
             trainer.begin(freeze.groups(model, actions, network.owners, rates))
             for step in range(20):

@@ -234,7 +234,7 @@ def test_closed_while_it_trains(wholes, tmp_path, strategy):
 
 @pytest.mark.parametrize("strategy", MORE)
 def test_any_kind_of_training_goes_on_where_it_was_closed(wholes, tmp_path, strategy):
-    """Low-rank updates and new layers: tests/training/test_job.py, where that is quicker."""
+    """Low-rank updates and new layers: tests/training/test_job_resume.py, where that is quicker."""
     whole = wholes(strategy)
     guards = json.loads((whole.path / "summary.json").read_text("utf-8"))["guards"]
     assert guards or "lr" not in whole.asked

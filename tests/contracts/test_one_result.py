@@ -266,7 +266,7 @@ def test_certainty_speaks_of_the_same_answers(told):
     if told.summary["task"] != "classify" or not told.ships:
         return
     claim, report = told.summary["estimate"], told.texts["report"]
-    assert every(report, rf"sure and right {NUMBER} %", claim["value"]) >= 1
+    assert every(report, rf"Mean confidence [0-9.]+ %, accuracy {NUMBER} %", claim["value"]) >= 1
     kept = json.loads((told.run.path / "model" / "calibration.json").read_text("utf-8"))
     least = kept["confident_from"]
     readiness = " ".join(told.summary["readiness"]["reasons"])

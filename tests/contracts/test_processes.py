@@ -134,7 +134,7 @@ def gone_on_with(world, size, out, told, more=()):
 
 def test_a_process_that_dies_while_it_writes_a_checkpoint_leaves_the_one_before(world):
     said = gone_on_with(world, 2, "torn", {"torn": [0, 3]})
-    assert "process 1 of 0 to 1: another process of this job is gone" in said[1][1]
+    assert "process 1 of 0 to 1: another process of this job has died" in said[1][1]
     check_same(world, "torn")
 
 
@@ -145,7 +145,7 @@ def test_a_process_that_dies_ends_the_job_which_then_goes_on(world, stage, numbe
     assert codes[1] == -9
     assert codes[0] == 1, said[0]
     line = said[0][1].strip().splitlines()[-1]
-    assert "another process of this job is gone" in said[0][1].replace("\n", " ")
+    assert "another process of this job has died" in said[0][1].replace("\n", " ")
     assert "resume" in line
     assert (world / out / "INTERRUPTED").exists()
     again = 1 if stage == "fine_tune" else 2

@@ -174,7 +174,7 @@ def test_law_3_stored_is_live(encoders, kind):
 
 def gradient(model, actions, network, run, inputs):
     """Of the parts that move, without dropout: its draws depend on how rows are filled up."""
-    with freeze.hold(model, actions, network.owners):
+    with freeze.FrozenBlocks(model, actions, network.owners):
         model.eval()
         model.zero_grad()
         labels = torch.tensor([0, 1, 2, 2])

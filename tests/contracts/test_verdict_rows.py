@@ -20,7 +20,7 @@ from warmstart.events import drain
 from warmstart.network.load import load
 from warmstart.network.shuffled import shuffled
 from warmstart.request import Request
-from warmstart.run.check import check
+from warmstart.run.fit import check
 
 SHAPES = {"disc": 0, "triangle": 3, "square": 4, "star": 10}  # corners
 

@@ -127,7 +127,7 @@ def test_scoring_reads_the_labels_of_the_model(root):
         ([1e308, -1e308] * (N // 2), "regress", "1e+308, too large to be squared; divide all"),
         ([1.5, float("nan"), *range(6)], "regress", "y: the label of 1 is nan; fill it in"),
         ([1.5, float("inf"), *range(6)], "regress", "y: the label of 1 is inf; fill it in"),
-        (list("abcdefgh"), "regress", 'y: the label of 0 is "a", which is no number'),
+        (list("abcdefgh"), "regress", 'y: the label of 0 is "a", which is not a number'),
         (np.eye(2)[[0, 1] * 4], "auto", "one 1 a row; give y.argmax(axis=1)"),
         (np.zeros((N, 2), int), "auto", 'no training image has the label "0"'),
         ([["a"], ["b"], ["b"], *[[]] * 5], "auto", '1 training image has the label "a"'),

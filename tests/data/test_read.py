@@ -336,7 +336,7 @@ def test_sets_without_train(tmp_path):
 
 def test_a_folder_beside_the_splits(tmp_path):
     fill(tmp_path, {"train/a": 2, "test/a": 2, "extra/a": 2})
-    fails(tmp_path, "but also extra/, which is no split; move it elsewhere")
+    fails(tmp_path, "but also extra/, which is not a split; move it elsewhere")
 
 
 def test_label_for_a_folder(photos):
@@ -460,8 +460,8 @@ Y = ["a", "b", "a", "b"]
         ),
         (X, [0.0, 1.0, float("nan"), 1.0], "y[2] is nan"),
         (X, [0.5, 1, 2, 3], "y[0] is 0.5; class labels are texts or whole numbers"),
-        (X, np.array(["a", None, "b", "b"], object), "y[1] is None, which is no label"),
-        (X, ["a", " ", "b", "b"], "y[1] is ' ', which is no label"),
+        (X, np.array(["a", None, "b", "b"], object), "y[1] is None, which is not a label"),
+        (X, ["a", " ", "b", "b"], "y[1] is ' ', which is not a label"),
         (X, ["a"] * 4, 'y has one class ("a")'),
         (X, ["a", "a", "a", "b"], 'y: class "b" has 1 training image'),
         (["no.png", "nor.png"], ["a", "b"], "2 of 2 files not found (first: no.png)"),

@@ -91,7 +91,7 @@ def test_labels_and_groups_come_from_json_too(tmp_path):
     ("members", "said"),
     [
         ([("a.png", b"x")], "no image in its shards has a label"),
-        ([("a.png", b"x"), ("a.json", b"{")], "a.json is no JSON"),
+        ([("a.png", b"x"), ("a.json", b"{")], "a.json is not JSON"),
         ([("../a.png", b"x")], "points outside it"),
     ],
 )

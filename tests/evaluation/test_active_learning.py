@@ -1,4 +1,4 @@
-"""Which examples are asked about: in doubt, unlike each other, typical of many."""
+"""Which examples are chosen: uncertain, diverse, typical of many."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.evaluation.active_learning import choose_queries, doubt
+from warmstart.evaluation.active_learning import choose_queries, uncertainty
 
 NOWHERE = np.full((1, 3), 50.0, np.float32)
 
 
 def sure(m, k=3):
-    """Probabilities that leave no doubt."""
+    """Probabilities of 0 and 1."""
     return np.tile(np.eye(k)[0] * 0.98 + 0.02 / k, (m, 1))
 
 
@@ -102,7 +102,7 @@ def test_another_order_of_the_images_asks_about_the_same(rng):
 def test_doubt_is_one_minus_the_margin(rng):
     probabilities = rng.dirichlet(np.ones(6), size=50).astype(np.float32)
     ordered = np.sort(probabilities.astype(float), axis=1)
-    assert doubt(probabilities) == pytest.approx(1 - (ordered[:, -1] - ordered[:, -2]))
+    assert uncertainty(probabilities) == pytest.approx(1 - (ordered[:, -1] - ordered[:, -2]))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
 from warmstart.request import Request, open_folder
 from warmstart.request import check as check_request
-from warmstart.run import candidates, model_files
+from warmstart.run import candidates, deliver
 from warmstart.solve.calibration import Calibration
 from warmstart.training import score
 from warmstart.training.dataset import arrange
@@ -407,7 +407,7 @@ def test_values_that_are_none_are_refused(wrong, message):
     ("wrong", "message"),
     [
         ({"strategy": "best"}, "--strategy best: best is not a word of it"),
-        ({"settings": ("training.epochs",)}, "--set training.epochs: it needs a path and a value"),
+        ({"settings": ("training.epochs",)}, "--set training.epochs needs a path and a value"),
     ],
 )
 def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
@@ -457,17 +457,17 @@ def test_a_network_that_is_not_its_features_is_refused(head):
     inputs = torch.tensor(np.concatenate([read(layer) for layer in head.feature_layers], axis=1))
     Model.head.weight.data = torch.tensor(head.weight)
     Model.head.bias.data = torch.tensor(head.bias)
-    assert model_files.check_model(Model(), head, inputs, read) < 1e-5
+    assert deliver.check_model(Model(), head, inputs, read) < 1e-5
     with pytest.raises(TrainingError, match=r"differs from the features .* by [0-9.]+%"):
-        model_files.check_model(Model(), head, inputs + 0.1, read)
+        deliver.check_model(Model(), head, inputs + 0.1, read)
     with pytest.raises(TrainingError, match="nothing was shipped"):
-        model_files.check_model(Model(), head, inputs * float("nan"), read)
+        deliver.check_model(Model(), head, inputs * float("nan"), read)
     rounded = inputs * 1.006  # as what was kept in half precision may be off
     with pytest.raises(TrainingError, match="differs from the features"):
-        model_files.check_model(Model(), head, rounded, read)
-    assert model_files.check_model(Model(), head, rounded, read, "float16") > 5e-3
+        deliver.check_model(Model(), head, rounded, read)
+    assert deliver.check_model(Model(), head, rounded, read, "float16") > 5e-3
     with pytest.raises(TrainingError, match="differs from the features"):
-        model_files.check_model(Model(), head, inputs + 0.1, read, "float16")
+        deliver.check_model(Model(), head, inputs + 0.1, read, "float16")
 
 
 def test_counts_are_of_images():
@@ -480,7 +480,7 @@ def test_counts_are_of_images():
     ]
     ranked = [issue(str(i), "a", "b", is_issue=i < 4) for i in range(6)]
     inspection = Inspection(evidence=(), label_issues=issues(*ranked), off_topic=off_topic("a/1"))
-    counts = model_files.count_data(arranged_of(), findings, inspection, "image")
+    counts = deliver.count_data(arranged_of(), findings, inspection, "image")
     assert (counts.unreadable, counts.near_duplicates, counts.leaks) == (3, 1, 2)
     assert (counts.train, counts.test, counts.classes, counts.label_issues) == (30, 6, 3, 4)
     assert counts.off_topic == 1

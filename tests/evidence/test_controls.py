@@ -125,8 +125,8 @@ def test_a_network_of_random_weights_knows_nothing(kind, pictures):
 def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypatch, value, stages):
     sizes = []
 
-    def weigh(arms, labels, group_rows, target, nouns):
-        sizes.append((len(labels), len(arms.shuffles)))
+    def weigh(trained, shuffles, pixels, labels, group_rows, target, nouns):
+        sizes.append((len(labels), len(shuffles)))
         return Evidence(
             name="transfer_gain",
             value=value,

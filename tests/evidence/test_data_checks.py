@@ -127,7 +127,7 @@ def test_misfiled_pictures_lead_the_list(misfiled):
     (finding,) = [f for f in result.findings if f.kind == "label-issue"]
     assert finding.sentence == warning.sentence
     assert [item.split(":")[0] for item in finding.items] == [one.id for one in warning.issues]
-    assert result.label_noise_ceiling.low <= 285 / 300 <= result.label_noise_ceiling.high
+    assert result.evidence[0].low <= 285 / 300 <= result.evidence[0].high
 
 
 def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
@@ -138,7 +138,7 @@ def test_labels_without_a_signal_are_ranked_and_not_counted(misfiled):
     assert {one.id for one in warning.ranked} & set(names)
     assert not warning.issues
     assert [f for f in result.findings if f.kind == "label-issue"] == []
-    assert result.label_noise_ceiling.value is None
+    assert result.evidence[0].value is None
 
 
 def test_a_test_part_of_another_kind_forbids_a_count(misfiled, tmp_path):
@@ -161,7 +161,7 @@ def test_a_clean_set_has_no_label_issues(tmp_path):
     assert (result.label_issues.count, result.label_issues.why) == (0, "not-significant")
     assert result.label_issues.sentence.startswith("No label issues found")
     assert [f for f in result.findings if f.kind == "label-issue"] == []
-    assert result.label_noise_ceiling.value == 1.0
+    assert result.evidence[0].value == 1.0
 
 
 def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
@@ -170,7 +170,7 @@ def test_near_copies_with_two_labels_lower_the_ceiling(tmp_path):
         ImageOps.mirror(picture).save(root / "red" / "mirrored.png")
     training_data = scene_of(root)
     assert training_data.labelled.near_duplicates == (("blue/000.png", "red/mirrored.png"),)
-    assert checked(training_data).label_noise_ceiling.details["conflicts"] == 1
+    assert checked(training_data).evidence[0].details["conflicts"] == 1
 
 
 def test_hold_out_and_test_labels_are_not_looked_at(tmp_path):
@@ -250,7 +250,7 @@ def test_edited_it_changes_the_labels_and_their_ceiling(misfiled, tmp_path):
     assert {id: labels[id] for id in edited} == edited
     rest = {e.id: e.label for e in collect(root).record.examples if e.id not in edited}
     assert {id: labels[id] for id in rest} == rest
-    assert checked(training_data).label_noise_ceiling.value > first.label_noise_ceiling.value
+    assert checked(training_data).evidence[0].value > first.evidence[0].value
 
 
 def test_of_several_labels_the_list_says_which_is_meant(tmp_path):
@@ -274,8 +274,8 @@ def test_pictures_of_another_kind_are_off_topic(tmp_path):
         Image.fromarray(stripes).save(root / "red" / f"stripes{number}.png")
     result = checked(scene_of(root))
     names = {"red/stripes0.png", "red/stripes1.png"}
-    assert {one.id for one in result.off_topic.found} == names
-    assert {one.label for one in result.off_topic.found} == {"red"}
+    assert {one.id for one in result.off_topic.off_topic} == names
+    assert {one.label for one in result.off_topic.off_topic} == {"red"}
     (finding,) = [f for f in result.findings if f.kind == "off-topic"]
     assert finding.sentence == result.off_topic.sentence
     assert {item.split(":")[0] for item in finding.items} == names

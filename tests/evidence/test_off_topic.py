@@ -52,7 +52,7 @@ def test_near_copies_and_groups_are_no_witnesses_of_each_other():
     assert result.is_off[200:].all()
     assert not find_off_topic(x, singles(x)).is_off[200:].any()
     record = off_topic(result, groups, [str(i) for i in range(210)], ["a"] * 210)
-    assert (record.count, len(record.found)) == (1, 10)
+    assert (record.count, len(record.off_topic)) == (1, 10)
     assert record.sentence.startswith(
         "1 image looks off-topic (10 with near-duplicates and groups)"
     )
@@ -107,7 +107,7 @@ def test_the_record_lists_the_farthest_and_the_finding_names_the_off_topic():
     scores = [one.score for one in record.ranked]
     assert scores == sorted(scores, reverse=True)
     assert [one.is_off_topic for one in record.ranked[:3]] == [True, True, False]
-    assert all(one.score > record.threshold for one in record.found)
+    assert all(one.score > record.threshold for one in record.off_topic)
     finding = finding_of(record)
     assert finding.kind == "off-topic"
     assert set(finding.items) == {"200.jpg: rose", "201.jpg: rose"}

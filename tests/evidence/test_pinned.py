@@ -23,7 +23,6 @@ from warmstart.evidence import (
     transfer_gain,
     unreadable_texts,
 )
-from warmstart.evidence.transfer_gain import Controls
 from warmstart.records.network import FeatureLayer
 from warmstart.run import from_scratch
 from warmstart.solve.kernels import mixed_kernels
@@ -70,10 +69,10 @@ def of_depth():
 
 def of_transfer_gain():
     shuffles = [[kernel(0.3, seed)] for seed in (5, 6, 7)]
-    poor = Controls(trained=[kernel(1.5)], shuffles=shuffles, pixels=[kernel(0.1, 9)])
-    flat = Controls(trained=[kernel(0.9)], shuffles=shuffles, pixels=[kernel(1.0, 9)])
+    poor = [kernel(1.5)], shuffles, [kernel(0.1, 9)]
+    flat = [kernel(0.9)], shuffles, [kernel(1.0, 9)]
     one, other = (
-        transfer_gain.transfer_gain(c, LABELS, g) for c, g in ((poor, PAIRS), (flat, SINGLES))
+        transfer_gain.transfer_gain(*c, LABELS, g) for c, g in ((poor, PAIRS), (flat, SINGLES))
     )
     return one, other, transfer_gain.is_clear(one), transfer_gain.is_clear(other)
 

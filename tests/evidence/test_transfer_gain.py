@@ -1,12 +1,14 @@
 """What the weights know: the trained network's accuracy minus the better control's."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import stdtrit
 
 from refit import kernel_of, left_out, singles, told_apart
 from warmstart.evidence.probe_hits import best_left_out
-from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, Controls, is_clear, transfer_gain
+from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, is_clear, transfer_gain
 from warmstart.stats.intervals import kish, number_groups, standard_error
 
 
@@ -30,8 +32,8 @@ def ask(rng, n=90, k=3, trained=3.0, shuffles=(0.5, 0.8, 0.3), pixels=0.2, group
     labels = rng.permutation(np.arange(n) % k)
     first, pixel, *rest = arms(rng, labels, (trained, pixels, *shuffles))
     group_rows = group_rows or singles(n)
-    controls = Controls(trained=first, shuffles=rest, pixels=pixel)
-    return transfer_gain(controls, labels, group_rows), controls, labels, group_rows
+    controls = SimpleNamespace(trained=first, shuffles=rest, pixels=pixel)
+    return transfer_gain(*vars(controls).values(), labels, group_rows), controls, labels, group_rows
 
 
 def slow_hits(kernels, labels, group_rows):
@@ -102,7 +104,7 @@ def test_random_labels_give_no_knowledge():
     rng = np.random.default_rng(6)
     features, _ = told_apart(rng, 80, 2, 4.0)
     plain, *others = (rng.normal(size=(80, 8)) for _ in range(3))
-    controls = Controls(
+    controls = SimpleNamespace(
         trained=[kernel_of(features)],
         shuffles=[[kernel_of(x)] for x in others],
         pixels=[kernel_of(plain)],
@@ -110,7 +112,7 @@ def test_random_labels_give_no_knowledge():
     warning = []
     for _ in range(60):
         labels = rng.permutation(np.arange(80) % 2)
-        result = transfer_gain(controls, labels, singles(80))
+        result = transfer_gain(*vars(controls).values(), labels, singles(80))
         warning.append(result.value - 1.64 * result.details["error"] > 0)
         assert not is_clear(result)
     assert np.mean(warning) <= 0.10
@@ -126,8 +128,6 @@ def test_arms_that_err_on_the_same_rows_are_not_told_apart_exactly():
     rng = np.random.default_rng(4)
     labels = rng.permutation(np.arange(60) % 3)
     (same,) = arms(rng, labels, (6.0,))
-    result = transfer_gain(
-        Controls(trained=same, shuffles=[same], pixels=same), labels, singles(60)
-    )
+    result = transfer_gain(same, [same], same, labels, singles(60))
     assert result.value == 0.0
     assert result.details["error"] >= 1 / 60

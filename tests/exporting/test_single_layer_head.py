@@ -11,7 +11,6 @@ import torch
 from warmstart.errors import ExportError, RunFolderError
 from warmstart.events import drain
 from warmstart.exporting.single_layer_head import (
-    RunFacts,
     has_trained,
     make_single_layer_head,
     oof_hits,
@@ -31,18 +30,18 @@ def parts(finished):
     predictor = load(finished.path)
     prep = predictor.bundle.record.preprocessing
     record = read_json(finished.path / "data.json", DataRecord)
-    known = RunFacts(
-        plan=read_plan((finished.path / "plan.toml").read_text("utf-8")),
-        hits=oof_hits(finished.path / "predictions.jsonl"),
-        is_fine_tuned=False,
-    )
+    known = {
+        "plan": read_plan((finished.path / "plan.toml").read_text("utf-8")),
+        "hits": oof_hits(finished.path / "predictions.jsonl"),
+        "is_fine_tuned": False,
+    }
     images = reopen(finished.path, record, prep)
-    return predictor.model, images, known, lambda pixels: normalised(pixels, prep)
+    return predictor.model, images, lambda pixels: normalised(pixels, prep), known
 
 
 @pytest.fixture(scope="module")
 def output(parts):
-    return drain(make_single_layer_head(*parts))
+    return drain(make_single_layer_head(*parts[:3], **parts[3]))
 
 
 def test_it_is_plain_and_shares_the_layers(parts, output):
@@ -57,12 +56,12 @@ def test_it_is_plain_and_shares_the_layers(parts, output):
 
 
 def test_out_of_fold_both_are_judged_on_the_same_rows(parts, output, finished):
-    _, images, known, _ = parts
+    _, images, _, known = parts
     _, record = output
     learn = images.of("train")
     assert record.estimate.method == record.original.method == "nested-cv"
     assert record.estimate.n == record.original.n == record.gap.n == len(learn)
-    right = np.mean([known.hits[e.id] for e in learn])
+    right = np.mean([known["hits"][e.id] for e in learn])
     assert record.original.value == pytest.approx(right)
     assert record.original.value == pytest.approx(finished.estimate.value)
     assert record.gap.value == pytest.approx(record.estimate.value - record.original.value)
@@ -71,20 +70,20 @@ def test_out_of_fold_both_are_judged_on_the_same_rows(parts, output, finished):
 
 
 def test_the_figure_is_out_of_fold_not_in_sample(parts):
-    model, images, known, feed = parts
+    model, images, feed, known = parts
     rng = np.random.default_rng(0)
     examples = images.record.examples
     labels = rng.permutation([e.label for e in examples])
     shuffled = tuple(replace(e, label=y) for e, y in zip(examples, labels, strict=True))
     lost = Reopened(replace(images.record, examples=shuffled), images.prep, images.load)
-    _, record = drain(make_single_layer_head(model, lost, known, feed))
+    _, record = drain(make_single_layer_head(model, lost, feed, **known))
     assert record.estimate.value < 0.65  # a third of the labels is right by chance
 
 
 def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
-    model, images, known, feed = parts
-    known = replace(known, is_fine_tuned=True)
-    single_layer, record = drain(make_single_layer_head(model, images, known, feed))
+    model, images, feed, known = parts
+    known = known | {"is_fine_tuned": True}
+    single_layer, record = drain(make_single_layer_head(model, images, feed, **known))
     tests = images.of("test")
     assert (record.estimate.method, record.estimate.n) == ("holdout", len(tests))
     with torch.inference_mode():
@@ -96,16 +95,16 @@ def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
 
 
 def test_without_a_test_part_there_is_no_figure_and_it_is_said(parts):
-    model, images, known, feed = parts
+    model, images, feed, known = parts
     learn = tuple(images.of("train"))
     bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, record = drain(make_single_layer_head(model, bare, replace(known, is_fine_tuned=True), feed))
+    _, record = drain(make_single_layer_head(model, bare, feed, **known | {"is_fine_tuned": True}))
     assert (record.estimate, record.original, record.gap) == (None, None, None)
     assert "no honest figure" in record.why
 
 
 def test_a_test_part_that_is_gone_gives_none_either(parts):
-    model, images, known, feed = parts
+    model, images, feed, known = parts
     tests = {e.id for e in images.of("test")}
 
     def load(id: str) -> bytes:
@@ -114,13 +113,13 @@ def test_a_test_part_that_is_gone_gives_none_either(parts):
         return images.load(id)
 
     some = Reopened(images.record, images.prep, load)
-    _, record = drain(make_single_layer_head(model, some, replace(known, is_fine_tuned=True), feed))
+    _, record = drain(make_single_layer_head(model, some, feed, **known | {"is_fine_tuned": True}))
     assert record.estimate is None
     assert "the test set is missing" in record.why
 
 
 def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
-    model, images, known, feed = parts
+    model, images, feed, known = parts
     learn = images.of("train")
 
     def without(n: int) -> Reopened:
@@ -133,13 +132,13 @@ def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
 
         return Reopened(images.record, images.prep, load)
 
-    _, record = drain(make_single_layer_head(model, without(2), known, feed))
+    _, record = drain(make_single_layer_head(model, without(2), feed, **known))
     assert record.why.endswith("2 of 36 training images were missing")
     with pytest.raises(ExportError, match=r"only 26 of the run's 36 training images .* --data"):
-        drain(make_single_layer_head(model, without(10), known, feed))
+        drain(make_single_layer_head(model, without(10), feed, **known))
     nothing = Reopened(images.record, images.prep, None)
     with pytest.raises(ExportError, match="only 0 of the run's 36"):
-        drain(make_single_layer_head(model, nothing, known, feed))
+        drain(make_single_layer_head(model, nothing, feed, **known))
 
 
 def row(block: str, fate: str) -> LedgerRow:

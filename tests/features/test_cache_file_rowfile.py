@@ -49,13 +49,13 @@ def test_rows_are_the_bytes_at_their_offsets(file, has_preadv, offsets, width, d
 def test_a_read_that_the_system_cuts_short_is_gone_on_with(file, monkeypatch):
     requested = []
 
-    def little(into, offset):
+    def little(file, into, offset):
         requested.append(len(into))
         block = CONTENT[offset : offset + min(len(into), 7)]
         into[: len(block)] = block
         return len(block)
 
-    monkeypatch.setattr(cache_file, "_reader", lambda file: little)
+    monkeypatch.setattr(cache_file, "_read_at", little)
     out = np.empty((2, 20), np.uint8)
     assert read_rows(file, [0, 4990], out) == [1]
     assert out[0].tobytes() == CONTENT[:20]

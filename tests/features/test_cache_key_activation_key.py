@@ -13,7 +13,7 @@ from warmstart.features.cache_key import MAIN, ActivationKey, Column, FeatureKey
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 
-LOOK = FeatureKey(
+EXTRACTION = FeatureKey(
     network="ab",
     arch="timm:x",
     blocks=("stem", "body"),
@@ -23,12 +23,12 @@ LOOK = FeatureKey(
     engine="torch",
     engine_version="torch 2.8",
     threads=2,
-    view="crop=0.35 seed=0 view=1",
+    augmentation="crop=0.35 seed=0 view=1",
 )
 KEY = ActivationKey(
-    extracted=LOOK,
+    extraction=EXTRACTION,
     cut=2,
-    wanted=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
+    layers=(FeatureLayer(block=1, pool="avg"), FeatureLayer(block=2, pool="avg")),
     dtype="float32",
 )
 EXAMPLE = "0a" * 32
@@ -37,26 +37,26 @@ CHANGED = {
     "arch": "timm:y",
     "blocks": ("stem", "body", "top"),
     "decoder": "pillow 12",
-    "preprocessing": dataclasses.replace(LOOK.preprocessing, resize=9),
+    "preprocessing": dataclasses.replace(EXTRACTION.preprocessing, resize=9),
     "engine": "traced",
     "engine_version": "torch 2.9",
     "threads": 3,
-    "view": "crop=0.35 seed=0 view=2",
+    "augmentation": "crop=0.35 seed=0 view=2",
     "arithmetic": "COMPATIBLE",
     "cpu": "another",
     "batch": 33,
-    "version": LOOK.version + 1,
+    "version": EXTRACTION.version + 1,
 }
 KEYS = {
     **{
-        name: dataclasses.replace(KEY, extracted=dataclasses.replace(LOOK, **{name: value}))
+        name: dataclasses.replace(KEY, extraction=dataclasses.replace(EXTRACTION, **{name: value}))
         for name, value in CHANGED.items()
     },
     "cut": dataclasses.replace(KEY, cut=1),
-    "fewer taps": dataclasses.replace(KEY, wanted=KEY.wanted[:1]),
-    "another order": dataclasses.replace(KEY, wanted=KEY.wanted[::-1]),
+    "fewer layers": dataclasses.replace(KEY, layers=KEY.layers[:1]),
+    "another order": dataclasses.replace(KEY, layers=KEY.layers[::-1]),
     "another pool": dataclasses.replace(
-        KEY, wanted=(KEY.wanted[0], FeatureLayer(block=2, pool="grid2"))
+        KEY, layers=(KEY.layers[0], FeatureLayer(block=2, pool="grid2"))
     ),
     "dtype": dataclasses.replace(KEY, dtype="float16"),
 }
@@ -70,7 +70,7 @@ def test_every_member_is_changed_here():
 
 
 def test_all_keys_are_apart_from_each_other_and_from_the_extraction():
-    digests = {key.digest for key in (KEY, LOOK, *KEYS.values())}
+    digests = {key.digest for key in (KEY, EXTRACTION, *KEYS.values())}
     assert len(digests) == len(KEYS) + 2
     assert json.loads(json.dumps(KEY.plain)) == KEY.plain
 

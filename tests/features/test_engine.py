@@ -168,7 +168,7 @@ def test_maps_come_out_as_maps(name):
 
 
 def test_more_than_a_batch_is_refused(built):
-    with pytest.raises(ValueError, match="33 images in one batch; the most is 32"):
+    with pytest.raises(ValueError, match="33 images in one batch; at most 32 are allowed"):
         built[1](np.concatenate([IMAGES, IMAGES[:1]]))
 
 

@@ -18,7 +18,6 @@ from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, EngineName, installed_engines
 from warmstart.features.engine import EngineError
 from warmstart.features.engine_choice import check_name, choose, open_engine, survey_engines
-from warmstart.features.engine_speeds import Timing
 from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
@@ -54,7 +53,7 @@ def usual(monkeypatch, **estimate_speeds):
     result = {name: EngineSpeed(*pace) for name, pace in estimate_speeds.items()}
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(result))
     monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(result))
-    monkeypatch.setattr(rules, "USUAL", result)
+    monkeypatch.setattr(rules, "REFERENCE", result)
     monkeypatch.setattr(rules, "LEAST_WORK", 1.0)
 
 
@@ -72,7 +71,7 @@ def truly(monkeypatch, **estimate_speeds):
         assert len(images) == BATCH
         name = make.args[1]
         measured.append(name)
-        return make(), Timing(*estimate_speeds[name])
+        return make(), EngineSpeed(*estimate_speeds[name])
 
     monkeypatch.setattr(engine_speeds, "measure", measure)
     return measured
@@ -97,11 +96,11 @@ def output(monkeypatch, failing=()):
 
 def test_few_images_are_run_by_torch_unmeasured(pictures, monkeypatch):
     names = output(monkeypatch)
-    extracted, said = look_at(collect(pictures))
-    assert (names, said) == (["torch"], [])
+    extracted, notes = look_at(collect(pictures))
+    assert (names, notes) == (["torch"], [])
     choice = extracted.engine
     assert (choice.value, choice.source, choice.rule) == ("torch", "rule", "torch")
-    assert choice.because.startswith("torch: 36 images in about 0.2 s as a rule, ")
+    assert choice.because.startswith("torch: 36 images in about 0.2 s typically, ")
     assert engine_speeds.read(default_root(), surveyed(pictures).work) == {}
 
 
@@ -110,7 +109,7 @@ def test_the_fastest_is_taken_and_says_how_fast(pictures, monkeypatch):
     extracted, _ = look_at(collect(pictures))
     assert extracted.engine.value == "onnxruntime"
     assert (
-        extracted.engine.because == "ONNX Runtime: 36 images in about 2.0 s as a rule, torch 12 s"
+        extracted.engine.because == "ONNX Runtime: 36 images in about 2.0 s typically, torch 12 s"
     )
 
 
@@ -154,8 +153,8 @@ def test_a_extraction_that_was_stopped_goes_on_with_the_engine_that_it_had(pictu
     passed = next(event for event in steps if event.kind == "step")
     assert 0 < passed.step < 76
     steps.close()
-    seen = survey_engines(collection, base())
-    assert 0 < seen.counts["onnxruntime"] < seen.counts["torch"] == 76
+    survey = survey_engines(collection, base())
+    assert 0 < survey.counts["onnxruntime"] < survey.counts["torch"] == 76
     extracted, _ = look_at(collection)
     assert (extracted.engine, measured) == (first.choice, ["onnxruntime"])
     whole, _ = look_at(collection)
@@ -175,20 +174,20 @@ def test_an_engine_that_cannot_be_made_gives_way_once(pictures, monkeypatch):
     """It is not tried again, however many images come later."""
     usual(monkeypatch, torch=(1.0, 10.0), traced=(1.0, 10.0), onnxruntime=(0.1, 90.0))
     names = output(monkeypatch, failing=["onnxruntime"])
-    extracted, said = look_at(collect(pictures))
+    extracted, notes = look_at(collect(pictures))
     assert (names, extracted.engine.value) == (["onnxruntime", "torch"], "torch")
-    assert said == ["it cannot; torch is used instead"]
+    assert notes == ["it cannot; torch is used instead"]
     draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
-    extracted, said = look_at(collect(pictures))
-    assert (names[2:], extracted.engine.value, said) == (["torch"], "torch", [])
+    extracted, notes = look_at(collect(pictures))
+    assert (names[2:], extracted.engine.value, notes) == (["torch"], "torch", [])
 
 
 def test_one_that_fails_while_it_is_measured_gives_way_too(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 700.0))
     eager_to_measure(monkeypatch)
     names = output(monkeypatch, failing=["onnxruntime"])
-    extracted, said = look_at(collect(pictures))
-    assert (extracted.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
+    extracted, notes = look_at(collect(pictures))
+    assert (extracted.engine.value, notes) == ("torch", ["it cannot; torch is used instead"])
     assert extracted.engine.because == "the only engine here that can run this network"
     assert names[0] == "onnxruntime"
     assert set(names[1:]) == {"torch"}
@@ -201,9 +200,11 @@ def test_an_engine_that_is_not_installed_is_not_offered(pictures, monkeypatch):
 
 def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 70.0))
-    seen = surveyed(pictures)
-    engine_speeds.keep(seen.feature_cache.root, seen.work, "onnxruntime", Timing(0.01, 9000.0))
-    assert drain(choose(seen)).choice.value == "onnxruntime"
+    survey = surveyed(pictures)
+    engine_speeds.keep(
+        survey.feature_cache.root, survey.work, "onnxruntime", EngineSpeed(0.01, 9000.0)
+    )
+    assert drain(choose(survey)).choice.value == "onnxruntime"
     monkeypatch.setattr(engine_choice, "threads_for", lambda network: threads_for(network) + 1)
     other = surveyed(pictures)
     assert drain(choose(other)).choice.value == "torch"
@@ -214,14 +215,14 @@ def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
 
 @each_engine
 def test_the_engine_that_was_asked_for_is_taken_and_the_rules_word_is_kept(pictures, name):
-    extracted, said = look_at(collect(pictures), engine=user(name))
+    extracted, notes = look_at(collect(pictures), engine=user(name))
     assert (extracted.engine.value, extracted.engine.source, extracted.engine.rule) == (
         name,
         "user",
         "torch",
     )
     assert extracted.features.cache_file.key.engine == name
-    assert said == []
+    assert notes == []
 
 
 @each_engine
@@ -282,19 +283,19 @@ def test_nor_when_an_earlier_extraction_could_not_use_it(pictures, monkeypatch):
 def test_a_plans_engine_gives_way_and_the_extraction_says_to_which(pictures, monkeypatch):
     planned = Choice(value="onnxruntime", because="so", source="rule")
     output(monkeypatch, failing=["onnxruntime"])
-    extracted, said = look_at(collect(pictures), engine=planned)
-    assert (extracted.engine.value, said) == ("torch", ["it cannot; torch is used instead"])
-    extracted, said = look_at(collect(pictures), engine=planned)
+    extracted, notes = look_at(collect(pictures), engine=planned)
+    assert (extracted.engine.value, notes) == ("torch", ["it cannot; torch is used instead"])
+    extracted, notes = look_at(collect(pictures), engine=planned)
     assert extracted.engine.value == "torch"
-    assert said == ["this network cannot be run by ONNX Runtime; torch is used instead"]
+    assert notes == ["this network cannot be run by ONNX Runtime; torch is used instead"]
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("tensorrt", r"requested: tensorrt is no engine; there are torch, traced, onnxruntime"),
-        ("onnx", r"requested: onnx is no engine; there are|did you mean onnxruntime\?"),
-        ("openvnio", r"requested: openvnio is no engine; (did you mean openvino\?|there are)"),
+        ("tensorrt", r"requested: tensorrt is not an engine; there are torch, traced, onnxruntime"),
+        ("onnx", r"requested: onnx is not an engine; there are|did you mean onnxruntime\?"),
+        ("openvnio", r"requested: openvnio is not an engine; (did you mean openvino\?|there are)"),
     ],
 )
 def test_an_engine_that_is_none_is_refused(name, says):
@@ -325,11 +326,11 @@ def test_nothing_is_made_where_nothing_is_missing(pictures, monkeypatch):
 def test_clearing_the_cache_forgets_the_speeds(pictures):
     from warmstart.cli import cache
 
-    seen = surveyed(pictures)
-    engine_speeds.keep(seen.feature_cache.root, seen.work, "torch", Timing(0.1, 75.0))
+    survey = surveyed(pictures)
+    engine_speeds.keep(survey.feature_cache.root, survey.work, "torch", EngineSpeed(0.1, 75.0))
     assert cache.info().bytes == sum(
         p.stat().st_size for p in FeatureCache(default_root()).root.iterdir()
     )
     cache.clear()
-    assert engine_speeds.read(seen.feature_cache.root, seen.work) == {}
+    assert engine_speeds.read(survey.feature_cache.root, survey.work) == {}
     assert cache.info().bytes == 0

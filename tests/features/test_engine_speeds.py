@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from warmstart.features import cache_key, engine_speeds
 from warmstart.features.cache import FeatureCache
-from warmstart.features.engine_speeds import FILE, EngineWork, Timing
+from warmstart.features.engine_speeds import FILE, EngineWork
+from warmstart.planning.rules import EngineSpeed
 
 WORK = EngineWork(
     macs=384_000_000, parameters=4_600_000, feature_layers=35, size=(224, 224, 3), threads=2
 )
-FAST, SLOW = Timing(1.5, 160.0), Timing(0.25, 75.0)
+FAST, SLOW = EngineSpeed(1.5, 160.0), EngineSpeed(0.25, 75.0)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
 def test_foreign_lines_are_ignored_and_go(root, line):
     engine_speeds.keep(root, WORK, "torch", SLOW)
     own = (root / FILE).read_text()
-    about = {k: v for k, v in json.loads(own).items() if k not in Timing._fields}
+    about = {k: v for k, v in json.loads(own).items() if k not in engine_speeds._FIGURES}
     about["engine"], about["version"] = "onnxruntime", cache_key.engine_version("onnxruntime")
     if line.startswith("{") and "setup_s" in line:  # sound but for its figures
         line = json.dumps({**about, **json.loads(line)})
@@ -174,12 +175,12 @@ def test_it_is_no_cache_file_and_is_not_evicted(root):
 WRITER = """
 import sys; from pathlib import Path; from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
-from test_engine_speeds import WORK, Timing, engine_speeds
+from test_engine_speeds import WORK, EngineSpeed, engine_speeds
 own = 1.0 + int(sys.argv[3])
 for threads in range(1, 31):
     kept = engine_speeds.keep(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",
-                            Timing(own, own))
-    print(kept.setup_s)
+                            EngineSpeed(own, own))
+    print(kept.setup)
 """
 
 

@@ -15,7 +15,7 @@ from warmstart.modalities.preprocessing import draft_side
 
 
 def by_hand(collection):
-    """Every image decoded and thumbnaild at, one after the other."""
+    """Every image decoded and made a thumbnail of, one after the other."""
     rows = []
     for example in collection.record.examples:
         payload = collection.load(example.id)
@@ -47,7 +47,7 @@ def cache(tmp_path):
 
 def counted(monkeypatch):
     """How many images were decoded, and how many thumbnails made."""
-    counts = {"decode": 0, "glance": 0}
+    counts = {"decode": 0, "thumbnail": 0}
 
     def counting(name, work):
         def call(*args, **options):
@@ -57,14 +57,16 @@ def counted(monkeypatch):
         return call
 
     monkeypatch.setattr(extraction, "open_image", counting("decode", extraction.open_image))
-    monkeypatch.setattr(thumbnails, "make_thumbnail", counting("glance", thumbnails.make_thumbnail))
+    monkeypatch.setattr(
+        thumbnails, "make_thumbnail", counting("thumbnail", thumbnails.make_thumbnail)
+    )
     return counts
 
 
 def test_a_extraction_leaves_a_thumbnail_at_every_image(pictures, monkeypatch):
     counts, collection = counted(monkeypatch), collect(pictures)
     extracted, _ = look_at(collection)
-    assert counts == {"decode": 36, "glance": 36}
+    assert counts == {"decode": 36, "thumbnail": 36}
     same_thumbnails(extracted, collection)
 
 
@@ -73,7 +75,7 @@ def test_one_thumbnail_serves_every_base_model(pictures, monkeypatch):
     look_at(collection)
     counts = counted(monkeypatch)
     extracted, _ = look_at(collection, "layers")
-    assert counts == {"decode": 36, "glance": 0}
+    assert counts == {"decode": 36, "thumbnail": 0}
     same_thumbnails(extracted, collection)
 
 
@@ -82,7 +84,7 @@ def test_a_second_extraction_decodes_nothing(pictures, monkeypatch):
     first, _ = look_at(collection)
     counts = counted(monkeypatch)
     second, _ = look_at(collection)
-    assert counts == {"decode": 0, "glance": 0}
+    assert counts == {"decode": 0, "thumbnail": 0}
     examples = collection.record.examples
     for layer in first.feature_layers:
         np.testing.assert_array_equal(first.reader(examples)(layer), second.reader(examples)(layer))
@@ -91,23 +93,23 @@ def test_a_second_extraction_decodes_nothing(pictures, monkeypatch):
 def test_lost_thumbnails_are_made_again_without_the_network(pictures, cache, monkeypatch):
     collection = collect(pictures)
     look_at(collection)
-    shelves = thumbnail_files(cache)
-    assert len(shelves) == 3
-    for path in shelves:
+    paths = thumbnail_files(cache)
+    assert len(paths) == 3
+    for path in paths:
         path.unlink()
     counts = counted(monkeypatch)
     extracted, _ = look_at(collection)
     assert extracted.features.n_extracted == 0
-    assert counts == {"decode": 36, "glance": 36}
+    assert counts == {"decode": 36, "thumbnail": 36}
     same_thumbnails(extracted, collection)
 
 
-def test_added_images_are_the_only_ones_thumbnaild_at(pictures, monkeypatch):
+def test_added_images_are_the_only_ones_that_get_a_thumbnail(pictures, monkeypatch):
     look_at(collect(pictures))
     draw(np.random.default_rng(9), 0).save(pictures / "blue" / "new.png")
     counts, collection = counted(monkeypatch), collect(pictures)
     extracted, _ = look_at(collection)
-    assert counts == {"decode": 1, "glance": 1}
+    assert counts == {"decode": 1, "thumbnail": 1}
     same_thumbnails(extracted, collection)
 
 
@@ -115,7 +117,7 @@ def test_copies_are_made_once(pictures, monkeypatch):
     (pictures / "blue" / "copy.png").write_bytes((pictures / "blue" / "000.png").read_bytes())
     counts, collection = counted(monkeypatch), collect(pictures)
     extracted, _ = look_at(collection)
-    assert counts == {"decode": 36, "glance": 36}
+    assert counts == {"decode": 36, "thumbnail": 36}
     same_thumbnails(extracted, collection)
 
 

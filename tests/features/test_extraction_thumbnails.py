@@ -13,7 +13,7 @@ N = 12
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
+def thumbnailed(tmp_path_factory):
     root = tmp_path_factory.mktemp("photos")
     for number in range(N):
         path = root / "ab"[number % 2] / f"{number:02}.png"
@@ -24,8 +24,8 @@ def seen(tmp_path_factory):
     return collection, look_at(collection)[0]
 
 
-def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
-    collection, extracted = seen
+def test_what_is_read_by_rows_is_what_is_kept(thumbnailed, monkeypatch):
+    collection, extracted = thumbnailed
     examples = collection.record.examples
     whole = extracted.thumbnails(examples)
     for stored in (100, 5):
@@ -44,16 +44,16 @@ def test_what_is_read_by_rows_is_what_is_kept(seen, monkeypatch):
         )
 
 
-def test_near_duplicates_of_many_are_those_of_few(seen, monkeypatch):
-    collection, extracted = seen
+def test_near_duplicates_of_many_are_those_of_few(thumbnailed, monkeypatch):
+    collection, extracted = thumbnailed
     few = near_duplicate_pairs(collection, extracted)
     assert few == (("b/03.png", "b/again.jpg"),)
     monkeypatch.setattr(extraction, "MAX_IN_MEMORY", 5)
     assert near_duplicate_pairs(collection, extracted) == few
 
 
-def test_many_are_never_read_at_once(seen, monkeypatch):
-    collection, extracted = seen
+def test_many_are_never_read_at_once(thumbnailed, monkeypatch):
+    collection, extracted = thumbnailed
     monkeypatch.setattr(extraction, "MAX_IN_MEMORY", 5)
     monkeypatch.setattr(extraction, "_ROWS", 4)
     requested = []

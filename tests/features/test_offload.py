@@ -22,16 +22,16 @@ def feed(contents=CONTENTS):
         yield some, np.array([[int(content, 16)] * 3 for content in some], np.uint8)
 
 
-def add_one(seen, name, rows):
+def add_one(calls, name, rows):
     assert len(rows) == BATCH  # padded: a row must not depend on its neighbours
-    seen.append(name)
+    calls.append(name)
     values = rows.astype(np.float32) + 1
     return values, [values[:, :2] * 10] if name != "b" else []
 
 
-def block_queue(folder, seen, names=("a", "b", "c"), **options):
+def block_queue(folder, calls, names=("a", "b", "c"), **options):
     blocks = [
-        OffloadedBlock(name=name, cost=1, open=lambda n=name: partial(add_one, seen, n))
+        OffloadedBlock(name=name, cost=1, open=lambda n=name: partial(add_one, calls, n))
         for name in names
     ]
     queue = BlockQueue(folder=folder / "offload" / "one", blocks=blocks, dtype="float32", **options)
@@ -41,9 +41,9 @@ def block_queue(folder, seen, names=("a", "b", "c"), **options):
 
 
 def test_rows_go_through_every_block_in_order(tmp_path):
-    queue = block_queue(tmp_path, seen := [], keeps_last=True)
+    queue = block_queue(tmp_path, calls := [], keeps_last=True)
     drain(queue.run(len(CONTENTS), feed))
-    assert seen == ["a", "a", "b", "b", "c", "c"]
+    assert calls == ["a", "a", "b", "b", "c", "c"]
     contents, rows = zip(*queue.rows(), strict=True)
     assert [c for some in contents for c in some] == CONTENTS
     main, first, last = (np.concatenate(column) for column in zip(*rows, strict=True))
@@ -63,16 +63,16 @@ def test_rows_go_through_every_block_in_order(tmp_path):
 
 
 def test_a_finished_block_is_not_run_again(tmp_path):
-    queue = block_queue(tmp_path, seen := [])
+    queue = block_queue(tmp_path, calls := [])
     work = queue.run(len(CONTENTS), feed)
     for _ in range(3):  # two batches of the first block, one of the second
         event = next(work)
     assert event.values["block"] == 2
     work.close()
-    again = block_queue(tmp_path, seen := [])
+    again = block_queue(tmp_path, calls := [])
     assert again.progress.blocks == 1
     drain(again.run(len(CONTENTS), feed))
-    assert seen == ["b", "b", "c", "c"]
+    assert calls == ["b", "b", "c", "c"]
     assert len([*again.rows()]) == 2
 
 
@@ -83,10 +83,10 @@ def test_the_output_of_one_block_is_saved_beside_the_feature_layers(tmp_path):
     for _ in range(5):  # two batches of the first and second block, one of the third
         next(work)
     work.close()
-    queue = block_queue(tmp_path, seen := [], saved_block=1)
+    queue = block_queue(tmp_path, calls := [], saved_block=1)
     assert queue.progress.blocks == 2
     drain(queue.run(len(CONTENTS), feed))
-    assert seen == ["c", "c"]
+    assert calls == ["c", "c"]
     contents, rows = zip(*queue.saved_rows(), strict=True)
     assert [c for some in contents for c in some] == CONTENTS
     assert np.array_equal(np.concatenate(rows)[:, 0], np.arange(len(CONTENTS)) + 1.0)

@@ -7,7 +7,7 @@ import pytest
 
 from sounding import tone, wav
 from warmstart.errors import DataError
-from warmstart.modalities.audio import MAX_SECONDS, MIN_SECONDS, sound_of, usual_sound
+from warmstart.modalities.audio import MAX_SECONDS, MIN_SECONDS, default_sound, sound_of
 from warmstart.records.data import Example
 
 RNG = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def of(*parts):
 def test_the_length_is_one_that_nearly_all_fit_in():
     result = of(examples([(0.3 + i / 100, 8000) for i in range(21)]))
     assert (result.rate, result.seconds) == (8000, 0.49)
-    assert result == usual_sound(8000, 0.49)
+    assert result == default_sound(8000, 0.49)
 
 
 def test_length_and_rate_have_bounds():

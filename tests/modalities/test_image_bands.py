@@ -24,8 +24,7 @@ from warmstart.modalities.image import (
     scale_bands,
 )
 from warmstart.modalities.preprocessing import as_picture as picture_of
-from warmstart.modalities.preprocessing import image_decoder_name as decoder_name
-from warmstart.modalities.preprocessing import load_image, open_image, prepare
+from warmstart.modalities.preprocessing import decoder_name, load_image, open_image, prepare
 from warmstart.records.data import Example
 from warmstart.records.inputs import Preprocessing
 
@@ -355,7 +354,7 @@ def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
         decoder_name(wants(13)),
     ]
     monkeypatch.setattr(
-        "warmstart.modalities.preprocessing.version", lambda name: f"{name} of later"
+        "warmstart.modalities.preprocessing.installed_version", lambda name: f"{name} of later"
     )
     names.append(decoder_name(wants(13, ranges)))
     assert len(set(names)) == len(names)

@@ -17,7 +17,7 @@ from warmstart.modalities.image import (
     count_samples,
     decode,
     read_header,
-    read_npy,
+    read_npy_bands,
     read_tiff,
 )
 
@@ -117,7 +117,7 @@ def test_orders():
 @pytest.mark.parametrize("order", "CF")
 def test_npy_values_in_either_order(order):
     values = np.asarray(WIDE, order=order)
-    np.testing.assert_array_equal(read_npy(npy(values), "x", (13,)), WIDE)
+    np.testing.assert_array_equal(read_npy_bands(npy(values), "x"), WIDE)
 
 
 def test_tiff_values():

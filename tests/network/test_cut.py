@@ -152,7 +152,10 @@ def gradients(name, depth, recompute, actions=None):
                 inputs
             )
     unfrozen = UnfrozenBlocks(model, depth, recompute)
-    with freeze.hold(model, actions, network.owners) as frozen, torch.random.fork_rng(devices=[]):
+    with (
+        freeze.FrozenBlocks(model, actions, network.owners) as frozen,
+        torch.random.fork_rng(devices=[]),
+    ):
         model.train()
         frozen.rest()
         torch.manual_seed(3)

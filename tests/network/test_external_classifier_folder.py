@@ -11,10 +11,10 @@ from warmstart.errors import ModelError
 from warmstart.network.external_classifier import (
     InputHandling,
     is_hub_folder,
+    open_file,
     open_folder,
-    open_with,
 )
-from warmstart.network.hub_folder import from_processor, read_folder, settings
+from warmstart.network.hub import from_processor, read_folder, settings
 
 X = torch.randn(2, 3, 32, 32)
 
@@ -176,14 +176,14 @@ def test_a_file_of_weights_for_such_a_design_keeps_its_own_outputs(vit, tmp_path
     state = {n: t.clone() for n, t in module.state_dict().items()}
     state["classifier.weight"], state["classifier.bias"] = torch.ones(5, 16), torch.zeros(5)
     torch.save(state, tmp_path / "best.pt")
-    result = open_with(tmp_path / "best.pt", str(path), InputHandling())
+    result = open_file(tmp_path / "best.pt", f"transformers:{path}", InputHandling())
     assert (result.outputs, result.labels) == (5, ())
     del state["classifier.bias"]
     torch.save(state, tmp_path / "best.pt")
     with pytest.raises(ModelError, match=r"classifier.bias is missing; check --arch"):
-        open_with(tmp_path / "best.pt", str(path), InputHandling())
+        open_file(tmp_path / "best.pt", f"transformers:{path}", InputHandling())
     with pytest.raises(ModelError, match="transformers:no/such is not on this machine"):
-        open_with(tmp_path / "best.pt", "no/such", InputHandling())
+        open_file(tmp_path / "best.pt", "transformers:no/such", InputHandling())
 
 
 def test_a_model_that_is_for_no_images(vit, tmp_path):

@@ -87,7 +87,7 @@ def test_widths_are_static_and_true(lite0, inputs):
     extractor = FeatureExtractor(lite0, feature_layers(lite0.record))
     with torch.inference_mode():
         features = extractor(inputs)
-    assert extractor.widths == tuple(f.shape[1] for f in features)
+    assert extractor.scan.widths == tuple(f.shape[1] for f in features)
     assert all(f.dtype == torch.float32 for f in features)
 
 

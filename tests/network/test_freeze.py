@@ -86,7 +86,7 @@ def test_an_optimizer_that_still_holds_what_is_now_frozen_cannot_move_it(net, x)
     optimizer.step()
     before = copy.deepcopy(net.a.state_dict())
     freeze.apply(net, ACTIONS, owners)
-    with freeze.hold(net, ACTIONS, owners):
+    with freeze.FrozenBlocks(net, ACTIONS, owners):
         net(x).sum().backward()
         optimizer.step()
     assert all(torch.equal(before[name], value) for name, value in net.a.state_dict().items())
@@ -192,7 +192,7 @@ def test_nothing_moves_where_all_is_frozen(net):
 
 def test_frozen_rests_tuned_keeps_its_statistics_fresh_learns_them(net, x):
     before = copy.deepcopy(net.state_dict())
-    with freeze.hold(net, ACTIONS, _owners(net)):
+    with freeze.FrozenBlocks(net, ACTIONS, _owners(net)):
         net.train()
         net(x)
         assert not any(module.training for module in net.a.modules())
@@ -205,7 +205,7 @@ def test_frozen_rests_tuned_keeps_its_statistics_fresh_learns_them(net, x):
 
 
 def test_scale_and_shift_of_a_tuned_norm_are_trained_and_its_dropout_drops(net, x):
-    with freeze.hold(net, {**ACTIONS, "c": "frozen"}, _owners(net)):
+    with freeze.FrozenBlocks(net, {**ACTIONS, "c": "frozen"}, _owners(net)):
         net.train()
         one, two = net.b(x), net.b(x)
         net(x).sum().backward()
@@ -218,7 +218,7 @@ def test_blocks_that_are_called_one_by_one_rest_too(net, x):
     """A container that is frozen as a whole need not be called: its members are."""
     owners = _owners(net)
     before = copy.deepcopy(net.state_dict())
-    with freeze.hold(net, dict.fromkeys(ACTIONS, "frozen"), owners):
+    with freeze.FrozenBlocks(net, dict.fromkeys(ACTIONS, "frozen"), owners):
         net.train()
         for layer in net.a:
             x = layer(x)
@@ -245,7 +245,7 @@ class Reading(nn.Module):
 def test_norms_that_are_read_and_not_called_rest_too(x):
     net = Reading()
     before = copy.deepcopy(net.norm.state_dict())
-    with freeze.hold(net, {"norm": "frozen"}, _owners(net)):
+    with freeze.FrozenBlocks(net, {"norm": "frozen"}, _owners(net)):
         net.train()
         net(x)
     assert all(torch.equal(before[n], value) for n, value in net.norm.state_dict().items())
@@ -264,7 +264,7 @@ def test_power_iterations_of_spectral_norms_stop(wrap):
         net.train()
         net["output"](net["a"](value)).sum().backward()
 
-    with freeze.hold(net, {"a": "frozen"}, owners):
+    with freeze.FrozenBlocks(net, {"a": "frozen"}, owners):
         step()
     state = net["a"].state_dict()
     assert all(torch.equal(before[name], tensor) for name, tensor in state.items())
@@ -291,7 +291,7 @@ def test_remove_puts_flags_modes_and_hooks_back(net, x):
     net.b.requires_grad_(False)
     flags = {n: p.requires_grad for n, p in net.named_parameters()}
     modes = {n: m.training for n, m in net.named_modules()}
-    frozen = freeze.hold(net, ACTIONS, _owners(net))
+    frozen = freeze.FrozenBlocks(net, ACTIONS, _owners(net))
     assert {n: p.requires_grad for n, p in net.named_parameters()} != flags
     net.train()
     frozen.remove()
@@ -305,7 +305,7 @@ def test_remove_puts_flags_modes_and_hooks_back(net, x):
 
 
 def test_remove_comes_after_an_error_too(net):
-    with pytest.raises(RuntimeError, match="stop"), freeze.hold(net, ACTIONS, _owners(net)):
+    with pytest.raises(RuntimeError, match="stop"), freeze.FrozenBlocks(net, ACTIONS, _owners(net)):
         raise RuntimeError("stop")
     assert not any(m._forward_pre_hooks for m in net.modules())
 
@@ -337,7 +337,7 @@ def _warm(module):
 def test_in_a_warm_model_dropout_goes_with_its_step(x):
     network, model = _warm(Mixed())
     actions = {"first": "frozen", "second": "tuned"}
-    with freeze.hold(model, actions, network.owners):
+    with freeze.FrozenBlocks(model, actions, network.owners):
         model.train()
         model(x)
         assert not model.backbone.drop_first.training
@@ -386,8 +386,8 @@ def test_updates_belong_to_the_block_of_their_layer():
 def test_a_missing_action_is_an_error(net):
     owners = _owners(net)
     before = _asking(net)
-    with pytest.raises(PlanError, match=r"no action for block 'c'; give it one"):
-        freeze.hold(net, {"a": "frozen", "b": "tuned"}, owners)
+    with pytest.raises(PlanError, match=r"no action for block 'c'; set block.c.action"):
+        freeze.FrozenBlocks(net, {"a": "frozen", "b": "tuned"}, owners)
     del owners["b.0.weight"]
     with pytest.raises(PlanError, match=r"tensor b.0.weight belongs to no block"):
         freeze.apply(net, ACTIONS, owners)

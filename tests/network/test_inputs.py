@@ -200,9 +200,9 @@ def test_a_network_for_bands_is_not_shown_pictures():
 
 def test_the_unchanged_record_stays():
     plain = load(network(), preprocessing=PREP)
-    assert (plain.origin, plain.base_inputs) == (plain.record, PREP)
+    assert (plain.origin, plain.origin.preprocessing) == (plain.record, PREP)
     base = load(network(), preprocessing=PREP, inputs=InputOptions(channels=1, size=48))
-    assert (base.origin, base.base_inputs) == (plain.record, PREP)
+    assert (base.origin, base.origin.preprocessing) == (plain.record, PREP)
     assert base.record.preprocessing.channels == 1
     assert base.random_tensors == frozenset()
 

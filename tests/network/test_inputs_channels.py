@@ -12,7 +12,7 @@ from torch import nn
 
 from tiny import PREP, network
 from warmstart.errors import ModelError
-from warmstart.network.inputs import Channels, rechannel
+from warmstart.network.inputs import rechannel
 from warmstart.network.segments import as_tensor
 from warmstart.network.stem import find_stems, refit
 from warmstart.network.tensors import digest
@@ -127,7 +127,7 @@ def difference(module, clone, prep, new):
 def test_grey_is_the_picture_copied_to_all_channels_where_the_means_are_equal(kind):
     module, prep = build_network(kind, mean=(0.4,) * 3, std=(0.2, 0.25, 0.3))
     clone, _ = build_network(kind)
-    new, changes = rechannel(clone, prep, Channels(number=1))
+    new, changes = rechannel(clone, prep, number=1)
     assert new.mean == (0.4,)
     assert all(change.tensor.endswith("weight") for change in changes)
     assert difference(module, clone, prep, new) < 1e-5
@@ -137,7 +137,7 @@ def test_grey_is_the_picture_copied_to_all_channels_where_the_means_are_equal(ki
 def test_grey_is_exact_with_other_means_too_where_nothing_is_padded(kind):
     module, prep = build_network(kind)
     clone, _ = build_network(kind)
-    new, changes = rechannel(clone, prep, Channels(number=1))
+    new, changes = rechannel(clone, prep, number=1)
     assert 0.406 <= new.mean[0] <= 0.485
     assert len(changes) == 2
     assert difference(module, clone, prep, new) < 1e-5
@@ -147,7 +147,7 @@ def test_grey_is_exact_with_other_means_too_where_nothing_is_padded(kind):
 def test_with_other_means_only_the_borders_differ_and_little(kind):
     module, prep = build_network(kind)
     clone, _ = build_network(kind)
-    new, _ = rechannel(clone, prep, Channels(number=1))
+    new, _ = rechannel(clone, prep, number=1)
     grey = noise(prep, channels=1)
     for stem in find_stems(clone, normalised(grey, new)):
         old = module.get_submodule(stem.name)
@@ -164,7 +164,7 @@ def test_with_other_means_only_the_borders_differ_and_little(kind):
 def test_greys_mean_is_the_one_with_the_smallest_error_at_the_borders():
     module, prep = build_network("convolutions")
     weight = module.first.weight.double()
-    new, _ = rechannel(module, prep, Channels(number=1))
+    new, _ = rechannel(module, prep, number=1)
 
     def error(mean):
         offsets = torch.tensor([(mean - m) / s for m, s in zip(prep.mean, prep.std, strict=True)])
@@ -178,7 +178,7 @@ def test_the_constant_goes_into_the_bias_the_batchnorm_or_a_new_bias():
     names = {}
     for kind in ("convnext", "resnet18", "patches", "normless", "branches"):
         module, prep = build_network(kind)
-        _, changes = rechannel(module, prep, Channels(number=1))
+        _, changes = rechannel(module, prep, number=1)
         names[kind] = [(c.tensor, c.fate) for c in changes if not c.tensor.endswith("weight")]
     assert names == {
         "convnext": [("stem.0.bias", "reshaped")],
@@ -193,7 +193,7 @@ def test_the_constant_goes_into_the_bias_the_batchnorm_or_a_new_bias():
 def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_stays(kind):
     module, prep = build_network(kind)
     clone, _ = build_network(kind)
-    new, changes = rechannel(clone, prep, Channels(number=13, rgb=BANDS, is_tuned=True))
+    new, changes = rechannel(clone, prep, number=13, rgb=BANDS, is_tuned=True)
     inputs = noise(prep, channels=13)
     expected, result = outputs(module, inputs[:, BANDS]), outputs(clone, inputs)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
@@ -212,7 +212,7 @@ def test_new_channels_of_a_tuned_layer_begin_at_zero_and_the_old_network_stays(k
 def test_a_frozen_layer_sees_every_channel_and_equal_ones_as_it_did(kind, number):
     module, prep = build_network(kind)
     clone, _ = build_network(kind)
-    _, (change, *_) = rechannel(clone, prep, Channels(number=number))
+    _, (change, *_) = rechannel(clone, prep, number=number)
     weight, old = clone.state_dict()[change.tensor], module.state_dict()[change.tensor]
     slow = old.mean(1) * 3 / number
     for channel in range(number):
@@ -229,7 +229,7 @@ def test_a_network_for_grey_takes_more_channels():
     make = lambda: seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))  # noqa: E731
     module, clone = make(), make()
     prep = Preprocessing(size=(8, 8), resize=8, mean=(0.3,), std=(0.2,))
-    new, _ = rechannel(clone, prep, Channels(number=5))
+    new, _ = rechannel(clone, prep, number=5)
     assert (new.mean, new.std) == ((0.3,) * 5, (0.2,) * 5)
     grey = noise(prep)
     torch.testing.assert_close(outputs(clone, grey.expand(-1, 5, -1, -1)), outputs(module, grey))
@@ -238,7 +238,7 @@ def test_a_network_for_grey_takes_more_channels():
 def test_three_channels_in_another_order():
     module, prep = build_network("resnet18")
     clone, _ = build_network("resnet18")
-    new, _ = rechannel(clone, prep, Channels(number=3, rgb=(2, 1, 0)))
+    new, _ = rechannel(clone, prep, number=3, rgb=(2, 1, 0))
     inputs = noise(prep)
     torch.testing.assert_close(outputs(clone, inputs.flip(1)), outputs(module, inputs))
     assert new.mean == prep.mean[::-1]
@@ -247,16 +247,16 @@ def test_three_channels_in_another_order():
 def test_the_same_channels_change_nothing():
     module, prep = build_network("resnet18")
     before = {name: digest(tensor) for name, tensor in module.state_dict().items()}
-    assert rechannel(module, prep, Channels(number=3)) == (prep, ())
+    assert rechannel(module, prep, number=3) == (prep, ())
     assert {name: digest(tensor) for name, tensor in module.state_dict().items()} == before
     many = replace(prep, mean=(0.5,) * 13, std=(0.5,) * 13)
-    assert rechannel(module, many, Channels(number=13)) == (many, ())
+    assert rechannel(module, many, number=13) == (many, ())
 
 
 def test_nothing_asks_for_a_gradient_and_libraries_notice_the_number():
     module, prep = build_network("mobileone")
     module.in_chans = 3
-    rechannel(module, prep, Channels(number=1))
+    rechannel(module, prep, number=1)
     assert module.in_chans == 1
     assert not any(p.requires_grad for p in module.parameters())
 
@@ -285,74 +285,74 @@ class Standardised(nn.Conv2d):
 REFUSED = {
     "a layer on all pixels": (
         lambda: network("layers"),
-        Channels(number=1),
+        {"number": 1},
         r"first layer \(1\) is a Linear;",
     ),
     "BatchNorm first": (
         lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)),
-        Channels(number=1),
+        {"number": 1},
         r"first layer \(0\) is a BatchNorm2d;",
     ),
     "groups": (
         lambda: nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten()),
-        Channels(number=4),
+        {"number": 4},
         r"first layer \(0\) is a convolution in 3 groups; choose a base model",
     ),
     "pixels to channels": (
         lambda: nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.Flatten()),
-        Channels(number=1),
+        {"number": 1},
         r"takes 12 channels made of the input's 3",
     ),
     "standardised kernels": (
         lambda: nn.Sequential(Standardised(3, 4, 3), nn.Flatten()),
-        Channels(number=1),
+        {"number": 1},
         r"is a Standardised, which transforms its kernels before it uses them",
     ),
     "derived kernels": (
         lambda: nn.Sequential(
             torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Flatten()
         ),
-        Channels(number=1),
+        {"number": 1},
         r"is a ParametrizedConv2d, which transforms its kernels",
     ),
-    "no layers": (nn.Flatten, Channels(number=1), r"Flatten has no layer whose channels"),
+    "no layers": (nn.Flatten, {"number": 1}, r"Flatten has no layer whose channels"),
     "a network that checks": (
         Checks,
-        Channels(number=4),
+        {"number": 4},
         r"Checks cannot be made to take inputs of 4 channels \(colour, please\); choose another",
     ),
     "too many": (
         network,
-        Channels(number=14),
+        {"number": 14},
         r"^14 channels are not supported; give images of 1 to",
     ),
-    "none": (network, Channels(number=0), r"^0 channels are not supported"),
+    "none": (network, {"number": 0}, r"^0 channels are not supported"),
     "a place twice": (
         network,
-        Channels(number=5, rgb=(1, 1, 2)),
+        {"number": 5, "rgb": (1, 1, 2)},
         r"at 1, 1, 2 are not three positions among 5",
     ),
-    "a place beyond": (network, Channels(number=5, rgb=(3, 4, 5)), r"counted from 0\.$"),
+    "a place beyond": (network, {"number": 5, "rgb": (3, 4, 5)}, r"counted from 0\.$"),
 }
 
 
 @pytest.mark.parametrize(("make", "wanted", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_done_is_refused(make, wanted, message):
     with pytest.raises(ModelError, match=message):
-        rechannel(make().eval(), PREP, wanted)
+        rechannel(make().eval(), PREP, **wanted)
 
 
 def test_a_network_for_bands_takes_no_other_number():
     many = replace(PREP, mean=(0.5,) * 13, std=(0.5,) * 13)
     with pytest.raises(ModelError, match=r"takes 13 channels, the images have 4; only a network"):
-        rechannel(nn.Conv2d(13, 2, 3), many, Channels(number=4))
+        rechannel(nn.Conv2d(13, 2, 3), many, number=4)
 
 
 @pytest.mark.parametrize("number", [1, 4, 13])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_network_is_shaped_as_the_changed_one(kind, number):
     module, prep = build_network(kind)
-    new, _ = rechannel(module, prep, Channels(number=number))
+    new, _ = rechannel(module, prep, number=number)
     fresh = seeded(KINDS[kind][0])
     refit(fresh, module.state_dict(), number)
     fresh.load_state_dict(module.state_dict())

@@ -264,7 +264,7 @@ def test_other_unusable_files(tmp_path):
 def test_a_changed_or_missing_package_is_refused(monkeypatch, tmp_path):
     path = tmp_path / "x.pth"
     path.write_bytes(b"other")
-    monkeypatch.setattr("warmstart.network.load.shipped_file", lambda _: path)
+    monkeypatch.setattr(registry, "_installed_files", lambda _: [path])
     with pytest.raises(ModelError, match=r"not the file that was published"):
         load("lite0")
     monkeypatch.undo()

@@ -118,8 +118,8 @@ def test_the_changed_network_can_be_cut_and_strict_loading_stays_strict(tmp_path
     assert len(cut(base.module, base.record.preprocessing).blocks) > 3
     with pytest.raises(
         ModelError,
-        match=r"conv_stem.weight has shape .*; check --arch, or take "
-        r"over what fits with --set base.partial=true\.$",
+        match=r"conv_stem.weight has shape .*; check --arch, or load "
+        r"what fits with --set base.partial=true\.$",
     ):
         load(path, arch=ARCH)
     for inputs in (None, InputOptions()):
@@ -168,7 +168,7 @@ def test_reshaped_tensors_carry_over():
     base = load("lite0", inputs=InputOptions(channels=1))
     assert transferred_share(base.changes, base.module) == 1.0
     assert surgery_sentence(base.changes, 1.0) == (
-        "1 layer reshaped (conv_stem): the kernels of all channels are added up for grey."
+        "1 layer reshaped (conv_stem): the kernels of all channels are summed for grey."
     )
 
 

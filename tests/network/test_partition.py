@@ -81,9 +81,9 @@ def test_functional_dropout_of_the_opened_level_stays_inert_in_training():
 def test_closed_modules_keep_their_training_behaviour():
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
     network = cut(module.eval(), small(2))
-    network.blocks[0].train()
+    network.backbone.train()
     before = module[2].running_mean.clone()
-    network.blocks[0]({"main": torch.randn(4, 3, 2, 2)})
+    network.blocks[0].run(network.backbone, torch.randn(4, 3, 2, 2))
     assert not torch.equal(before, module[2].running_mean)
 
 
@@ -139,7 +139,9 @@ def test_kernels_used_by_functional_calls_are_blocks_too():
             return self.out(F.linear(x, self.matrix).relu())
 
     network = cut(Net(), small(8))
-    assert [block.tensors for block in network.blocks] == [("kernel",), ("matrix",)]
+    first, second = network.blocks
+    assert network.owners["kernel"] == first.name
+    assert network.owners["matrix"] == second.name
 
 
 def test_moved_and_copied_networks_need_no_second_cut(lite0):

@@ -125,7 +125,7 @@ def test_features_are_finite_and_of_a_sane_scale(name):
     own = forward_images(extractor, images, normalise)
     result = control_features(extractor, images, normalise, np.random.default_rng(0), scales)
     assert same_state(before, state_of(extractor))
-    assert [layer.shape for layer in result] == [(30, width) for width in extractor.widths]
+    assert [layer.shape for layer in result] == [(30, width) for width in extractor.scan.widths]
     for ours, theirs in zip(own, result, strict=True):
         assert np.isfinite(theirs).all()
         assert theirs.std(axis=0).max() > 0, "the images can be told apart"

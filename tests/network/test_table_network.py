@@ -36,7 +36,7 @@ def test_it_is_cut_into_columns_mix_and_blocks():
 def test_the_first_block_gives_the_row_and_how_far_its_numbers_have_come():
     network = cut(draw(INPUTS, 2, 0), INPUTS)
     rows = torch.tensor([[1.0, 0, 1, 0, 0.25], [-3.0, 0, 0, 1, 5.0]])
-    result = network.blocks[0]({"main": rows})["main"]
+    result = network.blocks[0].run(network.backbone, rows)
     torch.testing.assert_close(
         result, torch.tensor([[1.0, 0, 1, 0, 0.25, 1, 0.5, 0.25], [-3.0, 0, 0, 1, 5.0, 0, 0, 1]])
     )

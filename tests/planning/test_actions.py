@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import NAMES, actions, network, network_facts, plan_for, rates
+from plans import NAMES, actions, network_facts, plan_for, rates
 from warmstart.errors import PlanError
 from warmstart.planning.actions import added_name, blocks, body_actions, rule_strategy
 from warmstart.planning.learning_rates import LearningRateSpread
@@ -45,7 +45,7 @@ def test_frozen_blocks_and_only_they_have_no_learning_rate(count, extra):
         return
     strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
     spread = None if strategy == HEAD else LearningRateSpread(base=0.001, decay=0.75)
-    found = blocks(strategy, network(), spread)
+    found = blocks(strategy, network_facts(), spread)
     for block in found:
         is_still = block.action.value == "frozen" or strategy == HEAD
         assert (block.lr is None) == is_still

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import FACTS, PREPROCESSING, network, network_facts, plan_for, refusal, said
+from plans import FACTS, PREPROCESSING, a_choice, network, network_facts, plan_for, refusal
 from warmstart.planning.actions import check_agreement, reconcile_strategy
 from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
@@ -85,14 +85,14 @@ def test_a_mixture_keeps_the_word_and_its_reason_says_so():
 
 
 def test_the_rules_word_stays_beside_the_new_one():
-    found = replace(plan_for("last:2"), strategy=said("head"))
+    found = replace(plan_for("last:2"), strategy=a_choice("head"))
     plan = reconcile_strategy(found, FACTS_OF_BASE)
     assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
 
 
 @pytest.mark.parametrize("strategy", ["last:9", "frozen:4+lora"])
 def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
-    plan = replace(plan_for("last:2"), strategy=said(strategy))
+    plan = replace(plan_for("last:2"), strategy=a_choice(strategy))
     assert reconcile_strategy(plan, FACTS_OF_BASE).strategy.value == "last:2"
 
 
@@ -103,7 +103,10 @@ def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
             after("scratch", "block.1.action=frozen"),
             "strategy scratch and block stem frozen, and in",
         ),
-        (replace(plan_for("head"), strategy=said("last:2")), "write strategy head, or set blocks"),
+        (
+            replace(plan_for("head"), strategy=a_choice("last:2")),
+            "write strategy head, or set blocks",
+        ),
         (
             after("full+gradual", *(f"block.{n}.action=frozen" for n in (1, 2, 3))),
             "'last:1' in last",

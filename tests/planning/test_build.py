@@ -16,8 +16,8 @@ from plans import (
     network,
     network_facts,
     plan_for,
+    plan_options,
     rates,
-    wish,
 )
 from warmstart.errors import PlanError
 from warmstart.planning import rules
@@ -281,7 +281,7 @@ def test_auto_is_not_a_value(value):
 
 def test_options_have_defaults():
     options = PlanOptions(base="lite0", strategy="auto", budget="fast", seed=0)
-    assert options == wish(budget="fast")
+    assert options == plan_options(budget="fast")
     assert build(options, FACTS, network_facts(), PROFILES, ENGINE).strategy.value == "head"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import FACTS, NAMES, network, network_facts, plan_for, refusal, said, with_block
+from plans import FACTS, NAMES, a_choice, network, network_facts, plan_for, refusal, with_block
 from warmstart.planning.cached_activations import (
     FULL_BYTES,
     MOST_AUGMENTATIONS,
@@ -20,7 +20,7 @@ from warmstart.planning.cached_activations import (
     plan_cache,
 )
 from warmstart.planning.check import check_plan
-from warmstart.planning.rules import TRAINED, USUAL_MACS
+from warmstart.planning.rules import REFERENCE_MACS, TRAINED
 from warmstart.planning.settings import apply_settings
 
 FACTS_OF_BASE = network_facts()
@@ -33,7 +33,9 @@ def with_cache(plan, network=FACTS_OF_BASE, facts=FACTS):
 
 def bare(plan):
     """The plan as it is built, before it was chosen what is cached."""
-    mine = plan.training.augmentations if plan.training.augmentations.source == "user" else said(4)
+    mine = (
+        plan.training.augmentations if plan.training.augmentations.source == "user" else a_choice(4)
+    )
     return replace(
         plan, training=replace(plan.training, split_at=None, cache_dtype=None, augmentations=mine)
     )
@@ -170,12 +172,12 @@ def heavy(macs):
 
 
 def offloaded(plan):
-    return replace(plan, training=replace(plan.training, offload=said("float32")))
+    return replace(plan, training=replace(plan.training, offload=a_choice("float32")))
 
 
 def test_an_offloaded_network_caches_as_many_augmentations_as_fit_in_half_an_hour():
     def minutes(count):  # multiply-adds a block for so many augmentations in half an hour
-        return heavy(round(PATIENCE_S / count * USUAL_MACS * TRAINED / (3 * FACTS.n)))
+        return heavy(round(PATIENCE_S / count * REFERENCE_MACS * TRAINED / (3 * FACTS.n)))
 
     plan = offloaded(bare(plan_for("last:1")))
     counts = (9, 2.5, 1.5, 0.1)
@@ -251,38 +253,47 @@ BAD = {
     ),
     "no split": (
         ("last:2", {"split_at": None}),
-        "the plan trains layers and lacks training.split_at; make a",
+        "the plan trains blocks without training.split_at; make a",
     ),
     "a split below 0": (
         ("last:2", {"split_at": -1}),
-        "training.split_at -1; it is a whole number, 0 or more.",
+        "training.split_at must be a whole number, 0 or more, not -1.",
     ),
     "too many augmentations": (
         ("last:2", {"augmentations": 65}),
-        "training.augmentations 65; it is a whole number from 0 to 64.",
+        "training.augmentations must be a whole number from 0 to 64, not 65.",
     ),
-    "another dtype": (("last:2", {"cache_dtype": "int8"}), "'int8'; it is float32 or float16."),
+    "another dtype": (
+        ("last:2", {"cache_dtype": "int8"}),
+        "must be float32 or float16, not 'int8'.",
+    ),
     "a colour jitter of 1": (
         ("last:2", {"color_jitter": 1.0}),
-        "training.color_jitter 1.0; it is a number from 0,",
+        "training.color_jitter must be a number from 0,",
     ),
     "a moving average of 1": (
         ("full", {"ema_decay": 1.0}),
-        "training.ema_decay 1.0; it is a number from 0,",
+        "training.ema_decay must be a number from 0,",
     ),
     "a negative L2-SP": (
         ("full", {"l2_sp": -1.0}),
-        "training.l2_sp -1.0; it is a number, 0 or more.",
+        "training.l2_sp must be a number, 0 or more, not -1.0.",
     ),
-    "a micro-batch of 0": (("full", {"micro_batch": 0}), "micro_batch 0; it is a whole number, 1"),
+    "a micro-batch of 0": (("full", {"micro_batch": 0}), "micro_batch must be a whole number, 1"),
     "checkpointing in words": (
         ("full", {"gradient_checkpointing": "yes"}),
-        "'yes'; it is true or false.",
+        "must be true or false, not 'yes'.",
     ),
-    "another device": (("full", {"device": "tpu"}), "'tpu'; it is cpu or cuda or mps."),
-    "another precision": (("full", {"precision": "tf32"}), "'tf32'; it is float32 or bfloat16"),
-    "many workers": (("full", {"workers": 65}), "workers 65; it is a whole number from 0 to 64."),
-    "compiled perhaps": (("full", {"compile": 1}), "training.compile 1; it is true or false."),
+    "another device": (("full", {"device": "tpu"}), "must be cpu or cuda or mps, not 'tpu'."),
+    "another precision": (("full", {"precision": "tf32"}), "must be float32 or bfloat16"),
+    "many workers": (
+        ("full", {"workers": 65}),
+        "workers must be a whole number from 0 to 64, not 65.",
+    ),
+    "compiled perhaps": (
+        ("full", {"compile": 1}),
+        "training.compile must be true or false, not 1.",
+    ),
 }
 
 
@@ -290,16 +301,16 @@ BAD = {
 def test_a_plan_that_cannot_be_cached_so_is_named_with_its_cure(made, says):
     strategy, values = made
     plan = plan_for(strategy)
-    chosen = {name: None if value is None else said(value) for name, value in values.items()}
+    chosen = {name: None if value is None else a_choice(value) for name, value in values.items()}
     plan = replace(plan, training=replace(plan.training, **chosen))
     found = refusal(check_plan, plan, network())
     assert found is not None
-    assert found.startswith("the plan ")
+    assert found.startswith("the plan")
     assert says in found
 
 
 def test_a_block_that_moves_ends_what_is_frozen():
     plan = plan_for("head+add")
     assert frozen_prefix(plan) == len(NAMES)
-    assert frozen_prefix(with_block(plan, 0, action=said("low-rank"))) == 0
+    assert frozen_prefix(with_block(plan, 0, action=a_choice("low-rank"))) == 0
     assert frozen_prefix(plan_for("head")) == len(NAMES)

@@ -8,11 +8,11 @@ from plans import (
     FACTS,
     PREPROCESSING,
     PROFILES,
+    a_choice,
     network,
     network_facts,
     plan_for,
     refusal,
-    said,
     with_block,
 )
 from warmstart.errors import PlanError
@@ -26,19 +26,19 @@ LORA = plan_for("full+lora")
 
 def training(**values):
     """The plan `full` with other training choices; None takes one away."""
-    made = {name: None if value is None else said(value) for name, value in values.items()}
+    made = {name: None if value is None else a_choice(value) for name, value in values.items()}
     return replace(FULL, training=replace(FULL.training, **made))
 
 
 def inputs(**values):
     """The plan `full` with another input, as a user would set it."""
-    made = {name: said(value, "user") for name, value in values.items()}
+    made = {name: a_choice(value, "user") for name, value in values.items()}
     return replace(FULL, input=replace(FULL.input, **made))
 
 
 def head(**values):
     """The plan `head` with other choices for its head."""
-    made = {name: said(value) for name, value in values.items()}
+    made = {name: a_choice(value) for name, value in values.items()}
     return replace(HEAD, head=replace(HEAD.head, **made))
 
 
@@ -62,7 +62,7 @@ BAD = {
     "a block twice": (blocks(0, 0, 1, 2, 3, 4), "the plan has block stem 2 times; keep one."),
     "no head": (blocks(0, 1, 2, 3), "no block output, replaced, at its end; add it."),
     "a head that is kept": (
-        with_block(FULL, 4, action=said("tuned")),
+        with_block(FULL, 4, action=a_choice("tuned")),
         "no block output, replaced, at its end",
     ),
     "a block too many": (
@@ -72,37 +72,43 @@ BAD = {
         "it has block more, which lite0 does not have; make a new plan with --dry-run.",
     ),
     "an unknown action": (
-        with_block(FULL, 1, action=said("thawed")),
-        "the plan has 'thawed' as action of block blocks.0; there are frozen, tuned, low-rank",
+        with_block(FULL, 1, action=a_choice("thawed")),
+        "the plan's block.blocks.0.action must be frozen, tuned, low-rank or fresh, not 'thawed'.",
     ),
-    "an action of a number": (with_block(FULL, 1, action=said(3)), "the plan has 3 as action"),
+    "an action of a number": (
+        with_block(FULL, 1, action=a_choice(3)),
+        "the plan's block.blocks.0.action must be frozen",
+    ),
     "a body block replaced": (
-        with_block(FULL, 1, action=said("replaced")),
-        "the plan has block blocks.0 replaced; lite0 has it, so it can be frozen, tuned,",
+        with_block(FULL, 1, action=a_choice("replaced")),
+        "the plan has block blocks.0 replaced; a block of lite0 must be frozen, tuned,",
     ),
-    "a body block added": (with_block(FULL, 3, action=said("added")), "has block top added; lite0"),
+    "a body block added": (
+        with_block(FULL, 3, action=a_choice("added")),
+        "has block top added; a block of lite0",
+    ),
     "a learning rate of 0": (
-        with_block(FULL, 1, lr=said(0.0)),
-        "the plan has lr 0.0 for block blocks.0; it is a number above 0.",
+        with_block(FULL, 1, lr=a_choice(0.0)),
+        "the plan's block.blocks.0.lr must be a number above 0, not 0.0.",
     ),
     "a learning rate below 0": (
-        with_block(FULL, 4, lr=said(-1e-3)),
-        "has lr -0.001 for block output",
+        with_block(FULL, 4, lr=a_choice(-1e-3)),
+        "block.output.lr must be a number above 0, not -0.001.",
     ),
     "an infinite learning rate": (
-        with_block(FULL, 1, lr=said(float("inf"))),
-        "has lr inf for block",
+        with_block(FULL, 1, lr=a_choice(float("inf"))),
+        "lr must be a number above 0, not inf.",
     ),
     "a learning rate that is NaN": (
-        with_block(FULL, 1, lr=said(float("nan"))),
-        "has lr nan for block",
+        with_block(FULL, 1, lr=a_choice(float("nan"))),
+        "lr must be a number above 0, not nan.",
     ),
     "a learning rate in words": (
-        with_block(FULL, 1, lr=said("fast")),
-        "has lr 'fast' for block",
+        with_block(FULL, 1, lr=a_choice("fast")),
+        "lr must be a number above 0, not 'fast'.",
     ),
     "a learning rate of a frozen block": (
-        with_block(FULL, 0, action=said("frozen")),
+        with_block(FULL, 0, action=a_choice("frozen")),
         "has a learning rate for block stem, which is frozen; remove it, or "
         "--set block.stem.action=tuned.",
     ),
@@ -123,19 +129,19 @@ BAD = {
         "the plan calls the added layers X; here they are called added.",
     ),
     "gradual and low-rank": (
-        replace(LORA, strategy=said("full+gradual")),
+        replace(LORA, strategy=a_choice("full+gradual")),
         "has low-rank blocks and strategy gradual, which cannot be combined; set those blocks to",
     ),
     "a strategy that is none": (
-        replace(FULL, strategy=said("fulll")),
+        replace(FULL, strategy=a_choice("fulll")),
         "has strategy 'fulll': .* did you mean full?",
     ),
     "a strategy that is not resolved": (
-        replace(FULL, strategy=said("auto+add")),
+        replace(FULL, strategy=a_choice("auto+add")),
         r"'auto\+add', which is not resolved; name a depth",
     ),
-    "no epochs": (training(epochs=None), "trains layers and lacks training.epochs; make a new"),
-    "no optimizer": (training(optimizer=None), "lacks training.optimizer; make a new plan"),
+    "no epochs": (training(epochs=None), "trains blocks without training.epochs; make a new"),
+    "no optimizer": (training(optimizer=None), "without training.optimizer; make a new plan"),
     "not a step": (
         training(epochs=0.05),
         "training.epochs 0.05 of 300 examples and training.batch_size 16: that is not one step; "
@@ -143,66 +149,81 @@ BAD = {
     ),
     "a batch of 0": (
         training(batch_size=0),
-        "has training.batch_size 0; it is a whole number, 1 or more.",
+        "training.batch_size must be a whole number, 1 or more, not 0.",
     ),
     "a batch that is not whole": (
         training(batch_size=8.5),
-        "has training.batch_size 8.5; it is a whole number",
+        "training.batch_size must be a whole number",
     ),
-    "a long warm-up": (training(warmup=1.5), "training.warmup 1.5; it is a number from 0 to 1."),
-    "a warm-up below 0": (training(warmup=-0.1), "training.warmup -0.1; it is a number from 0"),
-    "no crop": (training(crop=0.0), "training.crop 0.0; it is a number above 0, at most 1."),
-    "a wide crop": (training(crop=1.01), "training.crop 1.01; it is a number above 0, at most 1"),
-    "no folds": (training(folds=0), "training.folds 0; it is a whole number, 1 or more."),
-    "no decay": (training(layer_decay=0), "training.layer_decay 0; it is a number above 0, at"),
-    "a rising decay": (training(layer_decay=2.0), "training.layer_decay 2.0; it is a number"),
-    "an optimizer not ours": (training(optimizer="adam"), "'adam'; it is adamw or sgd."),
-    "weights that grow": (training(weight_decay=-1.0), "training.weight_decay -1.0; it is a num"),
-    "a flip of 1": (training(flip=1), "training.flip 1; it is true or false."),
+    "a long warm-up": (
+        training(warmup=1.5),
+        "training.warmup must be a number from 0 to 1, not 1.5.",
+    ),
+    "a warm-up below 0": (training(warmup=-0.1), "training.warmup must be a number from 0"),
+    "no crop": (training(crop=0.0), "training.crop must be a number above 0, at most 1, not 0.0."),
+    "a wide crop": (training(crop=1.01), "training.crop must be a number above 0, at most 1"),
+    "no folds": (training(folds=0), "training.folds must be a whole number, 1 or more, not 0."),
+    "no decay": (training(layer_decay=0), "training.layer_decay must be a number above 0, at"),
+    "a rising decay": (training(layer_decay=2.0), "training.layer_decay must be a number"),
+    "an optimizer not ours": (training(optimizer="adam"), "must be adamw or sgd, not 'adam'."),
+    "weights that grow": (training(weight_decay=-1.0), "training.weight_decay must be a num"),
+    "a flip of 1": (training(flip=1), "training.flip must be true or false, not 1."),
     "a rank of 0": (
         training(lora_rank=0),
-        "training.lora_rank 0; it is a whole number from 1 to 256.",
+        "training.lora_rank must be a whole number from 1 to 256, not 0.",
     ),
-    "a learning rate of true": (training(lr=True), "training.lr True; it is a number above 0."),
-    "a seed too large": (training(seed=2**32), "training.seed 4294967296; it is a whole number"),
-    "no channels": (inputs(channels=0), "input.channels 0; it is a whole number from 1 to 13."),
-    "many channels": (inputs(channels=14), "input.channels 14; it is a whole number from 1 to 13"),
-    "a small input": (inputs(size=15), "input.size 15; it is a whole number of px, 16 or more."),
+    "a learning rate of true": (
+        training(lr=True),
+        "training.lr must be a number above 0, not True.",
+    ),
+    "a seed too large": (training(seed=2**32), "training.seed must be a whole number"),
+    "no channels": (
+        inputs(channels=0),
+        "input.channels must be a whole number from 1 to 13, not 0.",
+    ),
+    "many channels": (inputs(channels=14), "input.channels must be a whole number from 1 to 13"),
+    "a small input": (
+        inputs(size=15),
+        "input.size must be a whole number of px, 16 or more, not 15.",
+    ),
     "an input that is not whole": (
         inputs(size=224.0),
-        "input.size 224.0; it is a whole number of px",
+        "input.size must be a whole number of px",
     ),
     "two bands of colour": (
         inputs(channels=5, rgb=(0, 1)),
-        "input.rgb 0,1; it is three different bands from 0 to 4.",
+        "input.rgb must be three different bands from 0 to 4, not",
     ),
-    "a band twice": (inputs(channels=5, rgb=(3, 3, 1)), "input.rgb 3,3,1; it is three different"),
-    "a band beyond": (inputs(channels=5, rgb=(5, 1, 2)), "input.rgb 5,1,2; it is three different"),
-    "a penalty of 0": (head(penalties=(0.1, 0.0)), "has 0.0 in head.penalties; each is a number"),
+    "a band twice": (inputs(channels=5, rgb=(3, 3, 1)), "input.rgb must be three different"),
+    "a band beyond": (inputs(channels=5, rgb=(5, 1, 2)), "input.rgb must be three different"),
+    "a penalty of 0": (
+        head(penalties=(0.1, 0.0)),
+        "the plan's head.penalties must be numbers above 0",
+    ),
     "no penalties": (head(penalties=()), "has nothing in head.penalties; name at least one."),
     "no candidates": (head(candidates=()), "has nothing in head.candidates; name at least one."),
-    "no outer folds": (head(outer_folds=0), "head.outer_folds 0; it is a whole number, 1 or more"),
-    "no permutations": (head(permutations=0), "head.permutations 0; it is a whole number from 1"),
+    "no outer folds": (head(outer_folds=0), "head.outer_folds must be a whole number, 1 or more"),
+    "no permutations": (head(permutations=0), "head.permutations must be a whole number from 1"),
     "a rank too large": (
         training(lora_rank=257),
-        "training.lora_rank 257; it is a whole number from 1 to",
+        "training.lora_rank must be a whole number from 1 to",
     ),
-    "too many permutations": (head(permutations=10**6), "head.permutations 1000000; it is a whole"),
+    "too many permutations": (head(permutations=10**6), "head.permutations must be a whole"),
     "scratch over a base model": (
-        with_block(plan_for("scratch"), 1, action=said("tuned")),
+        with_block(plan_for("scratch"), 1, action=a_choice("tuned")),
         "has strategy scratch and block blocks.0 tuned, and in scratch every block is fresh; write",
     ),
     "a strategy that trains and blocks that do not": (
-        replace(HEAD, strategy=said("last:2")),
+        replace(HEAD, strategy=a_choice("last:2")),
         "has strategy last:2, and nothing is trained step by step: every block is frozen; "
         "write strategy head, or set blocks to tuned.",
     ),
     "scratch that trains nothing": (
-        replace(HEAD, strategy=said("scratch")),
+        replace(HEAD, strategy=a_choice("scratch")),
         "has strategy scratch, and nothing is trained",
     ),
     "layers that were not added": (
-        replace(HEAD, strategy=said("head+add")),
+        replace(HEAD, strategy=a_choice("head+add")),
         r"has strategy head\+add, and nothing is trained",
     ),
     "training that trains nothing": (
@@ -211,13 +232,13 @@ BAD = {
         "remove it, or add --strategy last:1.",
     ),
     "a head that moves alone": (
-        with_block(HEAD, 4, lr=said(0.1)),
+        with_block(HEAD, 4, lr=a_choice(0.1)),
         "has a learning rate for block output, and nothing is trained step by step: every block is "
         "frozen; remove it, or",
     ),
     "gradual with one layer": (
         apply_settings(
-            replace(plan_for("last:2"), strategy=said("last:2+gradual")),
+            replace(plan_for("last:2"), strategy=a_choice("last:2+gradual")),
             ["block.top.action=frozen"],
         ),
         r"has strategy last:2\+gradual and 1 tuned block; gradual needs at least two, such as",
@@ -229,7 +250,7 @@ BAD = {
 def test_a_bad_plan_is_named_with_its_cure(plan, says):
     with pytest.raises(PlanError, match=says) as caught:
         check_plan(plan, network())
-    assert str(caught.value).startswith("the plan ")
+    assert str(caught.value).startswith("the plan")
     assert "\n" not in str(caught.value)
 
 
@@ -251,7 +272,7 @@ def test_blocks_may_have_any_actions_in_any_order(settings):
 
 @pytest.mark.parametrize("strategy", ["head", "frozen:4", "frozen:9"])
 def test_a_plan_that_trains_nothing_is_sound_under_each_word_for_it(strategy):
-    check_plan(replace(HEAD, strategy=said(strategy)), network())
+    check_plan(replace(HEAD, strategy=a_choice(strategy)), network())
 
 
 WRONG = [1.5, True, "x", "", -1, 0.0, (64, 64), ()]
@@ -273,17 +294,16 @@ WRONG = [1.5, True, "x", "", -1, 0.0, (64, 64), ()]
 )
 def test_what_is_no_whole_number_is_refused_before_anything_is_read(path, value):
     section, name = path.split(".")
-    record = replace(getattr(FULL, section), **{name: said(value)})
-    shown = list(value) if isinstance(value, tuple) else value
+    record = replace(getattr(FULL, section), **{name: a_choice(value)})
     found = refusal(check_values, replace(FULL, **{section: record}))
-    assert found.startswith(f"the plan has {path} {shown!r}; it is a whole number")
+    assert found.startswith(f"the plan's {path} must be a whole number")
 
 
 @pytest.mark.parametrize("value", [True, "x", "", -1, 0.0, float("nan"), float("inf"), (2, 2), ()])
 def test_epochs_that_are_no_number_above_0_are_refused_before_anything_is_read(value):
     shown = list(value) if isinstance(value, tuple) else value
     found = refusal(check_values, training(epochs=value))
-    assert found == f"the plan has training.epochs {shown!r}; it is a number above 0."
+    assert found == f"the plan's training.epochs must be a number above 0, not {shown!r}."
 
 
 def test_epochs_may_be_a_fraction():
@@ -293,27 +313,27 @@ def test_epochs_may_be_a_fraction():
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("base", 3, "base 3; it is a text."),
-        ("arch", True, "arch True; it is a text."),
-        ("strategy", 1.5, "strategy 1.5; it is a text."),
-        ("partial", "yes", "partial 'yes'; it is true or false."),
-        ("partial", 1, "partial 1; it is true or false."),
+        ("base", 3, "base must be text, not 3."),
+        ("arch", True, "arch must be text, not True."),
+        ("strategy", 1.5, "strategy must be text, not 1.5."),
+        ("partial", "yes", "partial must be true or false, not 'yes'."),
+        ("partial", 1, "partial must be true or false, not 1."),
     ],
 )
 def test_choices_outside_the_sections_have_a_type_too(name, value, says):
-    assert refusal(check_values, replace(FULL, **{name: said(value)})) == f"the plan has {says}"
+    assert refusal(check_values, replace(FULL, **{name: a_choice(value)})) == f"the plan's {says}"
 
 
 @pytest.mark.parametrize("value", [True, "x", (1, 2), 0])
 def test_a_learning_rate_that_is_no_number_is_refused_before_anything_is_read(value):
-    assert "for block stem; it is a number above 0" in refusal(
-        check_values, with_block(FULL, 0, lr=said(value))
+    assert "block.stem.lr must be a number above 0" in refusal(
+        check_values, with_block(FULL, 0, lr=a_choice(value))
     )
 
 
 @pytest.mark.parametrize("plan", [HEAD, FULL, LORA, plan_for("add"), plan_for("scratch")])
 def test_values_of_plans_that_were_built_are_sound(plan):
-    check_values(replace(plan, partial=said(True), arch=said("timm:resnet18")))
+    check_values(replace(plan, partial=a_choice(True), arch=a_choice("timm:resnet18")))
 
 
 def test_layers_may_be_added_more_than_once():
@@ -382,9 +402,9 @@ def test_there_are_no_more_folds_than_independent_images():
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (with_block(training(contrastive=True), 0, action=said("fresh")), "block stem is new"),
+        (with_block(training(contrastive=True), 0, action=a_choice("fresh")), "block stem is new"),
         (
-            replace(training(contrastive=True), strategy=said("full+gradual")),
+            replace(training(contrastive=True), strategy=a_choice("full+gradual")),
             "gradual validates the head while it unfreezes",
         ),
         (training(contrastive=True, batch_size=2, micro_batch=2), "that is 2 of a batch of 2"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from plans import FACTS, network_facts, plan_for, said
+from plans import FACTS, a_choice, network_facts, plan_for
 from warmstart.errors import PlanError
 from warmstart.planning.fine_tuning import lr_spread
 from warmstart.planning.strategy import parse
@@ -20,14 +20,14 @@ def test_a_spread_is_learning_rate_decay_and_whether_all_is_new():
 
 
 def test_a_plan_that_lacks_its_learning_rate_is_refused():
-    with pytest.raises(PlanError, match=r"lacks training.lr or training.layer_decay; write a"):
+    with pytest.raises(PlanError, match=r"without training.lr or training.layer_decay; make a new"):
         lr_spread(plan_for("head").training, parse("head"))
 
 
 @pytest.mark.parametrize("value", ["0.1", (1, 2)])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(PlanError, match="where a number belongs; write a number"):
-        _ = said(value).number
+        _ = a_choice(value).number
 
 
 def test_sounds_are_shifted_and_masked_and_never_mirrored():

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from plans import FACTS, network_facts, plan_for, said
+from plans import FACTS, a_choice, network_facts, plan_for
 from warmstart.planning import rules
 from warmstart.planning.forecast import Load, Speeds, forecast
 
@@ -45,7 +45,7 @@ def plan(strategy, **wishes):
 
 
 def with_training(made, **values):
-    chosen = {name: said(value) for name, value in values.items()}
+    chosen = {name: a_choice(value) for name, value in values.items()}
     return replace(made, training=replace(made.training, **chosen))
 
 

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.planning.learning_rates import (
+    DEFAULT_LRS,
     OPTIMIZERS,
     SCRATCH,
-    USUAL,
     LearningRateSpread,
     base_lr,
     block_lr,
@@ -39,11 +39,11 @@ def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
     assert "SGD" in lr.because
 
 
-@pytest.mark.parametrize("family", USUAL)
+@pytest.mark.parametrize("family", DEFAULT_LRS)
 def test_a_recipe_with_another_optimizer_changes_nothing(family):
     for name in OPTIMIZERS:
         plain = base_lr(family, name, None)
-        assert plain.value == USUAL[family][name]
+        assert plain.value == DEFAULT_LRS[family][name]
         assert "not on record" in plain.because
         other = base_lr(family, name, recipe("rmsprop", 0.5))
         assert other.value == plain.value
@@ -60,9 +60,15 @@ def test_the_optimizer_is_that_of_the_recipe_where_it_is_offered():
 
 
 def test_one_ratio_converts_between_optimizers():
-    for family in USUAL:
-        assert convert_lr(USUAL[family]["adamw"], "adamw", "sgd", False) == USUAL[family]["sgd"]
-        assert convert_lr(USUAL[family]["sgd"], "sgd", "adamw", False) == USUAL[family]["adamw"]
+    for family in DEFAULT_LRS:
+        assert (
+            convert_lr(DEFAULT_LRS[family]["adamw"], "adamw", "sgd", False)
+            == DEFAULT_LRS[family]["sgd"]
+        )
+        assert (
+            convert_lr(DEFAULT_LRS[family]["sgd"], "sgd", "adamw", False)
+            == DEFAULT_LRS[family]["adamw"]
+        )
     assert convert_lr(scratch_lr("adamw").value, "adamw", "sgd", True) == SCRATCH["sgd"]
 
 

@@ -34,7 +34,7 @@ def test_rows_are_shared_as_ever():
 
 def test_another_word_is_refused():
     plan = apply_settings(plan_for("full"), ["training.parallel=pipes"])
-    says = r"training.parallel .?pipes.?; it is data, fsdp, or pipeline:N for N processes\.$"
+    says = r"training.parallel must be data, fsdp, or pipeline:N for N processes, not 'pipes'"
     with pytest.raises(PlanError, match=says):
         check_values(plan)
 

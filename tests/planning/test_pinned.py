@@ -14,15 +14,15 @@ from plans import (
     ENGINE,
     PREPROCESSING,
     TEXTS,
+    a_choice,
     beside,
     lines,
     many,
     network,
     network_facts,
     pictures,
-    said,
+    plan_options,
     texts,
-    wish,
 )
 from warmstart.planning.build import build
 from warmstart.planning.cached_activations import plan_cache
@@ -162,12 +162,12 @@ def of_texts():
 
 
 def tables(n, strategy="auto", verdict="fine-tune", is_random=False, **more):
-    column = ColumnPlan(name="age", kind=said("number"))
+    column = ColumnPlan(name="age", kind=a_choice("number"))
     data = replace(many(n, **more), columns=(column,), kind="table")
     known = network_facts(
         ("one", "two"), family="mlp", preprocessing=TABLE, verdict=verdict, is_random=is_random
     )
-    made = build(wish(strategy, "thorough"), data, known, ("last", "late"), ENGINE)
+    made = build(plan_options(strategy, "thorough"), data, known, ("last", "late"), ENGINE)
     return plan_cache(made, known, data)
 
 

@@ -19,8 +19,8 @@ from plans import (
     network,
     network_facts,
     pictures,
+    plan_options,
     texts,
-    wish,
 )
 from warmstart.planning.build import build
 from warmstart.planning.cached_activations import plan_cache
@@ -145,7 +145,7 @@ def of_overlays():
         for what, (options, explicit) in typed.items():
             if (name, what) == ("head", "lr"):
                 continue
-            chosen = wish(**options, explicit=explicit)
+            chosen = plan_options(**options, explicit=explicit)
             laid = overlay(
                 build(options_for(file, chosen), FACTS, known, HEADS, ENGINE), file, chosen.explicit
             )

@@ -1,4 +1,4 @@
-"""What is said of plans, settings and files that cannot be followed: whole sentences."""
+"""Errors for plans, settings and files that cannot be followed, in full."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from plans import (
     FACTS,
     HEADS,
     PREPROCESSING,
+    a_choice,
     network,
     network_facts,
     pictures,
     plan_for,
     refusal,
-    said,
     with_block,
 )
 from warmstart.planning.check import check_facts, check_plan, check_values, items, value_at
@@ -33,27 +33,27 @@ from warmstart.planning.settings import (
 
 FULL, LAST, HEAD = pictures("full"), pictures("last:2"), pictures("head")
 SOUNDS = {
-    "sample_rate": said(16_000),
-    "seconds": said(1.0),
-    "n_mels": said(64),
-    "top_db": said(80.0),
+    "sample_rate": a_choice(16_000),
+    "seconds": a_choice(1.0),
+    "n_mels": a_choice(64),
+    "top_db": a_choice(80.0),
 }
 CLIPS = replace(FULL, input=replace(FULL.input, **SOUNDS))
 
 
 def training(plan=FULL, **values):
     """The plan with other training choices; None takes one away."""
-    made = {name: None if value is None else said(value) for name, value in values.items()}
+    made = {name: None if value is None else a_choice(value) for name, value in values.items()}
     return replace(plan, training=replace(plan.training, **made))
 
 
 def inputs(source="user", **values):
-    made = {name: said(value, source) for name, value in values.items()}
+    made = {name: a_choice(value, source) for name, value in values.items()}
     return replace(FULL, input=replace(FULL.input, **made))
 
 
 def head(**values):
-    made = {name: said(value) for name, value in values.items()}
+    made = {name: a_choice(value) for name, value in values.items()}
     return replace(HEAD, head=replace(HEAD.head, **made))
 
 
@@ -107,7 +107,7 @@ def of_values():
         section, name = path.split(".")
         for value in (*values, float("nan"), (1, 2)):
             for source in ("user", "rule"):
-                record = replace(getattr(CLIPS, section), **{name: said(value, source)})
+                record = replace(getattr(CLIPS, section), **{name: a_choice(value, source)})
                 refused = refusal(check_values, replace(CLIPS, **{section: record}))
                 if refused or value in values:
                     found[f"{path} {value!r} {source}"] = refused
@@ -116,7 +116,7 @@ def of_values():
 
 def of_lists():
     some = [head(penalties=p) for p in ((0.1, -1.0), (), 0, (True,), (float("inf"),))]
-    some += [head(candidates=()), replace(FULL, blocks=()), replace(FULL, base=said(3))]
+    some += [head(candidates=()), replace(FULL, blocks=()), replace(FULL, base=a_choice(3))]
     some += [
         inputs(channels=c, rgb=rgb)
         for c, rgb in (
@@ -130,9 +130,9 @@ def of_lists():
             (5, ("a", 1, 2)),
         )
     ]
-    some += [with_block(FULL, 1, action=said(a)) for a in ("thawed", 3)]
-    some += [with_block(FULL, 1, lr=said(r)) for r in (0.0, -1, "x", 1e-9)]
-    kept = items(said((1, 2))), items(said(3)), value_at(FULL, "training.batch_size")
+    some += [with_block(FULL, 1, action=a_choice(a)) for a in ("thawed", 3)]
+    some += [with_block(FULL, 1, lr=a_choice(r)) for r in (0.0, -1, "x", 1e-9)]
+    kept = items(a_choice((1, 2))), items(a_choice(3)), value_at(FULL, "training.batch_size")
     return [refusal(check_values, plan) for plan in some], kept, value_at(HEAD, "training.lr")
 
 
@@ -145,17 +145,17 @@ def of_blocks():
         "short": replace(FULL, blocks=FULL.blocks[:2]),
         "twice": replace(FULL, blocks=(FULL.blocks[0], *FULL.blocks)),
         "no head": replace(FULL, blocks=FULL.blocks[:4]),
-        "kept head": with_block(FULL, 4, action=said("tuned")),
+        "kept head": with_block(FULL, 4, action=a_choice("tuned")),
         "more": replace(
             FULL, blocks=(*FULL.blocks[:4], replace(FULL.blocks[0], name="y"), FULL.blocks[4])
         ),
         "added": with_block(added, 4, name="z"),
         "added twice": replace(added, blocks=(*added.blocks[:5], again, added.blocks[5])),
-        "replaced": with_block(FULL, 1, action=said("replaced")),
-        "added body": with_block(FULL, 0, action=said("added")),
+        "replaced": with_block(FULL, 1, action=a_choice("replaced")),
+        "added body": with_block(FULL, 0, action=a_choice("added")),
         "no lr": with_block(FULL, 0, lr=None),
         "no head lr": with_block(FULL, 4, lr=None),
-        "frozen lr": with_block(FULL, 3, action=said("frozen")),
+        "frozen lr": with_block(FULL, 3, action=a_choice("frozen")),
     }
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
 
@@ -200,13 +200,13 @@ def of_words():
     lora, added, offload = pictures("full+lora"), pictures("add"), {"offload": "float32"}
     some = {
         "head and training": replace(HEAD, training=FULL.training),
-        "head and lr": with_block(HEAD, 4, lr=said(0.1)),
+        "head and lr": with_block(HEAD, 4, lr=a_choice(0.1)),
         "head and offload": training(HEAD, **offload),
         "head and augmentations": training(HEAD, augmentations=4),
-        "scratch": with_block(pictures("scratch"), 1, action=said("tuned")),
-        "low gradual": replace(lora, strategy=said("full+gradual")),
-        "one gradual": replace(pictures("last:1"), strategy=said("last:1+gradual")),
-        "none gradual": replace(added, strategy=said("full+gradual")),
+        "scratch": with_block(pictures("scratch"), 1, action=a_choice("tuned")),
+        "low gradual": replace(lora, strategy=a_choice("full+gradual")),
+        "one gradual": replace(pictures("last:1"), strategy=a_choice("last:1+gradual")),
+        "none gradual": replace(added, strategy=a_choice("full+gradual")),
     }
     words = (
         "last:2",
@@ -219,7 +219,7 @@ def of_words():
         "hed",
         "auto+add",
     )
-    some |= {f"head as {word}": replace(HEAD, strategy=said(word)) for word in words}
+    some |= {f"head as {word}": replace(HEAD, strategy=a_choice(word)) for word in words}
     return {name: refusal(check_plan, plan, network()) for name, plan in some.items()}
 
 
@@ -229,11 +229,11 @@ def of_facts():
     known, random = network_facts(), network_facts(partly_fresh=some, no_lora=some, **fresh)
     two, numbers = replace(FACTS, n=2, n_groups=2), replace(FACTS, task="regress")
     paired = training(contrastive=True, batch_size=16, micro_batch=16)
-    new = with_block(paired, 1, action=said("fresh"))
+    new = with_block(paired, 1, action=a_choice("fresh"))
     tried = {
         "numbers": (paired, numbers, known),
         "new": (new, FACTS, known),
-        "gradual": (replace(paired, strategy=said("full+gradual")), FACTS, known),
+        "gradual": (replace(paired, strategy=a_choice("full+gradual")), FACTS, known),
         "two": (training(contrastive=True, batch_size=2, micro_batch=2), FACTS, known),
         "three": (training(contrastive=True, batch_size=3, micro_batch=3), FACTS, known),
         "less": (training(contrastive=True, batch_size=16, micro_batch=15), FACTS, known),

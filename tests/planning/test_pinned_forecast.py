@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import pinning
-from plans import FACTS, network, network_facts, pictures, refusal, said, texts
+from plans import FACTS, a_choice, network, network_facts, pictures, refusal, texts
 from warmstart.nouns import NOUNS
 from warmstart.planning import (
     actions,
@@ -79,11 +79,11 @@ def of_forecasts():
     plans["plain"] = apply_settings(pictures("last:1"), plain)
     plans["half"] = apply_settings(pictures("last:1"), ["training.cache_dtype=float16"])
     plans["one"] = apply_settings(pictures("full"), ["training.folds=1", "training.batch_size=7"])
-    engine = replace(plans["last:1"].training, engine=said("traced"))
+    engine = replace(plans["last:1"].training, engine=a_choice("traced"))
     plans["traced"] = replace(plans["last:1"], training=engine)
     for varied in ("crop", "flip", "color_jitter", "time_shift", "spec_augment"):
-        own = {"crop": said(1.0), "flip": said(False), "color_jitter": said(0.0)}
-        one = {"crop": said(0.9), "flip": said(True)}.get(varied, said(0.1))
+        own = {"crop": a_choice(1.0), "flip": a_choice(False), "color_jitter": a_choice(0.0)}
+        one = {"crop": a_choice(0.9), "flip": a_choice(True)}.get(varied, a_choice(0.1))
         of_one = replace(plans["last:1"].training, **(own | {varied: one}))
         plans[varied] = replace(plans["last:1"], training=of_one)
     found = {
@@ -157,7 +157,7 @@ def of_minutes():
 def of_augmentations_and_controls():
     plan = pictures("last:1")
     augmentations = replace(plan.training.augmentations, value=1, rule=4)
-    offloaded = replace(plan.training, augmentations=augmentations, offload=said("float32"))
+    offloaded = replace(plan.training, augmentations=augmentations, offload=a_choice("float32"))
     plan, found = replace(plan, training=offloaded), []
     for seconds in (100, 250, 350, 450, 1000):
         fitted = planning_forecast.fit_to_time(
@@ -367,7 +367,7 @@ def of_caching():
         for n in (300, 600, 2000):
             facts, plan = replace(FACTS, n=n), pictures("last:2")
             training = replace(
-                plan.training, split_at=None, cache_dtype=None, offload=said("float32")
+                plan.training, split_at=None, cache_dtype=None, offload=a_choice("float32")
             )
             for one in (replace(training, offload=None), training):
                 kept = cached_activations.plan_cache(
@@ -393,7 +393,7 @@ def of_contrastive():
             contrastive.pair_ema_decay(p, b).value
             for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))
         ],
-        [contrastive.updated_ema_decay(said(v), 900, 30).value for v in (0.0, 0.5)],
+        [contrastive.updated_ema_decay(a_choice(v), 900, 30).value for v in (0.0, 0.5)],
         [build.are_few(*kind) for kind in kinds],
     )
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import pinning
-from plans import FACTS, HEADS, network, network_facts, pictures, refusal, said, with_block
+from plans import FACTS, HEADS, a_choice, network, network_facts, pictures, refusal, with_block
 from warmstart.nouns import NOUNS
 from warmstart.planning import fine_tuning, rules, strategy
 from warmstart.planning.actions import reconcile_strategy
@@ -252,10 +252,10 @@ def of_agreement():
                 chosen = reconcile_strategy(plan, facts).strategy
                 text = f"{chosen.value} ({chosen.source}, {chosen.rule}): {chosen.because}"
                 found.setdefault(f"{word} {name}", []).append(text)
-    ours = replace(pictures("last:2"), strategy=said("last:2"))
+    ours = replace(pictures("last:2"), strategy=a_choice("last:2"))
     moved = reconcile_strategy(apply_settings(ours, some["up"]), network_facts())
     twice = reconcile_strategy(apply_settings(moved, ["block.1.action=fresh"]), network_facts())
-    short = reconcile_strategy(replace(ours, strategy=said("last:9")), network_facts())
+    short = reconcile_strategy(replace(ours, strategy=a_choice("last:9")), network_facts())
     return (
         found,
         moved.strategy,
@@ -269,7 +269,7 @@ def of_wording():
     words = ("head", "last:1", "last:2", "full", "full+lora", "last:2+add", "scratch", "add")
     made = {word: pictures(word) for word in words}
     made["mixed"] = apply_settings(made["full"], ["block.2.action=frozen", "block.3.action=fresh"])
-    made["twice"] = with_block(made["add"], 3, action=said("added"), lr=said(0.01))
+    made["twice"] = with_block(made["add"], 3, action=a_choice("added"), lr=a_choice(0.01))
     made["own"] = apply_settings(pictures(lr=0.5, verdict="fine-tune"), ["block.top.lr=0.25"])
     made["heads"] = apply_settings(made["last:2"], ["head.penalties=1,.25", "input.size=64"])
     made["acts"] = apply_settings(
@@ -358,7 +358,7 @@ def of_engines():
     """Which engine is measured, and which is chosen, by images and multiply-adds."""
     found = {}
     for n, macs in itertools.product((0, 100, 700, 1500, 4000), (0, 10**7, 4 * 10**8, 4 * 10**9)):
-        missing = dict.fromkeys(rules.USUAL, n)
+        missing = dict.fromkeys(rules.REFERENCE, n)
         kept, order = {}, []
         while (name := rules.engine_to_measure(missing, kept, macs)) is not None:
             kept[name] = rules.EngineSpeed(0.4, 3e10 / max(macs, 10**6) * (1 + 0.2 * len(kept)))
@@ -410,13 +410,8 @@ def of_rules():
         for n in some
     }
     by_budget = [
-        [of(budget) for budget in budgets]
-        for of in (
-            rules.permutations,
-            rules.evidence_rows,
-            rules.learning_curve_rows,
-            rules.runs_controls,
-        )
+        [of[budget] for budget in budgets]
+        for of in (rules.PERMUTATIONS, rules.EVIDENCE_ROWS, rules.LEARNING_CURVE_ROWS)
     ]
     alone = [rules.candidates(n, 2, 9, ("last",), "fast", "regress") for n in (2000, 2001)]
     return (

@@ -156,7 +156,7 @@ BAD = {
     ),
     "a key of a value like nothing": (
         edited("because =", "zzz ="),
-        r"unknown key 'zzz' in \[base\]; a value has value, because",
+        r"unknown key 'zzz' in \[base\]; it has value, because",
     ),
     "an unknown key of a block": (
         edited("[block.action]", "[block.acton]"),
@@ -177,49 +177,49 @@ BAD = {
     ),
     "an empty reason": (
         re.sub(r"because = .*\n", 'because = ""\n', TEXT, count=1),
-        "base.because is ''; give the reason.",
+        "base.because must be the reason, not ''.",
     ),
     "a reason in numbers": (
         re.sub(r"because = .*\n", "because = 3\n", TEXT, count=1),
-        "base.because is 3; give the",
+        "base.because must be the reason",
     ),
     "an unknown source": (
         edited('source = "rule"', 'source = "me"'),
-        "base.source is 'me'; it is one of rule, measured, user.",
+        "base.source must be one of rule, measured, user, not 'me'.",
     ),
-    "a source of lists": (edited('source = "rule"', "source = []"), "base.source is a list; it"),
+    "a source of lists": (edited('source = "rule"', "source = []"), "base.source must be one"),
     "auto": (
         edited('value = "lite0"', 'value = "auto"'),
-        'base.value is "auto"; write the value it',
+        "base.value must be the value itself, not 'auto'.",
     ),
     "a date": (
         edited('value = "lite0"', "value = 2026-01-01"),
-        r"base.value is datetime.date\(2026, 1, 1\); a value is a number, a text, true or false",
+        r"base.value must be a number, text, true or false, not datetime.date\(2026, 1, 1\).",
     ),
-    "a table as value": (edited('value = "lite0"', "value = {}"), "base.value is a table; a val"),
-    "a list of lists": (edited('value = "lite0"', "value = [[1]]"), "base.value is a list; a val"),
-    "an endless number": (edited('value = "lite0"', "value = inf"), "base.value is inf; a value"),
+    "a table as value": (edited('value = "lite0"', "value = {}"), "true or false, not a table."),
+    "a list of lists": (edited('value = "lite0"', "value = [[1]]"), "true or false, not a list."),
+    "an endless number": (edited('value = "lite0"', "value = inf"), "or false, not inf."),
     "a number of 65 bits": (
         edited('value = "lite0"', f"value = {2**64}"),
-        "base.value is a number of more than 64",
+        "not a number of more than 64 bits.",
     ),
-    "an endless rule": (edited('rule = "lite0"', "rule = nan"), "base.rule is nan; a value is a"),
+    "an endless rule": (edited('rule = "lite0"', "rule = nan"), "base.rule must be a number"),
     "a bare value": (
         edited(TEXT[TEXT.index("[base]") : TEXT.index("[strategy]")], 'base = "lite0"\n'),
-        r"base is 'lite0'; write {value = …, because = \"…\", source = \"user\"}.",
+        r"base must be {value = …, because = \"…\", source = \"user\"}, not 'lite0'.",
     ),
-    "a name in numbers": (edited('name = "stem"', "name = 1"), "block 1.name is 1; it is a text."),
+    "a name in numbers": (edited('name = "stem"', "name = 1"), "block 1.name must be text, not 1."),
     "a section in numbers": (
         "training = 3\n" + re.sub(r"\[training\.\w+\]\n(.+\n)+", "", TEXT),
-        "training is 3; it is a table.",
+        "training must be a table, not 3.",
     ),
     "blocks in one": (
         'block = "stem"\n' + TEXT[: TEXT.index("[[block]]")],
-        r"block is 'stem'; write \[\[block\]\] above each.",
+        r"block must be a list of tables, each under \[\[block\]\], not 'stem'.",
     ),
     "a long text": (
         edited('name = "stem"', f"name = {list(range(99))}"),
-        "block 1.name is a list; it is a text",
+        "block 1.name must be text, not a list",
     ),
 }
 
@@ -233,7 +233,9 @@ def test_a_broken_plan_names_its_fault_and_the_cure(text, says):
 
 
 def test_long_values_are_cut_short_in_errors():
-    with pytest.raises(PlanError, match=r"base.source is 'xxx.*\.\.\.; it is one of") as caught:
+    with pytest.raises(
+        PlanError, match=r"base.source must be one of .*, not 'xxx.*\.\.\.\."
+    ) as caught:
         read_plan(edited('source = "rule"', f'source = "{"x" * 999}"'))
     assert len(str(caught.value)) < 120
 
@@ -243,7 +245,7 @@ def test_a_file_is_read_by_its_name(tmp_path):
     path.write_text(TEXT, "utf-8")
     assert open_plan(path) == read_plan(TEXT)
     path.write_text(edited('value = "lite0"', 'value = "auto"'), "utf-8")
-    with pytest.raises(PlanError, match=r"mine.toml: base.value is"):
+    with pytest.raises(PlanError, match=r"mine.toml: base.value must"):
         open_plan(path)
 
 

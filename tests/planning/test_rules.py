@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.planning.rules import (
-    HOPE,
     MEASURED,
+    OPTIMISM,
+    REFERENCE,
+    REFERENCE_MACS,
     SHORT,
     TENTH,
-    USUAL,
-    USUAL_MACS,
     EngineSpeed,
     choose_engine,
     engine_seconds,
@@ -22,9 +22,9 @@ from warmstart.planning.rules import (
 counts = st.integers(1, 200_000)
 macs = st.integers(0, 20_000_000_000)
 truths = st.fixed_dictionaries(
-    {name: st.builds(EngineSpeed, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in USUAL}
+    {name: st.builds(EngineSpeed, st.floats(0.01, 30), st.floats(0.1, 3000)) for name in REFERENCE}
 )
-some_engines = st.sets(st.sampled_from([*USUAL]), min_size=1)
+some_engines = st.sets(st.sampled_from([*REFERENCE]), min_size=1)
 
 
 def calibrated(missing, truth, n_macs):
@@ -72,12 +72,12 @@ def test_measuring_takes_a_tenth_of_the_extraction_at_most(engines, n, n_macs):
 
 @given(n=counts, truth=truths, n_macs=macs)
 def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
-    missing = dict.fromkeys(USUAL, n)
+    missing = dict.fromkeys(REFERENCE, n)
     kept: dict[str, EngineSpeed] = {}
     while (name := engine_to_measure(missing, kept, n_macs)) is not None:
         found = estimate_speeds(kept, n_macs)
         best = choose_engine(missing, found)
-        hoped = EngineSpeed(found[name].setup, HOPE * found[name].speed)
+        hoped = EngineSpeed(found[name].setup, OPTIMISM * found[name].speed)
         extracted = engine_seconds(found[best], n)
         assert name == best or engine_seconds(hoped, n) < extracted
         kept[name] = truth[name]
@@ -94,27 +94,27 @@ def test_a_short_extraction_is_not_made_longer(engines, n, n_macs):
 def test_few_images_are_never_worth_a_measurement(n, engines):
     missing = dict.fromkeys(sorted(engines), n)
     if engines != {"torch"}:
-        assert engine_to_measure(missing, {}, int(USUAL_MACS)) is None
+        assert engine_to_measure(missing, {}, int(REFERENCE_MACS)) is None
 
 
 @given(n=counts, n_macs=macs, truth=truths)
 def test_the_choice_is_the_quickest_of_what_is_known(n, n_macs, truth):
     found = estimate_speeds(truth, n_macs)
     assert found == truth
-    chosen = choose_engine(dict.fromkeys(USUAL, n), found)
+    chosen = choose_engine(dict.fromkeys(REFERENCE, n), found)
     assert all(engine_seconds(found[chosen], n) <= engine_seconds(p, n) for p in truth.values())
 
 
 def test_more_work_makes_every_engine_slower_alike():
     light, heavy = estimate_speeds({}, 1_000_000_000), estimate_speeds({}, 4_000_000_000)
-    for name in USUAL:
+    for name in REFERENCE:
         assert light[name].speed / heavy[name].speed == 4.0
         assert light[name].setup == heavy[name].setup
 
 
 def test_cached_features_win_against_a_faster_engine():
-    found = estimate_speeds({}, int(USUAL_MACS))
-    everything = dict.fromkeys(USUAL, 2000)
+    found = estimate_speeds({}, int(REFERENCE_MACS))
+    everything = dict.fromkeys(REFERENCE, 2000)
     fastest = choose_engine(everything, found)
     assert fastest != "torch"
     assert choose_engine(everything | {"torch": 0}, found) == "torch"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import plan_for, refusal, said
+from plans import a_choice, plan_for, refusal
 from warmstart.errors import PlanError
 from warmstart.planning.actions import body_actions
 from warmstart.planning.strategy import (
@@ -281,7 +281,7 @@ def test_there_is_no_word_for_a_mixture(text):
 )
 def test_a_plan_names_a_resolved_strategy(value, says):
     with pytest.raises(PlanError, match=says):
-        strategy_of(replace(plan_for(), strategy=said(value)))
+        strategy_of(replace(plan_for(), strategy=a_choice(value)))
 
 
 def test_nearest_is_none_for_what_is_nothing_alike():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from plans import actions, network_facts, plan_for, rates, said, with_block
+from plans import a_choice, actions, network_facts, plan_for, rates, with_block
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.words import describe_failure, in_words, runs, user_choices
 
@@ -76,7 +76,7 @@ def test_a_network_of_one_block_is_called_the_network():
 
 def test_neighbours_are_separated_by_their_action():
     made = plan("full", NAMES[:5], lr=0.01)
-    made = with_block(made, 2, action=said("frozen"), lr=None)
+    made = with_block(made, 2, action=a_choice("frozen"), lr=None)
     assert [(run.layers, run.action) for run in runs(made)] == [
         ("1–2", "tuned"),
         ("3", "frozen"),

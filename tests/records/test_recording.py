@@ -102,7 +102,7 @@ def test_a_full_disk_is_one_line_that_says_what_to_do(run, number, has_request):
     way = f"`warmstart resume {run.path}`" if has_request else "the same command again"
     assert str(caught.value) == (
         "the disk is full (model.safetensors); what was computed is kept. "
-        f"Make room, then run {way} to go on."
+        f"Make room, then run {way} to continue."
     )
     assert caught.value.exit_code == 1
     assert markers(run) == ["INTERRUPTED"]
@@ -126,7 +126,7 @@ def test_too_little_memory_is_an_interruption(run):
         drain(recorded(steps(error=MemoryError()), run))
     assert str(caught.value) == (
         "there is not enough memory; what was computed is kept. "
-        "Close other programs, then run the same command again to go on."
+        "Close other programs, then run the same command again to continue."
     )
     assert markers(run) == ["INTERRUPTED"]
 
@@ -186,7 +186,7 @@ def test_a_log_is_held_alone_and_given_back(run):
     with open_log(run), pytest.raises(RunFolderError) as caught:
         open_log(run)
     assert str(caught.value) == (
-        f"another process is at work on {run.path}; wait for its end, or stop it first."
+        f"another process works on {run.path}; wait until it ends, or stop it first."
     )
     open_log(run).close()
 
@@ -203,7 +203,7 @@ def test_a_killed_process_gives_the_log_back(run):
         [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout.readline() == "held\n"
-        with pytest.raises(RunFolderError, match="another process is at work"):
+        with pytest.raises(RunFolderError, match="another process works on"):
             open_log(run)
         child.kill()
         child.wait()

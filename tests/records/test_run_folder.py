@@ -153,10 +153,10 @@ def test_a_missing_file_says_that_this_is_no_finished_run(tmp_path):
 
 def test_a_missing_file_of_a_run_at_work_says_how_to_go_on(tmp_path):
     (tmp_path / "request.json").write_text("{}")
-    with pytest.raises(RunFolderError, match=r"has not finished. To go on: `warmstart resume "):
+    with pytest.raises(RunFolderError, match=r"has not finished. To continue: `warmstart resume "):
         read_json(tmp_path / "tap.json", FeatureLayer)
     (tmp_path / "FAILED").touch()
-    with pytest.raises(RunFolderError, match=r"To go on: the same command again"):
+    with pytest.raises(RunFolderError, match=r"To continue: the same command again"):
         read_json(tmp_path / "tap.json", FeatureLayer)
 
 
@@ -257,8 +257,8 @@ def test_a_run_that_can_go_on_is_never_wiped(tmp_path, marker):
     with pytest.raises(RunFolderError) as caught:
         RunFolder.create(path)
     assert str(caught.value) == (
-        f"{path} holds a run that has not come to its end; nothing was changed. "
-        f"Run `warmstart resume '{path}'` to go on with it, or choose another --out."
+        f"{path} holds an unfinished run; nothing was changed. "
+        f"Run `warmstart resume '{path}'` to continue it, or choose another --out."
     )
     assert {path.name for path in path.iterdir()} == set(names)
 

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from warmstart.reporting.figures import HEIGHT, WIDTH, Bar, BarPiece, lying, stacked, standing
+from warmstart.reporting.figures import HEIGHT, WIDTH, Bar, lying, stacked, standing
 
 OWN = {"name": "n", "title": "t", "about": "a"}
 
@@ -35,6 +35,6 @@ def test_any_number_of_bars_fits(n):
 
 
 def test_pieces_stand_one_after_the_other():
-    pieces = [BarPiece("a", 0.5, "frozen"), BarPiece("b", 0.3, "tuned"), BarPiece("c", 0.2, "new")]
+    pieces = [("a", 0.5, "frozen"), ("b", 0.3, "tuned"), ("c", 0.2, "new")]
     root = ET.fromstring(stacked(pieces, **OWN))
     assert [e.attrib["x"] for e in root.iter("rect")] == ["0%", "50%", "80%"]

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from warmstart.reporting.figures import Mark, MeasuredShare, anchor_of, interval_bar, on_a_line
+from warmstart.reporting.figures import MeasuredShare, anchor_of, interval_bar, on_a_line
 
 ENDS = [0.0, 0.02, 0.3, 0.5, 0.7, 0.98, 1.0]
 
@@ -15,7 +15,7 @@ def picture(value, mark):
         MeasuredShare("test", value, value / 2, value, is_main=False),
         MeasuredShare("estimate", value, value / 2, value),
     )
-    marks = (Mark("guess", mark), Mark("scrambled", mark))
+    marks = (("guess", mark), ("shuffled", mark))
     return ET.fromstring(on_a_line(measures, marks, name="a", title="t", about="d"))
 
 

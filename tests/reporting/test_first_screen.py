@@ -11,7 +11,7 @@ from warmstart.records.summary import Readiness, ShippedCandidate, Verdict
 from warmstart.reporting.first_screen import WARNINGS, first_screen, would_use
 
 LEVELS = {
-    "ready": ("Ready: 1 in 20 answers is wrong.", ("1 in 20 answers is wrong",)),
+    "ready": ("Ready: 1 in 20 predictions is wrong.", ("1 in 20 predictions is wrong",)),
     "review": ("Usable with review: a; b.", ("a", "b")),
     "not-ready": ("Not ready: too few examples.", ("too few examples",)),
 }

@@ -125,7 +125,7 @@ def test_a_phone_sees_the_answer_on_its_first_screen(browser, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(page(facts()), "utf-8")
     tab, _, _ = opened(browser, file, "phone")
-    for selector in ("h1", ".verdict", "svg[aria-labelledby^=accuracy]"):
+    for selector in ("h1", ".verdict", "svg[aria-labelledby^=score]"):
         box = tab.query_selector(selector).bounding_box()
         assert box["y"] + box["height"] <= SIZES["phone"][1], selector
     tab.close()

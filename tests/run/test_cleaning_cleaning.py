@@ -100,11 +100,6 @@ def test_no_training_image_left_is_an_error():
         drop_unreadable(collection(CLEAN), {str(i): "is cut off" for i in range(12)})
 
 
-def test_an_unknown_id_is_an_error():
-    with pytest.raises(DataError, match="nope is called unreadable"):
-        drop_unreadable(collection(CLEAN), {"nope": "is cut off"})
-
-
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["a0", "b3", "t", "u"])), max_size=8),
     st.randoms(use_true_random=False),

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from reading import paint
 from warmstart.data.dataset import Collection, Listing, Row, Wording
+from warmstart.data.labels import LABELLINGS
 from warmstart.data.read import apply_relabel, read
 from warmstart.errors import DataError, RunFolderError
 from warmstart.events import drain
 from warmstart.records.data import DataRecord, Example
-from warmstart.run.cleaning import drop, index_rows, write_index
+from warmstart.run.cleaning import drop, write_index
 
 WORDING = Wording(source="photos/", before="photos/", remove="the folder")
 
@@ -97,7 +98,7 @@ def test_whatever_the_names(tmp_path_factory, ids, labels, data):
     listing = Listing(
         name="photos", layout="", title="", rows=tuple(rows), load=lambda _: b"", wording=WORDING
     )
-    again = apply_relabel(listing, path.read_bytes(), "clean.csv")
+    again = apply_relabel(listing, path.read_bytes(), "clean.csv", LABELLINGS["classify"])
     assert [(r.id, r.label, r.split, r.group) for r in again.rows] == [
         (e.id, e.label, e.split, e.group) for e in kept.examples
     ]
@@ -111,7 +112,6 @@ def test_dropping_nothing_changes_nothing():
 @pytest.mark.parametrize(
     ("dropped", "part"),
     [
-        (["nowhere.png"], "nowhere.png is to be dropped, but photos holds no such image"),
         ([f"a/{i}.png" for i in range(4)], "photos/a: nothing is left of it when 4 images are dro"),
         ([f"a/{i}.png" for i in range(3)], "photos/a has 1 training image; a class needs at lea"),
     ],
@@ -120,11 +120,6 @@ def test_what_cannot_be_dropped(dropped, part):
     with pytest.raises(DataError) as caught:
         drop(collection(some_rows()), dict.fromkeys(dropped, "why"))
     assert part in str(caught.value)
-
-
-def test_unknown_ids_are_not_written(tmp_path):
-    with pytest.raises(DataError, match="nowhere is to be dropped"):
-        index_rows(collection(some_rows()), {"nowhere": "why"})
 
 
 def test_an_index_that_cannot_be_written(tmp_path):

@@ -14,6 +14,7 @@ from warmstart.errors import DataError, PlanError, RunFolderError, TrainingError
 from warmstart.events import Event, drain, follow
 from warmstart.planning import fine_tuning
 from warmstart.request import Request
+from warmstart.run import fit as recipe
 from warmstart.run.compare import compare_strategies, is_run
 from warmstart.run.deliver import Finished
 from warmstart.run.fit import fit
@@ -30,23 +31,24 @@ def request_with(**options):
 
 
 @pytest.fixture
-def stand_in(finished):
-    """A flow that hands out copies of the finished run; `asked` is what it was asked."""
+def stand_in(finished, monkeypatch):
+    """In place of `fit`: hands out copies of the finished run, and records its requests."""
 
-    def flow(asked):
-        if "40" in asked.strategy:
-            raise PlanError(f"--strategy {asked.strategy}: the network has 2 blocks")
-        flow.asked.append(asked)
-        yield Event(stage="read", kind="note", values={"folder": str(asked.out)})
-        shutil.copytree(finished.path, asked.out, dirs_exist_ok=True)
-        return Finished(path=asked.out, summary=finished.summary)
+    def copy(request):
+        if "40" in request.strategy:
+            raise PlanError(f"--strategy {request.strategy}: the network has 2 blocks")
+        copy.requests.append(request)
+        yield Event(stage="read", kind="note", values={"folder": str(request.out)})
+        shutil.copytree(finished.path, request.out, dirs_exist_ok=True)
+        return Finished(path=request.out, summary=finished.summary)
 
-    flow.asked = []
-    return flow
+    copy.requests = []
+    monkeypatch.setattr(recipe, "fit", copy)
+    return copy
 
 
-def compared(flow, places, words, **options):
-    return drain(compare_strategies(places, words, request_with(**options), flow))
+def compared(places, words, **options):
+    return drain(compare_strategies(places, words, request_with(**options)))
 
 
 def folders():
@@ -58,7 +60,7 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pic
     monkeypatch.setattr(
         fine_tuning, "samples_from_scratch", lambda n: 320
     )  # as long as a test may be
-    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with(), fit)
+    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with())
     result = follow(steps, lambda event: texts.append(event.values.get("text")))
     assert folders() == ["latest", "split-full", "split-head", "split-scratch"]
     assert Path("runs/latest").resolve().name == "split-scratch"
@@ -98,13 +100,13 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pic
 def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
     pictures, stand_in, finished
 ):
-    compared(stand_in, ["pictures"], ["head", "full"])
-    result = compared(stand_in, ["runs/pictures-head", "pictures"], ["head"], seed=1)
+    compared(["pictures"], ["head", "full"])
+    result = compared(["runs/pictures-head", "pictures"], ["head"], seed=1)
     assert {run.name: run.path for run in result.runs} == {
         "pictures-head": "runs/pictures-head",
         "head": "runs/pictures-head-2",
     }
-    assert [(one.strategy, one.seed) for one in stand_in.asked] == [
+    assert [(one.strategy, one.seed) for one in stand_in.requests] == [
         ("head", 0),
         ("full", 0),
         ("head", 1),
@@ -113,13 +115,13 @@ def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
 
 def test_a_run_that_is_called_like_a_strategy_goes_by_its_path(pictures, stand_in, finished):
     shutil.copytree(finished.path, "old/head")
-    result = compared(stand_in, ["old/head", "pictures"], ["head"])
+    result = compared(["old/head", "pictures"], ["head"])
     assert {run.name for run in result.runs} == {"old/head", "runs/pictures-head"}
 
 
 def test_one_that_fails_is_reported_and_leaves_nothing(pictures, stand_in):
     texts = []
-    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request_with(), stand_in)
+    steps = compare_strategies(["pictures"], ["head", "last:40", "full"], request_with())
     result = follow(steps, lambda event: texts.append(str(event.values.get("text"))))
     assert {run.name for run in result.runs} == {"head", "full"}
     (failed,) = result.failed
@@ -130,26 +132,27 @@ def test_one_that_fails_is_reported_and_leaves_nothing(pictures, stand_in):
 
 def test_where_fewer_than_two_are_left_that_is_an_error(pictures, stand_in):
     with pytest.raises(TrainingError, match=r"only head has finished \(runs/pictures-head\)"):
-        compared(stand_in, ["pictures"], ["head", "last:40"])
+        compared(["pictures"], ["head", "last:40"])
     with pytest.raises(PlanError, match="last:40"):
-        compared(stand_in, ["pictures"], ["last:40", "last:400"])
+        compared(["pictures"], ["last:40", "last:400"])
 
 
 def test_a_failure_amid_the_work_and_a_run_without_a_model_are_reported_too(
-    pictures, stand_in, finished
+    pictures, stand_in, finished, monkeypatch
 ):
-    def broken(asked):
-        if asked.strategy == "full":
+    def broken(request):
+        if request.strategy == "full":
             raise TrainingError("the disk is full; make room")
-        done = yield from stand_in(asked)
-        if asked.strategy == "auto":
-            told = json.loads((done.path / "summary.json").read_text("utf-8"))
-            told["shipped"]["strategy"] = "none"
-            (done.path / "summary.json").write_text(json.dumps(told), "utf-8")
+        done = yield from stand_in(request)
+        if request.strategy == "auto":
+            summary = json.loads((done.path / "summary.json").read_text("utf-8"))
+            summary["shipped"]["strategy"] = "none"
+            (done.path / "summary.json").write_text(json.dumps(summary), "utf-8")
         return done
 
+    monkeypatch.setattr(recipe, "fit", broken)
     words = ["head", "full", "scratch", "auto"]
-    result = compared(broken, ["pictures"], words)
+    result = compared(["pictures"], words)
     assert {run.name for run in result.runs} == {"head", "scratch"}
     assert [one.name for one in result.failed] == ["full", "auto"]
     assert result.failed[0].error == "the disk is full; make room"
@@ -157,7 +160,7 @@ def test_a_failure_amid_the_work_and_a_run_without_a_model_are_reported_too(
 
 
 def test_an_interruption_leaves_what_is_finished(pictures):
-    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request_with(), fit)
+    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request_with())
     for event in steps:
         if event.stage == "fine_tune" and event.kind == "step":
             break
@@ -170,33 +173,33 @@ def test_an_interruption_leaves_what_is_finished(pictures):
 
 def test_minutes_are_shared_out_equally(pictures, stand_in):
     whole = {"minutes": 8.0, "elapsed": 60.0, "given": frozenset({"budget"})}
-    compared(stand_in, ["pictures"], ["head", "full"], **whole)
-    assert [(one.minutes, one.elapsed) for one in stand_in.asked] == [(3.5, 0.0), (3.5, 0.0)]
-    assert all(one.given == {"budget", "strategy"} for one in stand_in.asked)
+    compared(["pictures"], ["head", "full"], **whole)
+    assert [(one.minutes, one.elapsed) for one in stand_in.requests] == [(3.5, 0.0), (3.5, 0.0)]
+    assert all(one.given == {"budget", "strategy"} for one in stand_in.requests)
 
 
 def test_bad_words_are_refused_before_anything_is_run(pictures, finished, stand_in):
     with pytest.raises(PlanError, match="deep is not a word of it"):
-        compared(stand_in, ["pictures"], ["head", "deep"])
+        compared(["pictures"], ["head", "deep"])
     with pytest.raises(UsageError, match="at least two runs or strategies"):
-        compared(stand_in, ["pictures"], ["head", "last:0"])
+        compared(["pictures"], ["head", "last:0"])
     with pytest.raises(UsageError, match="neither is a run"):
-        compared(stand_in, ["pictures", "others"], ["head", "full"])
+        compared(["pictures", "others"], ["head", "full"])
     with pytest.raises(UsageError, match="needs data to run them on"):
-        compared(stand_in, [str(finished.path)], ["head", "full"])
+        compared([str(finished.path)], ["head", "full"])
     with pytest.raises(DataError, match="nowhere does not exist"):
-        compared(stand_in, ["nowhere"], ["head", "full"])
+        compared(["nowhere"], ["head", "full"])
     Path("stopped").mkdir()
     Path("stopped/request.json").write_text("{}")
     with pytest.raises(RunFolderError, match="has not finished"):
-        compared(stand_in, ["stopped", "pictures"], ["head"])
+        compared(["stopped", "pictures"], ["head"])
     assert folders() == []
-    assert stand_in.asked == []
+    assert stand_in.requests == []
 
 
 def test_a_bad_option_is_no_failed_strategy(pictures):
     with pytest.raises(UsageError, match="--seed"):
-        compared(fit, ["pictures"], ["head", "full"], seed=-1)
+        compared(["pictures"], ["head", "full"], seed=-1)
     assert folders() == []
 
 

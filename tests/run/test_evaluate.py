@@ -46,11 +46,11 @@ def test_scores_are_those_of_the_predictions(finished, pictures):
 def test_images_that_it_learnt_from_are_named(finished):
     split, events = finished.path.parents[1] / "split", []
     follow(evaluate(finished.path, split / "train"), events.append)
-    (leak,) = [e.values["text"] for e in events if e.values.get("title") == "Leak"]
+    (leak,) = [e.values["text"] for e in events if e.values.get("title") == "Leakage"]
     assert leak.startswith("the model was trained on 36 of the 36 images")
     events.clear()
     follow(evaluate(finished.path, split / "test"), events.append)
-    assert not [e for e in events if e.values.get("title") == "Leak"]
+    assert not [e for e in events if e.values.get("title") == "Leakage"]
 
 
 def test_one_class_is_enough(finished, tmp_path):

@@ -559,7 +559,7 @@ def test_the_same_command_names_what_goes_on_after_an_interruption(pictures, tmp
     with pytest.raises(KeyboardInterrupt):
         fit(pictures, out=out, on_event=stopping(("deliver", "begin"), KeyboardInterrupt()))
     before = bytes_of(out)
-    with pytest.raises(RunFolderError, match=r"Run `warmstart resume .*` to go on with it"):
+    with pytest.raises(RunFolderError, match=r"Run `warmstart resume .*` to continue it"):
         fit(pictures, out=out)
     assert bytes_of(out) == before
     run = warmstart.resume(out, base=network())
@@ -616,7 +616,7 @@ def test_a_failure_leaves_its_reason(pictures, tmp_path, monkeypatch):
 
 
 def test_a_network_that_differs_from_its_features_is_not_shipped(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("warmstart.run.model_files.TOLERANCE", {"float32": 0.0})
+    monkeypatch.setattr("warmstart.run.deliver.TOLERANCE", {"float32": 0.0})
     with pytest.raises(TrainingError, match="differs from the features it was fitted on"):
         fit(pictures, out=tmp_path / "out")
     assert (tmp_path / "out" / "FAILED").exists()

@@ -11,15 +11,13 @@ from tiny import PREP, network
 from warmstart.events import drain
 from warmstart.features import engine_speeds
 from warmstart.features.engine_choice import engine_work, survey_engines
-from warmstart.features.engine_speeds import Timing
 from warmstart.machine import default_root
 from warmstart.network.load import load
-from warmstart.planning.rules import USUAL
+from warmstart.planning.rules import REFERENCE, EngineSpeed
 from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import forecast
-from warmstart.run.dry_run import dry_run
-from warmstart.run.forecast import Bench, make_forecaster, measure
+from warmstart.run.forecast import Bench, dry_run, make_forecaster, measure
 from warmstart.training.dataset import arrange
 
 
@@ -48,20 +46,22 @@ def test_torch_is_as_fast_as_it_was_just_now(bench, plan, monkeypatch):
     monkeypatch.setattr(forecast, "time_forward", lambda bench: 0.125)
     speeds = measure(bench, with_engine(plan, "torch"), 0.0)
     assert (speeds.forward, speeds.extracted) == (0.125, 0.125)
-    assert speeds.setup == USUAL["torch"].setup
+    assert speeds.setup == REFERENCE["torch"].setup
 
 
 @pytest.mark.parametrize("name", ["traced", "onnxruntime", "openvino"])
 def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatch, name):
     monkeypatch.setattr(forecast, "time_forward", lambda bench: 0.125)
     speeds = measure(bench, with_engine(plan, name), 0.0)
-    assert speeds.extracted == pytest.approx(0.125 * USUAL["torch"].speed / USUAL[name].speed)
-    assert speeds.setup == USUAL[name].setup
+    assert speeds.extracted == pytest.approx(
+        0.125 * REFERENCE["torch"].speed / REFERENCE[name].speed
+    )
+    assert speeds.setup == REFERENCE[name].setup
 
 
 def test_or_as_it_was_when_it_was_measured(bench, plan):
     work = engine_work(bench.network.record, PREP, len(bench.feature_layers))
-    engine_speeds.keep(default_root(), work, "onnxruntime", Timing(7.0, 4.0))
+    engine_speeds.keep(default_root(), work, "onnxruntime", EngineSpeed(7.0, 4.0))
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)
     assert (speeds.setup, speeds.extracted) == (7.0, 0.25)

@@ -322,7 +322,8 @@ def test_a_test_set_that_the_old_head_has_learnt_from_is_reported(first, tmp_pat
     assert result.leak.kind == "leakage"
     assert len(result.leak.items) == 30
     assert result.leak.sentence == (
-        f"{first} was trained on 30 of the 30 test images: the figures flatter this run"
+        f"{first} was trained on 30 of the 30 test images: the metrics of this run are too "
+        "optimistic"
     )
     collection = drain(read(tmp_path / "data"))
     assert result.with_leak(collection).record.problems == (*record.problems, result.leak)
@@ -449,7 +450,7 @@ def test_pictures_that_were_saved_again_are_recognised(first, tmp_path):
     leak = looked(replace(base, record=tuned), copies).leak
     assert leak.sentence == (
         f"{first} was trained on 30 of the 30 training images (the same or nearly the same "
-        "picture): the figures flatter this run"
+        "picture): the metrics of this run are too optimistic"
     )
     assert looked(replace(base, record=tuned), others).leak is None
 
@@ -497,7 +498,7 @@ def test_check_reports_the_leak_of_a_run_as_base_model(first, tmp_path, capsys):
     assert main(words) == 0
     result = json.loads(capsys.readouterr().out)
     assert [f["sentence"].split(": ")[1] for f in result["findings"] if f["kind"] == "leakage"] == [
-        "the figures flatter this run"
+        "the metrics of this run are too optimistic"
     ]
 
 

@@ -11,12 +11,12 @@ from plans import (
     FACTS,
     PREPROCESSING,
     PROFILES,
+    a_choice,
     actions,
     network_facts,
     plan_for,
     rates,
     refusal,
-    said,
     with_block,
 )
 from tiny import PREP, network
@@ -120,23 +120,27 @@ def test_an_arch_that_was_typed_is_that_of_the_files_base_model():
 @pytest.mark.parametrize(("permutations", "budget"), [(199, "fast"), (999, "balanced")])
 def test_how_closely_the_evidence_is_measured_follows_from_the_file(permutations, budget):
     plan = file_plan()
-    plan = replace(plan, head=replace(plan.head, permutations=said(permutations)))
+    plan = replace(plan, head=replace(plan.head, permutations=a_choice(permutations)))
     assert run_plan.with_plan_file(Request(data="d", plan=plan)).budget == budget
 
 
 def test_an_engine_that_is_none_is_refused():
     plan = file_plan()
-    odd = replace(plan, training=replace(plan.training, engine=said("tpu")))
-    with pytest.raises(PlanError, match=r"plan's training.engine: tpu is no engine; there are to"):
+    odd = replace(plan, training=replace(plan.training, engine=a_choice("tpu")))
+    with pytest.raises(
+        PlanError, match=r"plan's training.engine: tpu is not an engine; there are to"
+    ):
         run_plan.with_plan_file(Request(data="d", plan=odd))
-    with pytest.raises(PlanError, match=r"--set training.engine=TPU: tpu is no engine; there are"):
+    with pytest.raises(
+        PlanError, match=r"--set training.engine=TPU: tpu is not an engine; there are"
+    ):
         run_plan.with_plan_file(Request(data="d", settings=("training.engine=TPU",)))
 
 
 def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkeypatch):
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
     plan = file_plan()
-    far = replace(plan, training=replace(plan.training, engine=said("openvino")))
+    far = replace(plan, training=replace(plan.training, engine=a_choice("openvino")))
     with pytest.raises(PlanError, match=r"plan's training.engine: openvino is not installed; "):
         run_plan.with_plan_file(Request(data="d", plan=far))
     with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
@@ -161,20 +165,20 @@ def test_the_plan_holds_the_engine_that_the_extraction_has_taken(setting):
 @pytest.mark.parametrize(
     ("section", "name", "value", "says"),
     [
-        ("training", "seed", "x", "has training.seed 'x'; it is a whole number from 0 to"),
-        ("training", "seed", True, "has training.seed True; it is a whole number"),
-        ("training", "seed", 1.5, "has training.seed 1.5; it is a whole number"),
-        ("input", "size", (64, 64), "has input.size [64, 64]; it is a whole number"),
-        ("input", "channels", "x", "has input.channels 'x'; it is a whole number"),
-        ("input", "rgb", ("a", 1, 2), "has input.rgb a,1,2; it is three different bands"),
-        ("head", "permutations", "many", "has head.permutations 'many'; it is a whole number"),
+        ("training", "seed", "x", "training.seed must be a whole number from 0 to"),
+        ("training", "seed", True, "training.seed must be a whole number"),
+        ("training", "seed", 1.5, "training.seed must be a whole number"),
+        ("input", "size", (64, 64), "input.size must be a whole number"),
+        ("input", "channels", "x", "input.channels must be a whole number"),
+        ("input", "rgb", ("a", 1, 2), "input.rgb must be three different bands"),
+        ("head", "permutations", "many", "head.permutations must be a whole number"),
     ],
 )
 def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
     tmp_path, section, name, value, says
 ):
     plan = file_plan()
-    odd = replace(plan, **{section: replace(getattr(plan, section), **{name: said(value)})})
+    odd = replace(plan, **{section: replace(getattr(plan, section), **{name: a_choice(value)})})
     path = tmp_path / "plan.toml"
     path.write_text(write_plan(odd))
     result = refusal(lambda: run_plan.with_plan_file(Request(data="d", plan=path)))
@@ -231,7 +235,7 @@ def test_a_rate_that_was_typed_moves_every_block_that_the_file_left_to_the_rule(
 
 
 def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
-    plan = with_block(file_plan("last:2"), 0, action=said("tuned"), lr=said(0.1))
+    plan = with_block(file_plan("last:2"), 0, action=a_choice("tuned"), lr=a_choice(0.1))
     result = made(plan=plan, strategy="last:1")
     assert [*actions(result).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
     assert (result.strategy.value, result.strategy.source) == ("last:1", "user")
@@ -251,7 +255,7 @@ def test_a_strategy_that_the_blocks_outgrew_takes_their_name():
     plan = made(plan=file_plan("last:2"), settings=("block.2.action=tuned",))
     assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
     assert made(plan=plan) == plan
-    edited = replace(file_plan("last:2"), strategy=said("scratch"))
+    edited = replace(file_plan("last:2"), strategy=a_choice("scratch"))
     assert made(plan=edited).strategy.value == "last:2"
 
 
@@ -265,7 +269,7 @@ def test_rules_decide_what_neither_says():
 
 
 def test_the_base_model_that_a_ranking_chose_is_marked_so():
-    choice = said("lite2", "measured")
+    choice = a_choice("lite2", "measured")
     assert made(base="lite2", base_choice=choice).base == choice
 
 
@@ -294,7 +298,7 @@ def test_a_plan_for_another_network_is_refused():
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        (replace(FACTS, holdout=40), "head.outer_folds 10, and the validation set in your data"),
+        (replace(FACTS, holdout=40), "training.folds 5, and the validation set in your data"),
         (replace(FACTS, n=5000), "'class-mean' in head.candidates"),
     ],
 )
@@ -316,7 +320,7 @@ def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message)
         ),
         (
             {"strategy": "full", "settings": ("training.folds=0",)},
-            "training.folds 0; it is a whole",
+            "training.folds must be a whole",
         ),
         ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.lr?"),
         ({"strategy": "scratch", "settings": ("block.1.action=frozen",)}, "write strategy full"),

@@ -16,8 +16,7 @@ import warmstart
 from drawing import draw
 from warmstart.errors import DataError, RunFolderError
 from warmstart.network.model_folder import read_bundle, write_bundle
-from warmstart.run.predict_inputs import find_files
-from warmstart.run.predictor import Predictor, load, predict
+from warmstart.run.predictor import Predictor, find_files, load, predict
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def test_a_run_that_is_done_is_handed_back(place, monkeypatch):
     def never(*_, **__):
         raise AssertionError("again")
 
-    monkeypatch.setattr("warmstart.run.fit.fit", never)
+    monkeypatch.setattr("warmstart.run.resume.fit", never)
     again = warmstart.resume("run")
     assert again == whole
     assert bytes_of(again.path) == before
@@ -317,7 +317,7 @@ def test_a_run_at_work_is_left_alone(place):
 def test_the_same_command_is_reported_how_to_go_on(place):
     run = stopped()
     before = bytes_of(run)
-    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to go on with it"):
+    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to continue it"):
         fit()
     assert bytes_of(run) == before
     assert fit(None).path == Path("runs/pictures")  # without --out a new run is made

@@ -103,7 +103,7 @@ def heard_label(run, folder, clip):
 def test_the_report_shows_the_spectrograms_of_clips_that_it_speaks_of(heard, tmp_path):
     page = (heard.path / "report.html").read_text("utf-8")
     assert "36 training clips" in page
-    assert "data:image/" not in page  # no held-out answer was wrong: there is none to show
+    assert "data:image/" not in page  # no held-out prediction was wrong: there is none to show
     clips = fill(tmp_path / "notes", {"a note": 12, "hiss": 12, "tick": 12})
     (clips / "hiss" / "000.wav").rename(clips / "tick" / "wrong.wav")
     run = fit(
@@ -138,7 +138,7 @@ def test_settings_of_sounds_are_taken_and_checked(tmp_path, pictures):
     run = fit(data, settings=["input.seconds=0.2", "input.n_mels=32"], out=tmp_path / "run")
     sound = json.loads((run.path / "model" / "preprocess.json").read_text())["sound"]
     assert (sound["seconds"], sound["mels"], sound["rate"]) == (0.2, 32, 8000)
-    with pytest.raises(PlanError, match=r"input\.sample_rate=7: it is a whole number from 2000"):
+    with pytest.raises(PlanError, match=r"input\.sample_rate must be a whole number from 2000"):
         fit(data, settings=["input.sample_rate=7"])
     with pytest.raises(PlanError, match=r"input\.n_mels=64: the data holds images, not sounds"):
         fit(pictures, settings=["input.n_mels=64"])

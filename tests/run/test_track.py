@@ -41,7 +41,7 @@ action = { value = "tuned" }
 SUMMARY = Summary(
     task="classify",
     verdict=Verdict(kind="fine-tune", sentence="Tuning pays."),
-    readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
+    readiness=Readiness(level="review", reasons=("1 in 7 predictions is wrong",)),
     shipped=ShippedCandidate(strategy="last:4", why="you asked for it"),
     estimate=Estimate(
         metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving import form
 from warmstart.serving.http import HttpProblem
-from warmstart.serving.inputs import ImagesBody, Upload, read_images
+from warmstart.serving.inputs import ImagesBody, Upload, parse_length, read_files
 from warmstart.serving.model import ServerLimits
 
 LIMITS = ServerLimits(images=3)
@@ -20,7 +20,7 @@ LIMITS = ServerLimits(images=3)
 
 def refused(kind, body):
     with pytest.raises(HttpProblem) as content:
-        read_images(kind, body, LIMITS)
+        read_files(kind, body, LIMITS)
     return content.value.status, str(content.value)
 
 
@@ -30,31 +30,31 @@ def test_what_goes_into_a_form_comes_out(payloads):
     body, kind = form(files)
     if any(b"--edge-of-a-part" in payload for payload in payloads):
         return
-    assert read_images(kind, body, LIMITS) == [Upload(name, payload) for name, payload in files]
+    assert read_files(kind, body, LIMITS) == [Upload(name, payload) for name, payload in files]
 
 
 def test_fields_that_are_no_files_are_passed_over():
     body, kind = form([("a.png", b"x")])
     extra = b'--edge-of-a-part\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
-    assert read_images(kind, extra + body, LIMITS) == [Upload("a.png", b"x")]
+    assert read_files(kind, extra + body, LIMITS) == [Upload("a.png", b"x")]
 
 
 def test_folders_in_a_name_are_dropped():
     body, kind = form([("../../etc/passwd", b"x"), (r"C:\a\b.png", b"y")])
-    assert [one.name for one in read_images(kind, body, LIMITS)] == ["passwd", "b.png"]
+    assert [one.name for one in read_files(kind, body, LIMITS)] == ["passwd", "b.png"]
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
 def test_base64_in_json(prefix):
     text = prefix + base64.b64encode(b"bytes").decode()
     for asked in ({"image": text}, {"images": [text]}):
-        result = read_images("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
+        result = read_files("application/json; charset=utf-8", json.dumps(asked).encode(), LIMITS)
         assert [one.payload for one in result] == [b"bytes"]
 
 
 def test_an_image_as_it_is():
-    assert read_images("image/jpeg", b"bytes", LIMITS) == [Upload("image", b"bytes")]
-    assert read_images("application/octet-stream", b"b", LIMITS) == [Upload("image", b"b")]
+    assert read_files("image/jpeg", b"bytes", LIMITS) == [Upload("image", b"bytes")]
+    assert read_files("application/octet-stream", b"b", LIMITS) == [Upload("image", b"b")]
 
 
 BODY, KIND = form([("a.png", b"x")])
@@ -99,7 +99,7 @@ def test_countless_values_are_refused_before_they_are_read(tiny, monkeypatch):
 def test_as_many_data_urls_as_may_be_sent_are_read():
     urls = ["data:image/png;base64,aGk="] * LIMITS.images
     body = json.dumps({"images": urls}).encode()
-    assert [one.payload for one in read_images("application/json", body, LIMITS)] == [b"hi"] * 3
+    assert [one.payload for one in read_files("application/json", body, LIMITS)] == [b"hi"] * 3
 
 
 def test_a_refusal_does_not_repeat_a_long_name():
@@ -116,4 +116,9 @@ def test_a_form_of_countless_fields_is_refused():
 def test_no_bytes_raise_anything_but_a_problem(body):
     for kind in (KIND, "application/json", "multipart/form-data; boundary=x"):
         with suppress(HttpProblem):
-            read_images(kind, body, LIMITS)
+            read_files(kind, body, LIMITS)
+
+
+def test_a_length_of_thousands_of_digits_is_just_large():
+    assert parse_length("12") == 12
+    assert parse_length("9" * 5000) > 10**20

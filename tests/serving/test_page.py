@@ -47,7 +47,7 @@ def opened(browser, server, width=1000, fragment="", **options):
     page.on("console", lambda line: text.append(line.text) if line.type == "error" else None)
     page.on("pageerror", lambda error: text.append(str(error)))
     page.goto(f"{server.url}/{fragment}")
-    page.wait_for_selector("#promise:not(:empty), #door:not([hidden])")
+    page.wait_for_selector("#summary:not(:empty), #login:not([hidden])")
     page.said = text
     try:
         yield page
@@ -73,24 +73,24 @@ def choose(page, path):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_picture_is_named_in_words_first(browser, server, red, width, scheme):
     with opened(browser, server, width, color_scheme=scheme) as page:
-        expect(page.locator("#ask")).to_be_visible()
-        expect(page.locator("#promise")).to_contain_text("Right ")
+        expect(page.locator("#choose")).to_be_visible()
+        expect(page.locator("#summary")).to_contain_text("Right ")
         keep(page, f"ask-{scheme}-{width}")
         choose(page, red)
         expect(page.locator("#words")).to_contain_text("red")
         expect(page.locator("#bars li")).to_have_count(3)
-        expect(page.locator("#near img")).to_have_count(3)
-        assert page.evaluate(
-            "[...document.querySelectorAll('#near img')].every(i => i.naturalWidth)"
+        expect(page.locator("#nearest img")).to_have_count(3)
+        page.wait_for_function(
+            "[...document.querySelectorAll('#nearest img')].every(i => i.naturalWidth)"
         )
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        tops = [page.locator(f"#{id}").bounding_box()["y"] for id in ("words", "bars", "near")]
+        tops = [page.locator(f"#{id}").bounding_box()["y"] for id in ("words", "bars", "nearest")]
         assert tops == sorted(tops)
         keep(page, f"answer-{scheme}-{width}")
         page.click("#explain")
         expect(page.locator("#heat")).to_be_visible()
-        expect(page.locator("#mattered")).not_to_be_empty()
-        image, heat = (page.locator(f"#{id}").bounding_box() for id in ("shown", "heat"))
+        expect(page.locator("#heat-words")).not_to_be_empty()
+        image, heat = (page.locator(f"#{id}").bounding_box() for id in ("preview", "heat"))
         assert image["x"] - 1 <= heat["x"]
         assert heat["x"] + heat["width"] <= image["x"] + image["width"] + 1
         keep(page, f"heat-{scheme}-{width}")
@@ -128,34 +128,34 @@ DROP = PASTE.replace(
 @pytest.mark.parametrize("way", [PASTE, DROP], ids=["paste", "drop"])
 def test_a_picture_is_pasted_or_dropped(browser, server, way):
     with opened(browser, server) as page:
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         page.evaluate(way.replace("COUNT", "1"), "/examples/0/thumbnail")
         expect(page.locator("#words")).not_to_be_empty()
         expect(page.locator("#answer")).to_be_visible()
-        expect(page.locator("#others")).to_be_hidden()
+        expect(page.locator("#first-only")).to_be_hidden()
         silent(page)
 
 
 def test_of_several_pictures_the_first_is_answered_and_that_is_said(browser, server):
     with opened(browser, server) as page:
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         page.evaluate(DROP.replace("COUNT", "3"), "/examples/0/thumbnail")
-        expect(page.locator("#others")).to_have_text(
+        expect(page.locator("#first-only")).to_have_text(
             "One picture at a time: this is the first of 3."
         )
         page.evaluate(PASTE.replace("COUNT", "1"), "/examples/0/thumbnail")
-        expect(page.locator("#others")).to_be_hidden()
+        expect(page.locator("#first-only")).to_be_hidden()
 
 
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser, server, red, width, scheme):
     with opened(browser, server, width, color_scheme=scheme) as page:
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         assert axe_violations(page) == []
         choose(page, red)
         expect(page.locator("#answer")).to_be_visible()
-        expect(page.locator("#why")).to_be_visible()
+        expect(page.locator("#neighbours")).to_be_visible()
         page.click("#explain")
         expect(page.locator("#heat")).to_be_visible()
         assert axe_violations(page) == []
@@ -175,7 +175,7 @@ def chosen(page):
 
 def test_it_is_used_by_keyboard_alone(browser, server, red):
     with opened(browser, server) as page:
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         page.locator("#file").focus()
         expect(page.locator("#file")).to_be_focused()
         chosen(page).set_files(str(red))
@@ -186,7 +186,7 @@ def test_it_is_used_by_keyboard_alone(browser, server, red):
         page.keyboard.press("Enter")
         expect(page.locator("#heat")).to_be_visible()
         page.keyboard.press("Escape")
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         assert page.evaluate("document.activeElement.id") == "file"
         silent(page)
 
@@ -195,8 +195,8 @@ def test_what_is_no_image_is_said_in_words(browser, server, tmp_path, red):
     (tmp_path / "photo.jpg").write_bytes(b"<!doctype html><script>alert(1)</script>")
     with opened(browser, server) as page:
         choose(page, tmp_path / "photo.jpg")
-        expect(page.locator("#wrong")).to_have_text("This picture cannot be read")
-        expect(page.locator("#cure")).to_contain_text("photo.jpg is a web page, not an image")
+        expect(page.locator("#error-title")).to_have_text("This picture cannot be read")
+        expect(page.locator("#error-hint")).to_contain_text("photo.jpg is a web page, not an image")
         expect(page.locator("#retry")).to_be_hidden()
         keep(page, "no-image")
         page.click("#back")
@@ -209,9 +209,9 @@ def test_a_file_that_is_too_large_is_not_sent(browser, server, tmp_path):
     with large.open("wb") as file:
         file.truncate(40_000_000)
     with opened(browser, server) as page:
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         choose(page, large)
-        expect(page.locator("#wrong")).to_have_text("This picture is too large")
+        expect(page.locator("#error-title")).to_have_text("This picture is too large")
         silent(page)
 
 
@@ -225,7 +225,7 @@ def test_unlike_anything_is_an_answer(browser, own_run, red):
         choose(page, red)
         expect(page.locator("#words")).to_have_text("unlike the training images")
         expect(page.locator("#more")).to_contain_text("closest of its classes")
-        expect(page.locator("#near img")).to_have_count(3)
+        expect(page.locator("#nearest img")).to_have_count(3)
         keep(page, "ood")
         silent(page)
 
@@ -233,10 +233,10 @@ def test_unlike_anything_is_an_answer(browser, own_run, red):
 def test_a_server_that_is_gone_is_said_and_the_page_goes_on_when_it_is_back(browser, finished, red):
     app = application(finished.path, ServeOptions(), ServerLimits())
     with live(app) as server, opened(browser, server) as page:
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
         page.context.set_offline(True)
         choose(page, red)
-        expect(page.locator("#wrong")).to_have_text("The server does not answer")
+        expect(page.locator("#error-title")).to_have_text("The server does not answer")
         keep(page, "offline")
         page.context.set_offline(False)
         page.click("#retry")
@@ -248,9 +248,9 @@ def test_a_stopped_server_is_said(browser, finished, red):
         context = browser.new_context()
         page = context.new_page()
         page.goto(server.url)
-        expect(page.locator("#ask")).to_be_visible()
+        expect(page.locator("#choose")).to_be_visible()
     choose(page, red)
-    expect(page.locator("#wrong")).to_have_text("The server does not answer")
+    expect(page.locator("#error-title")).to_have_text("The server does not answer")
     context.close()
 
 
@@ -258,20 +258,20 @@ def test_a_token_is_asked_for_and_forgotten_with_the_tab(browser, finished, red)
     app = application(finished.path, ServeOptions(token="secret"), ServerLimits())
     with live(app) as server:
         with opened(browser, server) as page:
-            expect(page.locator("#door")).to_be_visible()
-            expect(page.locator("#denied")).to_be_hidden()
+            expect(page.locator("#login")).to_be_visible()
+            expect(page.locator("#wrong-token")).to_be_hidden()
             page.fill("#token", "wrong")
             page.keyboard.press("Enter")
-            expect(page.locator("#denied")).to_be_visible()
+            expect(page.locator("#wrong-token")).to_be_visible()
             expect(page.locator("#token")).to_have_value("")
             page.fill("#token", "secret")
             keep(page, "token")
             page.keyboard.press("Enter")
             choose(page, red)
             expect(page.locator("#words")).to_contain_text("red")
-            expect(page.locator("#near img")).to_have_count(3)
+            expect(page.locator("#nearest img")).to_have_count(3)
         with opened(browser, server, fragment="#token=secret") as page:
-            expect(page.locator("#ask")).to_be_visible()
+            expect(page.locator("#choose")).to_be_visible()
             assert "secret" not in page.url
             silent(page)
 
@@ -292,7 +292,7 @@ def test_nothing_is_asked_of_other_hosts(browser, server, red):
         page.on("request", lambda request: asked.append(request.url))
         page.reload()
         choose(page, red)
-        expect(page.locator("#near img")).to_have_count(3)
+        expect(page.locator("#nearest img")).to_have_count(3)
         page.goto(f"{server.url}/docs")
         expect(page.locator("#routes section")).to_have_count(8)
     assert all(url.startswith((server.url, "blob:")) for url in asked)

@@ -303,7 +303,7 @@ def test_a_server_that_cannot_start_says_so(finished):
         raise RuntimeError
 
     taken = running.bind("127.0.0.1", 0)
-    server = running.make_server(broken, ServerLimits(), lambda: None, lambda: None)
+    server = running.Server(broken, ServerLimits(), lambda: None, lambda: None)
     with pytest.raises(ServeError, match="the server did not start"):
         running.run(server, taken)
     taken.close()

@@ -100,7 +100,7 @@ def test_the_page_takes_a_csv_file_and_shows_an_answer_a_row(browser, server, tm
     (tmp_path / "new.csv").write_bytes(CSV)
     page = browser.new_page()
     page.goto(server.url)
-    page.wait_for_selector("#promise:not(:empty)")
+    page.wait_for_selector("#summary:not(:empty)")
     assert page.get_attribute("#file", "accept") == ".csv,.tsv,text/csv"
     assert page.text_content("label[for=file]") == "Choose a table"
     assert not page.is_visible("#photograph")

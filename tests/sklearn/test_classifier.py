@@ -369,7 +369,7 @@ def test_mistakes_with_images_name_the_row(paths):
     fitted = tiny().fit(files, y)
     with pytest.raises(DataError, match="not found"):
         fitted.predict(["nowhere.png"])
-    with pytest.raises(DataError, match="X is no array of images"):
+    with pytest.raises(DataError, match="X is not an array of images"):
         fitted.predict([[1.0, 2.0]])
     broken = files[0].replace("00.png", "broken.png")
     with open(broken, "wb") as file:

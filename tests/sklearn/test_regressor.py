@@ -104,7 +104,7 @@ def test_weights_and_tables_where_images_were_learnt(images):
     with pytest.raises(UsageError, match="sample_weight counts rows of a table"):
         WarmStartRegressor().fit(X, y, np.ones(60))
     result = WarmStartRegressor(network(), preprocessing=PREP).fit(X, y)
-    with pytest.raises(DataError, match="no array of images"):
+    with pytest.raises(DataError, match="not an array of images"):
         result.predict(y[:, None])
 
 

@@ -39,7 +39,6 @@ def of_intervals():
     few = np.array([1.0, 0, 1, 1, 0, 1])
     return (
         intervals.number_groups(PAIRS),
-        intervals.group_sizes(uneven),
         intervals.kish(uneven),
         [intervals.standard_error(numbers(), b) for b in (BLOCKS, np.zeros(N), np.arange(N))],
         [intervals.effective_size(coins(p), BLOCKS) for p in (0.1, 0.5, 1.1)],
@@ -195,7 +194,7 @@ def of_permuted():
     told = []
     for groups in (np.arange(N), np.arange(N) % 3 + 3 * (BLOCKS % 5), BLOCKS, np.zeros(N, int)):
         rng = np.random.default_rng(16)
-        found = [permutation.permute_groups(LABELS, groups, rng) for _ in range(2)]
+        found = [permutation.group_shuffler(LABELS, groups)(rng) for _ in range(2)]
         moved = permutation.movable(LABELS, np.stack(found, axis=1))
         told.append((["".join(map(str, one)) for one in found], moved))
     return told, permutation.movable(np.zeros(4, int), np.zeros((4, 1), int))

@@ -17,7 +17,7 @@ from warmstart.studio.board import (
     invert,
     problem_of,
     remove_class,
-    renamed,
+    rename_class,
     set_label,
 )
 from warmstart.studio.sorting import normalise_name
@@ -40,7 +40,7 @@ def output(board, step):
         "label": set_label,
         "keep": confirm_labels,
         "add": add_class,
-        "rename": renamed,
+        "rename": rename_class,
         "remove": remove_class,
     }[kind]
     try:
@@ -63,7 +63,7 @@ def test_every_change_can_be_taken_back(steps):
         board = apply(board, invert(change))
         assert dict(board.labels) == dict(before.labels)
         assert board.classes == before.classes
-        assert dict(board.kept) == dict(before.kept)
+        assert dict(board.confirmed) == dict(before.confirmed)
 
 
 def test_steps_are_told_in_words():
@@ -71,7 +71,7 @@ def test_steps_are_told_in_words():
     assert set_label(board, ["c"], "cat").what == "added 1 picture to cat"
     assert set_label(board, ["a"], "dog").what == "moved 1 picture to dog"
     assert set_label(board, ["a", "b"], None).what == "took 2 pictures off the board"
-    assert renamed(board, "dog", "hound").what == "renamed dog to hound"
+    assert rename_class(board, "dog", "hound").what == "renamed dog to hound"
     assert remove_class(board, "cat").what == "removed the class cat with 1 picture"
     assert add_pictures(board, {"c": "bird", "d": "cat"}).what == "added 2 pictures"
 
@@ -79,7 +79,7 @@ def test_steps_are_told_in_words():
 def test_what_is_so_already_is_no_change():
     board = Board(("cat",), {"a": "cat"})
     assert set_label(board, ["a"], "cat").is_empty
-    assert renamed(board, "cat", " cat ").is_empty
+    assert rename_class(board, "cat", " cat ").is_empty
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\x00b", "a\u202eb", "a\ud800"])
@@ -102,8 +102,8 @@ def test_names_that_look_alike_are_the_same():
 
 def test_a_renamed_class_keeps_what_was_kept_of_it():
     board = Board(("cat",), {"a": "cat"}, {"a": "cat"})
-    result = apply(board, renamed(board, "cat", "lion"))
-    assert (result.labels, result.kept) == ({"a": "lion"}, {"a": "lion"})
+    result = apply(board, rename_class(board, "cat", "lion"))
+    assert (result.labels, result.confirmed) == ({"a": "lion"}, {"a": "lion"})
 
 
 def test_classes_are_not_made_twice_nor_found_where_there_are_none():
@@ -111,7 +111,7 @@ def test_classes_are_not_made_twice_nor_found_where_there_are_none():
     with pytest.raises(UsageError, match="there is a class cat already"):
         add_class(board, "cat")
     with pytest.raises(UsageError, match="there is a class dog already"):
-        renamed(board, "cat", "dog")
+        rename_class(board, "cat", "dog")
     with pytest.raises(UsageError, match="there is no class bird; there are cat, dog"):
         remove_class(board, "bird")
 

@@ -19,9 +19,9 @@ from browsing import CHROMIUM, axe_violations
 from drawing import fill
 from serving import live
 from warmstart.data.dataset import Columns
+from warmstart.data.labels import LABELLINGS
 from warmstart.data.read import apply_relabel
 from warmstart.data.sources import list_source
-from warmstart.run.fit import fit
 from warmstart.studio.app import Keys
 from warmstart.studio.studio import StudioOptions, application, open_project
 
@@ -34,7 +34,7 @@ expect = playwright.expect
 LEARN_LAYERS = """fetch("/api/fit", {method: "POST", headers: {"Content-Type": "application/json"},
   body: JSON.stringify({budget: "balanced", settings: ["strategy=last:1", "input.size=64"]})})"""
 # They are told apart by their hue, which their borders have as well.
-REVIEW = "Usable with review: something beside the subject gives the answer away"
+REVIEW = "Usable with review: something other than the subject predicts the label"
 LONG = 120_000  # ms: several test processes share the cores
 
 
@@ -56,7 +56,7 @@ def mislabelled(place):
 def studio(place, data=None):
     """A studio on `place`; yields its server and project."""
     project, _ = open_project(StudioOptions(data=data and str(data), out=place), lambda event: None)
-    app, close = application(project, fit, "lite0", Keys("secret", "session"), 1)
+    app, close = application(project, "lite0", Keys("secret", "session"), 1)
     try:
         with live(app) as server:
             try:
@@ -100,8 +100,8 @@ def choose(page, button, paths):
 
 def learn(page):
     """Press the button, wait for the result."""
-    page.locator("#learn").click()
-    expect(page.locator("#learn")).to_have_text(re.compile(r"^Train again"), timeout=LONG)
+    page.locator("#train").click()
+    expect(page.locator("#train")).to_have_text(re.compile(r"^Train again"), timeout=LONG)
     expect(page.locator("#estimate")).to_contain_text("%")
 
 
@@ -111,22 +111,24 @@ def pictures(page, name=None):
 
 def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path):
     with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
-        expect(page.locator("#learn")).to_be_disabled()
+        expect(page.locator("#train")).to_be_disabled()
         choose(page, page.get_by_role("button", name="Choose folders"), data)
         expect(pictures(page)).to_have_count(40)
         assert project.board.classes == ("blue", "red")
         assert len(project.history.done) == 1  # one drop, one step
         learn(page)
         page.get_by_role("link", name="Result").click()
-        expect(page.locator("#judged h1")).to_have_text(f"{REVIEW}; 1 in 20 answers is wrong.")
-        expect(page.locator("#judged")).to_contain_text("Mistakes (2)")
+        expect(page.locator("#result-content h1")).to_have_text(
+            f"{REVIEW}; 1 in 20 predictions is wrong."
+        )
+        expect(page.locator("#result-content")).to_contain_text("Mistakes (2)")
         shoot(page, "studio-result")
         page.get_by_role("link", name="Pictures").click()
         for name in ("wrong-000", "wrong-001"):
             pictures(page, name).click()
             expect(pictures(page, name)).to_have_attribute("aria-label", re.compile("blue"))
             page.keyboard.press("1")
-        expect(page.locator("#learn")).to_have_text("Train again (2 changes)")
+        expect(page.locator("#train")).to_have_text("Train again (2 changes)")
         before = page.locator("#estimate").inner_text()
         learn(page)
         expect(page.locator("#estimate")).to_contain_text(
@@ -157,7 +159,10 @@ def check_labels(data, table):
     """The labels of a data set that is read with a table of corrections."""
     listing = list_source(str(data), Columns())
     return {
-        row.id: row.label for row in apply_relabel(listing, table.read_bytes(), "labels.csv").rows
+        row.id: row.label
+        for row in apply_relabel(
+            listing, table.read_bytes(), "labels.csv", LABELLINGS["classify"]
+        ).rows
     }
 
 
@@ -204,10 +209,10 @@ def test_undo_a_reload_and_a_second_tab_agree(browser, data, tmp_path):
 def test_a_reload_in_the_middle_of_learning_shows_it_go_on(browser, data, tmp_path):
     with studio(tmp_path / "s", data) as (server, _), page_of(browser, server) as page:
         with page.expect_response(lambda answer: answer.request.method == "POST"):
-            page.locator("#learn").click()  # a reload would take back what is not sent yet
+            page.locator("#train").click()  # a reload would take back what is not sent yet
         page.get_by_role("link", name="Result").click()
         page.reload()
-        expect(page.locator("#judged h1")).to_contain_text(REVIEW, timeout=LONG)
+        expect(page.locator("#result-content h1")).to_contain_text(REVIEW, timeout=LONG)
 
 
 def test_a_studio_that_ends_is_told_and_found_again(browser, data, tmp_path):
@@ -216,7 +221,7 @@ def test_a_studio_that_ends_is_told_and_found_again(browser, data, tmp_path):
         page = context.new_page()
         page.goto(f"{server.url}/?token=secret")
         expect(pictures(page)).to_have_count(40)
-    expect(page.locator("#gone")).to_contain_text("does not answer", timeout=LONG)
+    expect(page.locator("#offline")).to_contain_text("does not answer", timeout=LONG)
     context.close()
 
 
@@ -233,13 +238,13 @@ def test_kill_9_in_the_middle_is_gone_on_with_from_the_page(browser, tmp_path):
     page.get_by_role("link", name="Result").click()
     expect(page.locator("#stage")).to_contain_text("Fine-tune", timeout=LONG)
     process.kill()
-    expect(page.locator("#gone")).to_contain_text("does not answer", timeout=LONG)
+    expect(page.locator("#offline")).to_contain_text("does not answer", timeout=LONG)
     process.wait(30)
     process, address = started(place)
     page.goto(address)
     page.get_by_role("link", name="Result").click()
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("#judged h1")).to_contain_text(REVIEW, timeout=LONG)
+    expect(page.locator("#result-content h1")).to_contain_text(REVIEW, timeout=LONG)
     page.get_by_role("link", name="Pictures").click()
     expect(pictures(page)).to_have_count(59)
     expect(page.locator("#undo")).to_contain_text("took 1 picture off the board")
@@ -261,11 +266,11 @@ def test_a_label_that_was_kept_is_settled_after_a_reload_too(browser, data, tmp_
     with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
         learn(page)
         page.get_by_role("link", name="Result").click()
-        doubts = page.locator(".doubtful li")
+        doubts = page.locator(".issue-list li")
         expect(doubts).to_have_count(2)
         page.get_by_role("button", name="Keep red").first.click()
         expect(doubts).to_have_count(1)
-        assert list(project.board.kept.values()) == ["red"]
+        assert list(project.board.confirmed.values()) == ["red"]
         page.reload()
         expect(doubts).to_have_count(1)
         page.keyboard.press("Control+z")
@@ -303,7 +308,7 @@ def test_what_is_shown_once_is_shown_again(browser, data, tmp_path):
             pictures(page, name).first.click()
             page.keyboard.press("Delete")
             page.get_by_role("link", name="Result").click()
-            note = page.locator("#judged .changed")
+            note = page.locator("#result-content .changed")
             expect(note).to_contain_text("1 change to the board is not in this model yet.")
             expect(note.get_by_role("button", name="Train again")).to_be_visible()
 
@@ -321,11 +326,11 @@ def test_with_the_keyboard_alone(browser, data, tmp_path):
         page.keyboard.press("Escape")
         expect(page.locator("dialog")).to_have_count(0)
         for _ in range(40):  # to the button, by Tab alone
-            if page.evaluate("document.activeElement.id") == "learn":
+            if page.evaluate("document.activeElement.id") == "train":
                 break
             page.keyboard.press("Shift+Tab")
         page.keyboard.press("Enter")
-        expect(page.locator("#learn")).to_have_text(re.compile("^Train again"), timeout=LONG)
+        expect(page.locator("#train")).to_have_text(re.compile("^Train again"), timeout=LONG)
         assert (project.run(1) / "DONE").exists()
 
 
@@ -373,7 +378,7 @@ def test_nothing_stands_in_anybodys_way(browser, learnt, width, scheme):
             shoot(page, f"studio-{place.lower().replace(' ', '-')}-{width}-{scheme}")
 
 
-CURVES = """(folds) => import("/studio/draw.js").then(({ curves }) => {
+CURVES = """(folds) => import("/studio/plots.js").then(({ curves }) => {
   const drawing = curves(folds, "Accuracy on pictures held out");
   document.body.replaceChildren(drawing);
   const all = (selector) => [...drawing.querySelectorAll(selector)];

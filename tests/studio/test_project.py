@@ -9,7 +9,7 @@ import pytest
 
 from serving import png
 from warmstart.errors import RunFolderError, UsageError
-from warmstart.studio.board import Board, add_class, remove_class, renamed, set_label
+from warmstart.studio.board import Board, add_class, remove_class, rename_class, set_label
 from warmstart.studio.project import NewPicture, Project, append, id_of, n_changed, read_lines
 
 
@@ -244,9 +244,9 @@ def test_a_picture_off_the_board_may_change_its_part(project):
 def test_what_runs_called_a_class_is_known_by_its_name_of_now(project):
     fill(project, label="dog")
     project.write_table()
-    project.change(lambda board: renamed(board, "dog", "hound"))
+    project.change(lambda board: rename_class(board, "dog", "hound"))
     project.write_table()
-    project.change(lambda board: renamed(board, "hound", "wolf"))
+    project.change(lambda board: rename_class(board, "hound", "wolf"))
     result = again(project)
     assert [result.history.name_of("dog", 1), result.history.name_of("hound", 2)] == [
         "wolf",

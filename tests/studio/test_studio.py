@@ -45,22 +45,22 @@ def test_learn_correct_learn_again_take_home(tmp_path, data):
         work = page.learn()
         assert [note["title"] for note in work["notes"]][:2] == ["Data", "Base"]
         first = page.get("result")
-        assert (first["number"], first["changed"], first["compared"]) == (1, 0, None)
+        assert (first["number"], first["n_changes"], first["comparison"]) == (1, 0, None)
         names = {one["id"]: one["name"] for one in content["pictures"]}
-        doubted = {names[one["id"]] for one in first["suspects"] if one["suggested"] == "blue"}
+        doubted = {names[one["id"]] for one in first["label_issues"] if one["suggested"] == "blue"}
         assert doubted >= {"wrong-000.png", "wrong-001.png"}
-        assert {names[id] for id in first["wrong"]} >= {"wrong-000.png", "wrong-001.png"}
+        assert {names[id] for id in first["mistakes"]} >= {"wrong-000.png", "wrong-001.png"}
         wrong = [id for id, name in names.items() if name.startswith("wrong")]
         page.post("label", {"ids": wrong, "label": "blue"})
-        assert page.get("result")["changed"] == 2
+        assert page.get("result")["n_changes"] == 2
         page.learn()
         second = page.get("result")
-        assert (second["number"], second["changed"]) == (2, 0)
-        assert second["compared"]["number"] == 1
-        assert second["compared"]["kind"] in ("better", "same")
+        assert (second["number"], second["n_changes"]) == (2, 0)
+        assert second["comparison"]["number"] == 1
+        assert second["comparison"]["kind"] in ("better", "same")
         assert second["estimate"]["value"] >= first["estimate"]["value"]
         assert second["command"].startswith("warmstart fit ")
-        taken = page.get("take/model.zip")
+        taken = page.get("downloads/model.zip")
         answer = tried(page, (data / "green" / "000.png").read_bytes())
         assert answer["label"] == "green"
         assert {one["label"] for one in answer["nearest"]} <= set(COUNTS)
@@ -76,7 +76,7 @@ def digests(root):
 
 def tried(page, payload):
     body, kind = form([("new.png", payload)])
-    status, result = page.ask("POST", "/api/try", body, kind)
+    status, result = page.ask("POST", "/api/predict", body, kind)
     assert status == 200, result
     return result
 
@@ -110,16 +110,16 @@ def test_a_name_that_changes_is_no_change_of_what_was_learnt(tmp_path, data):
         before = page.get("result")
         page.post("classes", {"rename": ["red", "crimson"]})
         after = page.get("result")
-        assert after["changed"] == 0
+        assert after["n_changes"] == 0
         assert {one["name"] for one in after["classes"]} == {"blue", "green", "crimson"}
-        assert {one["label"] for one in after["suspects"]} <= {"blue", "green", "crimson"}
-        assert after["wrong"].keys() == before["wrong"].keys()
+        assert {one["label"] for one in after["label_issues"]} <= {"blue", "green", "crimson"}
+        assert after["mistakes"].keys() == before["mistakes"].keys()
         answer = tried(page, (data / "red" / "005.png").read_bytes())
         assert answer["label"] == "crimson"
         page.learn()
-        assert page.get("result")["compared"]["kind"] == "same"
+        assert page.get("result")["comparison"]["kind"] == "same"
         page.post("undo")
-        assert page.get("result")["changed"] == 0
+        assert page.get("result")["n_changes"] == 0
 
 
 def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monkeypatch):
@@ -138,7 +138,7 @@ def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monk
     with open_studio(tmp_path / "studio") as page:
         page.learn()
         page.learn()
-        assert page.get("result")["compared"]["kind"] == "same"
+        assert page.get("result")["comparison"]["kind"] == "same"
     assert 2 <= len(set(seen[0].tolist())) <= 14  # of 48 pictures
 
 
@@ -165,7 +165,7 @@ def test_the_labels_taken_home_name_the_users_files_and_correct_them(tmp_path, d
         page.post("label", {"ids": [shown["red/003.png"]], "label": None})
         page.add("red", ("mine.png", png()))
         page.post("undo")
-        _, table = page.ask("GET", "/api/take/labels.csv")
+        _, table = page.ask("GET", "/api/downloads/labels.csv")
     (tmp_path / "labels.csv").write_bytes(table)
     run = warmstart.fit(
         data,
@@ -193,11 +193,11 @@ def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):
         content = page.get("result")
         assert (content["verdict"]["kind"], content["ships"]) == ("no-signal", False)
         assert content["headline"].startswith("Not ready: no signal: ")
-        assert page.ask("GET", "/api/take/model.zip")[0] == 409
+        assert page.ask("GET", "/api/downloads/model.zip")[0] == 409
         body, kind = form([("new.png", png())])
-        assert page.ask("POST", "/api/try", body, kind)[0] == 409
-        assert page.ask("GET", "/api/take/report.html")[0] == 200
-        assert page.ask("GET", "/api/take/labels.csv")[0] == 200
+        assert page.ask("POST", "/api/predict", body, kind)[0] == 409
+        assert page.ask("GET", "/api/downloads/report.html")[0] == 200
+        assert page.ask("GET", "/api/downloads/labels.csv")[0] == 200
 
 
 def test_a_bad_board_is_refused_and_an_unlearnable_one_is_told(tmp_path):
@@ -215,7 +215,7 @@ def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
         assert "training.epochs" in result["problem"]
         result = page.get("forecast?budget=balanced&settings=strategy=last:2")
         assert result["problem"] is None
-        rows = {row["what"]: row for row in result["rows"]}
+        rows = {row["name"]: row for row in result["rows"]}
         assert (rows["strategy"]["value"], rows["strategy"]["source"]) == ("last:2", "user")
         assert rows["epochs"]["path"] == "training.epochs"
 

@@ -50,7 +50,7 @@ def test_it_opens_learns_and_answers_in_the_words_of_the_task(tmp_path, tables, 
         assert content["task"] == task
         assert "classes" not in json.dumps(content["headline"] + content["verdict"]["sentence"])
         assert (
-            content["right"]
+            content["score_words"]
             == {"multilabel": "mean average precision", "regress": "of the variance explained"}[
                 task
             ]
@@ -59,11 +59,11 @@ def test_it_opens_learns_and_answers_in_the_words_of_the_task(tmp_path, tables, 
         assert (len(content["labels"]) == 2) == (task == "multilabel")
         assert (len(content["numbers"]) == N) == (task == "regress")
         body, kind = form([("0.png", (tables[task].parent / "0.png").read_bytes())])
-        status, text = page.ask("POST", "/api/try", body, kind)
+        status, text = page.ask("POST", "/api/predict", body, kind)
         own = {"multilabel": {"labels"}, "regress": {"value", "low", "high"}}[task]
         assert status == 200
         assert own <= text.keys()
-        assert page.ask("GET", "/api/take/model.zip")[0] == 200
+        assert page.ask("GET", "/api/downloads/model.zip")[0] == 200
 
 
 def test_labels_are_given_and_taken_one_by_one(tmp_path, tables):
@@ -102,7 +102,7 @@ def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
             status, content = page.ask("POST", f"/api/{path}", value)
             assert (status, "\n" in content["detail"]) == (422, False)
             assert part in content["detail"]
-        table = page.ask("GET", "/api/take/labels.csv")[1].decode()
+        table = page.ask("GET", "/api/downloads/labels.csv")[1].decode()
         assert next(csv.reader(table.splitlines())) == ["path", "label", "split"]
 
 
@@ -112,7 +112,7 @@ def test_learning_again_is_compared_and_another_session_knows_the_task(tmp_path,
         id = page.get("board")["pictures"][0]["id"]
         page.post("label", {"ids": [id], "label": "12"})
         page.learn()
-        assert "points" in page.get("result")["compared"]["words"]
+        assert "points" in page.get("result")["comparison"]["words"]
     with open_as(tmp_path / "s") as page:
         assert page.get("board")["task"] == "regress"
         assert page.project.board.labels[id] == "12"

@@ -56,7 +56,7 @@ FITTED = Summary(
     shipped=ShippedCandidate(
         strategy="head", why="a linear probe, all 18 layers frozen: your choice"
     ),
-    readiness=Readiness(level="review", reasons=("1 in 7 answers is wrong",)),
+    readiness=Readiness(level="review", reasons=("1 in 7 predictions is wrong",)),
     estimate=ESTIMATE,
     linear_probe=ESTIMATE,
     fine_tuning_gain=GAIN,
@@ -100,7 +100,7 @@ def test_a_result_reads_from_the_number_to_the_next_command():
     assert (
         result_text(FITTED, RUN, "photo.jpg")
         == """\
-Usable with review: 1 in 7 answers is wrong.
+Usable with review: 1 in 7 predictions is wrong.
 
 Accuracy  86 % (95 % CI 82–89), cross-validated;
           84 % (95 % CI 78–88) on the test set.

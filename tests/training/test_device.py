@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import warmstart
-from plans import plan_for, refusal, said
+from plans import a_choice, plan_for, refusal
 from tiny import PREP, fit, network
 from warmstart.errors import PlanError, UsageError
 from warmstart.planning.plan_file import write_plan
@@ -59,7 +59,7 @@ def test_a_device_that_there_is_not_is_refused(usable):
 def test_a_plan_for_another_device_is_refused(usable):
     usable()
     plan = plan_for("full")
-    on_gpu = replace(plan, training=replace(plan.training, device=said("cuda")))
+    on_gpu = replace(plan, training=replace(plan.training, device=a_choice("cuda")))
     assert refusal(check_machine, on_gpu) == (
         "the plan has training.device cuda, and torch finds no such device here; add --device cpu, "
         "or remove training.device."
@@ -76,7 +76,9 @@ SETTINGS = {"training.epochs": 0.8889, "training.batch_size": 8}
 def test_a_plan_that_was_made_on_a_gpu_runs_here_where_that_is_asked_for(pictures, tmp_path):
     one = fit(pictures, strategy="last:1", settings=SETTINGS, out=tmp_path / "one")
     training = one.plan.training
-    there = replace(training, device=said("cuda"), precision=said("bfloat16"), compile=said(True))
+    there = replace(
+        training, device=a_choice("cuda"), precision=a_choice("bfloat16"), compile=a_choice(True)
+    )
     path = tmp_path / "gpu.toml"
     path.write_text(write_plan(replace(one.plan, training=there)))
     options = {"base": network(), "preprocessing": PREP, "plan": path}

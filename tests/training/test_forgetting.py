@@ -289,7 +289,7 @@ def test_a_training_that_ended_early_goes_no_way_back(training_data, monkeypatch
 def test_without_an_alarm_nothing_is_made_or_told(training_data, monkeypatch):
     made, trainable = tuned(training_data, by=1.0)
     monkeypatch.setattr(BaseModelAnswers, "check", lambda *_: None)
-    monkeypatch.setattr(forgetting, "_go_back", None)
+    monkeypatch.setattr(forgetting, "interpolate_weights", None)
     ended = chosen()
     assert drain(
         limit_forgetting(base_answers(training_data, made), trainable, None, ended, scores())

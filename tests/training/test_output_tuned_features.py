@@ -48,9 +48,7 @@ def looked(training_data, strategy, settings=FEW):
         trainable.network,
         trainable.feature_layers,
         Counting(),
-        training_data.labelled.learn,
-        training_data.collection,
-        PREP,
+        training_data,
     )
     return trainable, extracted, asked
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 
 from networks import KINDS, cut_once, inputs_for
 
-from plans import plan_for, said, with_block
+from plans import a_choice, plan_for, with_block
 from warmstart.errors import ModelError
 from warmstart.network import freeze, lora
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
@@ -229,7 +229,7 @@ def test_scratch_follows_from_the_seed():
 def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
     network, plan = planned("residual", "last:2")
     name = plan.blocks[3].name
-    plan = with_block(plan, 3, action=said("fresh"))
+    plan = with_block(plan, 3, action=a_choice("fresh"))
     read, inputs = seen(network, "residual", feature_layers(network.record))
     made = trainable(network, plan, fitted(network, read, feature_layers(network.record)), read, 0)
     assert not say(made.model, inputs).any()

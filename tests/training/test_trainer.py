@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from tiny import SCHEDULE
 from warmstart.training.checkpoint import Checkpoints, Snapshot
 from warmstart.training.data_parallel import is_out_of_memory
-from warmstart.training.trainer import PULL, Trainer, UpdateRule
+from warmstart.training.trainer import PULL, Trainer
 
 RATE, DECAY = 0.02, 0.1
 property_of = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,7 +70,7 @@ def factor(step):
 
 def trainer(network, run=None, **course):
     course = {"optimizer": "adamw", "weight_decay": DECAY, "seed": 3, **course}
-    made = Trainer(run or network, moving(network), UpdateRule(**course))
+    made = Trainer(run or network, moving(network), replace(SCHEDULE, **course))
     made.begin(groups(network))
     return made
 
@@ -279,9 +281,7 @@ def test_a_group_that_nothing_reaches_stays_as_it_is():
     network = Net()
     network.spare = nn.Linear(2, 2)
     before = state(network)
-    made = Trainer(
-        network, moving(network), UpdateRule(optimizer="adamw", weight_decay=0.0, l2_sp=1.0)
-    )
+    made = Trainer(network, moving(network), replace(SCHEDULE, l2_sp=1.0))
     made.begin([*groups(network), {"params": [*network.spare.parameters()], "lr": RATE}])
     train(made, data(2))
     assert torch.equal(network.spare.weight, before["spare.weight"])
@@ -400,7 +400,7 @@ def test_a_later_stage_goes_on_with_its_own_moments(tmp_path, name):
 
     def run(stop):
         network = Net()
-        made = Trainer(network, moving(network), UpdateRule(optimizer=name, weight_decay=0.0))
+        made = Trainer(network, moving(network), replace(SCHEDULE, optimizer=name))
         made.begin(groups(network)[2:])
         train(made, data(2))
         made.begin(groups(network))
@@ -411,7 +411,7 @@ def test_a_later_stage_goes_on_with_its_own_moments(tmp_path, name):
     _, half = run(3)
     saved = kept(tmp_path, half, 3)
     network = Net()
-    again = Trainer(network, moving(network), UpdateRule(optimizer=name, weight_decay=0.0))
+    again = Trainer(network, moving(network), replace(SCHEDULE, optimizer=name))
     again.begin(groups(network))
     again.restore(saved.tensors, saved.facts["trainer"])
     train(again, data(4)[3:], 3)

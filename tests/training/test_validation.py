@@ -23,10 +23,6 @@ C = len(CANDIDATES)
 property_of = settings(max_examples=60)
 
 
-def plain(k=2):
-    return Calibration(1.0, np.zeros(k))
-
-
 def task(n=60, k=2, folds=3, seed=0):
     """Scores of every candidate that know something, labels, folds, blocks."""
     rng = np.random.default_rng(seed)
@@ -73,7 +69,7 @@ def test_candidates_are_the_validations_then_the_shares_of_the_whole_way():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
     scores, labels, fold, groups = task(seed=seed)
-    found = choose(scores, labels, fold, groups, plain())
+    found = choose(scores, labels, fold, groups)
     assert found.candidate == found.losses.mean(axis=1).argmin()
     assert found.end == CANDIDATES[found.candidate]
     part = cross_folds(groups)
@@ -86,7 +82,7 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_are_calibrated_on_the_other_parts(seed):
     scores, labels, fold, groups = task(seed=seed, k=3)
-    found = choose(scores, labels, fold, groups, plain(3)).losses
+    found = choose(scores, labels, fold, groups).losses
     part = cross_folds(groups)
     for number in range(FOLDS):
         inside = np.flatnonzero(part == number)
@@ -101,13 +97,13 @@ def test_losses_are_calibrated_on_the_other_parts(seed):
 def test_the_labels_of_a_part_have_no_say_in_what_is_taken_for_it(seed, folds, n):
     """Not even by way of the calibration under which the other parts are judged."""
     scores, labels, fold, groups = task(n, folds=folds, seed=seed)
-    before = choose(scores, labels, fold, groups, plain())
+    before = choose(scores, labels, fold, groups)
     part = cross_folds(groups)
     number = seed % FOLDS
     inside = part == number
     changed = labels.copy()
     changed[inside] = np.random.default_rng(seed).permutation(1 - labels[inside])
-    after = choose(scores, changed, fold, groups, plain())
+    after = choose(scores, changed, fold, groups)
     np.testing.assert_array_equal(before.scores[inside], after.scores[inside])
 
 
@@ -116,8 +112,8 @@ def test_their_say_in_the_others_is_real():
     moved = 0
     for seed in range(20):
         scores, labels, fold, groups = task(seed=seed)
-        one = choose(scores, labels, fold, groups, plain()).scores
-        two = choose(scores, 1 - labels, fold, groups, plain()).scores
+        one = choose(scores, labels, fold, groups).scores
+        two = choose(scores, 1 - labels, fold, groups).scores
         moved += not np.array_equal(one, two)
     assert moved > 10
 
@@ -125,7 +121,7 @@ def test_their_say_in_the_others_is_real():
 def test_parts_keep_blocks_whole():
     scores, labels, _, _ = task(40)
     fold, groups = np.where(np.arange(40) < 30, 0, -1), np.arange(40) // 3
-    found = choose(scores, labels, fold, groups, plain())
+    found = choose(scores, labels, fold, groups)
     assert np.isfinite(found.scores[:30]).all()
     assert np.isnan(found.scores[30:]).all()
     assert np.isnan(found.losses[:, 30:]).all()
@@ -137,7 +133,7 @@ def test_parts_keep_blocks_whole():
 
 def test_one_block_alone_cannot_choose_for_itself():
     scores, labels, _, _ = task(30)
-    found = choose(scores, labels, np.zeros(30, int), np.zeros(30, int), plain())
+    found = choose(scores, labels, np.zeros(30, int), np.zeros(30, int))
     np.testing.assert_array_equal(found.scores, scores[END])
 
 
@@ -146,17 +142,17 @@ def test_few_rows_choose_nothing(n):
     scores, labels, fold, groups = task(30)
     fold[n:] = -1
     scores[:, n:] = np.nan
-    found = choose(scores, labels, fold, groups, plain())
+    found = choose(scores, labels, fold, groups)
     assert found.candidate == END
     np.testing.assert_array_equal(found.scores, scores[END])
     for candidate, one in enumerate(scores):
-        log_p = log_probabilities(one[:n], plain())
+        log_p = log_probabilities(one[:n], Calibration(1.0, np.zeros(2)))
         np.testing.assert_allclose(found.losses[candidate, :n], -log_p[np.arange(n), labels[:n]])
 
 
 def test_where_all_are_alike_training_goes_to_its_end():
     scores, labels, fold, groups = task()
-    found = choose(np.repeat(scores[:1], C, axis=0), labels, fold, groups, plain())
+    found = choose(np.repeat(scores[:1], C, axis=0), labels, fold, groups)
     assert found.candidate == END
 
 
@@ -169,7 +165,7 @@ def test_what_is_no_number_is_never_taken(bad, others):
     for broken in (0, END, 2):
         spoilt = scores.copy()
         spoilt[broken, 7 if others else slice(None)] = bad
-        found = choose(spoilt, labels, fold, groups, plain())
+        found = choose(spoilt, labels, fold, groups)
         assert found.candidate == (2 if broken != 2 else found.candidate) != broken
         assert np.isfinite(found.scores).all()
         assert (found.losses[broken] == MAX_LOSS).all()
@@ -177,7 +173,7 @@ def test_what_is_no_number_is_never_taken(bad, others):
 
 def test_where_nothing_is_a_number_it_is_the_end():
     scores, labels, fold, groups = task()
-    found = choose(scores * np.nan, labels, fold, groups, plain())
+    found = choose(scores * np.nan, labels, fold, groups)
     assert found.candidate == END
 
 
@@ -186,7 +182,7 @@ def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
     sure = 1e6 * np.eye(2)[labels]
     sure[0] *= -1
     scores[0] = sure
-    found = choose(scores, labels, fold, groups, plain())
+    found = choose(scores, labels, fold, groups)
     assert found.losses.max() <= MAX_LOSS
     assert round(MAX_LOSS / np.log(10)) == 12
 
@@ -194,10 +190,8 @@ def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
 def test_the_usual_end_is_taken_where_no_other_is_better():
     scores, labels, fold, groups = task(seed=0)
     same = np.repeat(scores[:1], len(scores), axis=0)
-    assert choose(same, labels, fold, groups, plain(), usual=2).candidate == 2
+    assert choose(same, labels, fold, groups, default=2).candidate == 2
     lone = np.full_like(same, np.nan)
     lone[3] = scores[0]
-    assert choose(lone, labels, fold, groups, plain(), usual=3).candidate == 3
-    np.testing.assert_array_equal(
-        choose(lone, labels, fold, groups, plain(), usual=3).scores, scores[0]
-    )
+    assert choose(lone, labels, fold, groups, default=3).candidate == 3
+    np.testing.assert_array_equal(choose(lone, labels, fold, groups, default=3).scores, scores[0])

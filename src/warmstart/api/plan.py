@@ -37,6 +37,7 @@ from warmstart.records.plan import (
 )
 
 LOADER = "your own loader decides"
+DECAY = "a layer nearer the input is more general, and moves less than the one above it"
 
 
 def freeze(network: nn.Module, plan: Plan) -> Frozen:
@@ -83,8 +84,8 @@ class Frozen(FrozenBlocks):
         >>> [(group["block"], group["lr"]) for group in optimizer.param_groups]
         [('output', 0.01), ('output', 0.01)]
         """
-        actions, rates = actions_of(self._plan), rates_of(self._plan)
-        return groups(self._network, actions, self._owners, rates)
+        actions, lrs = actions_of(self._plan), lrs_of(self._plan)
+        return groups(self._network, actions, self._owners, lrs)
 
 
 def actions_of(plan: Plan) -> dict[str, Action]:
@@ -92,7 +93,7 @@ def actions_of(plan: Plan) -> dict[str, Action]:
     return {block.name: plan.action_of(block.name) for block in plan.blocks}
 
 
-def rates_of(plan: Plan) -> dict[str, float]:
+def lrs_of(plan: Plan) -> dict[str, float]:
     """The peak learning rate of each unfrozen block, by name."""
     return {block.name: block.lr.number for block in plan.blocks if block.lr}
 
@@ -126,27 +127,29 @@ def plan(
     [('0', 'frozen', None), ('2', 'tuned', 0.001), ('output', 'tuned', 0.003)]
     """
     kind = type(network).__name__
-    wish = _parse(strategy)
-    found = sections(network, inputs)
-    if classes is not None and found.n_outputs not in (None, classes):
+    parsed = _parse(strategy)
+    cut = sections(network, inputs)
+    if classes is not None and cut.n_outputs not in (None, classes):
         raise PlanError(
-            f"{kind} gives {found.n_outputs} numbers and there are {classes} classes; put in a new "
+            f"{kind} gives {cut.n_outputs} numbers and there are {classes} classes; put in a new "
             "last layer for them, then make the plan."
         )
-    count = n_tuned(wish, len(found.names), kind)
-    if not count and OUTPUT not in found.owners.values():
+    count = n_tuned(parsed, len(cut.names), kind)
+    if not count and OUTPUT not in cut.owners.values():
         raise PlanError(
             f"{kind} has no output layer of its own (a last nn.Linear), so that nothing would "
             "be trained; use strategy last:1 or full."
         )
-    training = _training(found, optimizer, lr, is_head=not count, n=n)
+    training = _training(cut, optimizer, lr, is_head=not count, n=n)
+    why = "nothing is fitted in closed form in your own loop"
+    none, zero = _rule((), why), _rule(0, why)
     return Plan(
         base=_user(f"module:{kind}"),
-        strategy=_user(word(wish), rule=word(HEAD)),
-        blocks=_blocks(found, wish, training),
-        head=_no_head(),
+        strategy=_user(word(parsed), rule=word(HEAD)),
+        blocks=_blocks(cut, parsed, training),
+        head=HeadPlan(candidates=none, penalties=none, outer_folds=zero, permutations=zero),
         training=training,
-        input=_input(found),
+        input=_input(cut),
         examples=n or 0,
     )
 
@@ -168,17 +171,17 @@ def _parse(text: str) -> Strategy:
 
 
 def _training(
-    found: Sections, optimizer: str, lr: float | None, *, is_head: bool, n: int | None
+    cut: Sections, optimizer: str, lr: float | None, *, is_head: bool, n: int | None
 ) -> TrainingPlan:
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise PlanError(f"lr={lr} is not a number above 0; write for instance lr=0.001.")
     if optimizer not in OPTIMIZERS:
         raise PlanError(f"optimizer {optimizer!r} is not known; it is adamw or sgd.")
-    rate = base_lr(found.family, optimizer, None)
+    peak = base_lr(cut.family, optimizer, None)
     if lr is not None:
         value = round_lr(lr / NEW) if is_head else lr
         why = f"a tenth of your {lr:g}, which the output gets" if is_head else "your choice"
-        rate = Choice(value=value, because=why, source="user", rule=rate.value)
+        peak = Choice(value=value, because=why, source="user", rule=peak.value)
     epochs = _rule(float(rules.EPOCHS["balanced"]), "as many epochs of your data")
     if n is not None:
         samples = rules.samples_seen(n)
@@ -188,56 +191,42 @@ def _training(
         batch_size=_rule(32, LOADER),
         seed=_rule(0, "any fixed number repeats a run"),
         optimizer=_user(optimizer, rule="adamw"),
-        lr=rate,
-        layer_decay=_rule(
-            layer_decay(max(len(found.names), 1)),
-            "a layer nearer the input is more general, and moves less than the one above it",
-        ),
+        lr=peak,
+        layer_decay=_rule(layer_decay(max(len(cut.names), 1)), DECAY),
         weight_decay=_rule(WEIGHT_DECAY[optimizer], "mild, as is usual with it"),
         epochs=epochs,
-        warmup=_rule(WARM_UP, "rates rise over the first tenth, so that the first steps are mild"),
+        warmup=_rule(WARM_UP, "learning rates rise over the first tenth: the first steps are mild"),
         crop=_rule(1.0, LOADER),
         flip=_rule(False, LOADER),
         folds=_rule(0, "nothing is held out in your own loop"),
     )
 
 
-def _blocks(found: Sections, strategy: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
-    body = body_actions(strategy, found.names)
-    rate, optimizer = training.lr, str(training.optimizer.value) if training.optimizer else ""
-    is_typed = rate is not None and rate.source == "user"
+def _blocks(cut: Sections, strategy: Strategy, training: TrainingPlan) -> tuple[BlockPlan, ...]:
+    body = body_actions(strategy, cut.names)
+    lr, optimizer = training.lr, str(training.optimizer.value) if training.optimizer else ""
+    is_typed = lr is not None and lr.source == "user"
     spread = LearningRateSpread(
-        base=_number(rate),
+        base=_number(lr),
         decay=_number(training.layer_decay),
         max_new=math.inf if is_typed else max_new_lr(optimizer),
     )
-    *rates, last = block_lrs([*body, "added"], spread)
+    *lrs, last = block_lrs([*body, "added"], spread)
     rows = [
-        BlockPlan(name=name, action=_user(action), lr=rate)
-        for name, action, rate in zip(found.names, body, rates, strict=True)
+        BlockPlan(name=name, action=_user(action), lr=lr)
+        for name, action, lr in zip(cut.names, body, lrs, strict=True)
     ]
     why = f"{spread.factor(NEW):g} x {spread.base:g}: a new output has the longest way to go"
     new = _rule(last.value if last else 0.0, why)
-    action: Action = "tuned"
-    why = "trained step by step: in your own loop it has no closed form"
-    return (*rows, BlockPlan(name=OUTPUT, action=_rule(action, why), lr=new))
+    action = _rule("tuned", "trained step by step: in your own loop it has no closed form")
+    return (*rows, BlockPlan(name=OUTPUT, action=action, lr=new))
 
 
-def _no_head() -> HeadPlan:
-    why = "nothing is fitted in closed form in your own loop"
-    return HeadPlan(
-        candidates=_rule((), why),
-        penalties=_rule((), why),
-        outer_folds=_rule(0, why),
-        permutations=_rule(0, why),
-    )
-
-
-def _input(found: Sections) -> InputPlan | None:
+def _input(cut: Sections) -> InputPlan | None:
     """The input size at which the network was cut, so that it is cut alike again."""
-    if found.shape is None:
+    if cut.shape is None:
         return None
-    channels, height, width = found.shape
+    channels, height, width = cut.shape
     why = "the size at which the network was cut into blocks"
     size = height if height == width else (height, width)
     return InputPlan(size=_rule(size, why), channels=_rule(channels, why))

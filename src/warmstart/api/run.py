@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from warmstart.distributed import here, join_group
 from warmstart.errors import UsageError
+from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.events import Event, Steps, drain, follow
+from warmstart.formatting import printable, sentence
 from warmstart.planning.plan_file import read_plan
 from warmstart.records.answer import Answer
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Summary, TestScores, Verdict
+from warmstart.terminal.result_text import TITLES, estimate_text, probe_text, score_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,13 +29,13 @@ if TYPE_CHECKING:
     from warmstart.run.deliver import Finished
     from warmstart.run.predictor import Predictor
 
+_LEFT = 'style="text-align:left;vertical-align:top;padding:2px 12px 2px 0;white-space:nowrap"'
+_RIGHT = 'style="text-align:left;vertical-align:top;padding:2px 0"'
+
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: what was measured, decided and shipped.
-
-    Made by `warmstart.fit`, or `Run.open` for a folder on disk.
-    """
+    """A finished run, made by `warmstart.fit` or `Run.open`: what was measured and shipped."""
 
     path: Path
     summary: Summary
@@ -93,14 +97,43 @@ class Run:
         where the run began from Python objects. `load(run).show_inputs(paths)` shows other images.
         Raises: UsageError, DataError or RunFolderError where the images cannot be read again.
         """
-        from warmstart.run.input_pictures import show_inputs
+        from warmstart.run.reopened import show_inputs
 
         return show_inputs(self.path, n, data)
 
     def _repr_html_(self) -> str:
-        from warmstart.api.notebook import run_html
-
         return run_html(self.summary, self.path)
+
+
+def run_html(summary: Summary, path: Path) -> str:
+    """Readiness, verdict, accuracy, grave findings and folder of a run."""
+    is_shipped = summary.shipped.strategy != "none"
+    shipped = summary.shipped.strategy if is_shipped else "nothing"
+    scores = []
+    if is_shipped and summary.estimate is not None:
+        scores.append(estimate_text(summary.estimate))
+    if is_shipped and summary.test is not None:
+        scores.append(f"{score_text(summary.test)} on the test set")
+    if is_shipped and (probe := probe_text(summary)):
+        scores.append(probe)
+    rows = [(TITLES[summary.task], "; ".join(scores) + ".")] if scores else []
+    rows.append(("Shipped", f"{shipped}: {summary.shipped.why.rstrip('.')}."))
+    # Findings that make a figure wrong; the others are in the report.
+    grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
+    rows += [*(("Found", sentence(one.sentence)) for one in grave), ("Folder", str(path))]
+    cells = "".join(
+        f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"
+        for title, text in rows
+    )
+    ready, verdict = readiness_line(summary.readiness), sentence(summary.verdict.sentence)
+    return (
+        f'<div style="max-width:50em"><p><b>{_safe(ready)}</b></p><p>{_safe(verdict)}</p>'
+        f"<table>{cells}</table></div>"
+    )
+
+
+def _safe(text: str) -> str:
+    return escape(printable(" ".join(text.split())))
 
 
 def fit(
@@ -179,15 +212,14 @@ def fit(
     )
 
     def steps() -> Steps[Finished]:
-        from warmstart.run.fit import fit as flow
+        from warmstart.run.fit import fit as recipe
 
-        return flow(request)
+        return recipe(request)
 
     def along() -> Steps[Finished]:
-        from warmstart.run.fit import fit as flow
         from warmstart.run.resume import fit_along
 
-        return fit_along(request, flow)
+        return fit_along(request)
 
     finished = _together(steps, along, progress, on_event)
     network = None if isinstance(base, (str, Path)) else base
@@ -219,17 +251,15 @@ def resume(
     objects = {name: value for name, value in values.items() if value is not None}
 
     def steps() -> Steps[Finished]:
-        from warmstart.run.fit import fit as flow
-        from warmstart.run.resume import resume as work
+        from warmstart.run.resume import resume as recipe
 
         here().gather(None)  # the other processes have copied the folder
-        return work(Path(run), flow, objects)
+        return recipe(Path(run), objects)
 
     def along() -> Steps[Finished]:
-        from warmstart.run.fit import fit as flow
         from warmstart.run.resume import resume_along
 
-        return resume_along(Path(run), flow, objects)
+        return resume_along(Path(run), objects)
 
     finished = _together(steps, along, progress, on_event)
     return Run(finished.path, finished.summary, base)
@@ -241,10 +271,7 @@ def _together(
     progress: bool | None,
     on_event: Callable[[Event], None] | None,
 ) -> Finished:
-    """The result of the first process: `steps`. Others, if any, work `along` without output.
-
-    Every event is shown, then passed to `on_event`.
-    """
+    """The result of `steps`, in the first process; others, if any, work `along` without output."""
     with join_group() as world:
         if not world.is_first:
             return world.same(drain(along()))

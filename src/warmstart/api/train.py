@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from warmstart.api.plan import Frozen, actions_of, rates_of
+from warmstart.api.plan import Frozen, actions_of, lrs_of
 from warmstart.api.watch import Findings, compare, require_frozen, snapshot
 from warmstart.errors import DataError, PlanError
 from warmstart.events import Event
@@ -88,11 +88,11 @@ def train(
     settings = schedule(plan)
     if seed is not None:
         settings = replace(settings, seed=seed)
-    return _OwnTraining(network, plan, sections_for(network, plan), settings, loss).events(data)
+    return _Training(network, plan, sections_for(network, plan), settings, loss).events(data)
 
 
 @dataclass(frozen=True, slots=True)
-class _OwnTraining:
+class _Training:
     network: nn.Module
     plan: Plan
     sections: Sections
@@ -100,7 +100,6 @@ class _OwnTraining:
     loss: Loss | None = None  # the user's own
 
     def events(self, data: Iterable[Any]) -> Iterator[Event]:
-        """Freeze, train, restore, prove."""
         before = snapshot(self.network)
         try:
             with Frozen(self.network, self.plan, self.sections) as frozen:
@@ -108,11 +107,10 @@ class _OwnTraining:
         except GeneratorExit:  # stopped by the caller
             self._prove(before)
             raise
-        findings = self._prove(before)
-        actions = actions_of(self.plan)
-        rows = [r for r in findings.ledger.rows if action_of(actions, r.block) == "frozen"]
-        values: dict[str, float | int | str] = {"frozen": len(rows), "moved": len(findings.moved)}
-        yield Event(stage="fine_tune", kind="end", values=values)
+        rows, actions = self._prove(before).ledger.rows, actions_of(self.plan)
+        n_frozen = sum(action_of(actions, row.block) == "frozen" for row in rows)
+        # A frozen tensor that moved has raised TrainingError.
+        yield Event(stage="fine_tune", kind="end", values={"frozen": n_frozen, "moved": 0})
 
     def _prove(self, before: Mapping[str, tuple[str, Tensor]]) -> Findings:
         findings = compare(self.network, before, self.sections, self.plan)
@@ -120,7 +118,7 @@ class _OwnTraining:
         return findings
 
     def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
-        settings, peak = self.schedule, max(rates_of(self.plan).values())
+        settings, peak = self.schedule, max(lrs_of(self.plan).values())
         optimizer = make_optimizer(settings.optimizer, frozen.groups(), settings.weight_decay)
         loader = _Loader(data, self.network, self.sections.n_outputs, self.loss is None)
         stream = loader.batches()
@@ -141,9 +139,13 @@ class _OwnTraining:
 
         def alarms(alarm: Alarm | None) -> Iterator[Event]:
             if alarm is not None:
-                values: dict[str, float | int | str] = {"kind": alarm.kind, "text": alarm.sentence}
-                at = alarm.step
-                yield Event(stage="fine_tune", kind="guard", step=at, of=n_steps, values=values)
+                yield Event(
+                    stage="fine_tune",
+                    kind="guard",
+                    step=alarm.step,
+                    of=n_steps,
+                    values={"kind": alarm.kind, "text": alarm.sentence},
+                )
 
         before = self._answers(first[0])
         factors = warm_cosine(n_steps, settings.warmup)
@@ -151,13 +153,13 @@ class _OwnTraining:
         self.network.train()
         forward, loss = (self._forward, self.loss) if self.loss else (self._logits, cross_entropy)
         for step in updates(forward, batches, optimizer, factors, settings.seed, loss):
-            rate = step.factor * peak
+            lr = step.factor * peak
             yield Event(
                 stage="fine_tune",
                 kind="step",
                 step=step.index + 1,
                 of=n_steps,
-                values={"loss": step.loss, "rate": rate, "images": loader.n_seen},
+                values={"loss": step.loss, "lr": lr, "images": loader.n_seen},
             )
             guard = watch()
             alarm = guard.see(step.index + 1, step.loss)
@@ -215,7 +217,6 @@ class _Loader:
     def batches(self) -> Iterator[Batch]:
         """Raises: DataError where an iteration gives no batch, or an invalid one."""
         device = next(self.network.parameters()).device
-        is_first = True
         while True:
             n_before = self.n_seen
             for batch in self.data:
@@ -224,13 +225,12 @@ class _Loader:
                 self.n_by_class.update(labels.tolist() if self.are_classes else [0])
                 yield _to_device(inputs, device), labels.to(device)
             if self.n_seen == n_before:
-                cure = "; give (inputs, labels) batches."
-                if not is_first:
-                    cure = (
-                        " when it is iterated again; give a DataLoader or a list, not an iterator."
+                if n_before:
+                    raise DataError(
+                        "data gives no batch when it is iterated again; give a DataLoader or a "
+                        "list, not an iterator."
                     )
-                raise DataError(f"data gives no batch{cure}")
-            is_first = False
+                raise DataError("data gives no batch; give (inputs, labels) batches.")
 
     def _split(self, batch: Any) -> Batch:
         if isinstance(batch, Mapping) and "labels" in batch:

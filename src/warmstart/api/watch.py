@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Literal
 
 from torch import Tensor, nn
 
@@ -41,7 +39,7 @@ class Findings:
     ledger: Ledger
     frozen: FrozenProof
     moved: tuple[Moved, ...]
-    still: tuple[str, ...]  # blocks that were to be trained and in which nothing moved
+    untrained: tuple[str, ...]  # blocks that were to be trained and in which nothing moved
 
 
 def watch(network: nn.Module, plan: Plan) -> Proof:
@@ -59,14 +57,14 @@ def watch(network: nn.Module, plan: Plan) -> Proof:
     >>> plan = warmstart.plan(net, "last:1")
     >>> with watch(net, plan) as proof:
     ...     _ = net[0].weight.data.add_(1)
-    >>> [moved.tensor for moved in proof.moved], proof.still
+    >>> [moved.tensor for moved in proof.moved], proof.untrained
     (['0.weight'], ('2', 'output'))
     """
     return Proof(network, plan)
 
 
 class Proof:
-    """The result of `watch`; complete when its `with` block has ended, also after an exception."""
+    """The result of `watch`, complete when its `with` block has ended, also after an exception."""
 
     def __init__(self, network: nn.Module, plan: Plan) -> None:
         self._network, self._plan = network, plan
@@ -80,16 +78,10 @@ class Proof:
         self._findings = None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, *error: object) -> None:
         if self._sections is not None:
             self._findings = compare(self._network, self._before, self._sections, self._plan)
             self._before = {}  # releases a head that was replaced
-        return False
 
     @property
     def findings(self) -> Findings:
@@ -117,9 +109,9 @@ class Proof:
         return self.findings.ledger
 
     @property
-    def still(self) -> tuple[str, ...]:
+    def untrained(self) -> tuple[str, ...]:
         """Blocks that were to be trained and in which nothing moved."""
-        return self.findings.still
+        return self.findings.untrained
 
     def check(self) -> None:
         """Raises: TrainingError naming the first tensors if anything frozen moved."""
@@ -154,14 +146,14 @@ def compare(
         place = name if name in now else names.get(id(old))
         matched.add(place)
         rows.append(_row(name, sections.owners[name], sha256, old, now.get(place or "")))
-    known = {id(now[place]) for place in matched if place is not None}
+    matched_ids = {id(now[place]) for place in matched if place is not None}
     for name, tensor in unique_tensors(network).items():
-        if id(tensor) not in known:
+        if id(tensor) not in matched_ids:
             new = _row(name, "added", digest(tensor), tensor, tensor)
             rows.append(replace(new, fate="new", before=None))
     ledger = Ledger(rows=tuple(rows))
     actions = actions_of(plan)
-    blocks = dict.fromkeys([*actions, *sections.owners.values()])
+    blocks = {*actions, *sections.owners.values()}
     frozen = frozenset(block for block in blocks if action_of(actions, block) == "frozen")
     changed = {row.block for row in rows if row.fate not in ("frozen", "dropped")}
     trainable = {row.block for row in rows if not row.buffer}
@@ -179,14 +171,15 @@ def compare(
             for row in rows
             if row.block in frozen and row.fate in ("trained", "reshaped")
         ),
-        still=tuple(n for n in actions if n in trainable and n not in frozen and n not in changed),
+        untrained=tuple(
+            n for n in actions if n in trainable and n not in frozen and n not in changed
+        ),
     )
 
 
 def require_frozen(findings: Findings) -> None:
     """Raises: TrainingError naming the first tensors if anything frozen moved."""
-    if findings.moved:
-        names = [moved.tensor for moved in findings.moved]
+    if names := [moved.tensor for moved in findings.moved]:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         first = ", ".join(names[:NAMED])
         raise TrainingError(
@@ -220,20 +213,20 @@ def _is_statistic(row: LedgerRow) -> bool:
 def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
     rows, order = findings.ledger.rows, [block.name for block in plan.blocks]
     frozen = [name for name in order if plan.action_of(name) == "frozen"]
-    same = [row for row in rows if row.block in frozen and row.fate == "frozen"]
-    yield f"frozen: {_tensors(len(same))} of {_layers(frozen, order)} unchanged"
+    unchanged = [row for row in rows if row.block in frozen and row.fate == "frozen"]
+    yield f"frozen: {_tensors(len(unchanged))} of {_layers(frozen, order)} unchanged"
     for is_statistic in (True, False):
         if moved := [m for m in findings.moved if m.is_statistic == is_statistic]:
             yield _moved_line(moved, rows, order)
     trained = [row for row in rows if row.fate == "trained" and row.block not in frozen]
     if trained:
-        blocks = list(dict.fromkeys(row.block for row in trained))
+        blocks = {row.block for row in trained}
         yield f"trained: {_tensors(len(trained))} of {_layers(blocks, order)}"
-    if findings.still:
-        them = "it" if len(findings.still) == 1 else "them"
+    if findings.untrained:
+        trains = f"the plan trains {'it' if len(findings.untrained) == 1 else 'them'}"
         yield (
-            f"nothing moved in {_layers(findings.still, order)} although the plan trains {them}: "
-            "does the optimizer hold their parameters?"
+            f"nothing moved in {_layers(findings.untrained, order)} although {trains}: does the "
+            "optimizer hold their parameters?"
         )
     for fate in ("reshaped", "dropped", "new"):
         if some := [row for row in rows if row.fate == fate]:
@@ -241,7 +234,7 @@ def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
 
 
 def _moved_line(moved: Sequence[Moved], rows: Sequence[LedgerRow], order: Sequence[str]) -> str:
-    blocks = list(dict.fromkeys(m.block for m in moved))
+    blocks = {m.block for m in moved}
     where = _layers(blocks, order)
     if moved[0].is_statistic:
         total = sum(_is_statistic(row) and row.block in blocks for row in rows)
@@ -259,7 +252,7 @@ def _tensors(count: int) -> str:
     return f"{count:,} tensor{'s' if count != 1 else ''}"
 
 
-def _layers(names: Sequence[str], order: Sequence[str]) -> str:
+def _layers(names: Collection[str], order: Sequence[str]) -> str:
     """Blocks as a person counts them.
 
     >>> order = ("stem", "low", "middle", "top", "output")
@@ -269,12 +262,9 @@ def _layers(names: Sequence[str], order: Sequence[str]) -> str:
     ('the output', 'no layer')
     """
     numbers = [n for n, name in enumerate(order, start=1) if name in names and name != OUTPUT]
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    shown = ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
-    words = [f"layer{'s' if len(numbers) > 1 else ''} {shown}"] if numbers else []
+    firsts = [n for n in numbers if n - 1 not in numbers]
+    lasts = [n for n in numbers if n + 1 not in numbers]
+    ranges = zip(firsts, lasts, strict=True)
+    text = ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in ranges)
+    words = [f"layer{'s' if len(numbers) > 1 else ''} {text}"] if numbers else []
     return " and ".join([*words, *(["the output"] if OUTPUT in names else [])]) or "no layer"

@@ -6,16 +6,16 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from warmstart.errors import ModelError, UsageError
 from warmstart.network.external_classifier import is_hub_folder
-from warmstart.network.hub_folder import read_folder
+from warmstart.network.hub import read_folder
 from warmstart.network.model_folder import read_bundle
 from warmstart.network.tensors import STATISTICS, digest, place
 from warmstart.network.weights import SUFFIXES, read_weights
@@ -35,15 +35,17 @@ def audit(model: str, base: str) -> Audit:
     Raises: UsageError if both are the same; ModelError or RunFolderError if one of them
     cannot be read.
     """
-    paths = [Path(name) for name in (model, base)]
-    is_one_file = all(p.exists() for p in paths) and paths[0].resolve() == paths[1].resolve()
+    is_one_file = os.path.exists(model) and os.path.exists(base) and os.path.samefile(model, base)
     if model == base or is_one_file:
         raise UsageError(
             f"MODEL and --base are the same ({model}); --base names the model that MODEL was "
             "trained from."
         )
-    pairs = list(_pairs(unify(read_tensors(model)), unify(read_tensors(base))))
-    rows = tuple(map(_row, pairs))
+    pairs = list(_pairs(unify(_read_tensors(model)), unify(_read_tensors(base))))
+    rows = tuple(pair.row for pair in pairs)
+    by_group: dict[str, list[_Pair]] = {}
+    for pair in pairs:
+        by_group.setdefault(pair.row.block, []).append(pair)
     return Audit(
         model=model,
         base=base,
@@ -52,18 +54,15 @@ def audit(model: str, base: str) -> Audit:
         reshaped=_tally(rows, "reshaped"),
         only_model=_tally(rows, "new"),
         only_base=_tally(rows, "dropped"),
-        carried=_carried(pairs, rows),
+        carried=_carried(rows),
         rounded=tuple(dict.fromkeys(r for r in map(_rounding, pairs) if r)),
-        groups=_groups(pairs, rows),
+        groups=tuple(_group(name, members) for name, members in by_group.items()),
         rows=rows,
     )
 
 
-def read_tensors(name: str) -> Weights:
-    """Read the tensors of a run folder, in the order of its ledger, a file, or a base model.
-
-    Raises: ModelError or RunFolderError if there are none.
-    """
+def _read_tensors(name: str) -> Weights:
+    """The tensors of a run folder, in the order of its ledger, a file, or a base model."""
     path = Path(name)
     if is_hub_folder(path):
         return read_folder(path)
@@ -107,32 +106,12 @@ def _strip(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A tensor in the base model and in the model; None where it is missing."""
+class _Pair(NamedTuple):
+    """A tensor in the base model and in the model, None where it is missing, and its row."""
 
-    name: str
     before: Tensor | None
     after: Tensor | None
-
-    @property
-    def group(self) -> str:
-        """The first two components of the name, without its last one."""
-        return ".".join(self.name.split(".")[:-1][:2]) or self.name
-
-    @property
-    def is_statistic(self) -> bool:
-        """Whether it is a running statistic of a normalisation layer."""
-        return self.name.rpartition(".")[2] in STATISTICS
-
-    @property
-    def fate(self) -> Fate:
-        """What became of it; same bytes count as frozen."""
-        if self.before is None or self.after is None:
-            return "new" if self.before is None else "dropped"
-        if self.before.shape != self.after.shape:
-            return "reshaped"
-        return "frozen" if is_same(self.before, self.after) else "trained"
+    row: LedgerRow
 
 
 def _pairs(model: Weights, base: Weights) -> Iterator[_Pair]:
@@ -144,17 +123,40 @@ def _pairs(model: Weights, base: Weights) -> Iterator[_Pair]:
     own = next((side for side in sides if side != sorted(side)), sorted(sides[0], key=_natural))
     common = base.keys() & model.keys()
     rest = [name for side in sides for name in sorted(side, key=_natural) if name not in common]
-    seen: set[tuple[object, object]] = set()
+    visited: set[tuple[object, object]] = set()
     shared: set[object] = set()
     for name in [name for name in own if name in common] + rest:
         before, after = base.get(name), model.get(name)
         key = tuple(None if t is None else place(t) for t in (before, after))
-        if key in seen or (None in key and not shared.isdisjoint(key)):
+        if key in visited or (None in key and not shared.isdisjoint(key)):
             continue  # tied: it has another name too
-        seen.add((key[0], key[1]))
+        visited.add((key[0], key[1]))
         if None not in key:
             shared.update(key)
-        yield _Pair(name, before, after)
+        yield _pair(name, before, after)
+
+
+def _pair(name: str, before: Tensor | None, after: Tensor | None) -> _Pair:
+    tensor = next(t for t in (before, after) if t is not None)
+    row = LedgerRow(
+        tensor=name,
+        block=".".join(name.split(".")[:-1][:2]) or name,
+        fate=_fate(before, after),
+        shape=tuple(tensor.shape),
+        numel=tensor.numel(),
+        buffer=name.rpartition(".")[2] in STATISTICS,
+        before=None if before is None else digest(before),
+        after=None if after is None else digest(after),
+    )
+    return _Pair(before, after, row)
+
+
+def _fate(before: Tensor | None, after: Tensor | None) -> Fate:
+    if before is None or after is None:
+        return "new" if before is None else "dropped"
+    if before.shape != after.shape:
+        return "reshaped"
+    return "frozen" if is_same(before, after) else "trained"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -182,7 +184,7 @@ def _coarser(a: torch.dtype, b: torch.dtype) -> torch.dtype:
 
 
 def _rounding(pair: _Pair) -> str | None:
-    if pair.before is None or pair.after is None or pair.before.shape != pair.after.shape:
+    if pair.before is None or pair.after is None or pair.row.fate == "reshaped":
         return None
     dtypes = {pair.before.dtype, pair.after.dtype}
     if len(dtypes) < 2:
@@ -192,54 +194,30 @@ def _rounding(pair: _Pair) -> str | None:
     return f"{fine} to {coarse}".replace("torch.", "")
 
 
-def _row(pair: _Pair) -> LedgerRow:
-    tensor = next(t for t in (pair.before, pair.after) if t is not None)
-    return LedgerRow(
-        tensor=pair.name,
-        block=pair.group,
-        fate=pair.fate,
-        shape=tuple(tensor.shape),
-        numel=tensor.numel(),
-        buffer=pair.is_statistic,
-        before=None if pair.before is None else digest(pair.before),
-        after=None if pair.after is None else digest(pair.after),
-    )
-
-
-def _tally(rows: Iterable[LedgerRow], fate: Fate) -> Tally:
+def _tally(rows: Sequence[LedgerRow], fate: Fate) -> Tally:
     sizes = [row.numel for row in rows if row.fate == fate]
     return Tally(tensors=len(sizes), numbers=sum(sizes))
 
 
-def _carried(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> float:
+def _carried(rows: Sequence[LedgerRow]) -> float:
     """Share of the base model's weights that were compared, without running statistics."""
-    compared, total = 0, 0
-    for pair, row in zip(pairs, rows, strict=True):
-        if pair.before is not None and not row.buffer:
-            total += pair.before.numel()
-            compared += pair.before.numel() if row.fate in ("frozen", "trained") else 0
-    return compared / max(total, 1)
+    own = [row for row in rows if row.fate != "new" and not row.buffer]
+    compared = sum(row.numel for row in own if row.fate in ("frozen", "trained"))
+    return compared / max(sum(row.numel for row in own), 1)
 
 
-def _groups(pairs: Sequence[_Pair], rows: Sequence[LedgerRow]) -> tuple[AuditGroup, ...]:
-    by_name: dict[str, list[tuple[_Pair, LedgerRow]]] = {}
-    for pair, row in zip(pairs, rows, strict=True):
-        by_name.setdefault(row.block, []).append((pair, row))
-    return tuple(_group(name, members) for name, members in by_name.items())
-
-
-def _group(name: str, members: Sequence[tuple[_Pair, LedgerRow]]) -> AuditGroup:
-    kinds = Counter((row.fate, row.buffer) for _, row in members)
-    fates = Counter(row.fate for _, row in members)
+def _group(name: str, members: Sequence[_Pair]) -> AuditGroup:
+    kinds = Counter((pair.row.fate, pair.row.buffer) for pair in members)
+    fates = Counter(pair.row.fate for pair in members)
     change, norm = 0.0, 0.0  # squared, of the weights
-    for pair, row in members:
+    for before, after, row in members:
         is_compared = row.fate in ("frozen", "trained") and not row.buffer
-        if pair.before is None or pair.after is None or not is_compared:
+        if before is None or after is None or not is_compared:
             continue
-        before = pair.before.detach().double()
-        norm += float(before.square().sum())
+        values = before.detach().double()
+        norm += float(values.square().sum())
         if row.fate == "trained":
-            change += float((pair.after.detach().double() - before).square().sum())
+            change += float((after.detach().double() - values).square().sum())
     ratio = math.sqrt(change / norm) if norm > 0 else math.nan
     state: GroupState = "only in MODEL" if fates["new"] else "only in BASE"
     if kinds["trained", False]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from warmstart.cli.output import print_result, watcher
 from warmstart.cli.parse import Call
@@ -19,7 +19,7 @@ from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Audit, AuditGroup, Tally
 from warmstart.records.run_folder import to_plain
-from warmstart.terminal.text import column, shortened
+from warmstart.terminal.text import column, named, shortened
 
 if TYPE_CHECKING:
     from warmstart.network.external_classifier import InputHandling
@@ -31,21 +31,7 @@ _ON_IMAGES = ("--arch", "--labels", "--train", "--label", "--group", "--size", "
 def audit(call: Call) -> int:
     """Run `warmstart audit`: a model on images, against its base model, or both.
 
-    Raises: UsageError with neither.
-    """
-    changes, judged = audited(call)
-    records = [record for record in (changes, judged) if record is not None]
-    texts = [judged_text(judged)] if judged else []
-    texts += [audit_text(changes)] if changes else []
-    plain = {key: value for record in records for key, value in to_plain(record).items()}
-    print_result(call, plain, lambda: "\n\n".join(texts))
-    return 0
-
-
-def audited(call: Call) -> tuple[Audit | None, AuditedModel | None]:
-    """The comparison with --base and the judgement on DATA; one may be None.
-
-    Raises: UsageError where there is neither, or an option belongs to the one that is missing.
+    Raises: UsageError with neither, or where an option belongs to the one that is missing.
     """
     model, *data = call.places
     base = call.values.get("--base")
@@ -58,33 +44,38 @@ def audited(call: Call) -> tuple[Audit | None, AuditedModel | None]:
     if not data and idle:
         raise UsageError(f"{idle} is for images: warmstart audit {model} DATA {idle} …")
     handling = _input_handling(call) if data else None
-    changes = None
+    plain: dict[str, Any] = {}
+    texts = []
     if base is not None:
         from warmstart.auditing.weights import audit as compare
 
         changes = compare(model, base)
-    return changes, _judge(call, model, data[0], handling) if handling else None
+        plain |= to_plain(changes)
+        texts.append(audit_text(changes))
+    if handling is not None:
+        judged = _judge(call, handling)
+        plain |= to_plain(judged)
+        texts.insert(0, judged_text(judged))
+    print_result(call, plain, lambda: "\n\n".join(texts))
+    return 0
 
 
-def _judge(call: Call, model: str, data: str, handling: InputHandling) -> AuditedModel:
+def _judge(call: Call, handling: InputHandling) -> AuditedModel:
     values = call.values
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.auditing.judge import judge as steps
 
-        return follow(
-            steps(
-                model,
-                data,
-                arch=values.get("--arch"),
-                labels=call.path("--labels"),
-                train=values.get("--train"),
-                label=values.get("--label"),
-                group=values.get("--group"),
-                handling=handling,
-            ),
-            watch.show,
+        job = steps(
+            *call.places,
+            arch=values.get("--arch"),
+            labels=call.path("--labels"),
+            train=values.get("--train"),
+            label=values.get("--label"),
+            group=values.get("--group"),
+            handling=handling,
         )
+        return follow(job, watch.show)
 
 
 def _input_handling(call: Call) -> InputHandling:
@@ -102,28 +93,16 @@ def _input_handling(call: Call) -> InputHandling:
 
 
 def sides(text: str) -> tuple[int, int]:
-    """Height and width in px.
-
-    Raises: UsageError for anything but one or two whole numbers.
-
-    >>> sides("224"), sides("224x320")
-    ((224, 224), (224, 320))
-    """
+    """Height and width in px. Raises: UsageError for anything but one or two whole numbers."""
     match = re.fullmatch(r"(\d{1,4})(?:[x,](\d{1,4}))?", text.strip().lower())
-    lengths = tuple(int(side) for side in match.groups(match[1])) if match else ()
-    if len(lengths) != 2 or min(lengths) < 1:
+    height, width = map(int, match.groups(match[1])) if match else (0, 0)
+    if min(height, width) < 1:
         raise UsageError(f"--size {text}: it needs px, such as 224, or height x width: 224x320.")
-    return lengths[0], lengths[1]
+    return height, width
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
-    """Comma-separated numbers of option `name`.
-
-    Raises: UsageError for anything else.
-
-    >>> numbers("--mean", "0.5, 0.4,0.4")
-    (0.5, 0.4, 0.4)
-    """
+    """Comma-separated numbers of option `name`. Raises: UsageError for anything else."""
     try:
         values = tuple(float(number) for number in text.split(","))
     except ValueError:
@@ -141,10 +120,7 @@ _NAME = 21  # columns of a group's name at most
 
 
 def audit_text(audit: Audit) -> str:
-    """Both sides, what is the same and what is not, then a line for each layer or block.
-
-    Neighbours in the same state share a line where there would be too many.
-    """
+    """Both sides, what is the same and what is not, then a line for each layer or block."""
     head = [column("Model", audit.model), column("Base", audit.base)]
     if not audit.is_related:
         in_model = audit.only_model.tensors + audit.reshaped.tensors
@@ -185,6 +161,7 @@ def _size(tally: Tally) -> str:
 
 
 def _table(groups: Sequence[AuditGroup], width: int) -> list[str]:
+    """A line for each group; neighbours in the same state share one if there are too many."""
     rows = [[group] for group in groups]
     if len(rows) > width:
         rows = [list(run) for _, run in groupby(groups, key=lambda group: group.state)]
@@ -226,17 +203,12 @@ def _state(row: Sequence[AuditGroup]) -> str:
 
 
 def share(value: float) -> str:
-    """A share in per cent with two significant digits.
-
-    >>> share(0.0312), share(0.00004), share(1.5), share(0.0)
-    ('3.1', '0.004', '150', '0')
-    """
+    """A share in per cent with two significant digits."""
     percent = 100 * value
     return f"{percent:.0f}" if percent >= 99.5 else f"{percent:.2g}"
 
 
 def _unmatched(row: Sequence[AuditGroup]) -> str:
-    """The tensors of a group that have no counterpart."""
     if row[0].state in _UNMATCHED:
         return ""
     rows = (
@@ -259,7 +231,6 @@ _UNMATCHED = {
 
 
 CLASSES = 8  # lines of the table; the weakest where there are more classes
-NAMED = 3  # items of a finding, or classes of a list
 WIDE = 0.1  # to either side: from there on the interval is called wide
 _CLASS_NAME = 18  # columns of a class's name at most
 _NARROW = 0.05  # half-width for which the images are counted
@@ -271,6 +242,7 @@ def judged_text(model: AuditedModel) -> str:
     others = [finding for finding in model.findings if finding.kind != "leakage"]
     findings = [column("Findings", "\n".join(map(_finding, others)))] if others else []
     sizes = f"{count(model.test.n, 'image')}, {count(model.n_classes, 'class')}"
+    accuracy, calibration = "\n".join(_accuracy(model)), "\n".join(_calibration(model))
     groups = [
         [
             column("Model", f"{model.title}, {model.outputs:,} outputs"),
@@ -278,10 +250,7 @@ def judged_text(model: AuditedModel) -> str:
             column("Input", f"{_shape(model.preprocessing)} ({model.preprocessing_from})"),
             column("Classes", "\n".join(_outputs(model))),
         ],
-        [
-            column("Accuracy", "\n".join(_accuracy(model))),
-            column("Trust", "\n".join(_calibration(model))),
-        ],
+        [column("Accuracy", accuracy), column("Trust", calibration)],
         [column("Leakage", _leakage(model)), *findings],
         _classes(model.classes, model.n_classes),
     ]
@@ -289,7 +258,6 @@ def judged_text(model: AuditedModel) -> str:
 
 
 def _shape(prep: Preprocessing) -> str:
-    """The preprocessing in a few words."""
     height, width = prep.size
     size = f"{height} px" if height == width else f"{height} x {width} px"
     crop = "whole picture squeezed" if prep.squash else f"centre of {prep.resize} px"
@@ -312,7 +280,7 @@ def _outputs(model: AuditedModel) -> Iterator[str]:
         )
     if model.unknown_classes:
         yield (
-            f"The model has no output for {_some(model.unknown_classes)}: "
+            f"The model has no output for {named(model.unknown_classes)}: "
             f"{count(model.unknown_images, 'image')} left out of all figures, and it would be "
             "wrong about all of them."
         )
@@ -320,13 +288,8 @@ def _outputs(model: AuditedModel) -> Iterator[str]:
         n = len(model.unused_outputs)
         yield (
             f"{n:,} of its {model.outputs:,} outputs {'has' if n == 1 else 'have'} no image here "
-            f"({_some(model.unused_outputs)}): it may still answer with them, and is wrong then."
+            f"({named(model.unused_outputs)}): it may still answer with them, and is wrong then."
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _accuracy(model: AuditedModel) -> Iterator[str]:
@@ -360,7 +323,7 @@ def _accuracy(model: AuditedModel) -> Iterator[str]:
         gap, low, high = (100 * x for x in (train.gap, train.gap_low, train.gap_high))
         more = f"{abs(gap):.0f} points {'more' if gap >= 0 else 'less'}"
         hint = ", which suggests overfitting" if train.gap_low > 0 else ""
-        yield f"On the training images{sample} {score}: {more} ({low:.0f} to {high:.0f}){hint}."
+        yield f"On the training images{sample} {score}: {more} ({low:z.0f} to {high:z.0f}){hint}."
 
 
 def _calibration(model: AuditedModel) -> Iterator[str]:
@@ -392,11 +355,10 @@ def _leakage(model: AuditedModel) -> str:
 
 def _finding(finding: Finding) -> str:
     is_complete = finding.kind == "preprocessing" or not finding.items
-    return finding.text + ("" if is_complete else f" ({_some(finding.items)})")
+    return finding.text + ("" if is_complete else f" ({named(finding.items)})")
 
 
 def _classes(rows: Sequence[ClassScore], n_classes: int) -> list[str]:
-    """The table, the weakest class first."""
     if n_classes < 2:
         return []
     ordered = sorted(rows, key=lambda row: (row.recall, row.label))

@@ -13,9 +13,8 @@ from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import Finding
 from warmstart.records.summary import Checked
 from warmstart.terminal.result_text import no_signal_text
-from warmstart.terminal.text import column, command_rows, lead
+from warmstart.terminal.text import column, command_rows, lead, named
 
-MOST_ITEMS = 3  # named of one finding
 ISSUES = "label_issues.csv"
 FIT_OPTIONS = ("--base", "--arch", "--test", "--label", "--task", "--group", "--relabel")
 
@@ -38,10 +37,8 @@ def check_text(checked: Checked, words: Sequence[str]) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    names = ", ".join(finding.items[:MOST_ITEMS])
-    n_more = len(finding.items) - MOST_ITEMS
-    more = f" and {n_more:,} more" if n_more > 0 else ""
-    return f"{finding.text.removesuffix('.')}: {names}{more}." if names else finding.text
+    items = named(finding.items)
+    return f"{finding.text.removesuffix('.')}: {items}." if items else finding.text
 
 
 def _next(checked: Checked, data: str) -> list[str]:
@@ -63,7 +60,7 @@ def check(call: Call) -> int:
     """Run `warmstart check`: progress on stderr, the result on stdout; 3 without a signal."""
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.run.check import check as steps
+        from warmstart.run.fit import check as steps
 
         checked = follow(steps(request_of(call)), watch.show)
     options = [word for pair in call.values.items() if pair[0] in FIT_OPTIONS for word in pair]

@@ -12,10 +12,10 @@ from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import Event, follow
-from warmstart.formatting import MANY, count, duration, percent, printable, short_interval
-from warmstart.nouns import nouns_of
+from warmstart.formatting import MANY, duration, percent, printable, short_interval
+from warmstart.nouns import count, nouns_of
 from warmstart.records.comparison import ComparedRun, Comparison, Pair
-from warmstart.terminal.text import column, table_lines, wrap
+from warmstart.terminal.text import column, joined, table_lines, wrap
 
 FINE = 0.015  # differences below it are given in tenths of a point
 METRICS = {"accuracy": "accuracy", "log_score": "log score", "r2": "R²"}
@@ -117,13 +117,10 @@ def _base_worth(comparison: Comparison, names: dict[str, str]) -> Iterator[str]:
         text = f"the base model is worth {gap}: {shares}."
     else:
         text = f"the base model does harm, {gap}: {shares}."
-    updates = [
-        f"{names[run.name]} {count(run.updates_to_95, 'update')}"
-        for run in (warm, cold)
-        if run.updates_to_95 is not None
-    ]
-    speed = f"to 95 % of the final accuracy: {', '.join(updates)}." if len(updates) == 2 else ""
-    yield column("Base", f"{text}\n{speed}")
+    if warm.updates_to_95 is not None and cold.updates_to_95 is not None:
+        text += f"\nto 95 % of the final accuracy: {first} {count(warm.updates_to_95, 'update')}, "
+        text += f"{second} {count(cold.updates_to_95, 'update')}."
+    yield column("Base", text)
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
@@ -132,7 +129,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     cached = [run.name for run in runs if run.features_cached]
     if extracted and cached:
         seconds = [f"{run.name} ({duration(run.seconds_features)})" for run in extracted]
-        text = f"extracted in the time of {_list(seconds)}; cached for {_list(cached)}."
+        text = f"extracted in the time of {joined(seconds)}; cached for {joined(cached)}."
         yield column("Features", text)
     if any(run.n_train != comparison.n_common_train for run in runs):
         each = ", ".join(f"{run.name} on {nouns.count(run.n_train)}" for run in runs)
@@ -152,16 +149,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield column("Runs", "\n".join(run.path for run in runs))
 
 
-def _list(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
 def compare(call: Call) -> int:
-    """Run `warmstart compare`: progress on stderr; 3 where no run found a signal.
-
-    Raises: UsageError for options of --strategies without it.
-    """
+    """Run `warmstart compare`; 3 where no run found a signal. Raises: UsageError."""
     comparison = _compare_strategies(call) if "--strategies" in call.values else _compare_runs(call)
     print_result(call, comparison, lambda: comparison_text(comparison))
     return NO_SIGNAL if {run.verdict for run in comparison.runs} == {"no-signal"} else 0
@@ -171,12 +160,11 @@ def _compare_strategies(call: Call) -> Comparison:
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.run.compare import compare_strategies as steps
-        from warmstart.run.fit import fit
 
         settle_imports()
         with stoppable(watch.show) as see:
             strategies = names_in(call.values["--strategies"])
-            return follow(steps(call.places, strategies, request_of(call), fit), see)
+            return follow(steps(call.places, strategies, request_of(call)), see)
 
 
 def _compare_runs(call: Call) -> Comparison:

@@ -10,7 +10,8 @@ from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
 from warmstart.events import Event, follow
 from warmstart.exporting.predict_script import NAME
-from warmstart.exporting.readme import agreement_text, example_of, quantized_text, single_layer_text
+from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
+from warmstart.nouns import nouns_of
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
@@ -30,7 +31,7 @@ def export_text(exported: Exported, path: Path) -> str:
     lines += [column("Head", single_layer_text(exported))] if exported.single_layer else []
     lines += [column("8 bits", quantized_text(exported))] if exported.quantized else []
     script = shlex.quote(str(path / NAME))
-    return "\n".join([*lines, column("Use", f"python {script} {example_of(exported)}")])
+    return "\n".join([*lines, column("Use", f"python {script} {nouns_of(exported.kind).typed}")])
 
 
 def export(call: Call) -> int:
@@ -52,7 +53,7 @@ def export(call: Call) -> int:
             data=values.get("--data"),
             test=values.get("--test"),
         )
-        result = follow(steps(Path(call.places[0]), options), watch.show)
-    record = {"path": str(result.path), **to_plain(result.exported)}
-    print_result(call, record, lambda: export_text(result.exported, result.path))
+        path, exported = follow(steps(Path(call.places[0]), options), watch.show)
+    record = {"path": str(path), **to_plain(exported)}
+    print_result(call, record, lambda: export_text(exported, path))
     return 0

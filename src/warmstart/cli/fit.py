@@ -21,7 +21,7 @@ from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
-from warmstart.terminal.text import column, command_rows, lead, shortened
+from warmstart.terminal.text import column, command_rows, lead, shortened, table_lines
 
 STAGES = {
     "features": "features",
@@ -70,13 +70,11 @@ def _layers(dry_run: DryRun) -> list[str]:
     head = dry_run.plan.blocks[-1].lr
     lr = f"{head.number:g}" if head else "exact"
     rows.append(("head", "new", lr, "", f"for {len(dry_run.classes)} classes"))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines: list[str] = []
-    for layers, action, lr, n, names in rows:
-        title = lead("" if lines else "Layers")
-        cells = f"{layers:<{widths[0]}}  {action:<{widths[1]}}  {lr:<{widths[2]}}"
-        lines.append(shortened(printable(f"{title}{cells}  {n:>{widths[3]}}  {names}".rstrip())))
-    return lines
+    titles = [lead("Layers"), *[lead("")] * len(rows)]
+    return [
+        shortened(printable(title + line))
+        for title, line in zip(titles, table_lines(rows, right={3}), strict=False)
+    ]
 
 
 def _reason(strategy: Choice) -> str:
@@ -147,10 +145,9 @@ def fit(call: Call) -> int:
     with join_group() as world:
         check_processes(call, world)
         if not world.is_first:
-            from warmstart.run.fit import fit as steps
             from warmstart.run.resume import fit_along
 
-            return work_along(fit_along(request_of(call), steps))
+            return work_along(fit_along(request_of(call)))
         with watcher(call) as watch:
             # The libraries take seconds to load: say first that work has begun.
             watch.show(Event(stage="read", kind="begin"))
@@ -166,7 +163,7 @@ def fit(call: Call) -> int:
 def _dry_run(call: Call) -> int:
     with watcher(call) as watch:
         watch.show(Event(stage="read", kind="begin"))
-        from warmstart.run.dry_run import dry_run as steps
+        from warmstart.run.forecast import dry_run as steps
 
         settle_imports()
         plan = follow(steps(request_of(call)), watch.show)

@@ -131,7 +131,6 @@ WIDTH = 80
 
 
 def root_help() -> str:
-    """The text of `warmstart --help`: what there is, and what to type first."""
     examples = (
         "warmstart fit sample:digits  # needs no images of yours",
         "warmstart fit photos/  # photos/<class>/*.jpg",
@@ -155,12 +154,11 @@ def root_help() -> str:
 
 
 def verb_help(verb: Verb) -> str:
-    """The text of `warmstart VERB --help`."""
     options = [(option.signature, option.help) for option in verb.options]
     lines = [
         f"Usage: warmstart {verb.words} [options]",
         "",
-        *textwrap.wrap(verb.about, WIDTH),
+        *textwrap.wrap(" ".join(verb.about.split()), WIDTH),
         "",
         "Options:",
         *_columns(options, left=20),

@@ -94,8 +94,8 @@ EXPLAINED = _by_word(
         "Here it is --set training.epochs=N (10 is usual).": (
             "--epochs -e --num-epochs --num-train-epochs --max-epochs --steps --max-steps"
         ),
-        "A rule sets the learning rate (--dry-run says why), --lr overrides it; rate_probe "
-        "compares three in Python: docs/notebook.md.": (
+        "A rule sets the learning rate (--dry-run says why), --lr overrides it; "
+        "compare_learning_rates compares three in Python: docs/notebook.md.": (
             "--lr-find --lr-finder --find-lr --auto-lr-find --auto-lr --lr-range-test"
         ),
         _SET.format("optimizer=sgd"): "--optimizer --optim --opt",
@@ -164,22 +164,14 @@ STDOUT = {
 
 
 def nearest(word: str, candidates: Iterable[str], likeness: float = 0.7) -> str | None:
-    """The most similar candidate, or None if none is similar enough.
-
-    >>> nearest("buget", ["base", "budget"])
-    'budget'
-    """
+    """The most similar candidate, or None if none is similar enough."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(word.lower(), list(candidates), 1, likeness)), None)
 
 
 def unknown_verb(word: str, is_path: bool) -> UsageError:
-    """The error for a first word that is no verb; `is_path` if it names something on disk.
-
-    >>> str(unknown_verb("train", is_path=False))
-    'unknown verb `train`. Here it is `fit`.'
-    """
+    """The error for a first word that is no verb; `is_path` if it names something on disk."""
     if word.lower() in VERB_HABITS:
         return UsageError(f"unknown verb `{word}`. Here it is `{VERB_HABITS[word.lower()]}`.")
     if is_path or word.startswith("sample:"):
@@ -192,11 +184,6 @@ def unknown_verb(word: str, is_path: bool) -> UsageError:
 
 
 def unknown_option(verb: Verb, word: str) -> UsageError:
-    """The error for an option that this verb does not have.
-
-    >>> str(unknown_option(VERBS["fit"], "--output_dir=x"))
-    'unknown option --output_dir. Here it is --out.'
-    """
     option = word.partition("=")[0]
     name = hyphenated(option).lower()
     hint = answer(verb, name)
@@ -211,13 +198,7 @@ def unknown_option(verb: Verb, word: str) -> UsageError:
 
 
 def unknown_assignment(verb: Verb, word: str) -> UsageError | None:
-    """The error for key=value where the key is an option here or elsewhere; None if it is not.
-
-    >>> print(unknown_assignment(VERBS["fit"], "model=yolo11n.pt"))
-    unknown argument model=yolo11n.pt. Here it is --base yolo11n.pt
-    >>> unknown_assignment(VERBS["fit"], "colour=red") is None
-    True
-    """
+    """The error for key=value where the key is an option here or elsewhere; None if it is not."""
     key, _, value = word.partition("=")
     hint = answer(verb, "--" + hyphenated(key).lower(), value)
     return UsageError(f"unknown argument {word}. {hint}") if hint else None
@@ -245,11 +226,7 @@ def answer(verb: Verb, name: str, value: str = "") -> str | None:
 
 
 def hyphenated(word: str) -> str:
-    """The option in hyphens, its value unchanged.
-
-    >>> hyphenated("--data_dir=a_b")
-    '--data-dir=a_b'
-    """
+    """The option in hyphens, its value unchanged: `--data-dir=a_b`."""
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
 

@@ -123,11 +123,7 @@ def _report(error: BaseException, words: Sequence[str], interrupts: Interrupts) 
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """The message for an error and the exit code.
-
-    >>> explain(ZeroDivisionError("division by zero"))[1]
-    1
-    """
+    """The message for an error and the exit code."""
     if isinstance(error, WarmstartError):
         return str(error), error.exit_code
     if isinstance(error, MemoryError):

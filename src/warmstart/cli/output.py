@@ -38,7 +38,6 @@ def watcher(call: Call) -> progress.Watcher:
 
 
 def print_result(call: Call, record: Any, text: Callable[[], str]) -> None:
-    """Print a record as JSON with --json, else as text."""
     print(dumps(record, indent=2) if "--json" in call.switches else text())
 
 

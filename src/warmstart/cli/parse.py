@@ -142,10 +142,7 @@ def _is_whole(value: str) -> bool:
 _RULES = {
     "--seed": ("a whole number, 0 or more", _is_whole),
     "--count": ("a whole number, 1 or more", lambda value: _is_whole(value) and int(value) > 0),
-    "--port": (
-        "a whole number from 0 to 65535",
-        lambda value: _is_whole(value) and int(value) < 2**16,
-    ),
+    "--port": ("a whole number from 0 to 65535", lambda n: _is_whole(n) and int(n) < 2**16),
     "--lr": ("a number above 0, such as 0.0003", _is_positive),
     "--minutes": ("a number above 0, such as 5", _is_positive),
 }
@@ -222,9 +219,5 @@ def request_of(call: Call) -> Request:
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """The names in a comma-separated list.
-
-    >>> names_in("lite0,, lite1")
-    ('lite0', 'lite1')
-    """
+    """The names in a comma-separated list."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

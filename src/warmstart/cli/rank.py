@@ -14,7 +14,7 @@ from warmstart.nouns import nouns_of
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS
-from warmstart.terminal.text import column, lead, table_lines
+from warmstart.terminal.text import column, joined, lead, table_lines
 
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption
@@ -23,10 +23,7 @@ METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regres
 
 
 def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
-    """A ranking as a table, the base model to take, and the command that does so.
-
-    `words` follow `warmstart fit` in that command: the data, and the options that read it.
-    """
+    """The table and the base model to take; `words` follow `warmstart fit` in its command."""
     first = ranking.models[0].name
     best = next((tie for tie in ranking.ties if tie[0] == first), (first,))
     rows = [("base", METRICS[ranking.task or "classify"], "seconds", "size", "")]
@@ -62,8 +59,7 @@ def _notes(ranking: Ranking) -> Iterator[str]:
     yield column("Meaning", text)
     ties = [tie for tie in ranking.ties if tie[0] != ranking.models[0].name]
     if ties:
-        names = (f"{', '.join(tie[:-1])} and {tie[-1]}" for tie in ties)
-        yield column("Ties", "\n".join(f"{name} tie with each other." for name in names))
+        yield column("Ties", "\n".join(f"{joined(tie)} tie with each other." for tie in ties))
     for model in ranking.failed:
         yield column("Failed", f"{model.name}: {model.error}")
     if ranking.left_out:
@@ -90,18 +86,16 @@ def rank(call: Call) -> int:
         watch.show(Event(stage="read", kind="begin"))
         from warmstart.run.base_model import rank_base_models as steps
 
-        ranking = follow(
-            steps(
-                call.places[0],
-                names_in(values.get("--models", "")),
-                label=values.get("--label"),
-                group=values.get("--group"),
-                task=cast("TaskOption", values.get("--task", "auto")),
-                seed=int(values.get("--seed", "0")),
-                strict="--strict" in call.switches,
-            ),
-            watch.show,
+        job = steps(
+            call.places[0],
+            names_in(values.get("--models", "")),
+            label=values.get("--label"),
+            group=values.get("--group"),
+            task=cast("TaskOption", values.get("--task", "auto")),
+            seed=int(values.get("--seed", "0")),
+            strict="--strict" in call.switches,
         )
+        ranking = follow(job, watch.show)
     options = [word for pair in values.items() if pair[0] != "--models" for word in pair]
     print_result(call, ranking, lambda: ranking_text(ranking, [call.places[0], *options]))
     return 0

@@ -24,20 +24,18 @@ def resume(call: Call) -> int:
     _restore_arithmetic(request)
     with join_group() as world:
         if not world.is_first:
-            from warmstart.run.fit import fit
             from warmstart.run.resume import resume_along
 
-            return work_along(resume_along(run, fit))
+            return work_along(resume_along(run))
         world.gather(None)  # the others have copied the folder
         is_done = (run / "DONE").exists()
         with watcher(call) as watch:
             watch.show(Event(stage="read", kind="begin"))
-            from warmstart.run.fit import fit
             from warmstart.run.resume import resume as steps
 
             settle_imports()
             with stoppable(watch.show) as see:
-                finished = follow(steps(run, fit), see)
+                finished = follow(steps(run), see)
         if is_done and "--quiet" not in call.switches:
             print(f"Nothing to do: {run} is done. Its result:", file=sys.stderr)
         options = request.get("request")

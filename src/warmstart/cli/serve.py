@@ -44,7 +44,7 @@ def _ready(call: Call, host: str, address: str, token: str | None) -> None:
     if "--json" in call.switches:
         print(dumps({"url": address, "run": run}), flush=True)
     else:
-        print(f"ServeOptions   {run}  at {address}  (Ctrl-C stops it)", flush=True)
+        print(f"Serving   {run}  at {address}  (Ctrl-C stops it)", flush=True)
     if not token and not is_local(host):
         print(
             f"warning: anyone who can reach {host} can use this model. Set {TOKEN} to a secret, "
@@ -58,9 +58,5 @@ def _ready(call: Call, host: str, address: str, token: str | None) -> None:
 
 
 def with_token(address: str, token: str | None) -> str:
-    """The page's address with the token behind the #, which a browser does not send.
-
-    >>> with_token("http://127.0.0.1:8000/", "a+b")
-    'http://127.0.0.1:8000/#token=a%2Bb'
-    """
+    """The page's address with the token behind the #, which a browser does not send."""
     return f"{address}#token={quote(token, safe='')}" if token else address

@@ -16,12 +16,10 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The long form, such as "--quiet"."""
         return self.signature.split(", ")[-1].split()[0]
 
     @property
     def short(self) -> str | None:
-        """The short form, such as "-q"."""
         return self.signature.split(", ")[0] if ", " in self.signature else None
 
     @property
@@ -31,7 +29,6 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that it takes where it is one of a few."""
         return tuple(self.words.split())
 
 
@@ -52,12 +49,10 @@ class Verb:
 
     @property
     def name(self) -> str:
-        """The first word."""
         return self.words.split()[0]
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The other words."""
         return tuple(self.words.split()[1:])
 
     @property
@@ -126,11 +121,9 @@ _VERBS = (
         words="fit DATA",
         needs=(DATA,),
         short="fine-tune on labelled images, write a run folder",
-        about=(
-            "Fine-tunes a base model on DATA: a folder with one sub-folder per class "
-            "(photos/cat/1.jpg), a table of paths and classes, or a zip or tar of either. Writes "
-            "a run folder with the model, its accuracy and the reason for every decision."
-        ),
+        about="""Fine-tunes a base model on DATA: a folder with one sub-folder per class
+        (photos/cat/1.jpg), a table of paths and classes, or a zip or tar of either. Writes a run
+        folder with the model, its accuracy and the reason for every decision.""",
         options=(
             BASE,
             ARCH,
@@ -170,11 +163,9 @@ _VERBS = (
         words="resume RUN",
         needs=("the folder of a run that was stopped",),
         short="continue a run that was stopped or killed",
-        about=(
-            "Continues RUN from where it stopped. The result is identical, to the last digit, to "
-            "that of a run that was never stopped; images, weights and package versions must be "
-            "the same. A finished run is shown again."
-        ),
+        about="""Continues RUN from where it stopped. The result is identical, to the last digit, to
+        that of a run that was never stopped; images, weights and package versions must be the same.
+        A finished run is shown again.""",
         options=COMMON,
         examples=("warmstart resume runs/photos", "warmstart resume runs/latest"),
     ),
@@ -182,11 +173,9 @@ _VERBS = (
         words="check DATA",
         needs=(DATA,),
         short="find problems in the data, predict what to expect",
-        about=(
-            "Measures whether the base model suits the images and what is wrong with the data: "
-            "near-duplicates, data leakage, label issues, spurious correlations. Trains nothing "
-            "and changes none of your files."
-        ),
+        about="""Measures whether the base model suits the images and what is wrong with the data:
+        near-duplicates, data leakage, label issues, spurious correlations. Trains nothing and
+        changes none of your files.""",
         options=(
             BASE,
             ARCH,
@@ -211,11 +200,9 @@ _VERBS = (
         words="predict RUN PATH...",
         needs=(RUN, "the images to classify"),
         short="classify new images",
-        about=(
-            "Prints the class of each image and its probability. A folder stands for the images "
-            "in and below it. The model may also be uncertain, or report that an image is unlike "
-            "the training images (out of distribution)."
-        ),
+        about="""Prints the class of each image and its probability. A folder stands for the images
+        in and below it. The model may also be uncertain, or report that an image is unlike the
+        training images (out of distribution).""",
         options=(Option("--json", "JSON Lines: one document per image"), DEBUG, HELP),
         examples=(
             "warmstart predict runs/photos new.jpg  # one image",
@@ -227,11 +214,9 @@ _VERBS = (
         words="evaluate RUN DATA",
         needs=(RUN, "other labelled images"),
         short="evaluate a finished model on other labelled images",
-        about=(
-            "Measures the accuracy of a finished model on labelled images that it was not trained "
-            "on. DATA is laid out as for fit, with the same class names; if it has a test/ "
-            "folder, only that is used."
-        ),
+        about="""Measures the accuracy of a finished model on labelled images that it was not
+        trained on. DATA is laid out as for fit, with the same class names; if it has a test/
+        folder, only that is used.""",
         options=(LABEL, GROUP, TEXT, *PLAIN),
         examples=(
             "warmstart evaluate runs/photos later-photos/",
@@ -242,12 +227,10 @@ _VERBS = (
         words="compare RUN|DATA...",
         needs=("finished runs, or labelled images and --strategies",),
         short="compare runs, or strategies, on the same images",
-        about=(
-            "Compares finished runs on the images that all of them held out: the difference of "
-            "each pair with its interval, ties, and how fast each run came near its end. With "
-            "--strategies, each of them is first run on DATA, into a run folder each; a RUN may "
-            "be named beside DATA. The other options say how, as for fit."
-        ),
+        about="""Compares finished runs on the images that all of them held out: the difference of
+        each pair with its interval, ties, and how fast each run came near its end. With
+        --strategies, each of them is first run on DATA, into a run folder each; a RUN may be named
+        beside DATA. The other options say how, as for fit.""",
         options=(
             Option(
                 "--strategies A,B",
@@ -279,11 +262,9 @@ _VERBS = (
         words="rank DATA",
         needs=(DATA,),
         short="rank base models on your labelled images",
-        about=(
-            "Extracts the features of DATA once with each base model and measures the held-out "
-            "accuracy of a linear probe on them. Models whose difference could be chance are "
-            "called ties. Nothing is fine-tuned or written; a later fit reuses the features."
-        ),
+        about="""Extracts the features of DATA once with each base model and measures the held-out
+        accuracy of a linear probe on them. Models whose difference could be chance are called ties.
+        Nothing is fine-tuned or written; a later fit reuses the features.""",
         options=(
             Option(
                 "--models A,B,...",
@@ -306,13 +287,10 @@ _VERBS = (
         words="audit MODEL [DATA]",
         needs=("a model trained elsewhere",),
         short="judge a model that was trained elsewhere",
-        about=(
-            "With DATA, labelled images: the accuracy of MODEL and how far to trust it, data "
-            "leakage, each class, calibration. With --base: which weights changed, tensor by "
-            "tensor. MODEL is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, an "
-            "ONNX file, a folder of the Hugging Face hub, a run folder, or the name of a base "
-            "model."
-        ),
+        about="""With DATA, labelled images: the accuracy of MODEL and how far to trust it, data
+        leakage, each class, calibration. With --base: which weights changed, tensor by tensor.
+        MODEL is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, an ONNX file, a
+        folder of the Hugging Face hub, a run folder, or the name of a base model.""",
         options=(
             Option("--base NAME", "what MODEL was fine-tuned from"),
             Option(
@@ -337,13 +315,11 @@ _VERBS = (
         words="export RUN",
         needs=(RUN,),
         short="export a model for other programs (ONNX ...)",
-        about=(
-            "Writes the model of RUN into a folder that needs no warmstart: network, labels, "
-            "card, and a script that predicts. A separate process compares it with the model on "
-            "images of the run before the folder is moved into place. timm and transformers hold "
-            "one linear layer on the last features: a multi-layer head is refitted there as a "
-            "single-layer head, with its own accuracy."
-        ),
+        about="""Writes the model of RUN into a folder that needs no warmstart: network, labels,
+        card, and a script that predicts. A separate process compares it with the model on images of
+        the run before the folder is moved into place. timm and transformers hold one linear layer
+        on the last features: a multi-layer head is refitted there as a single-layer head, with its
+        own accuracy.""",
         options=(
             Option(
                 "--to FORMAT",
@@ -370,12 +346,10 @@ _VERBS = (
         words="suggest RUN UNLABELLED...",
         needs=(RUN, "images without a label"),
         short="choose the images to label next",
-        about=(
-            "Active learning: chooses from UNLABELLED, images or folders of them, those whose "
-            "labels should improve the model most: it is uncertain about them, and they differ "
-            "from each other. Estimates the gain where the run has measured a learning curve. "
-            "Images of the run's data and exact copies are left out."
-        ),
+        about="""Active learning: chooses from UNLABELLED, images or folders of them, those whose
+        labels should improve the model most: it is uncertain about them, and they differ from each
+        other. Estimates the gain where the run has measured a learning curve. Images of the run's
+        data and exact copies are left out.""",
         options=(
             Option("--count N", "how many images to choose (default 20)"),
             Option(
@@ -393,11 +367,9 @@ _VERBS = (
         words="serve RUN",
         needs=(RUN,),
         short="serve a finished model: a page and an HTTP API",
-        about=(
-            "Serves on this computer only: a page to drop, paste or photograph an image on, and "
-            "an HTTP API (documented at /docs). Ctrl-C stops it when all requests are answered. "
-            "Needs fastapi; a message says so if it is missing."
-        ),
+        about="""Serves on this computer only: a page to drop, paste or photograph an image on, and
+        an HTTP API (documented at /docs). Ctrl-C stops it when all requests are answered. Needs
+        fastapi; a message says so if it is missing.""",
         options=(
             Option(
                 "--host H",
@@ -426,13 +398,11 @@ _VERBS = (
         words="studio [DATA]",
         needs=(),
         short="label, fine-tune and correct in the browser",
-        about=(
-            "Opens a page in the browser: drop pictures on it, fine-tune, see the mistakes and "
-            "the label issues, correct them, fine-tune again, download the model. DATA, laid out "
-            "as for fit, is copied into the studio's folder; your files are never changed. The "
-            "same command reopens the studio as you left it. Only this computer can reach it. "
-            "Needs fastapi; a message says so if it is missing."
-        ),
+        about="""Opens a page in the browser: drop pictures on it, fine-tune, see the mistakes and
+        the label issues, correct them, fine-tune again, download the model. DATA, laid out as for
+        fit, is copied into the studio's folder; your files are never changed. The same command
+        reopens the studio as you left it. Only this computer can reach it. Needs fastapi; a message
+        says so if it is missing.""",
         options=(
             Option("--out FOLDER", "the studio's folder (default studio/<name>)"),
             BASE,
@@ -453,11 +423,9 @@ _VERBS = (
         words="report RUN",
         needs=(RUN,),
         short="write the report of a run again, and open it",
-        about=(
-            "Writes RUN/report.html from the files in RUN: one self-contained page. fit has "
-            "written it already; writing it again is for runs of an older version. Shows "
-            "pictures of images that have not moved or changed."
-        ),
+        about="""Writes RUN/report.html from the files in RUN: one self-contained page. fit has
+        written it already; writing it again is for runs of an older version. Shows pictures of
+        images that have not moved or changed.""",
         options=(Option("--open", "open it in the browser"), *PLAIN),
         examples=(
             "warmstart report runs/latest --open",
@@ -468,10 +436,8 @@ _VERBS = (
         words="models [WORD]",
         needs=(),
         short="list the base models on this computer",
-        about=(
-            "Lists the pretrained networks that can be used here without a download; with WORD, "
-            "those whose name contains it."
-        ),
+        about="""Lists the pretrained networks that can be used here without a download; with WORD,
+        those whose name contains it.""",
         options=PLAIN,
         examples=(
             "warmstart models",
@@ -482,11 +448,9 @@ _VERBS = (
         words="cache info|clear",
         needs=("what to do",),
         short="show or clear the feature cache",
-        about=(
-            "The features of an image are computed once and cached, so that the next run on the "
-            "same images is fast. info shows the size of the cache; clear deletes it. No run "
-            "folder needs it."
-        ),
+        about="""The features of an image are computed once and cached, so that the next run on the
+        same images is fast. info shows the size of the cache; clear deletes it. No run folder needs
+        it.""",
         options=PLAIN,
         examples=("warmstart cache info", "warmstart cache clear"),
     ),
@@ -494,12 +458,9 @@ _VERBS = (
         words="completion bash|zsh|fish",
         needs=("the name of your shell",),
         short="let the Tab key complete verbs and options",
-        about=(
-            "Prints a script that lets your shell complete verbs, options and their values; it "
-            "starts no program while you type. For ~/.bashrc or ~/.zshrc: "
-            'eval "$(warmstart completion bash)"; for config.fish: '
-            "warmstart completion fish | source."
-        ),
+        about="""Prints a script that lets your shell complete verbs, options and their values; it
+        starts no program while you type. For ~/.bashrc or ~/.zshrc: eval "$(warmstart completion
+        bash)"; for config.fish: warmstart completion fish | source.""",
         options=PLAIN,
         examples=(
             "warmstart completion bash",

@@ -75,11 +75,7 @@ class Interrupts:
 
 
 def interrupted(words: Sequence[str], folder: str) -> str:
-    """How to continue an interrupted command; `folder` is the current run, or "".
-
-    >>> interrupted(["fit", "photos"], "runs/photos")
-    'Interrupted; what was computed is kept. Continue with: warmstart resume runs/photos'
-    """
+    """How to continue an interrupted command; `folder` is the current run, or ""."""
     verb = next((word for word in words if not word.startswith("-")), "")
     run = shlex.quote(folder)
     if verb == "fit" and folder:

@@ -20,7 +20,6 @@ STOPPING = "Stopping; what was computed is kept."
 def studio(call: Call) -> int:
     """Serve until a signal comes, then return 0. Raises: ServeError, DataError, RunFolderError."""
     from warmstart.request import DEFAULT_BASE
-    from warmstart.run.fit import fit
     from warmstart.studio.studio import StudioOptions, open_project
     from warmstart.studio.studio import studio as steps
 
@@ -41,11 +40,7 @@ def studio(call: Call) -> int:
     if n_unreadable:
         print(f"warning: {n_unreadable:,} files could not be read.", file=sys.stderr)
     steps(
-        project,
-        options,
-        fit,
-        lambda address: _ready(call, address, project.path),
-        lambda: say(STOPPING),
+        project, options, lambda address: _ready(call, address, project.path), lambda: say(STOPPING)
     )
     return 0
 

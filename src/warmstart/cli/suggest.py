@@ -9,8 +9,8 @@ from pathlib import Path
 from warmstart.cli.output import print_result, watcher
 from warmstart.cli.parse import Call
 from warmstart.events import Event, follow
-from warmstart.formatting import count, printable
-from warmstart.nouns import nouns_of
+from warmstart.formatting import printable
+from warmstart.nouns import count, nouns_of
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.terminal.tables import probability
 from warmstart.terminal.text import WIDTH, column, wrap
@@ -19,10 +19,7 @@ _PATHS, _LABELS = 36, 20  # columns that longer names may exceed alone
 
 
 def suggestions_text(suggestions: Suggestions, n: int, table: Path | None) -> str:
-    """The images to label, the expected gain, and what was left out.
-
-    `n` is the number that the user wanted, `table` the file that was written.
-    """
+    """The images to label, the gain and what was left out; the user wanted `n` of them."""
     chosen, folder = suggestions.suggestions, _common_folder(suggestions.suggestions)
     nouns = nouns_of(suggestions.kind)
     where = f" in {printable(folder)}" if folder else ""

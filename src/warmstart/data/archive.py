@@ -13,13 +13,12 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any
 
-from warmstart.data.dataset import Load, unreadable
+from warmstart.data.dataset import unreadable
 from warmstart.data.place import (
     MAX_FILE_BYTES,
     READ_SUFFIXES,
@@ -41,73 +40,47 @@ MAX_TOTAL_BYTES = 20 * 10**9
 # Photographs hardly shrink, drawings stored as BMP shrink 50-fold; 200-fold is a bomb.
 MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20
 _CHUNK = 2**20
-Info = TypeVar("Info", zipfile.ZipInfo, tarfile.TarInfo)
+
+_Entry = tuple[Any, str, int, bool, str]  # member, name, bytes, is a folder, why it is not read
 
 
 def open_zip(path: Path, source: str) -> Place:
-    """List a zip file; members are read on demand.
-
-    Raises: DataError if it is damaged, has a password, or a member is unsafe.
-    """
+    """List a zip file; raises DataError if it is damaged, has a password or an unsafe member."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{source} cannot be opened as zip ({error}); copy it again") from error
-    members: dict[str, zipfile.ZipInfo] = {}
-    folders, reasons = set(), dict[str, str]()
+    entries: list[_Entry] = []
     for info in archive.infolist():
-        name = checked_member(info.filename, source)
-        if stat.S_ISLNK(info.external_attr >> 16):
-            reasons[name] = LINK
-            continue
-        if info.flag_bits & 1:
+        reason = LINK if stat.S_ISLNK(info.external_attr >> 16) else ""
+        if info.flag_bits & 1 and not reason:
             raise DataError(f"{source} has a password; unpack it and name the folder")
-        if info.is_dir():
-            folders.add(name)
-        elif not is_hidden(name):
-            _add(members, name, info, source, reasons)
-    sizes = {name: info.file_size for name, info in members.items()}
-    check_sizes(sizes, path.stat().st_size, source)
+        entries.append((info, info.filename, info.file_size, info.is_dir(), reason))
 
-    def load(name: str) -> bytes:
+    def load(info: zipfile.ZipInfo) -> bytes:
         try:
-            return archive.read(members[name])
+            return archive.read(info)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise DataError(f"is damaged in the zip ({error})") from error
         except (NotImplementedError, RuntimeError) as error:
             raise DataError(f"cannot be unpacked ({error})") from error
 
-    return descend(_place(path, source, members, folders, load, reasons))
+    return _place(path, source, entries, load)
 
 
 def open_tar(path: Path, source: str) -> Place:
-    """List a .tar, .tar.gz or .tgz file; members are read on demand.
-
-    Raises: DataError if it is damaged, or a member is unsafe.
-    """
-    members: dict[str, tarfile.TarInfo] = {}
-    folders, reasons = set(), dict[str, str]()
+    """List a .tar, .tar.gz or .tgz file; raises DataError if it is damaged or a member unsafe."""
     try:
         file = _plain(path, source)
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
-                name = checked_member(info.name, source)
-                if info.isdir():
-                    folders.add(name)
-                elif why := why_not_read(info):
-                    reasons[name] = why
-                elif not is_hidden(name):
-                    _add(members, name, info, source, reasons)
+            infos = archive.getmembers()
+    except DataError:
+        raise
     except (*TAR_ERRORS, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
-        why = why_damaged(error)
-        raise DataError(f"{source} cannot be opened as tar ({why}); copy it again") from error
-    check_sizes({name: info.size for name, info in members.items()}, path.stat().st_size, source)
+        raise tar_error(error, source) from error
     lock = threading.Lock()  # another thread must not seek between seek and read
 
-    def load(name: str) -> bytes:
-        info = members[name]
+    def load(info: tarfile.TarInfo) -> bytes:
         with lock:
             file.seek(info.offset_data)
             payload = file.read(info.size)
@@ -115,12 +88,15 @@ def open_tar(path: Path, source: str) -> Place:
             raise DataError("is cut off in the tar")
         return payload
 
-    return descend(_place(path, source, members, folders, load, reasons))
+    entries = [(i, i.name, i.size, i.isdir(), "" if i.isdir() else why_not_read(i)) for i in infos]
+    return _place(path, source, entries, load)
 
 
-def why_damaged(error: BaseException) -> str:
-    """What is wrong with an archive, in a few words."""
-    return "a header claims more than there is" if isinstance(error, MemoryError) else str(error)
+def tar_error(error: BaseException, source: str) -> DataError:
+    """The error for a tar that cannot be listed."""
+    is_large = isinstance(error, MemoryError)
+    why = "a header claims more than there is" if is_large else str(error)
+    return DataError(f"{source} cannot be opened as tar ({why}); copy it again")
 
 
 def why_not_read(info: tarfile.TarInfo) -> str:
@@ -133,14 +109,7 @@ def why_not_read(info: tarfile.TarInfo) -> str:
 
 
 def checked_member(name: str, source: str) -> str:
-    """A member's name with plain slashes, refused if it could point outside the archive.
-
-    Bytes that are not UTF-8 are escaped.
-    Raises: DataError for absolute paths, drive letters and `..`.
-
-    >>> checked_member("photos\\\\cat\\\\1.jpg", "photos.zip")
-    'photos/cat/1.jpg'
-    """
+    """A member's name with plain slashes, escaped; raises DataError if it points outside."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/"):
         raise DataError(
@@ -150,10 +119,7 @@ def checked_member(name: str, source: str) -> str:
 
 
 def check_sizes(sizes: dict[str, int], packed: int, source: str) -> None:
-    """Refuse archives that unpack to implausible sizes; only members that would be read count.
-
-    Raises: DataError for over 20 GB in all, or 200-fold compression.
-    """
+    """Raise a DataError if the members that would be read unpack to over 20 GB, or 200-fold."""
     total = sum(size for name, size in sizes.items() if suffix(name) in READ_SUFFIXES)
     if total > MAX_TOTAL_BYTES:
         raise DataError(f"{source} unpacks to more than 20 GB; unpack it and name the folder")
@@ -164,63 +130,56 @@ def check_sizes(sizes: dict[str, int], packed: int, source: str) -> None:
         )
 
 
-def descend(place: Place) -> Place:
-    """Step into a single top folder, as archives of a folder have one.
-
-    `train/` alone, and a folder that holds images only, are not stepped into.
-    """
-    while True:
-        tops = {path.split("/")[0] for path in (*place.files, *place.folders)}
-        top = next(iter(tops)) if len(tops) == 1 else ""
-        inner = [path for path in place.files if path.startswith(top + "/")]
-        nested = any(p.count("/") > 1 or suffix(p) in TABLE_SUFFIXES | {".arrow"} for p in inner)
-        if not top or not nested or top.casefold() == "train":
-            return place
-        prefix, load = f"{top}/", place.load
-        place = replace(
-            place,
-            files=tuple(file.removeprefix(prefix) for file in place.files),
-            folders=tuple(f.removeprefix(prefix) for f in place.folders if f != top),
-            load=partial(_load_below, load, prefix),
-        )
-
-
-def _load_below(load: Load, prefix: str, name: str) -> bytes:
-    return load(prefix + name)
-
-
-def _add(
-    members: dict[str, Info], name: str, info: Info, source: str, reasons: dict[str, str]
-) -> None:
-    size = info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
-    if size > MAX_FILE_BYTES and suffix(name) in READ_SUFFIXES:
-        reasons[name] = "unpacks to more than 512 MB"
-        return
-    if name in members:
-        raise DataError(f"{source} holds {name} twice; pack it again")
-    members[name] = info
-
-
 def _place(
-    path: Path,
-    source: str,
-    members: Iterable[str],
-    folders: Iterable[str],
-    load: Load,
-    reasons: Mapping[str, str],
+    path: Path, source: str, entries: Iterable[_Entry], load: Callable[[Any], bytes]
 ) -> Place:
+    members, sizes = dict[str, Any](), dict[str, int]()
+    folders, reasons = set[str](), dict[str, str]()
+    for member, raw_name, size, is_folder, reason in entries:
+        name = checked_member(raw_name, source)
+        if reason:
+            reasons[name] = reason
+        elif is_folder:
+            folders.add(name)
+        elif is_hidden(name):
+            continue
+        elif size > MAX_FILE_BYTES and suffix(name) in READ_SUFFIXES:
+            reasons[name] = "unpacks to more than 512 MB"
+        elif name in members:
+            raise DataError(f"{source} holds {name} twice; pack it again")
+        else:
+            members[name], sizes[name] = member, size
+    check_sizes(sizes, path.stat().st_size, source)
     files = tuple(sorted(members))
     visible = {f for f in folders if f and not is_hidden(f)} | parents(files)
-    name = re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE)
     left_out = {name: why for name, why in sorted(reasons.items()) if not is_hidden(name)}
-    return Place(
-        name=name,
+    place = Place(
+        name=re.sub(r"\.(zip|tar|tgz|tar\.gz)$", "", path.name, flags=re.IGNORECASE),
         source=source,
         files=files,
         folders=tuple(sorted(visible)),
-        load=load,
+        load=lambda name: load(members[name]),
         problems=unreadable(left_out, f"{count(len(left_out), 'file')} in {source} left out."),
     )
+    return _descend(place)
+
+
+def _descend(place: Place) -> Place:
+    """Step into a single top folder, except `train/` and a folder that holds only images."""
+    tops = {path.split("/")[0] for path in (*place.files, *place.folders)}
+    top = next(iter(tops)) if len(tops) == 1 else ""
+    prefix = f"{top}/"
+    inner = [path for path in place.files if path.startswith(prefix)]
+    nested = any(p.count("/") > 1 or suffix(p) in TABLE_SUFFIXES | {".arrow"} for p in inner)
+    if not top or not nested or top.casefold() == "train":
+        return place
+    below = replace(
+        place,
+        files=tuple(file.removeprefix(prefix) for file in place.files),
+        folders=tuple(f.removeprefix(prefix) for f in place.folders if f != top),
+        load=lambda name: place.load(prefix + name),
+    )
+    return _descend(below)
 
 
 def _plain(path: Path, source: str) -> IO[bytes]:

@@ -15,8 +15,7 @@ from PIL.Image import Image
 from PIL.ImageOps import exif_transpose
 
 from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_many
-from warmstart.data.labels import LabelCells
-from warmstart.data.parsing import MAX_NUMERIC_CLASSES
+from warmstart.data.labels import MAX_NUMERIC_CLASSES, LabelCells
 from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
 from warmstart.errors import DataError
 from warmstart.modalities.image import MAX_BANDS, to_uint8
@@ -28,18 +27,12 @@ from warmstart.records.data import SEPARATOR
 
 
 def read_labels(labels: Any) -> LabelCells:
-    """Read y: texts, whole numbers or fractions (N,); 0 and 1 (N, K); or N lists of names.
-
-    The labels of a matrix are named by column number, or column name for a DataFrame.
-    Raises: DataError naming the row of a value that is no label.
-
-    >>> read_labels([[1, 0], [1, 1]]).texts, read_labels([["b", "a"], []]).texts
-    (['0', '0|1'], ['a|b', ''])
-    """
+    """y as labels: texts or numbers (N,), 0 and 1 (N, K), or N lists of names."""
     if (lists := _lists(labels)) is not None:
         return LabelCells([_join(names) for names in lists], "sets")
     values = np.asarray(labels)
-    if values.ndim == 2 and values.shape[1] > 1 and _is_indicator(values):
+    is_indicator = values.dtype.kind in "buif" and bool(np.isin(values, (0, 1)).all())
+    if values.ndim == 2 and values.shape[1] > 1 and is_indicator:
         names = tuple(map(str, getattr(labels, "columns", range(values.shape[1]))))
         rows = [[names[k] for k in np.flatnonzero(row)] for row in values]
         texts = [_join(row) for row in rows]
@@ -66,7 +59,7 @@ def read_labels(labels: Any) -> LabelCells:
 
 
 def _label(value: object, index: int) -> tuple[str, str]:
-    """A label as text, and why it is no class."""
+    """A label as text, and why it is not a class."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, float):
@@ -74,12 +67,10 @@ def _label(value: object, index: int) -> tuple[str, str]:
         return repr(value), f'{why} (numbers: task="regress")'
     name = str(value).strip() if isinstance(value, (str, int)) else ""
     if not name:
-        raise DataError(f"y[{index}] is {value!r}, which is no label; fill it in or drop the row")
+        raise DataError(
+            f"y[{index}] is {value!r}, which is not a label; fill it in or drop the row"
+        )
     return name, ""
-
-
-def _is_indicator(values: NDArray[Any]) -> bool:
-    return values.dtype.kind in "buif" and bool(np.isin(values, (0, 1)).all())
 
 
 def _lists(labels: Any) -> list[list[str]] | None:
@@ -109,21 +100,18 @@ def list_arrays(images: Any, labels: Any) -> Listing:
 
     (N, C, H, W) is transposed if the channels are clearly first; N PIL images may differ in
     size. Pixels become uint8 by one rule over the whole array; bands (C of 2 or 5 to 13) stay
-    unchanged. An array that needs no conversion is not copied, so do not change it during the
-    run. Ids are "0", "1", … or the paths.
-    Raises: DataError if shapes, types or values do not fit.
-
-    >>> listing = list_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"])
-    >>> [(row.id, row.label) for row in listing.rows], listing.load("1")[:6]
-    ([('0', 'cat'), ('1', 'dog')], b'\\x93NUMPY')
+    unchanged. An array that needs no conversion is not copied. Ids are "0", "1", … or the paths.
     """
     y = read_labels(labels)
     paths = _paths(images)
     if paths is not None:
         return _listing(paths, y, "list of paths", read_file)
-    if (pictures := _pictures(images)) is not None:
-        by_id = {str(index): picture for index, picture in enumerate(pictures)}
-        return _listing([*by_id], y, "list of images", lambda id: payload_of_picture(by_id[id]))
+    is_list = isinstance(images, (list, tuple)) and len(images) > 0
+    if is_list and all(isinstance(image, Image) for image in images):
+        pictures = dict(zip(map(str, range(len(images))), images, strict=True))
+        return _listing(
+            [*pictures], y, "list of images", lambda id: payload_of_picture(pictures[id])
+        )
     values = _pixels(images)
     pixels = to_uint8(values, "X") if values.shape[3:] in ((), (1,), (3,), (4,)) else values
     ids = [str(index) for index in range(len(pixels))]
@@ -131,11 +119,7 @@ def list_arrays(images: Any, labels: Any) -> Listing:
 
 
 def are_texts(items: Any, columns: Columns) -> bool:
-    """Whether X holds texts: strings, none of which is a file path.
-
-    >>> are_texts(["a good film", "dull"], Columns()), are_texts(["a.jpg", "b.jpg"], Columns())
-    (True, False)
-    """
+    """Whether X holds texts: strings, none of which is a file path."""
     values = items.tolist() if isinstance(items, np.ndarray) and items.dtype.kind in "OU" else items
     if columns.kind not in ("auto", "text") or not isinstance(values, (list, tuple)):
         return False
@@ -148,14 +132,7 @@ def _is_file(value: str) -> bool:
 
 
 def list_text_pairs(texts: Any, labels: Any) -> Listing:
-    """List N texts with N labels; ids are "0", "1", …
-
-    Raises: DataError if their numbers differ, or one is no text or empty.
-
-    >>> listing = list_text_pairs(["a good film", "dull"], ["yes", "no"])
-    >>> listing.kind, listing.load("1")
-    ('text', b'dull')
-    """
+    """List N texts with N labels; ids are "0", "1", …"""
     payloads = []
     for index, value in enumerate(texts):
         if not isinstance(value, str):
@@ -204,7 +181,7 @@ def _listing(ids: Sequence[str], y: LabelCells, layout: str, load: Any) -> Listi
 
 
 def _paths(images: Any) -> list[str] | None:
-    """The paths as given, or None if `images` is not a sequence of paths."""
+    """The paths, or None if `images` is not a sequence of paths."""
     if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
         images = images.tolist()
     if not isinstance(images, (list, tuple)) or not images:
@@ -225,13 +202,6 @@ def _paths(images: Any) -> list[str] | None:
             f"(first: {missing[0]}); correct the paths"
         )
     return paths
-
-
-def _pictures(images: Any) -> list[Image] | None:
-    """PIL images, None if `images` is not a sequence of them."""
-    if not isinstance(images, (list, tuple)) or not images:
-        return None
-    return list(images) if all(isinstance(image, Image) for image in images) else None
 
 
 def payload_of_picture(picture: Image) -> bytes:
@@ -286,11 +256,7 @@ def _pixels(images: Any) -> NDArray[np.generic]:
 
 
 def _is_first(shape: tuple[int, ...]) -> bool:
-    """Whether an array of four axes has its channels before its rows.
-
-    >>> _is_first((9, 3, 8, 8)), _is_first((9, 13, 64, 64)), _is_first((9, 8, 8, 13))
-    (True, True, False)
-    """
+    """Whether an array of four axes has its channels before its rows."""
     if shape[0] and 0 in shape:
         return False
     is_picture = shape[1] in (1, 3) and shape[3] not in (1, 3, 4)
@@ -298,9 +264,5 @@ def _is_first(shape: tuple[int, ...]) -> bool:
 
 
 def _is_either(shape: tuple[int, ...]) -> bool:
-    """Whether the channels may be the first axis or the last, the images being slits.
-
-    >>> _is_either((9, 3, 32, 3)), _is_either((9, 3, 3, 3))
-    (True, False)
-    """
+    """Whether the channels may be the first axis or the last, the images being slits."""
     return shape[1] in (1, 3) and shape[3] in (1, 3) and shape[2] > MAX_BANDS

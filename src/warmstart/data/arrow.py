@@ -27,8 +27,7 @@ from warmstart.machine import cell_bytes, check_memory, reading_limit
 
 # ---- Files mapped into memory whose pages are released after reading.
 #
-# Pages read through a map count as memory of the process, though the system could reclaim
-# them at any time: a data set of 1 GB would make a run look 1 GB larger.
+# Pages read through a map count as memory of the process.
 
 RELEASE_BYTES = 16_000_000  # read through maps before their pages are released
 
@@ -41,23 +40,19 @@ class Pages:
         self._n_read = 0
 
     def map(self, file: IO[bytes]) -> mmap.mmap:
-        """Map a whole file for reading; you may close it then. Raises: ValueError if empty."""
+        """Map a whole file, which may then be closed. Raises: ValueError if it is empty."""
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._maps.append(pages)
         return pages
 
     def count(self, n_bytes: int) -> None:
-        """Count bytes read; the pages are released every `RELEASE_BYTES`.
-
-        Reading them again, in this thread or another, loads them from the file.
-        """
+        """Count bytes read; the pages are released every `RELEASE_BYTES`."""
         self._n_read += n_bytes
         if self._n_read > RELEASE_BYTES:
             self._n_read = 0
             self.release()
 
     def release(self) -> None:
-        """Return the pages to the system, if it has a call for that."""
         if hasattr(mmap, "MADV_DONTNEED"):
             for pages in self._maps:
                 pages.madvise(mmap.MADV_DONTNEED)
@@ -65,8 +60,7 @@ class Pages:
 
 # ---- Images in a Parquet file, of which a few row groups are in memory at a time.
 #
-# A file of any size is read in place: nothing is unpacked beside it. Reading in order nearly
-# always finds the group in memory; a single image somewhere costs its group.
+# Reading in order nearly always finds the group in memory; a single image costs its group.
 
 MEMORY_BYTES = 32_000_000  # of groups in memory; the last two always stay
 MAX_GROUP_BYTES = 32_000_000  # a larger group is better unpacked to disk
@@ -87,7 +81,6 @@ def cells_of(column: Any) -> tuple[Any, Any]:
 
 
 def payload_of(cell: Any) -> bytes:
-    """The bytes of an image. Raises: DataError if it has none, or too many."""
     if not cell.is_valid:
         raise DataError("holds no image")
     if cell.as_buffer().size > MAX_FILE_BYTES:
@@ -114,10 +107,7 @@ def _column_bytes(group: Any, columns: Sequence[str]) -> int:
 
 @dataclass(kw_only=True)
 class RowGroups:
-    """The image column of a Parquet file; thread-safe.
-
-    `check` is called with the bytes unpacked so far, and raises if they are implausible.
-    """
+    """The image column of a Parquet file; thread-safe. `check` raises on implausible sizes."""
 
     open: OpenFile
     column: str
@@ -146,7 +136,6 @@ class RowGroups:
                 self.largest = max(self.largest, unpacked - before)
 
     def load(self, row: int) -> bytes:
-        """The bytes of a row's image. Raises: DataError with a short reason."""
         number = bisect_right(self._first_rows, row) - 1
         with self._lock:
             try:
@@ -184,17 +173,6 @@ _SLICE = 256  # rows of a column that become Python texts at a time
 Names = Mapping[str, tuple[str, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Contents:
-    """A file of either format: columns by name, and images to load one by one."""
-
-    schema: Any
-    n_rows: int
-    column: Callable[[str], Any]
-    images: Callable[[str], TableImages]
-    names: Names
-
-
 def parse_parquet(data: str | os.PathLike[str] | bytes, source: str) -> Table:
     """A Parquet file by its path or its bytes; its images are read a row group at a time.
 
@@ -219,24 +197,17 @@ def parse_parquet(data: str | os.PathLike[str] | bytes, source: str) -> Table:
             with reopen(texts=[name] if _is_text(schema.field(name).type) else None) as file:
                 return file.read(columns=[name]).column(0)
 
-        contents = _Contents(
-            schema=schema,
-            n_rows=metadata.num_rows,
-            column=column,
-            images=lambda name: _in_groups(reopen, name, source, n_bytes),
-            names=names,
-        )
-        return _table(contents, source, "Parquet")
+        def images(name: str) -> TableImages:
+            return _in_groups(reopen, name, source, n_bytes)
+
+        return _table(schema, metadata.num_rows, column, images, names, source, "Parquet")
 
 
 @contextmanager
 def _open_parquet(
     data: str | os.PathLike[str] | bytes, metadata: Any = None, texts: list[str] | None = None
 ) -> Iterator[Any]:
-    """A Parquet file, open only while it is read: data sets may have thousands of files.
-
-    `texts` names columns that come as dictionaries.
-    """
+    """A Parquet file; `texts` names columns that come as dictionaries."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -260,10 +231,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def parse_streams(streams: Sequence[str | bytes], names: Names, source: str) -> Table:
-    """Arrow IPC streams by path (mapped into memory, not read) or as bytes, one after the other.
-
-    Raises: DataError if pyarrow is missing, a stream is damaged, or they have no rows.
-    """
+    """Arrow IPC streams, by path (mapped into memory) or as bytes, one after the other."""
     pa, pages = load_pyarrow(source), Pages()
     batches: list[Any] = []
     with _readable(source, "Arrow stream"):
@@ -280,14 +248,12 @@ def parse_streams(streams: Sequence[str | bytes], names: Names, source: str) -> 
                 n_bytes += batch.nbytes
                 _check_plausible(n_bytes, handle.size(), source)
         table = pa.Table.from_batches(batches, None if batches else pa.schema([]))
-        contents = _Contents(
-            schema=table.schema,
-            n_rows=table.num_rows,
-            column=table.column,
-            images=lambda name: _in_pages(table.column(name), pages),
-            names=names,
-        )
-        return _table(contents, source, "Arrow stream")
+
+        def images(name: str) -> TableImages:
+            return _in_pages(table.column(name), pages)
+
+        n_rows = table.num_rows
+        return _table(table.schema, n_rows, table.column, images, names, source, "Arrow stream")
 
 
 def load_pyarrow(source: str) -> Any:
@@ -314,7 +280,7 @@ def class_names(features: Any) -> dict[str, tuple[str, ...]]:
     {'label': ('cat', 'dog')}
     """
     if not isinstance(features, dict):
-        raise ValueError("its features are no mapping")
+        raise ValueError("its features are not a mapping")
     classes = {}
     for column, feature in features.items():
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
@@ -337,29 +303,37 @@ def _readable(source: str, kind: str) -> Any:
         raise DataError(f"{source} cannot be read as {kind} ({reason}); copy it again") from error
 
 
-def _table(contents: _Contents, source: str, kind: str) -> Table:
-    if not contents.n_rows:
+def _table(
+    schema: Any,
+    n_rows: int,
+    column_of: Callable[[str], Any],
+    images_of: Callable[[str], TableImages],
+    class_names_of: Names,
+    source: str,
+    kind: str,
+) -> Table:
+    if not n_rows:
         raise DataError(f"{source} has no rows; save the data set again with all of them")
-    check_memory(cell_bytes(contents.n_rows), source)
-    image = _image_column(contents.schema, source)
+    check_memory(cell_bytes(n_rows), source)
+    image = _image_column(schema, source)
 
     def texts(name: str) -> list[str | None]:
         with _readable(source, kind):
-            column = contents.column(name)
-            _check_length(contents, column)
+            column = column_of(name)
+            _check_length(column, n_rows)
             cells = _cells(column, source)
-        names = contents.names.get(name)
+        names = class_names_of.get(name)
         return cells if names is None else _class_names_of(cells, names, name, source)
 
     def pictures() -> TableImages:
         with _readable(source, kind):
-            images = contents.images(str(image))
-            _check_length(contents, images.inside)
+            images = images_of(str(image))
+            _check_length(images.inside, n_rows)
             return images
 
     return Table(
-        columns=tuple(contents.schema.names),
-        lines=range(contents.n_rows),
+        columns=tuple(schema.names),
+        lines=range(n_rows),
         texts=texts,
         unit="row",
         pictures=Pictures(image, pictures) if image else None,
@@ -367,10 +341,7 @@ def _table(contents: _Contents, source: str, kind: str) -> Table:
 
 
 def _cells(column: Any, source: str) -> list[str | None]:
-    """A column as texts; equal values of a dictionary are one text.
-
-    Raises: DataError if they would not fit into memory as separate texts.
-    """
+    """A column as texts; raises DataError if they would not fit into memory."""
     import pyarrow.types as types
 
     texts: list[str | None] = []
@@ -397,13 +368,12 @@ def _cells(column: Any, source: str) -> list[str | None]:
     return texts
 
 
-def _check_length(contents: _Contents, column: Any) -> None:
-    if len(column) != contents.n_rows:
+def _check_length(column: Any, n_rows: int) -> None:
+    if len(column) != n_rows:
         raise ValueError("its columns are of different lengths")
 
 
 def _image_column(schema: Any, source: str) -> str | None:
-    """The column that holds encoded images, if there is one."""
     columns = [str(field.name) for field in schema if _is_image(field.type)]
     for name in IMAGE_NAMES:
         if matches := [column for column in columns if column.casefold() == name]:
@@ -428,7 +398,6 @@ def _is_image(kind: Any) -> bool:
 def _class_names_of(
     cells: Sequence[str | None], names: Sequence[str], column: str, source: str
 ) -> list[str | None]:
-    """Class numbers as class names."""
     by_number = {str(index): name for index, name in enumerate(names)}
     classes: list[str | None] = []
     for row, cell in enumerate(cells):
@@ -443,7 +412,6 @@ def _class_names_of(
 
 
 def _in_pages(column: Any, pages: Pages) -> TableImages:
-    """The images of a column of bytes, or of structs {bytes, path}, mapped by `pages`."""
     payloads, paths = cells_of(column)
 
     def load(row: int) -> bytes:

@@ -60,7 +60,7 @@ class _Cells:
 
     @cached_property
     def words(self) -> list[str]:
-        """Present cells that are no numbers."""
+        """Present cells that are not numbers."""
         return [cell for cell in self.present if number_of(cell) is None]
 
     @property
@@ -217,14 +217,7 @@ def _number(column: _Cells) -> ColumnRecord:
 
 
 def knots(scaled: np.ndarray) -> tuple[float, ...]:
-    """Distinct quantiles that split values into quarters; each value if only a few differ.
-
-    Piecewise linear encoding: Gorishniy et al. 2022, "On Embeddings for Numerical Features in
-    Tabular Deep Learning", §3.2.
-
-    >>> knots(np.array([0.0, 0.0, 1.0, 2.0]))
-    (0.0, 1.0, 2.0)
-    """
+    """Distinct quantiles that split values into quarters (Gorishniy et al. 2022, §3.2)."""
     values = np.unique(scaled)
     if len(values) > SPANS + 1:
         values = np.unique(np.quantile(scaled, np.linspace(0, 1, SPANS + 1)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from warmstart.errors import DataError
-from warmstart.records.data import DataRecord, Example, Finding, Split
+from warmstart.records.data import DataRecord, Finding, Split
 from warmstart.records.inputs import Kind
 
 Load = Callable[[str], bytes]
@@ -30,16 +30,12 @@ class Columns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """How messages name this source and its classes, in the user's own words.
-
-    >>> Wording(source="photos", before="photos/", remove="the folder").place("cat")
-    'photos/cat'
-    """
+    """How messages name this source and its classes, in the user's own words."""
 
     source: str
     before: str  # text before a class name
     after: str = ""  # text after it
-    remove: str  # what to remove to be rid of a class
+    remove: str  # what to remove so that a class is gone
     one_class: str = ""  # what to do if there is only one class
     noun: str = "image"  # what an example is called
 
@@ -49,7 +45,6 @@ class Wording:
         return cls(source=source, before=f'{source}: class "', after='"', remove=remove, noun=noun)
 
     def place(self, label: str) -> str:
-        """Where a class lives, as the user would write it."""
         return f"{self.before}{label}{self.after}"
 
 
@@ -156,51 +151,11 @@ def unreadable(reasons: Mapping[str, str], sentence: str) -> tuple[Finding, ...]
     return (Finding(kind="unreadable", sentence=sentence, items=items),)
 
 
-def check_classes(rows: Sequence[Row] | Sequence[Example], wording: Wording) -> tuple[str, ...]:
-    """The classes of the training set, sorted by name, each with at least 2 examples.
-
-    Raises: DataError if the training set is empty or has one class, or a class has 1 example.
-
-    >>> wording = Wording(source="photos", before="photos/", remove="the folder")
-    >>> check_classes([Row(id=str(i), label="ab"[i % 2]) for i in range(4)], wording)
-    ('a', 'b')
-    """
-    sizes: dict[str, int] = {}
-    for row in rows:
-        if row.split == "train":
-            sizes[row.label] = sizes.get(row.label, 0) + 1
-    source, noun = wording.source, wording.noun
-    if not sizes:
-        raise DataError(f"{source} holds no training {noun}; add at least 2 for each class")
-    if len(sizes) == 1:
-        remedy = wording.one_class or "add examples of a second one"
-        raise DataError(
-            f'{source} has one class ("{next(iter(sizes))}") and 2 are needed; {remedy}'
-        )
-    small = sorted(label for label, size in sizes.items() if size < 2)
-    if len(small) == 1:
-        raise DataError(
-            f"{wording.place(small[0])} has 1 training {noun}; a class needs at least 2. "
-            f"Add one or remove {wording.remove}."
-        )
-    if small:
-        raise DataError(
-            f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training {noun} "
-            f"({some(small)}); a class needs at least 2. Add {noun}s, or check which column "
-            "or folder holds the label."
-        )
-    return tuple(sorted(sizes))
-
-
 MAX_UNREADABLE = 0.1  # of the data; with more left out, the rest may be another data set
 
 
 def is_too_many(n_unreadable: int, n_all: int) -> bool:
-    """Whether more of all examples are unreadable than may be left out.
-
-    >>> is_too_many(1, 10), is_too_many(2, 10)
-    (False, True)
-    """
+    """Whether more of all examples are unreadable than may be left out."""
     return n_unreadable > MAX_UNREADABLE * n_all
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
 from warmstart.data.dataset import Columns, Listing, Wording, as_split, concatenate, some
-from warmstart.data.image_tables import ReferencedFiles, list_table
 from warmstart.data.parsing import SPLIT_ORDER, SPLIT_VALUES
 from warmstart.data.place import Place, counted
+from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.errors import DataError
 from warmstart.nouns import count
 
@@ -34,12 +34,7 @@ def is_saved(place: Place) -> bool:
 
 
 def list_saved(place: Place, columns: Columns) -> Listing:
-    """List a data set saved on disk: its train, validation and test splits, or a single one.
-
-    Ids are row numbers from 0, or the paths that the images carry, below "train/" and so on.
-    Raises: DataError if a file is missing or damaged, a split is unknown, pyarrow is not
-    installed, or a split has a table error.
-    """
+    """List a data set saved on disk: its train, validation and test splits, or a single one."""
     load_pyarrow(f"{place.source}/")
     if DICT not in place.files:
         listing = _list_split(place, "", columns)
@@ -52,6 +47,11 @@ def list_saved(place: Place, columns: Columns) -> Listing:
             for name in splits
         ]
         listing = concatenate(listings, f"{'/'.join(splits)} of {listings[0].layout}")
+    return in_place(place, listing)
+
+
+def in_place(place: Place, listing: Listing) -> Listing:
+    """A listing with the name, the title and the problems of its place."""
     return replace(
         listing,
         name=place.name,
@@ -61,12 +61,7 @@ def list_saved(place: Place, columns: Columns) -> Listing:
 
 
 def files_of(place: Place, below: str = "") -> ReferencedFiles:
-    """The files of a place as a table below `below` names them; none outside the place.
-
-    >>> place = Place(name="d", source="d", files=("a/1.png",), folders=("a",), load=lambda _: b"")
-    >>> files_of(place).exists("a/1.png"), files_of(place, "a/").inside("../../1.png")
-    (True, None)
-    """
+    """The files of a place as a table below `below` names them; none outside the place."""
     files = set(place.files)
     roots = [place.path.absolute(), place.path.resolve()] if place.path else []
 

@@ -1,25 +1,20 @@
-"""How labels are read, task by task: their texts, the names they hold, what is refused.
-
-A source gives each row its label as a text. The task is the user's choice, or is plain from the
-labels themselves: a matrix or lists are several labels an example, measurements are numbers,
-and everything else is one class an example.
-"""
+"""How labels are read, task by task: their texts, the names they hold, what is refused."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from warmstart.data.dataset import Columns, Listing, Row, Wording, check_classes, some
+from warmstart.data.dataset import Columns, Listing, Row, Wording, some
 from warmstart.data.parsing import (
     LABEL_NAMES,
     Roles,
     Table,
     find_column,
-    find_label_problem,
     nonempty_cells,
 )
 from warmstart.errors import DataError
@@ -29,6 +24,7 @@ from warmstart.tasks.regress import as_text
 
 # ---- The labels of a table: one column of them, lists in JSON lines, or a column of 0 and 1 each.
 
+MAX_NUMERIC_CLASSES = 20  # more different fractions than this are measurements
 _ONES = {"1": True, "0": False, "true": True, "false": False, "1.0": True, "0.0": False}
 
 
@@ -39,15 +35,11 @@ class LabelCells:
     texts: Sequence[str]
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
-    problem: str = ""  # why they are no classes
+    problem: str = ""  # why they cannot be classes
 
 
 def several(label: str | None, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that `--label A,B` names; none if there is a column "A,B".
-
-    >>> several("a, b", ["path", "a", "b"]), several("a,b", ["path", "a,b"]), several("a", ["a"])
-    (('a', 'b'), (), ())
-    """
+    """The columns that `--label A,B` names; none if there is a column "A,B"."""
     if label is None or "," not in label or label in columns:
         return ()
     return tuple(name.strip() for name in label.split(",") if name.strip())
@@ -62,10 +54,7 @@ def label_column(table: Table, columns: Columns, source: str) -> str:
 
 
 def read_roles(table: Table, path: str | None, columns: Columns, source: str) -> Roles:
-    """The roles of the columns of a table; `path` is that of the examples, None for plain rows.
-
-    Raises: DataError if there is no column of labels, or none called as --group says.
-    """
+    """The roles of the columns; `path` is that of the examples, None for plain rows."""
     label = label_column(table, columns, source)
     group = columns.group and find_column(table.columns, columns.group, (), "group", source)
     split = next((c for c in table.columns if c.casefold() == "split"), None)
@@ -73,10 +62,7 @@ def read_roles(table: Table, path: str | None, columns: Columns, source: str) ->
 
 
 def read_labels(table: Table, roles: Roles, columns: Columns, source: str) -> LabelCells:
-    """The labels in one column, or in several of 0 and 1.
-
-    Raises: DataError naming the line of a cell that is no label.
-    """
+    """The labels in one column, or in several of 0 and 1."""
     if names := several(columns.label, table.columns):
         outputs = [find_column(table.columns, name, (), "label", source) for name in names]
         return LabelCells(_join_indicators(table, outputs, source), "sets", tuple(outputs))
@@ -86,7 +72,7 @@ def read_labels(table: Table, roles: Roles, columns: Columns, source: str) -> La
     if columns.task == "multilabel":  # an empty cell is an example without labels
         return LabelCells([(cell or "").strip() for cell in table.texts(roles.label)])
     texts = nonempty_cells(table, roles.label, "label", source)
-    problem, is_measured = find_label_problem(table, texts, roles, source)
+    problem, is_measured = _find_label_problem(table, texts, roles, source)
     return LabelCells(texts, "numbers" if is_measured else "texts", (roles.label,), problem)
 
 
@@ -113,42 +99,53 @@ def _join_indicators(table: Table, columns: Sequence[str], source: str) -> list[
     return [_join(names, source) for names in rows]
 
 
+def _find_label_problem(
+    table: Table, labels: Sequence[str], roles: Roles, source: str
+) -> tuple[str, bool]:
+    """Why a column cannot hold classes, "" if it can, and whether it holds measurements."""
+    n, values = len(labels), set(labels)
+    numbers = [_finite(label) for label in values]
+    is_measured = None not in numbers and any(x is not None and x % 1 for x in numbers)
+    if is_measured and len(values) > min(MAX_NUMERIC_CLASSES, max(n // 2, 2)):
+        problem = (
+            f'{source}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; use '
+            "--task regress to learn them, or name a column of classes with --label"
+        )
+        return problem, True
+    if n <= 2 or len(values) < n:
+        return "", False
+    others = [c for c in table.columns if c not in (roles.path, roles.label, roles.split)]
+    likely = next((c for c in others if _looks_like_classes(table.texts(c))), None)
+    remedy = f"did you mean --label {likely}?" if likely else "name another one with --label"
+    problem = (
+        f'{source}: all {n:,} labels in "{roles.label}" are different, so they cannot be classes; '
+        f"{remedy}"
+    )
+    return problem, False
+
+
+def _finite(label: str) -> float | None:
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _looks_like_classes(cells: Sequence[str | None]) -> bool:
+    return all(cells) and 2 <= len(set(cells)) <= len(cells) // 2
+
+
 # ---- Several labels in one cell: the separator is determined once for a column.
 
 _SEPARATORS = ("|", ";", ",")
 
 
-def split_cells(cells: Sequence[str], source: str) -> list[list[str]]:
-    """The names in each cell, without white space around them; an empty cell has none.
+def _split_cells(cells: Sequence[str], source: str, *, at_spaces: bool) -> list[list[str]]:
+    """The names in each cell: `|`, `;` or `,` separate, whichever occurs.
 
-    `|`, `;` or `,` separate, whichever occurs; if none does, white space, provided that the
-    cells then hold fewer different names. JSON lists come here joined already.
-    Raises: DataError if two of them occur.
-
-    >>> split_cells(["cat; dog", "dog", ""], "t.csv")
-    [['cat', 'dog'], ['dog'], []]
-    >>> split_cells(["a b", "b c", "a c", "a b c"], "t.csv")[3]
-    ['a', 'b', 'c']
+    If none does, white space does `at_spaces`, if the cells then hold fewer different names.
     """
-    if _separator(cells, source) is None:
-        words = [cell.split() for cell in cells]
-        if len({word for cell in words for word in cell}) < len(set(cells) - {""}):
-            return words
-    return split_at_separator(cells, source)
-
-
-def split_at_separator(cells: Sequence[str], source: str) -> list[list[str]]:
-    """The names in each cell as in `split_cells`, but white space never separates.
-
-    >>> split_at_separator(["long sleeve", ""], "t.csv")
-    [['long sleeve'], []]
-    """
-    separator = _separator(cells, source)
-    split = [[cell] if separator is None else cell.split(separator) for cell in cells]
-    return [[name.strip() for name in cell if name.strip()] for cell in split]
-
-
-def _separator(cells: Sequence[str], source: str) -> str | None:
     separators = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]
     if len(separators) > 1:
         first = next(cell for cell in cells if separators[1] in cell)
@@ -156,7 +153,13 @@ def _separator(cells: Sequence[str], source: str) -> str | None:
             f"{source} has {' and '.join(map(repr, separators))} in its labels (such as "
             f'"{first}"); put one of them between labels, such as {SEPARATOR!r}'
         )
-    return separators[0] if separators else None
+    if separators:
+        split = [cell.split(separators[0]) for cell in cells]
+        return [[name.strip() for name in names if name.strip()] for names in split]
+    words = [cell.split() for cell in cells]
+    if at_spaces and len({word for cell in words for word in cell}) < len(set(cells) - {""}):
+        return words
+    return [[cell.strip()] if cell.strip() else [] for cell in cells]
 
 
 TaskOption = Literal["auto", "classify", "multilabel", "regress"]
@@ -172,12 +175,11 @@ class Labelling(ABC):
     is_open = False  # whether an example may have no label at all
 
     @abstractmethod
-    def normalise(self, listing: Listing) -> Listing:
-        """The listing with labels as records hold them. Raises: DataError for an invalid label."""
+    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
+        """The listing with labels as records hold them. Raises: DataError for an invalid label.
 
-    def normalise_corrections(self, listing: Listing) -> Listing:
-        """As `normalise`, for labels that a person or `label_issues.csv` wrote."""
-        return self.normalise(listing)
+        `are_corrections`: a person or `label_issues.csv` wrote them.
+        """
 
     @abstractmethod
     def names(self, label: str) -> tuple[str, ...]:
@@ -196,7 +198,7 @@ class ClassLabels(Labelling):
 
     task = "classify"
 
-    def normalise(self, listing: Listing) -> Listing:
+    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
         if listing.form == "sets":
             raise DataError(
                 f"{listing.wording.source} has several labels {nouns_of(listing.kind).an}; use "
@@ -210,35 +212,40 @@ class ClassLabels(Labelling):
         return (label,)
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        return check_classes(rows, wording)
+        sizes = Counter(row.label for row in rows if row.split == "train")
+        source, noun = wording.source, wording.noun
+        if not sizes:
+            raise DataError(f"{source} holds no training {noun}; add at least 2 for each class")
+        if len(sizes) == 1:
+            remedy = wording.one_class or "add examples of a second one"
+            raise DataError(f'{source} has one class ("{min(sizes)}") and 2 are needed; {remedy}')
+        small = sorted(label for label, size in sizes.items() if size < 2)
+        if len(small) == 1:
+            raise DataError(
+                f"{wording.place(small[0])} has 1 training {noun}; a class needs at least 2. "
+                f"Add one or remove {wording.remove}."
+            )
+        if small:
+            raise DataError(
+                f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training {noun} "
+                f"({some(small)}); a class needs at least 2. Add {noun}s, or check which column "
+                "or folder holds the label."
+            )
+        return tuple(sorted(sizes))
 
 
 class SeveralLabels(Labelling):
-    """Any of several labels an example."""
+    """Any of several labels an example: sorted names joined by `|`."""
 
     task = "multilabel"
     is_open = True
 
-    def normalise(self, listing: Listing) -> Listing:
-        """Sorted names joined by `|`.
-
-        >>> rows = [Row(id=str(n), label=label) for n, label in enumerate(("b, a", "a", ""))]
-        >>> wording = Wording(source="t.csv", before="", remove="")
-        >>> listing = Listing(name="", layout="", title="", rows=rows, load=str, wording=wording)
-        >>> [row.label for row in SeveralLabels().normalise(listing).rows]
-        ['a|b', 'a', '']
-        """
+    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
         if listing.form == "sets":
             return listing
-        cells = split_cells([row.label for row in listing.rows], listing.wording.source)
-        return self._join(listing, cells)
-
-    def normalise_corrections(self, listing: Listing) -> Listing:
-        # White space never separates: few cells do not show whether it would.
-        cells = split_at_separator([row.label for row in listing.rows], listing.wording.source)
-        return self._join(listing, cells)
-
-    def _join(self, listing: Listing, cells: Sequence[Sequence[str]]) -> Listing:
+        # A few corrections do not show whether white space separates.
+        labels, source = [row.label for row in listing.rows], listing.wording.source
+        cells = _split_cells(labels, source, at_spaces=not are_corrections)
         rows = zip(listing.rows, cells, strict=True)
         joined = tuple(replace(row, label=SEPARATOR.join(sorted(set(c)))) for row, c in rows)
         return replace(listing, rows=joined, form="sets", label_problem="")
@@ -248,15 +255,10 @@ class SeveralLabels(Labelling):
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
         train = [split_labels(row.label) for row in rows if row.split == "train"]
-        sizes: dict[str, int] = dict.fromkeys(outputs, 0)
-        for names in train:
-            for name in names:
-                sizes[name] = sizes.get(name, 0) + 1
-        source = wording.source
+        sizes = dict.fromkeys(outputs, 0) | Counter(name for names in train for name in names)
+        source, noun = wording.source, wording.noun
         if not train:
-            raise DataError(
-                f"{source} holds no training {wording.noun}; add at least 2 for each label"
-            )
+            raise DataError(f"{source} holds no training {noun}; add at least 2 for each label")
         if len(sizes) < 2:
             raise DataError(
                 f"{source} has {count(len(sizes), 'label')} and --task multilabel needs 2; with "
@@ -265,16 +267,16 @@ class SeveralLabels(Labelling):
         for name, size in sorted(sizes.items()):
             if not size:
                 raise DataError(
-                    f'{source}: no training {wording.noun} has the label "{name}"; leave it out'
+                    f'{source}: no training {noun} has the label "{name}"; leave it out'
                 )
             if size < MIN_EXAMPLES:
                 raise DataError(
-                    f'{source}: 1 training {wording.noun} has the label "{name}", a label needs at '
+                    f'{source}: 1 training {noun} has the label "{name}", a label needs at '
                     f"least {MIN_EXAMPLES}; add one, or remove the label"
                 )
             if size > len(train) - MIN_EXAMPLES:
                 raise DataError(
-                    f"{source}: {size:,} of {len(train):,} training {wording.noun}s have the label "
+                    f"{source}: {size:,} of {len(train):,} training {noun}s have the label "
                     f'"{name}", and at least {MIN_EXAMPLES} are needed without it; leave it out'
                 )
         return tuple(outputs) or tuple(sorted(sizes))
@@ -285,45 +287,43 @@ class NumberLabels(Labelling):
 
     task = "regress"
 
-    def normalise(self, listing: Listing) -> Listing:
+    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
         source = listing.wording.source
         if listing.form == "sets":
             raise DataError(
                 f"{source} has several labels {nouns_of(listing.kind).an} and --task regress "
                 "takes one number; name one column with --label, or use --task multilabel"
             )
-        rows = tuple(replace(row, label=_number(row, source)) for row in listing.rows)
+        rows = tuple(replace(row, label=_number_label(row, source)) for row in listing.rows)
         return replace(listing, rows=rows, form="numbers", label_problem="")
 
     def names(self, label: str) -> tuple[str, ...]:
         return ()
 
     def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        values = [row.label for row in rows if row.split == "train"]
+        source, values = wording.source, [row.label for row in rows if row.split == "train"]
         if not values:
-            raise DataError(
-                f"{wording.source} holds no training {wording.noun}; add some with numbers"
-            )
+            raise DataError(f"{source} holds no training {wording.noun}; add some with numbers")
         if len(set(values)) == 1:
             raise DataError(
-                f"{wording.source}: all {len(values):,} numbers are {values[0]}, so there is "
-                "nothing to learn; name another column with --label"
+                f"{source}: all {len(values):,} numbers are {values[0]}, so there is nothing to "
+                "learn; name another column with --label"
             )
         largest = max(values, key=lambda value: abs(float(value)))
         if abs(float(largest)) > MAX_VALUE:
             raise DataError(
-                f"{wording.source}: a number is {largest}, too large to be squared; divide all of "
-                "them by a power of ten"
+                f"{source}: a number is {largest}, too large to be squared; divide all of them by "
+                "a power of ten"
             )
         return tuple(outputs[:1]) or ("value",)
 
 
-def _number(row: Row, source: str) -> str:
+def _number_label(row: Row, source: str) -> str:
     try:
         value = float(row.label)
     except ValueError:
         raise DataError(
-            f'{source}: the label of {row.id} is "{row.label}", which is no number; correct it, '
+            f'{source}: the label of {row.id} is "{row.label}", which is not a number; correct it, '
             "or use --task classify"
         ) from None
     if not math.isfinite(value):
@@ -333,23 +333,17 @@ def _number(row: Row, source: str) -> str:
     return as_text(value)
 
 
-CLASS_LABELS = ClassLabels()
-_KINDS: dict[Task, Labelling] = {
-    "classify": CLASS_LABELS,
+LABELLINGS: dict[Task, Labelling] = {
+    "classify": ClassLabels(),
     "multilabel": SeveralLabels(),
     "regress": NumberLabels(),
 }
 _FORMS: dict[str, Task] = {"texts": "classify", "sets": "multilabel", "numbers": "regress"}
 
 
-def labelling_of(task: Task) -> Labelling:
-    """How the labels of a task are read."""
-    return _KINDS[task]
-
-
 def labelling_for(task: TaskOption, listing: Listing) -> Labelling:
     """How the labels of `task` are read; "auto" is the task that the labels plainly make."""
-    return _KINDS[_FORMS[listing.form] if task == "auto" else task]
+    return LABELLINGS[_FORMS[listing.form] if task == "auto" else task]
 
 
 def check_remaining(
@@ -359,7 +353,7 @@ def check_remaining(
 
     Raises: DataError naming a missing class with `why`, or as `Labelling.check`.
     """
-    labelling = labelling_of(task)
+    labelling = LABELLINGS[task]
     names = {n for e in examples if e.split == "train" for n in labelling.names(e.label)}
     missing = [name for name in outputs if name not in names] if task != "regress" else []
     if missing:
@@ -369,7 +363,7 @@ def check_remaining(
 
 def check_split_labels(rows: Rows, outputs: tuple[str, ...], wording: Wording, task: Task) -> None:
     """Raise a DataError for a hold-out or test label that the training set does not have."""
-    labelling, classes = labelling_of(task), set(outputs)
+    labelling, classes = LABELLINGS[task], set(outputs)
     for split, word in (("holdout", "hold-out"), ("test", "test")):
         names = [name for row in rows if row.split == split for name in labelling.names(row.label)]
         new = [name for name in names if name not in classes]

@@ -19,8 +19,7 @@ from warmstart.data.dataset import (
     some,
     unreadable,
 )
-from warmstart.data.hub_datasets import files_of, is_saved, list_saved
-from warmstart.data.image_tables import list_table
+from warmstart.data.hub_datasets import files_of, in_place, is_saved, list_saved
 from warmstart.data.labels import label_column
 from warmstart.data.parsing import LABEL_NAMES, SPLIT_ORDER, SPLIT_VALUES, Table, parse
 from warmstart.data.place import (
@@ -37,6 +36,7 @@ from warmstart.data.place import (
     suffix,
 )
 from warmstart.data.splits import propose_series
+from warmstart.data.tables import list_table
 from warmstart.errors import DataError
 from warmstart.modalities.text import decode_utf8
 from warmstart.nouns import count
@@ -76,7 +76,7 @@ def find_splits(source: str, tops: Sequence[str]) -> list[SplitFolder]:
     names = " and ".join(folder.path + "/" for folder in folders)
     if len(splits) > 1 and "train" in splits and others:
         raise DataError(
-            f"{source}/ holds {names} but also {some(top + '/' for top in others)}, which is no "
+            f"{source}/ holds {names} but also {some(top + '/' for top in others)}, which is not a "
             "split; move it elsewhere"
         )
     if others or not folders:  # "train" may also be a class, beside "bus" and "car"
@@ -99,14 +99,7 @@ _SHARD = re.compile(
 
 
 def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> Listing | None:
-    """The listing of the tables in a place, or None if none of them is to be used.
-
-    A metadata.* table is used, at the top or in each of train/, val/ and test/, unless it has no
-    labels and there are class folders. Without class folders, so are the only table at the top,
-    tables called train, val or test or lying in folders called so, and Parquet files whose names
-    differ in a number alone: they are one table in pieces.
-    Raises: DataError if such a table cannot be used, or a split has none.
-    """
+    """The listing of the tables in a place, or None if none of them is to be used."""
     tables = [f for f in place.files if "/" not in f and suffix(f) in TABLE_SUFFIXES]
     table = next((f for f in tables if f.lower().startswith("metadata.")), None)
     if table is None and len(tables) == 1 and not _has_classes(images):
@@ -185,14 +178,12 @@ def _list_splits(place: Place, tables: Mapping[str, str], columns: Columns) -> L
         listing = _list_one(place, _parse(place, file), file, columns)
         listings.append(as_split(listing, f"{folder.path}/", folder.split))
     names = "/".join(folder.path for folder in folders)
-    return _concatenate(place, listings, f"{names} folders, each with {listings[0].layout}")
+    layout = f"{names} folders, each with {listings[0].layout}"
+    return in_place(place, concatenate(listings, layout))
 
 
 def _shards(place: Place, *, has_images: bool) -> dict[str, str]:
-    """Tables that are pieces of one data set, and the split name of each.
-
-    Beside images only tables at the top are: those in folders may be notes on the images there.
-    """
+    """Tables that are pieces of one data set, and the split name of each."""
     shards: dict[str, str] = {}
     for file in place.files:
         match = None if has_images and "/" in file else _SHARD.fullmatch(file)
@@ -244,25 +235,11 @@ def _list_shards(place: Place, shards: Mapping[str, str], columns: Columns) -> L
     names = "/".join(name for name in order if not {f for f in unlabelled if shards[f] == name})
     is_parquet = all(suffix(shard) == ".parquet" for shard in shards)
     form = "as Parquet" if is_parquet else "tables"
-    return _concatenate(place, listings, f"{names} {form}, each {listings[0].layout}")
-
-
-def _concatenate(place: Place, listings: Sequence[Listing], layout: str) -> Listing:
-    listing = concatenate(listings, layout)
-    return replace(
-        listing,
-        title=f"{counted(listing.rows)} in {place.source}/",
-        problems=place.problems + listing.problems,
-    )
+    return in_place(place, concatenate(listings, f"{names} {form}, each {listings[0].layout}"))
 
 
 def list_place(place: Place, columns: Columns) -> Listing:
-    """Find the layout of a folder or archive and list its rows.
-
-    A data set saved by `datasets` is recognised by its files. Then come tables (see
-    `list_inner_tables`), then train/val/test folders, then class folders.
-    Raises: DataError if no layout fits, saying what is there and what to do.
-    """
+    """List a place: a data set of `datasets`, tables, train/val/test or class folders."""
     if is_saved(place):
         return list_saved(place, columns)
     images = media_among(place.files, columns.kind)
@@ -288,11 +265,7 @@ def list_place(place: Place, columns: Columns) -> Listing:
 
 
 def class_of(folder: str) -> str:
-    """A folder's name as a class name: one spelling for é, whichever system wrote it.
-
-    >>> class_of("cafe\\u0301") == "caf\\u00e9"
-    True
-    """
+    """A folder's name as a class name: one spelling for é, whichever system wrote it."""
     return unicodedata.normalize("NFC", folder).strip()
 
 
@@ -355,10 +328,7 @@ def _rows(folder: SplitFolder, images: Sequence[str]) -> tuple[list[Row], list[s
 
 
 def _empty_folders(place: Place, train: SplitFolder, ids: set[str]) -> tuple[Finding, ...]:
-    """Class folders without a usable image, as a finding.
-
-    Raises: DataError if one of them would have been the second class.
-    """
+    """Class folders without a usable image; a DataError if one would be the second class."""
     paths = {path for id in ids if (path := train.below(id)) is not None}
     classes = {path.split("/")[0] for path in paths}
     noun, empty = noun_of(ids), dict[str, str]()

@@ -30,10 +30,7 @@ CLOSE = 0.25  # standard deviations by which the numbers of one picture may diff
 
 @dataclass(frozen=True, slots=True)
 class LabelAgreement:
-    """Whether the labels of some copies agree, and the `chance` that any two labels do.
-
-    `apart` and `many` are words for labels that disagree.
-    """
+    """Whether labels of copies agree, the `chance` that two do, and words for disagreement."""
 
     agree: Callable[[Sequence[str]], bool]
     chance: float
@@ -75,7 +72,7 @@ MIN_PAIRS = 10  # with fewer, the agreement of labels says nothing
 
 
 def scenes_sentence(n: int, nouns: Nouns) -> str:
-    """The finding on n pairs that are no copies."""
+    """The finding on n pairs that are not copies."""
     return (
         f"{n:,} pairs of {nouns.many} agree in every detail but not in their labels, as "
         f"{nouns.pictures} of one fixed scene do: they count as different {nouns.pictures}. "
@@ -251,13 +248,7 @@ INITIAL_POSES: Poses = np.array(
 
 
 def details(grey: NDArray[np.uint8], side: int) -> Pictures:
-    """Pictures shrunk to `side` px, band-passed: without slow changes and the finest noise.
-
-    Shapes: grey (P, G, G) with G a multiple of side (32 or 64); returns (P, side, side).
-
-    >>> bool(np.allclose(details(np.full((1, 64, 64), 9, np.uint8), 32), 0, atol=1e-4))
-    True
-    """
+    """Pictures (P, G, G) shrunk to `side` px and band-passed. Shapes: returns (P, side, side)."""
     step = grey.shape[1] // side
     small = grey.reshape(len(grey), side, step, side, step).mean((2, 4), dtype=np.float32)
     fine, coarse = (_gaussian(side, width) for width in _BANDS[side])
@@ -273,16 +264,7 @@ def _gaussian(side: int, width: float) -> NDArray[np.float32]:
 
 
 def warp(pictures: Pictures, poses: Poses) -> tuple[Pictures, Pictures]:
-    """Pictures moved to these poses, and a mask: 1 inside, 0 outside.
-
-    Bilinear; beyond its edge a picture repeats its edge. Shapes: both (P, S, S); pictures
-    may have a fourth axis of channels, which the second result lacks.
-
-    >>> row = np.arange(4, dtype=np.float32)[None, None].repeat(4, axis=1)
-    >>> moved, inside = warp(row, np.array([[1, 0.5, 1, 0]], np.float32))
-    >>> moved[0, 0].tolist(), inside[0, 0].tolist()
-    ([1.0, 2.0, 3.0, 3.0], [1.0, 1.0, 1.0, 0.0])
-    """
+    """Pictures (P, S, S[, C]) moved to these poses, bilinearly, and a mask (P, S, S): 1 inside."""
     side = pictures.shape[1]
     centres = ((2 * np.arange(side) + 1) / side - 1).astype(np.float32)
     points = poses[:, 0::2, None] * centres + poses[:, 1::2, None]  # (P, 2, S)
@@ -298,12 +280,7 @@ def warp(pictures: Pictures, poses: Poses) -> tuple[Pictures, Pictures]:
 
 
 def correlate(first: Pictures, second: Pictures, inside: Pictures) -> NDArray[np.float32]:
-    """Correlation of pairs over the pixels where `inside` is 1. Shapes: returns (P,).
-
-    >>> a = np.array([[[1.0, 2.0], [3.0, 4.0]]], np.float32)
-    >>> round(float(correlate(100 * a, 7 - 200 * a, np.ones_like(a))[0]), 3)
-    -1.0
-    """
+    """Correlation of pairs over the pixels where `inside` is 1. Shapes: returns (P,)."""
     left, right = _centred(first, inside), _centred(second, inside)
     both, one, other = _dots(left, right), _dots(left, left), _dots(right, right)
     floor = _ROUNDING * _dots(inside, inside)
@@ -324,10 +301,7 @@ def _dots(left: Pictures, right: Pictures) -> NDArray[np.float32]:
 def register(
     first: Pictures, second: Pictures, poses: Poses, steps: int
 ) -> tuple[Poses, NDArray[np.float32]]:
-    """The pose in which `second` correlates best with `first`, and that correlation.
-
-    Shapes: pictures (P, S, S) of `details`, initial poses (P, 4); returns (P, 4), (P,).
-    """
+    """The pose in which `second` correlates best with `first`, and that correlation."""
     jacobian = _jacobian(first)
     hessian = jacobian @ jacobian.transpose(0, 2, 1)
     # A little of the mean curvature on the diagonal keeps flat directions in place.
@@ -390,14 +364,11 @@ _NEAREST_ROWS = 256  # compared with all others at a time
 
 
 def nearest(queries: Vectors, variants: Sequence[Vectors], count: int) -> Rows:
-    """The `count` most similar other rows of each, in no order.
-
-    `variants` are versions of all rows, such as mirrored ones; the most similar one counts.
-    Shapes: queries and each variant (n, d), with n above `count`; returns (n, count).
-    """
+    """The `count` most similar other rows of each, in no order; the best variant counts."""
     if len(queries) <= EXACT:
         return _among_all(queries, variants, count)
-    best = _Best.of(len(queries), count)
+    shape = (len(queries), count)
+    best = _Best(np.full(shape, -1), np.full(shape, -np.inf, np.float32))
     for vectors in variants:
         rows = np.arange(len(queries))
         _search_cells(_Search(queries, vectors, best), rows, rows, depth=0)
@@ -412,8 +383,8 @@ def _among_all(queries: Vectors, variants: Sequence[Vectors], count: int) -> Row
         similarity = queries[chunk] @ variants[0].T
         for vectors in variants[1:]:
             np.maximum(similarity, queries[chunk] @ vectors.T, out=similarity)
-        own = np.arange(len(similarity))
-        similarity[own, start + own] = -np.inf
+        index = np.arange(len(similarity))
+        similarity[index, start + index] = -np.inf
         neighbours[chunk] = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
     return neighbours
 
@@ -424,11 +395,6 @@ class _Best:
 
     rows: Rows
     similarity: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, n: int, count: int) -> _Best:
-        shape = (n, count)
-        return cls(np.full(shape, -1), np.full(shape, -np.inf, np.float32))
 
     def add(self, queries: Rows, rows: Rows, similarity: NDArray[np.float32]) -> None:
         """Merge with further neighbours. Shapes: queries (a,), distinct; the others (a, m)."""
@@ -556,10 +522,7 @@ class NearDuplicate:
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Candidates and the pose of the second on the first.
-
-    Shapes: first, second, mirrored, similarity (P,); poses (P, 4).
-    """
+    """Candidates and the pose of the second on the first, all of one length."""
 
     first: Rows
     second: Rows
@@ -583,7 +546,7 @@ def find_near_duplicates(
     grey = thumbnails.grey
     if len(grey) < 2:
         return ()
-    pairs = _promising(_Details(grey), candidates(grey, features))
+    pairs = _promising(grey, candidates(grey, features))
     # Each pair once, in the better order, sorted by row.
     low, high = np.minimum(pairs.first, pairs.second), np.maximum(pairs.first, pairs.second)
     order = np.lexsort((-pairs.similarity, high, low))
@@ -663,11 +626,7 @@ def _precision(n: int) -> type[np.floating[Any]]:
 
 
 def thin(features: Features) -> Features:
-    """Every k-th feature, so that at most twice `MAX_WIDTH` are compared.
-
-    >>> thin(np.zeros((2, 1280), np.float32)).shape, thin(np.zeros((2, 511), np.float32)).shape
-    ((2, 256), (2, 511))
-    """
+    """Every k-th feature, so that at most twice `MAX_WIDTH` are compared."""
     thinned: Features = features[:, :: max(features.shape[1] // MAX_WIDTH, 1)]
     return thinned
 
@@ -686,33 +645,17 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-class _Details:
-    """Details at 32 px of some pictures."""
-
-    def __init__(self, grey: Indexed) -> None:
-        self._grey = grey
-        self._all = details(grey[:], 32) if len(grey) <= IN_MEMORY else None
-
-    def __len__(self) -> int:
-        return len(self._grey)
-
-    def of(self, rows: Rows) -> Pictures:
-        """Shapes: (m,) to (m, 32, 32)."""
-        return details(self._grey[rows], 32) if self._all is None else self._all[rows]
-
-
-def _promising(small: _Details, near: Rows) -> _Pairs:
-    """Each row with its candidates in the best initial pose, if the correlation is promising.
-
-    Shapes: near (n, m).
-    """
-    n = len(small)
+def _promising(grey: Indexed, near: Rows) -> _Pairs:
+    """Each row with its candidates (n, m) in the best initial pose, if that correlates."""
+    n = len(grey)
+    small = details(grey[:], 32) if n <= IN_MEMORY else None
     chunks: list[tuple[NDArray[np.generic], ...]] = []
     for start in range(0, n, _FEW):
         rows = np.arange(start, min(start + _FEW, n))
-        moved = _moved(small.of(rows))
+        moved = _moved(details(grey[rows], 32) if small is None else small[rows])
         partners, index = np.unique(near[rows], return_inverse=True)
-        pictures, index = small.of(partners), index.reshape(near[rows].shape)
+        pictures = details(grey[partners], 32) if small is None else small[partners]
+        index = index.reshape(near[rows].shape)
         sides = [_unit(x.reshape(len(partners), -1)) for x in (pictures, pictures[:, :, ::-1])]
         similarity = np.concatenate(
             [moved @ side[index].transpose(0, 2, 1) for side in sides], axis=1

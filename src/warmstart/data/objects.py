@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from warmstart.data.arrays import payload_of_picture
+from warmstart.data.arrays import encode, payload_of_picture
 from warmstart.data.dataset import Collection, Listing, Row, Wording
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
@@ -25,9 +25,7 @@ class Frame(Protocol):
     """A table in memory, as pandas and Polars have it: column names, and columns by name."""
 
     @property
-    def columns(self) -> Iterable[Any]:
-        """The names of the columns."""
-
+    def columns(self) -> Iterable[Any]: ...
     def __getitem__(self, name: Any, /) -> Iterable[Any]: ...
 
     def __len__(self) -> int: ...
@@ -74,10 +72,7 @@ def resolve_subset(source: Any) -> tuple[Any, list[int] | None]:
 
 
 def images_in_memory(source: Any) -> tuple[Any, list[Any]] | None:
-    """X and y of a data set that holds all its images, as CIFAR10, MNIST and SVHN do.
-
-    Its transforms are not applied. Labels are class names if it has them. None for any other.
-    """
+    """X and y of a data set that holds all its images, as CIFAR10 does; None for others."""
     data = getattr(source, "data", None)
     labels = getattr(source, "targets", None)
     labels = getattr(source, "labels", None) if labels is None else labels
@@ -98,11 +93,7 @@ def images_in_memory(source: Any) -> tuple[Any, list[Any]] | None:
 
 
 def list_image_folder(folder: ImageFolder, indices: Sequence[int] | None = None) -> Listing:
-    """List the samples of a torchvision ImageFolder, or some; its transforms are not applied.
-
-    Ids are paths relative to its root.
-    Raises: DataError if a sample has a class that is not named.
-    """
+    """List the samples of a torchvision ImageFolder, or some; ids are relative paths."""
     root = Path(getattr(folder, "root", ""))
     paths, rows = {}, []
     samples = folder.samples if indices is None else [folder.samples[row] for row in indices]
@@ -131,64 +122,61 @@ def list_image_folder(folder: ImageFolder, indices: Sequence[int] | None = None)
 N_RANGE = 200  # examples from which the range of values is read
 
 
-@runtime_checkable
-class MapDataset(Protocol):
-    """A map-style `torch.utils.data.Dataset`: it has a length and items by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
 def is_dataset(source: Any) -> bool:
     """Whether a source is a map-style data set, and not a list, array or text."""
-    plain = (str, bytes, Sequence, np.ndarray, dict)
-    return isinstance(source, MapDataset) and not isinstance(source, plain)
+    is_indexed = isinstance(source, Sized) and hasattr(source, "__getitem__")
+    return is_indexed and not isinstance(source, (str, bytes, Sequence, np.ndarray, dict))
 
 
 def list_dataset(dataset: Any) -> Listing:
-    """List the examples of a data set of pairs (tensor, class); ids are "0", "1", …
+    """List a map-style data set of pairs (tensor or image, class); ids are "0", "1", …
 
-    Each is fetched when it is needed and not stored; its bytes are what `np.save` writes.
-    Raises: DataError if it returns something else, other tensors each time, or several shapes.
+    Each example is fetched when it is needed and not stored.
     """
-    name = type(dataset).__name__
-    n = len(dataset)
+    name, n = type(dataset).__name__, len(dataset)
     if not n:
         raise DataError(f"the {name} is empty; give one with examples")
-    if isinstance(_pair(dataset, 0, name)[0], Image):
-        return _list_pictures(dataset, name)
-    first, _ = _tensor_pair(dataset, 0, name)
-    if _bytes(first) != _bytes(_tensor_pair(dataset, 0, name)[0]):
+    first = _pair(dataset, 0, name)[0]
+    noun = "image" if isinstance(first, Image) else "tensor"
+
+    def load(id: str) -> bytes:
+        values = _pair(dataset, int(id), name)[0]
+        if noun == "tensor":
+            return encode(as_values(values, f"example {int(id)} of the {name}"))
+        if not isinstance(values, Image):
+            raise DataError(f"is a {type(values).__name__} and no image, as example 0 is")
+        return payload_of_picture(values)
+
+    if load("0") != load("0"):
         raise DataError(
-            f"the {name} returns another tensor each time for example 0; remove its random "
+            f"the {name} returns another {noun} each time for example 0; remove its random "
             "transforms"
         )
-    width, labels = len(str(n - 1)), []
+    layout, labels = "images", []
+    if noun == "tensor":
+        first = as_values(first, f"example 0 of the {name}")
+        layout = f"tensors of shape {first.shape}"
     for index in range(n):
-        values, label = _tensor_pair(dataset, index, name)
-        if values.shape != first.shape or values.dtype != first.dtype:
-            raise DataError(
-                f"the {name} returns {values.dtype} of shape {values.shape} for example {index}, "
-                f"and {first.dtype} of {first.shape} for example 0; give all the same"
-            )
-        labels.append(label)
+        item, label = _pair(dataset, index, name)
+        if noun == "tensor":
+            values = as_values(item, f"example {index} of the {name}")
+            if values.shape != first.shape or values.dtype != first.dtype:
+                raise DataError(
+                    f"the {name} returns {values.dtype} of shape {values.shape} for example "
+                    f"{index}, and {first.dtype} of {first.shape} for example 0; give all the same"
+                )
+        labels.append(_label(label, index, name))
+    width = len(str(n - 1))
     rows = tuple(Row(id=f"{index:0{width}}", label=label) for index, label in enumerate(labels))
     return Listing(
         name="dataset",
-        kind="tensor",
-        layout=f"{name}: tensors of shape {first.shape}",
-        title=f"{count(n, 'tensor')} in a {name}",
+        kind="image" if noun == "image" else "tensor",
+        layout=f"{name}: {layout}",
+        title=f"{count(n, noun)} in a {name}",
         rows=rows,
-        load=lambda id: _bytes(_tensor_pair(dataset, int(id), name)[0]),
-        wording=Wording.of_classes(f"the {name}", "its examples", "tensor"),
+        load=load,
+        wording=Wording.of_classes(f"the {name}", "its examples", noun),
     )
-
-
-def _tensor_pair(dataset: Any, index: int, name: str) -> tuple[NDArray[Any], str]:
-    """The tensor and the class of one example. Raises: DataError for anything else."""
-    item = _pair(dataset, index, name)
-    return as_values(item[0], f"example {index} of the {name}"), _label(item[1], index, name)
 
 
 def _pair(dataset: Any, index: int, name: str) -> tuple[Any, Any]:
@@ -201,32 +189,6 @@ def _pair(dataset: Any, index: int, name: str) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _list_pictures(dataset: Any, name: str) -> Listing:
-    """List a data set of pairs (PIL image, class). Raises: as `list_dataset`."""
-
-    def load(id: str) -> bytes:
-        picture = _pair(dataset, int(id), name)[0]
-        if not isinstance(picture, Image):
-            raise DataError(f"is a {type(picture).__name__} and no image, as example 0 is")
-        return payload_of_picture(picture)
-
-    if load("0") != load("0"):
-        raise DataError(
-            f"the {name} returns another image each time for example 0; remove its random "
-            "transforms"
-        )
-    labels = [_label(_pair(dataset, n, name)[1], n, name) for n in range(len(dataset))]
-    width = len(str(len(labels) - 1))
-    return Listing(
-        name="dataset",
-        layout=f"{name}: images",
-        title=f"{count(len(labels), 'image')} in a {name}",
-        rows=tuple(Row(id=f"{n:0{width}}", label=label) for n, label in enumerate(labels)),
-        load=load,
-        wording=Wording.of_classes(f"the {name}", "its examples"),
-    )
-
-
 def as_values(values: Any, where: str) -> NDArray[Any]:
     """A tensor as a NumPy array: real numbers as float32, whole ones as int64 or uint8.
 
@@ -237,7 +199,7 @@ def as_values(values: Any, where: str) -> NDArray[Any]:
     """
     array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     if array.dtype.kind not in "buif" or not array.size:
-        raise DataError(f"{where} is no tensor of numbers ({type(values).__name__}); give one")
+        raise DataError(f"{where} is not a tensor of numbers ({type(values).__name__}); give one")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where} holds NaN or infinite numbers; replace them")
     kinds = {"f": "float32", "b": "uint8", "u": "uint8" if array.dtype == np.uint8 else "int64"}
@@ -256,18 +218,10 @@ def _label(value: Any, index: int, name: str) -> str:
     )
 
 
-def _bytes(values: NDArray[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
 def tensor_inputs(collection: Collection) -> TensorInputs:
     """Shape, type and range of the tensors, from the first examples."""
     ids = [example.id for example in collection.record.examples][:N_RANGE]
-    tensors = [
-        np.lib.format.read_array(io.BytesIO(collection.load(id)), allow_pickle=False) for id in ids
-    ]
+    tensors = [np.load(io.BytesIO(collection.load(id)), allow_pickle=False) for id in ids]
     return TensorInputs(
         shape=tensors[0].shape,
         dtype=str(tensors[0].dtype),

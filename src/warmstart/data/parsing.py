@@ -6,7 +6,6 @@ import csv
 import difflib
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,7 @@ from warmstart.records.data import Split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableImages:
-    """Encoded images inside a table.
-
-    `paths` holds the file name in each row, if any; `inside` is true where the row has the
-    bytes. `load` takes a row from 0 and raises DataError with a short reason.
-    """
+    """Encoded images in a table: file names, whether a row has the bytes, and their loader."""
 
     paths: Sequence[str | None]
     inside: Sequence[bool]
@@ -99,11 +94,7 @@ def text_of(item: object) -> str | None:
 
 
 def lists_of(items: Sequence[object]) -> list[list[str]] | None:
-    """Lists of names as texts; None if any item is something else.
-
-    >>> lists_of([["a", 1], []]), lists_of(["a", "b"]), lists_of([["a"], None])
-    ([['a', '1'], []], None, None)
-    """
+    """Lists of names as texts; None if any item is something else."""
     lists: list[list[str]] = []
     for item in items:
         names = [text_of(name) for name in item] if isinstance(item, (list, tuple, set)) else None
@@ -126,7 +117,7 @@ def _decode(payload: bytes, source: str) -> str:
     before, null, _ = text.partition("\0")
     if null:
         line = before.count("\n") + 1
-        raise DataError(f"{source} line {line} holds a NUL byte, which is no text; save it again")
+        raise DataError(f"{source} line {line} holds a NUL byte, which is not text; save it again")
     return text
 
 
@@ -186,7 +177,9 @@ def _parse_json_lines(text: str, source: str) -> Table:
     for number, cells in rows:
         missing = next((column for column in columns if column not in cells), None)
         if missing is not None:
-            raise DataError(f'{source} line {number} has no "{missing}"; give every line the same')
+            raise DataError(
+                f'{source} line {number} has no "{missing}"; give every line the same keys'
+            )
     return Table(
         columns=columns,
         lines=[number for number, _ in rows],
@@ -205,7 +198,6 @@ SPLIT_VALUES: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "holdout"), "holdout"),
     "test": "test",
 }
-MAX_NUMERIC_CLASSES = 20  # more different fractions than this are measurements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,13 +213,7 @@ class Roles:
 def find_column(
     columns: Sequence[str], name: str | None, guesses: Sequence[str], role: str, source: str
 ) -> str:
-    """The column that the user named, else the first guess that exists, in any case.
-
-    Raises: DataError listing the columns there are, and the likely one.
-
-    >>> find_column(["Path", "Class"], None, ["label", "class"], "label", "t.csv")
-    'Class'
-    """
+    """The column that the user named, else the first guess that exists, in any case."""
     by_fold = {column.casefold(): column for column in columns}
     for guess in (name,) if name is not None else guesses:
         if guess in columns or guess.casefold() in by_fold:
@@ -242,10 +228,7 @@ def find_column(
 
 
 def nonempty_cells(table: Table, column: str, role: str, source: str) -> list[str]:
-    """A column as texts without white space around them.
-
-    Raises: DataError naming the line of an empty cell, or of one that is no text or number.
-    """
+    """A column as stripped texts; raises DataError for a cell that is empty or no text."""
     cells = []
     for row, cell in enumerate(table.texts(column)):
         if cell is None:
@@ -264,7 +247,6 @@ def nonempty_cells(table: Table, column: str, role: str, source: str) -> list[st
 
 
 def groups_of(table: Table, column: str | None, source: str) -> list[str | None]:
-    """The group of each row, None where there is none."""
     if column is None:
         return [None] * len(table.lines)
     groups = [(cell or "").strip() or None for cell in table.texts(column)]
@@ -274,7 +256,6 @@ def groups_of(table: Table, column: str | None, source: str) -> list[str | None]
 
 
 def splits_of(table: Table, column: str | None, source: str) -> list[Split]:
-    """The split of each row. Raises: DataError for a word that names none."""
     if column is None:
         return ["train"] * len(table.lines)
     splits = []
@@ -287,40 +268,3 @@ def splits_of(table: Table, column: str | None, source: str) -> list[Split]:
             )
         splits.append(SPLIT_VALUES[value.casefold()])
     return splits
-
-
-def find_label_problem(
-    table: Table, labels: Sequence[str], roles: Roles, source: str
-) -> tuple[str, bool]:
-    """Why a column cannot hold classes, "" if it can, and whether it holds measurements."""
-    n, values = len(labels), set(labels)
-    numbers = [_number(label) for label in values]
-    is_measured = None not in numbers and any(x is not None and x % 1 for x in numbers)
-    if is_measured and len(values) > min(MAX_NUMERIC_CLASSES, max(n // 2, 2)):
-        problem = (
-            f'{source}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; use '
-            "--task regress to learn them, or name a column of classes with --label"
-        )
-        return problem, True
-    if n <= 2 or len(values) < n:
-        return "", False
-    others = [c for c in table.columns if c not in (roles.path, roles.label, roles.split)]
-    likely = next((c for c in others if _looks_like_classes(table.texts(c))), None)
-    remedy = f"did you mean --label {likely}?" if likely else "name another one with --label"
-    problem = (
-        f'{source}: all {n:,} labels in "{roles.label}" are different, so they are no classes; '
-        f"{remedy}"
-    )
-    return problem, False
-
-
-def _number(label: str) -> float | None:
-    try:
-        value = float(label)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _looks_like_classes(cells: Sequence[str | None]) -> bool:
-    return all(cells) and 2 <= len(set(cells)) <= len(cells) // 2

@@ -38,11 +38,7 @@ _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 
 
 def is_address(text: str) -> bool:
-    """Whether a source is named by a web address, which is not read.
-
-    >>> is_address("https://example.org/photos.zip"), is_address("photos")
-    (True, False)
-    """
+    """Whether a source is named by a web address, which is not read."""
     return re.match(r"[a-z0-9]+://", text, re.IGNORECASE) is not None
 
 
@@ -59,11 +55,7 @@ def check_exists(text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Files and folders by POSIX path, sorted, without hidden ones; `source` is for messages.
-
-    `path` is the folder on disk, None for an archive. `links` holds the links that are not
-    followed, with the reason. `load` raises DataError with a short reason.
-    """
+    """Files and folders by POSIX path, sorted, without hidden ones; `path` is None for archives."""
 
     name: str
     source: str
@@ -87,11 +79,7 @@ def suffix(path: str) -> str:
 
 
 def is_hidden(path: str) -> bool:
-    """True for hidden files and the clutter that operating systems leave behind.
-
-    >>> [is_hidden(p) for p in (".git/a.png", "a/Thumbs.db", "__MACOSX/a.jpg", "a/b.jpg")]
-    [True, True, True, False]
-    """
+    """True for hidden files and the clutter that operating systems leave behind."""
     return any(p.startswith(".") or p.casefold() in _CLUTTER for p in path.split("/"))
 
 
@@ -105,11 +93,7 @@ def is_utf8(name: str) -> bool:
 
 
 def escaped(name: str) -> str:
-    """A name with the bytes escaped that are not UTF-8.
-
-    >>> escaped("caf\\udce9.jpg")
-    'caf\\\\udce9.jpg'
-    """
+    """A name with the bytes escaped that are not UTF-8."""
     return "".join(letter if is_utf8(letter) else ascii(letter)[1:-1] for letter in name)
 
 
@@ -120,20 +104,12 @@ def check_name(path: str, source: str) -> None:
 
 
 def parents(paths: Iterable[str]) -> set[str]:
-    """Every folder above the given paths.
-
-    >>> sorted(parents(["a/b/c.jpg", "d.jpg"]))
-    ['a', 'a/b']
-    """
+    """Every folder above the given paths."""
     return {str(above) for path in paths for above in PurePosixPath(path).parents} - {"."}
 
 
 def special(mode: int) -> str:
-    """The name of a special file; "" for a regular file, a folder or a link.
-
-    >>> special(stat.S_IFIFO), special(stat.S_IFREG)
-    ('a named pipe', '')
-    """
+    """The name of a special file; "" for a regular file, a folder or a link."""
     if stat.S_ISFIFO(mode):
         return "a named pipe"
     if stat.S_ISSOCK(mode):
@@ -160,12 +136,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_folder(root: Path, source: str) -> Place:
-    """List a folder on disk. Links to files inside it count as files; other links do not.
-
-    Names that are not UTF-8, special files and folders that cannot be listed are left out
-    and noted.
-    Raises: DataError if the folder itself cannot be listed.
-    """
+    """List a folder on disk; only links to files inside it are followed."""
     files: list[str] = []
     folders: list[str] = []
     links: dict[str, str] = {}
@@ -200,6 +171,7 @@ def open_folder(root: Path, source: str) -> Place:
                 files.append(path)
             else:
                 reasons[path] = f"is {_special_kind(entry)}, which is not opened"
+    was = "was" if len(links) == 1 else "were"
     return Place(
         name=root.resolve().name or "data",
         source=source,
@@ -208,7 +180,7 @@ def open_folder(root: Path, source: str) -> Place:
         load=lambda path: read_file(root / path),
         problems=unreadable(
             dict(sorted(links.items())),
-            f"{count(len(links), 'link')} in {source}/ were not followed.",
+            f"{count(len(links), 'link')} in {source}/ {was} not followed.",
         )
         + unreadable(
             dict(sorted(reasons.items())),
@@ -259,21 +231,12 @@ def media_among(files: Sequence[str], kind: KindOption = "auto") -> list[str]:
 
 
 def noun_of(names: Iterable[str]) -> str:
-    """What one of these files is called: "clip" if more than half are audio by their names.
-
-    >>> noun_of(["a.wav", "b.wav", "c.png"]), noun_of(["0", "1"])
-    ('clip', 'image')
-    """
+    """What one of these files is called: "clip" if more than half are audio by their names."""
     are_clips = [suffix(name) in SOUND_SUFFIXES for name in names]
     return "clip" if 2 * sum(are_clips) > len(are_clips) else "image"
 
 
 def counted(rows: Sequence[Row]) -> str:
-    """How many images or clips there are.
-
-    >>> counted([Row(id="a.wav", label="a")])
-    '1 clip'
-    """
     return count(len(rows), noun_of(row.id for row in rows))
 
 

@@ -23,12 +23,11 @@ from warmstart.data.dataset import (
     unreadable,
 )
 from warmstart.data.labels import (
-    CLASS_LABELS,
+    LABELLINGS,
     Labelling,
     TaskOption,
     check_split_labels,
     labelling_for,
-    labelling_of,
 )
 from warmstart.data.parsing import LABEL_NAMES, PATH_NAMES, find_column, parse
 from warmstart.data.sources import Source, list_source, load_table
@@ -42,25 +41,8 @@ from warmstart.records.data import DataRecord, Example, Finding, Task
 DROP = "drop"  # the label of a row to be left out; an empty cell says the same
 
 
-def apply_relabel(
-    listing: Listing, payload: bytes, source: str, labelling: Labelling = CLASS_LABELS
-) -> Listing:
-    """A normalised listing, its labels overridden by a table of the columns `path` and `label`.
-
-    `path` is an id of the listing, of any split: corrections of test images count too. `drop`,
-    unless it is the name of a class, removes the row, and so does an empty label, unless
-    an example may have none. Further columns are ignored, and rows that are not named keep
-    their label.
-    Raises: DataError if an id is unknown or named twice, a label is invalid for the task, a new
-    class has one training image, or a class is left with one.
-
-    >>> from warmstart.data.sources import list_source
-    >>> from warmstart.data.dataset import Columns
-    >>> digits = list_source("sample:digits", Columns())
-    >>> fixed = apply_relabel(digits, b"path,label\\n0/0000.png,1\\n1/0001.png,\\n", "fixed.csv")
-    >>> len(fixed.rows), fixed.rows[0].label, fixed.layout
-    (1796, '1', 'sample; labels corrected by fixed.csv (2)')
-    """
+def apply_relabel(listing: Listing, payload: bytes, source: str, labelling: Labelling) -> Listing:
+    """A normalised listing, its labels overridden by a table of `path` and `label`."""
     cells = _corrections(listing, payload, source)
     is_name = any(DROP in labelling.names(row.label) for row in listing.rows)
     dropped = {
@@ -71,9 +53,8 @@ def apply_relabel(
     remaining = [row for row in listing.rows if row.id not in dropped]
     overridden = tuple(replace(r, label=cells[r.id]) for r in remaining if r.id in cells)
     wording = replace(listing.wording, source=source)
-    normalised = labelling.normalise_corrections(
-        replace(listing, rows=overridden, form="texts", label_problem="", wording=wording)
-    )
+    corrections = replace(listing, rows=overridden, form="texts", label_problem="", wording=wording)
+    normalised = labelling.normalise(corrections, are_corrections=True)
     corrected = {row.id: row for row in normalised.rows}
     rows = [corrected.get(row.id, row) for row in remaining]
     n_changed = sum(new.label != old.label for new, old in zip(rows, remaining, strict=True))
@@ -103,7 +84,7 @@ def _corrections(listing: Listing, payload: bytes, source: str) -> dict[str, str
             id = without_zeros.get(id.lstrip("0"), id)
         where = table.where(row)
         if id in lines:
-            raise DataError(f"{source} names {id} in {lines[id]} and {where}; keep one line of it")
+            raise DataError(f"{source} names {id} in {lines[id]} and {where}; keep one of them")
         if cell is None:
             raise DataError(f'{source} {where}: "{label}" is not a text or number; give one label')
         if id not in ids:
@@ -213,7 +194,7 @@ def read_for_scoring(
     yield Event(stage="read", kind="begin")
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
     listing = list_examples(source, columns, None)
-    labelling = labelling_of(task)
+    labelling = LABELLINGS[task]
     listing = labelling.normalise(replace(listing, label_problem=""))
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
     unknown = sorted({n for row in tests for n in labelling.names(row.label)} - set(classes))
@@ -300,10 +281,7 @@ def _collection(
 
 
 def _hash(listing: Listing, strict: bool) -> Steps[tuple[tuple[Example, ...], tuple[Finding, ...]]]:
-    """Hash every file in one pass; what cannot be read becomes a finding.
-
-    Raises: DataError if that is too much, or, with `strict`, anything.
-    """
+    """Hash every file in one pass; what cannot be read becomes a finding."""
     source = listing.wording.source
     if strict:
         check_unreadable(listing.problems, len(listing.rows), source, strict=True)

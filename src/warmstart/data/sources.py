@@ -17,7 +17,6 @@ from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.dataset import Columns, Listing, Row, Wording
-from warmstart.data.image_tables import ReferencedFiles, list_table
 from warmstart.data.layouts import list_place
 from warmstart.data.objects import (
     Frame,
@@ -40,6 +39,7 @@ from warmstart.data.place import (
     read_file,
     suffix,
 )
+from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.data.webdataset import is_shard, list_shard, list_shards
 from warmstart.errors import DataError, missing
 from warmstart.nouns import count
@@ -48,11 +48,10 @@ Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 
 
 def _list_sample(source: str) -> Listing:
-    """The data set `sample:digits`. Raises: DataError for any other name."""
     if source != f"{PREFIX}digits":
         raise DataError(
-            f"there is no {source}; offered is {PREFIX}digits (others would need a download: "
-            "save one as a folder of class folders and name that folder)"
+            f"there is no {source}; the only sample is {PREFIX}digits (others would need a "
+            "download: save one as a folder of class folders and name that folder)"
         )
     from sklearn.datasets import load_digits  # here: it takes a second to import
 
@@ -160,12 +159,7 @@ def _list_in_memory(
         name=name.lower(),
         layout=f"{name}: {listing.layout}",
         title=f"{count(len(numbers), 'image')} in a {name}",
-        wording=replace(
-            listing.wording,
-            source=f"the {name}",
-            before=f'the {name}: class "',
-            remove="its examples",
-        ),
+        wording=Wording.of_classes(f"the {name}", "its examples"),
     )
 
 
@@ -216,7 +210,7 @@ def open_table(path: Path, source: str) -> Table:
     Raises: DataError if it is of another kind, does not exist or is damaged.
     """
     if suffix(path.name) not in TABLE_SUFFIXES:
-        raise DataError(f"{source} is no table; name a .csv, .tsv, .jsonl or .parquet file")
+        raise DataError(f"{source} is not a table; name a .csv, .tsv, .jsonl or .parquet file")
     if suffix(path.name) == ".parquet":
         return parse_parquet(path, source)
     return parse(load_table(path, source), source)

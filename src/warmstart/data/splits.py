@@ -18,7 +18,7 @@ from warmstart.records.data import Example, Finding
 
 # ---- Groups guessed from names. They are proposed to the user and never acted on.
 
-# Usual names for the person, thing or occasion that several images come from.
+# Common names for the person, thing or occasion that several images come from.
 _PEOPLE = ("patient", "subject", "group", "person", "donor", "case", "site", "camera")
 _NAMES = (*_PEOPLE, "session", "visit", "slide", "video", "clip", "scene", "burst")
 GROUP_NAMES = frozenset((*_NAMES, *(name + "id" for name in _NAMES), "lesionid"))
@@ -30,16 +30,7 @@ _SERIES = re.compile(r"(?P<key>.*\d.*)(?P<sep>[_\-. ])(?:\d+|\(\d+\))")
 def propose_columns(
     table: Table, exclude: Sequence[str | None], source: str
 ) -> tuple[Finding, ...]:
-    """A finding for each column with the name of a group and repeated values.
-
-    Columns in `exclude` (path, label, split) and those with a single value are skipped.
-
-    >>> from warmstart.data.parsing import parse
-    >>> table = parse(b"path,label,patient\\na,x,1\\nb,y,1\\nc,x,2\\n", "labels.csv")
-    >>> print(propose_columns(table, ["path", "label"], "labels.csv")[0].sentence)
-    Column "patient" of labels.csv (2 values) looks like a group; if rows of one patient \
-belong together, add --group patient
-    """
+    """A finding for each column with the name of a group and repeated values."""
     findings = []
     for column in table.columns:
         if column in exclude or re.sub(r"[\W_]", "", column.casefold()) not in GROUP_NAMES:
@@ -61,13 +52,8 @@ def propose_series(rows: Sequence[Row], source: str) -> tuple[Finding, ...]:
     """A finding if file names look like series: `person03_07.jpg` is one of person03.
 
     At least half of the names must match one pattern <key><separator><number>, with at least
-    three keys that hold a digit and are no class, more keys than classes, and two files a key
-    on average: plain numbers (`012.jpg`, `cat_12.jpg`) are no series.
-
-    >>> rows = [Row(id=f"cat/p{i // 4}_{i}.jpg", label="cat") for i in range(12)]
-    >>> print(propose_series(rows, "photos")[0].sentence)
-    File names in photos look like 3 series (p0_0.jpg is one of 4 with "p0"); if those of a \
-series belong together, list them in a table with a column for it and add --group COLUMN
+    three keys that hold a digit and are not a class, more keys than classes, and two files a key
+    on average: plain numbers (`012.jpg`, `cat_12.jpg`) are not series.
     """
     classes = {row.label.casefold() for row in rows}
     by_separator: dict[str, list[tuple[str, str]]] = {}
@@ -105,15 +91,7 @@ Numbers = NDArray[np.int64]
 def stratify(
     sets: NDArray[Any], groups: Numbers, n_folds: int, rng: np.random.Generator
 ) -> Numbers:
-    """The fold of each group, 0..n_folds-1; none is empty.
-
-    Shapes: sets (n, K) of 0 and 1, groups (n,) in 0..G-1 with G >= n_folds; returns (G,).
-
-    >>> sets = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
-    >>> fold = stratify(sets, np.arange(4), 2, np.random.default_rng(0))
-    >>> sorted(fold[:2].tolist()), sorted(fold[2:].tolist())
-    ([0, 1], [0, 1])
-    """
+    """The fold of each group, none empty. Shapes: sets (n, K) of 0 and 1, groups (n,)."""
     n_groups, n_labels = int(groups.max()) + 1, sets.shape[1]
     counts = np.zeros((n_groups, n_labels))  # of each label in each group
     np.add.at(counts, groups, sets.astype(float))
@@ -228,11 +206,11 @@ def folds(
     total_size = np.array([int(n.sum()) for n in sizes])
     main_class = np.array([int(m[n.argmax()]) for m, n in zip(members, sizes, strict=True)])
     for index in np.lexsort((rng.permutation(n_groups), main_class, -total_size)):
-        own, n = members[index], sizes[index]
+        present, n = members[index], sizes[index]  # classes of the group
         # The sum of squared shares grows by twice this dot product (and a constant).
-        growth = counts[:, own] @ (n * per_class[own]) + total * n.sum() / len(label)
+        growth = counts[:, present] @ (n * per_class[present]) + total * n.sum() / len(label)
         fold = int(growth.argmin())
-        counts[fold, own] += n
+        counts[fold, present] += n
         total[fold] += n.sum()
         fold_of_group[index] = fold
     return rng.permutation(n_folds)[fold_of_group[group]]

@@ -1,37 +1,222 @@
-"""Tables without images: rows of numbers and short words, or rows of texts."""
+"""Tables as listings: a row is an image or its path, plain columns, or a text, with a label."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from warmstart.data.column_types import ColumnSetting, type_columns
-from warmstart.data.dataset import Collection, Columns, Listing, Row, Wording, some
-from warmstart.data.labels import read_labels, read_roles, several
+from warmstart.data.dataset import (
+    Collection,
+    Columns,
+    Listing,
+    Load,
+    Row,
+    Wording,
+    is_too_many,
+    some,
+    unreadable,
+)
+from warmstart.data.labels import LabelCells, read_labels, read_roles, several
 from warmstart.data.parsing import (
     LABEL_NAMES,
     PATH_NAMES,
+    Pictures,
+    Roles,
     Table,
     find_column,
     groups_of,
     splits_of,
 )
-from warmstart.data.place import IMAGE_SUFFIXES, suffix
+from warmstart.data.place import IMAGE_SUFFIXES, escaped, is_address, is_utf8, noun_of, suffix
 from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
 from warmstart.machine import cell_bytes, check_memory
 from warmstart.modalities.table import pack, unpack
-from warmstart.modalities.text import normal
+from warmstart.modalities.text import payload_of
 from warmstart.nouns import count
 from warmstart.records.data import Finding
+
+GONE = "is not there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferencedFiles:
+    """The files that the paths of a table may name; the paths are relative to the table.
+
+    `inside` returns what reads a path, or None if that leads out of the folder. `links` holds
+    the links that are not followed, with the reason.
+    """
+
+    exists: Callable[[str], bool]
+    load: Load
+    inside: Callable[[str], Callable[[], bytes] | None]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+_Images = tuple[Sequence[str], Load, dict[int, str]]  # ids; rows without one, with the reason
+
+
+def list_table(
+    table: Table, *, source: str, name: str, files: ReferencedFiles, columns: Columns
+) -> Listing:
+    """List the rows of a table: of texts, of plain columns, or of images.
+
+    An image's id is its path as written; images inside the table have the path they carry, if
+    all are different, else their number. A `split` column may say train, val or test. Unless
+    --group names a column, one with a common name of a group is proposed.
+    Raises: DataError if the table lacks a column, a cell is empty, or files are missing.
+    """
+    text = text_column(table, columns, source)
+    if text is not None:
+        return _list_texts(table, text, source, name, columns)
+    if _holds_rows(table, columns):
+        return _list_rows(table, source, name, columns)
+    if table.pictures:
+        path = table.pictures.column
+    else:
+        path = find_column(table.columns, None, PATH_NAMES, "path", source)
+    roles = read_roles(table, path, columns, source)
+    if roles.label == path:
+        what = "images" if table.pictures else "paths"
+        raise DataError(f'{source}: "{path}" holds the {what}; name another column with --label')
+    labels = read_labels(table, roles, columns, source)
+    if table.pictures:
+        ids, load, missing = _embedded(table.pictures, table, source, files)
+    else:
+        ids, load, missing = _referenced(table, path, source, files)
+    rows = _rows(table, ids, labels, roles, source)
+    rows = [row for number, row in enumerate(rows) if number not in missing]
+    noun = noun_of(row.id for row in rows)
+    reasons = {f"{escaped(ids[n])} ({table.where(n)})": why for n, why in missing.items()}
+    problems = unreadable(reasons, f"{count(len(reasons), noun)} that cannot be found left out.")
+    return Listing(
+        name=name,
+        title=f"{count(len(rows), noun)} listed in {source}",
+        rows=tuple(rows),
+        load=load,
+        wording=Wording.of_classes(source, "its row"),
+        **_label_fields(table, labels, roles, columns, source, f'{noun}s from "{path}"', problems),
+    )
+
+
+def _rows(
+    table: Table, ids: Iterable[str], labels: LabelCells, roles: Roles, source: str
+) -> list[Row]:
+    splits, groups = splits_of(table, roles.split, source), groups_of(table, roles.group, source)
+    cells = zip(ids, labels.texts, splits, groups, strict=True)
+    return [Row(id=id, label=label, split=split, group=group) for id, label, split, group in cells]
+
+
+def _label_fields(
+    table: Table,
+    labels: LabelCells,
+    roles: Roles,
+    columns: Columns,
+    source: str,
+    examples: str,
+    problems: tuple[Finding, ...] = (),
+) -> dict[str, Any]:
+    """The fields of a `Listing` that depend on its columns of labels and groups."""
+    name = PurePosixPath(source).name
+    by_group = f', groups from "{roles.group}"' if roles.group else ""
+    if not roles.group:
+        label_names = several(columns.label, table.columns) or (roles.label,)
+        problems += propose_columns(table, (roles.path, *label_names, roles.split), source)
+    return {
+        "is_table": True,
+        "layout": f'{name}: {examples}, labels from "{roles.label}"{by_group}',
+        "label_problem": labels.problem,
+        "form": labels.form,
+        "outputs": labels.outputs,
+        "problems": problems,
+    }
+
+
+def _referenced(table: Table, column: str, source: str, files: ReferencedFiles) -> _Images:
+    """Images by path; a few that are missing are left out."""
+    ids = [(cell or "").strip() for cell in table.texts(column)]
+    missing = {row: why for row, id in enumerate(ids) if (why := _why_missing(id, files))}
+    if is_too_many(len(missing), len(ids)):
+        row = next(iter(missing))
+        raise DataError(
+            f"{source}: {len(missing):,} of {count(len(ids), 'file')} not found "
+            f"(first: {ids[row] or 'a cell without a path'}, {table.where(row)}"
+            f"{'' if missing[row] == GONE else f', {missing[row]}'}); write paths "
+            f"relative to {PurePosixPath(source).name}, with their suffix"
+        )
+    first: dict[str, int] = {}
+    for row, id in enumerate(ids):
+        if row not in missing and first.setdefault(id, row) != row:
+            raise DataError(
+                f"{source} names {id} in {table.unit}s {table.lines[first[id]]} and "
+                f"{table.lines[row]}; keep one {table.unit} per file"
+            )
+    return ids, lambda id: files.load(_relative(id)), missing
+
+
+def _why_missing(id: str, files: ReferencedFiles) -> str:
+    """Why the file of a row cannot be read; "" if it can."""
+    if not id:
+        return "has no path"
+    if is_address(id):
+        return "is a web address: download it and name the file"
+    if not is_utf8(id):
+        return "its name is not UTF-8"
+    if files.exists(_relative(id)):
+        return ""
+    return files.links.get(_relative(id), GONE)
+
+
+def _embedded(pictures: Pictures, table: Table, source: str, files: ReferencedFiles) -> _Images:
+    """Images whose bytes lie in the table; those that are named only must lie beside it."""
+    images, n = pictures.open(), len(table.lines)
+    readers: dict[int, Callable[[], bytes]] = {}  # of files beside the table
+    missing: dict[int, str] = {}
+    for row, path in enumerate(images.paths):
+        if path and not images.inside[row]:
+            reader = files.inside(_relative(path))
+            if reader is None:
+                missing[row] = "is not in the table and does not lie beside it"
+            else:
+                readers[row] = reader
+    if is_too_many(len(missing), n):
+        row = next(iter(missing))
+        raise DataError(
+            f'{source}: {len(missing):,} of {n:,} images in "{pictures.column}" are paths of files '
+            f"that do not lie beside it (first: {images.paths[row]}, {table.where(row)}); save the "
+            "data set again with the images in it"
+        )
+    width = len(str(n - 1))
+    ids = [path or "" for path in images.paths]
+    if not all(ids) or len(set(ids)) < n:
+        ids = [f"{row:0{width}}" for row in range(n)]
+    for row, id in enumerate(ids):
+        if not is_utf8(id):
+            missing[row] = "its name is not UTF-8"
+    rows = {id: row for row, id in enumerate(ids)}
+
+    def load(id: str) -> bytes:
+        row = rows[id]
+        return readers[row]() if row in readers else images.load(row)
+
+    return ids, load, missing
+
+
+def _relative(id: str) -> str:
+    return str(PurePosixPath(id.replace("\\", "/") if "/" not in id else id))
+
+
+# ---- Tables of plain columns.
 
 _N_ROWS = 20  # rows that are read to recognise file names
 # The network that reads a table takes memory by the square of them: 1 GB at 8,000.
 MAX_COLUMNS = 8000
 
 
-def holds_rows(table: Table, columns: Columns) -> bool:
+def _holds_rows(table: Table, columns: Columns) -> bool:
     """Whether the rows themselves are the examples: --kind table, or no column names files."""
     if columns.kind != "auto":
         return columns.kind == "table"
@@ -45,41 +230,26 @@ def holds_rows(table: Table, columns: Columns) -> bool:
     )
 
 
-def list_rows(table: Table, *, source: str, name: str, columns: Columns) -> Listing:
-    """List the rows of a table; a row's id is where it stands, such as "line 2".
-
-    All columns except labels, groups and splits are stored as written: `with_columns` infers
-    their types from the training rows.
-    Raises: DataError if the table lacks a column, or a cell cannot be used.
-    """
+def _list_rows(table: Table, source: str, name: str, columns: Columns) -> Listing:
+    """List the rows of a table, as written; an id is where a row stands, such as "line 2"."""
     if len(table.columns) > MAX_COLUMNS:
         raise DataError(
-            f"{source} has {len(table.columns):,} columns and {MAX_COLUMNS:,} are the most; leave "
+            f"{source} has {len(table.columns):,} columns; the maximum is {MAX_COLUMNS:,}. Leave "
             "out those that matter least, or use WarmStartClassifier in Python, which takes more"
         )
     roles = read_roles(table, None, columns, source)
     labels = read_labels(table, roles, columns, source)
-    splits, groups = splits_of(table, roles.split, source), groups_of(table, roles.group, source)
     label_names = several(columns.label, table.columns) or (roles.label,)
     payloads = row_payloads(table, (*label_names, roles.group, roles.split), source)
-    rows = [
-        Row(id=id, label=label, split=split, group=group)
-        for id, label, split, group in zip(payloads, labels.texts, splits, groups, strict=True)
-    ]
-    by_group = f', groups from "{roles.group}"' if roles.group else ""
+    rows = _rows(table, payloads, labels, roles, source)
     return Listing(
         name=name,
         kind="table",
-        is_table=True,
-        layout=f'{PurePosixPath(source).name}: rows, labels from "{roles.label}"{by_group}',
         title=f"{count(len(rows), 'row')} of {source}",
         rows=tuple(rows),
         load=payloads.__getitem__,
         wording=Wording.of_classes(source, "its rows", "row"),
-        label_problem=labels.problem,
-        form=labels.form,
-        outputs=labels.outputs,
-        problems=() if roles.group else propose_columns(table, (*label_names, roles.split), source),
+        **_label_fields(table, labels, roles, columns, source, "rows"),
     )
 
 
@@ -150,7 +320,7 @@ def text_column(table: Table, columns: Columns, source: str) -> str | None:
     """The column that holds the texts, or None if the rows are of another kind.
 
     The one named by --text; else, unless a column holds images or their paths, one with a
-    usual name; else the only column of running words.
+    common name; else the only column of running words.
     Raises: DataError if --text names none, or --kind text leaves several to choose from.
     """
     if columns.text is not None:
@@ -160,10 +330,10 @@ def text_column(table: Table, columns: Columns, source: str) -> str | None:
     by_fold = {column.casefold(): column for column in table.columns}
     if columns.kind == "auto" and (table.pictures or not by_fold.keys().isdisjoint(PATH_NAMES)):
         return None
-    usual = [by_fold[name] for name in TEXT_NAMES if name in by_fold]
-    free = [column for column in usual if column not in (columns.label, columns.group)]
-    if usual:
-        return (free or usual)[0]  # a column used twice is an error with its own message
+    matches = [by_fold[name] for name in TEXT_NAMES if name in by_fold]
+    free = [column for column in matches if column not in (columns.label, columns.group)]
+    if matches:
+        return (free or matches)[0]  # a column used twice is an error with its own message
     others = [c for c in table.columns if c not in (columns.label, columns.group)]
     others = [c for c in others if c.casefold() not in (*LABEL_NAMES, "split")]
     if columns.kind != "text" and len(others) > MAX_OTHER_COLUMNS + 1:
@@ -192,53 +362,32 @@ def _is_words(cells: Sequence[str | None]) -> bool:
     return is_long and n_letters > n_signs / 2
 
 
-def list_texts(table: Table, text: str, *, source: str, name: str, columns: Columns) -> Listing:
-    """List the rows of a table of texts; a row's id is the number of its line.
-
-    Rows without a text are left out, with a finding. Texts are normalised, so that two that
-    read alike are the same.
-    Raises: DataError if the table lacks a column, or a cell cannot be used.
-    """
+def _list_texts(table: Table, text: str, source: str, name: str, columns: Columns) -> Listing:
+    """List the rows of a table of texts; those without a text are left out, with a finding."""
     roles = read_roles(table, text, columns, source)
     if roles.label == text:
         raise DataError(f'{source}: "{text}" holds the texts; name another column with --label')
     labels = read_labels(table, roles, columns, source)
-    splits, groups = splits_of(table, roles.split, source), groups_of(table, roles.group, source)
     width = len(str(max(table.lines)))
+    ids = [f"{line:0{width}}" for line in table.lines]
+    rows = _rows(table, ids, labels, roles, source)
     payloads: dict[str, bytes] = {}
-    rows, empty = [], []
-    for row, (cell, label) in enumerate(zip(table.texts(text), labels.texts, strict=True)):
-        id = f"{table.lines[row]:0{width}}"
+    for number, (id, cell) in enumerate(zip(ids, table.texts(text), strict=True)):
         if cell is None:
-            raise DataError(
-                f'{source} {table.where(row)}: "{text}" is not a text; give one per row'
-            )
-        payload = normal(cell).encode("utf-8", "replace")
-        if not payload:
-            empty.append(id)
-            continue
-        payloads[id] = payload
-        rows.append(Row(id=id, label=label, split=splits[row], group=groups[row]))
-    problems: tuple[Finding, ...] = ()
-    if empty:
-        sentence = f"{count(len(empty), table.unit)} without a text left out."
-        problems = (Finding(kind="unreadable", sentence=sentence, items=tuple(empty)),)
-    if not roles.group:
-        problems += propose_columns(table, (roles.path, roles.label, roles.split), source)
-    by_group = f', groups from "{roles.group}"' if roles.group else ""
+            where = f"{source} {table.where(number)}"
+            raise DataError(f'{where}: "{text}" is not a text; give one per row')
+        payloads[id] = payload_of(cell)
+    empty = tuple(id for id, payload in payloads.items() if not payload)
+    sentence = f"{count(len(empty), table.unit)} without a text left out."
+    problems = (Finding(kind="unreadable", sentence=sentence, items=empty),) if empty else ()
+    texts = tuple(row for row in rows if payloads[row.id])
     return Listing(
         name=name,
         kind="text",
-        is_table=True,
-        layout=f'{PurePosixPath(source).name}: texts from "{roles.path}", labels from '
-        f'"{roles.label}"{by_group}',
-        title=f"{count(len(rows), 'text')} in {source}",
-        rows=tuple(rows),
+        title=f"{count(len(texts), 'text')} in {source}",
+        rows=texts,
         load=payloads.__getitem__,
         wording=Wording.of_classes(source, "its row", "text"),
-        label_problem=labels.problem,
-        form=labels.form,
-        outputs=labels.outputs,
-        problems=problems,
         n_harmless=len(empty),
+        **_label_fields(table, labels, roles, columns, source, f'texts from "{text}"', problems),
     )

@@ -2,9 +2,8 @@
 
     shards/train-000.tar    000017.jpg  000017.cls  000018.jpg  000018.json  …
 
-(https://github.com/webdataset/webdataset.) Each tar is read once from its start to its end to
-find where its members lie; nothing is unpacked, and only the place of an image is kept in
-memory. `train/`, `val/` and `test/` folders of shards are splits, as they are of images.
+(https://github.com/webdataset/webdataset.) Each tar is read once to find where its members lie;
+nothing is unpacked. `train/`, `val/` and `test/` folders of shards are splits.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warmstart.data.archive import TAR_ERRORS, checked_member, why_damaged, why_not_read
+from warmstart.data.archive import TAR_ERRORS, checked_member, tar_error, why_not_read
 from warmstart.data.dataset import Columns, Listing, Row, Wording, unreadable
 from warmstart.data.layouts import SPLITS, SplitFolder, find_splits
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
@@ -30,27 +29,6 @@ _N_MEMBERS = 1000  # members that are read to recognise a shard
 _MAX_LABEL_BYTES = 64 * 2**20  # of a .cls or .json
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
-    """Where the bytes of an image lie."""
-
-    path: Path
-    start: int
-    size: int
-
-    def read(self) -> bytes:
-        """Raises: DataError if the shard is cut off or gone."""
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.start)
-                payload = file.read(self.size)
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror or error})") from error
-        if len(payload) != self.size:
-            raise DataError("is cut off in its shard")
-        return payload
-
-
 class _Members:
     """Where each image lies, by its id: some 30 bytes each besides the id itself."""
 
@@ -60,21 +38,28 @@ class _Members:
         self._places = array("Q")  # of each id: its shard, its start there, its size
         self._is_sorted = True
 
-    def add(self, id: str, member: _Member) -> None:
+    def add(self, id: str, shard: Path, start: int, size: int) -> None:
         """Add a member; those of one shard must come in a row."""
-        if not self._shards or self._shards[-1] != member.path:
-            self._shards.append(member.path)
+        if not self._shards or self._shards[-1] != shard:
+            self._shards.append(shard)
         self._is_sorted &= not self._ids or self._ids[-1] < id
         self._ids.append(id)
-        self._places.extend((len(self._shards) - 1, member.start, member.size))
+        self._places.extend((len(self._shards) - 1, start, size))
 
     def load(self, id: str) -> bytes:
-        """The bytes of an image. Raises: as `_Member.read`; KeyError for an unknown id."""
         at = bisect_left(self._ids, id)
         if at == len(self._ids) or self._ids[at] != id:
             raise KeyError(id)
         shard, start, size = self._places[3 * at : 3 * at + 3]
-        return _Member(self._shards[shard], start, size).read()
+        try:
+            with open(self._shards[shard], "rb") as file:
+                file.seek(start)
+                payload = file.read(size)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror or error})") from error
+        if len(payload) != size:
+            raise DataError("is cut off in its shard")
+        return payload
 
     def sort(self) -> None:
         """Call this before the first `load`."""
@@ -88,18 +73,15 @@ class _Members:
 
 @dataclass(slots=True)
 class _Sample:
-    """The members of one basename of a shard."""
+    """The members of one basename of a shard; images by name, start and size."""
 
-    images: list[tuple[str, _Member]] = field(default_factory=list)
+    images: list[tuple[str, int, int]] = field(default_factory=list)
     label: str | None = None
     group: str | None = None
 
 
 def find_shards(root: Path) -> dict[SplitFolder, list[Path]]:
-    """The shards of a folder that holds no other examples, by split; {} for any other folder.
-
-    Raises: DataError if there is a split of shards but no training set.
-    """
+    """The shards of a folder that holds no other examples, by split; {} for any other folder."""
     entries = sorted(path for path in root.iterdir() if not is_hidden(path.name))
     tops = [path for path in entries if path.is_dir()]
     if any(path.is_file() and suffix(path.name) in MEDIA_SUFFIXES for path in entries):
@@ -115,10 +97,7 @@ def find_shards(root: Path) -> dict[SplitFolder, list[Path]]:
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a tar is a shard by its first members: a label with the basename of an image.
-
-    A label is a .cls, or, where no folder names a class, a .json.
-    """
+    """Whether the first members of a tar include a label with the basename of an image."""
     images, labels = set[str](), set[str]()
     try:
         with tarfile.open(path, mode="r:") as archive:
@@ -135,16 +114,11 @@ def is_shard(path: Path) -> bool:
 
 
 def list_shard(path: Path, source: str, columns: Columns) -> Listing:
-    """The examples of a single shard. Raises: as `list_shards`."""
     return _list({SplitFolder("", "train"): [path]}, path.stem, source, columns)
 
 
 def list_shards(root: Path, source: str, columns: Columns) -> Listing | None:
-    """The examples in a folder of shards; None for a folder of anything else.
-
-    Labels are the text of a .cls, or a key of a .json: `--label`, else label, cls or class.
-    Raises: DataError if a shard is damaged, or no image in it has a label.
-    """
+    """The examples in a folder of shards; None for a folder of anything else."""
     shards = find_shards(root)
     name = root.resolve().name or "data"
     return _list(shards, name, f"{source}/", columns) if shards else None
@@ -163,12 +137,12 @@ def _list(
         for path in paths:
             below = f"{folder.path}/{path.name}" if folder.path else path.name
             where = f"{source}{below}" if is_folder else source
-            for member_name, member, sample in _examples(path, where, columns, reasons):
-                id = f"{below}/{member_name}"  # one text for both
+            for member, start, size, sample in _examples(path, where, columns, reasons):
+                id = f"{below}/{member}"  # one text for both
                 if sample.label is None:
                     unlabelled.append(id)
                     continue
-                members.add(id, member)
+                members.add(id, path, start, size)
                 rows.append(Row(id=id, label=sample.label, split=folder.split, group=sample.group))
     members.sort()
     if not rows:
@@ -202,11 +176,8 @@ def _list(
 
 def _examples(
     path: Path, source: str, columns: Columns, reasons: dict[str, str]
-) -> Iterator[tuple[str, _Member, _Sample]]:
-    """Each image of a shard: its name there, where it lies, and its label.
-
-    What cannot be read is noted in `reasons`.
-    """
+) -> Iterator[tuple[str, int, int, _Sample]]:
+    """Each image of a shard: name, start, size, label; `reasons` gets what cannot be read."""
     samples: dict[str, _Sample] = {}
     try:
         with tarfile.open(path, mode="r:") as archive:
@@ -222,18 +193,17 @@ def _examples(
                 base, _, extension = last.partition(".")  # a basename ends at the first dot
                 sample = samples.setdefault(f"{folder}{slash}{base}", _Sample())
                 if suffix(name) in MEDIA_SUFFIXES:
-                    sample.images.append((name, _Member(path, info.offset_data, info.size)))
+                    sample.images.append((name, info.offset_data, info.size))
                 elif extension.lower() in ("cls", "json") and (file := archive.extractfile(info)):
                     where = f"{path.name}: {name}"
                     _read_label(sample, extension.lower(), file.read(), where, columns)
+    except DataError:
+        raise
     except TAR_ERRORS as error:
-        if isinstance(error, DataError):
-            raise
-        why = why_damaged(error)
-        raise DataError(f"{source} cannot be opened as tar ({why}); copy it again") from error
+        raise tar_error(error, source) from error
     for sample in samples.values():
-        for name, member in sample.images:
-            yield name, member, sample
+        for name, start, size in sample.images:
+            yield name, start, size, sample
 
 
 def _too_large(info: tarfile.TarInfo, name: str) -> str:
@@ -244,7 +214,6 @@ def _too_large(info: tarfile.TarInfo, name: str) -> str:
 
 
 def _read_label(sample: _Sample, kind: str, payload: bytes, where: str, columns: Columns) -> None:
-    """Read a label, and the group if --group names one."""
     text = payload.decode("utf-8", "replace").strip()
     if kind == "cls":
         if columns.label is None:
@@ -253,7 +222,7 @@ def _read_label(sample: _Sample, kind: str, payload: bytes, where: str, columns:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{where} is no JSON ({error}); pack the shard again") from error
+        raise DataError(f"{where} is not JSON ({error}); pack the shard again") from error
     if not isinstance(values, dict):
         return
     keys = LABELS if columns.label is None else (columns.label,)

@@ -1,18 +1,16 @@
-"""Which unlabelled examples to label next: in doubt, unlike each other, typical of many.
+"""Which unlabelled examples to label next: uncertain, diverse, typical of many.
 
-1. Doubt of an example: 1 minus the gap between its two most probable classes.
-2. The ten times as many examples as are asked for with the most doubt are candidates.
-3. They are grouped by k-means in the features that the head listens to, weighted by doubt,
-   into as many groups as examples are asked for; the first centres are the candidates with
-   the largest doubt * (distance to what is labelled, or a centre already)^2.
-4. The candidate nearest to the centre of each group is asked about,
-5. the group with the most doubt in it first.
+1. The uncertainty of an example is 1 minus the gap between its two most probable classes.
+2. Candidates are the most uncertain examples, ten times as many as to choose.
+3. k-means clusters them in the features of the head, weighted by uncertainty, one cluster for
+   each example to choose; the first centres have the largest uncertainty * (distance to the
+   labelled examples and the centres before)^2.
+4. The candidate nearest to each centre is chosen, the cluster with the most uncertainty first.
 
-Doubt alone asks for twenty pictures of the same thing; distance alone asks for oddities.
-Sources: Zhdanov 2019, "Diverse mini-batch active learning" (steps 2 to 4, and the ten);
-doubt by the margin, Scheffer et al. 2001; first centres by the farthest example, Gonzalez
-1985. Measured by `bench run suggest`; what other rules reached is in
-bench/results/failed_ideas.md.
+Uncertainty alone chooses twenty images of the same thing, distance alone outliers. Sources:
+Zhdanov 2019, "Diverse mini-batch active learning" (steps 2 to 4, and the ten); margin, Scheffer
+et al. 2001; farthest-first centres, Gonzalez 1985. Measured by `bench run suggest`; other rules
+are in bench/results/failed_ideas.md.
 """
 
 from __future__ import annotations
@@ -25,15 +23,15 @@ Rows = NDArray[np.intp]
 Values = NDArray[np.float64]
 Points = NDArray[np.float32]
 
-CANDIDATES = 10  # per example asked for
-_LEAST_DOUBT = 1e-6  # where the model is certain of all, distance alone decides
-_BLOCK = 1024  # candidates whose distances to all known points are held at once
+CANDIDATES = 10  # per example to choose
+_LEAST_WEIGHT = 1e-6  # where the model is certain of all, distance alone decides
+_CHUNK = 1024  # candidates whose distances to all labelled points are in memory at once
 
 
-def doubt(probabilities: NDArray[np.floating]) -> Values:
+def uncertainty(probabilities: NDArray[np.floating]) -> Values:
     """1 minus the gap between the two largest probabilities, in 0..1. Shapes: (m, K) to (m,).
 
-    >>> doubt(np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]])).tolist()
+    >>> uncertainty(np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]])).tolist()
     [1.0, 0.5, 0.0]
     """
     best = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64)
@@ -43,36 +41,38 @@ def doubt(probabilities: NDArray[np.floating]) -> Values:
 def choose_queries(
     probabilities: NDArray[np.floating],
     points: Points,
-    known: Points,
+    labelled: Points,
     count: int,
-    doubts: Values | None = None,
+    uncertainties: Values | None = None,
 ) -> Rows:
-    """Rows to label next, the most telling first; all of them where there are no more.
+    """Up to `count` rows to label next, the most informative first.
 
     Shapes: probabilities (m, K), calibrated, K >= 2; points (m, d), the same examples in the
-    features that the head listens to; known (n, d), the labelled ones, n >= 1. Nothing is
-    drawn: ties go to the earlier row. `doubts` (m,) stand for those of
-    classes. Memory grows with m, never with m^2 or m * n.
+    features of the head; labelled (n, d), n >= 1; uncertainties (m,), by default those of the
+    probabilities. Deterministic: ties go to the earlier row. Memory grows with m, not m^2 or m * n.
 
     >>> p = np.array([[0.5, 0.5], [0.6, 0.4], [0.5, 0.5], [1.0, 0.0]])
     >>> x = np.float32([[3.0], [3.1], [-3.0], [9.0]])
     >>> choose_queries(p, x, np.float32([[0.0]]), 2).tolist()
     [0, 2]
     """
-    weights = np.maximum(doubt(probabilities) if doubts is None else doubts, _LEAST_DOUBT)
+    if uncertainties is None:
+        uncertainties = uncertainty(probabilities)
+    weights = np.maximum(uncertainties, _LEAST_WEIGHT)
     candidates = np.argsort(-weights, kind="stable")[: CANDIDATES * count]
     weights, inner = weights[candidates], points[candidates].astype(np.float64)
-    first = _spread(weights, inner, _to_nearest(inner, known.astype(np.float64)), count)
-    chosen = _typical(weights, inner, first) if len(first) else first
-    # Copies of what is known or chosen are asked about only where nothing else is left.
+    gaps = _nearest_gaps(inner, labelled.astype(np.float64))
+    first = _first_centres(weights, inner, gaps, count)
+    chosen = _nearest_to_centres(weights, inner, first) if len(first) else first
+    # Copies of labelled or chosen examples come last.
     rest = np.setdiff1d(np.arange(len(candidates)), chosen)
     return np.asarray(candidates[np.concatenate([chosen, rest])[:count]])
 
 
-def _spread(weights: Values, points: Values, gaps: Values, count: int) -> Rows:
-    """Rows by the largest weight * squared distance to what came before, while there is any.
+def _first_centres(weights: Values, points: Values, gaps: Values, count: int) -> Rows:
+    """Rows by the largest weight * squared distance, while there is any.
 
-    Shapes: weights (m,), points (m, d), gaps (m,): squared distances to what is known.
+    Shapes: weights (m,), points (m, d), gaps (m,): squared distances to labelled points.
     """
     chosen: list[int] = []
     while len(chosen) < count:
@@ -85,25 +85,25 @@ def _spread(weights: Values, points: Values, gaps: Values, count: int) -> Rows:
     return np.array(chosen, dtype=np.intp)
 
 
-def _typical(weights: Values, points: Values, first: Rows) -> Rows:
-    """The row nearest to the centre of each group, the group with the most weight first."""
-    groups = KMeans(len(first), init=points[first], n_init=1).fit(points, sample_weight=weights)
-    sums = np.bincount(groups.labels_, weights=weights)
+def _nearest_to_centres(weights: Values, points: Values, first: Rows) -> Rows:
+    """The row nearest to the centre of each cluster, the cluster with the most weight first."""
+    clusters = KMeans(len(first), init=points[first], n_init=1).fit(points, sample_weight=weights)
+    sums = np.bincount(clusters.labels_, weights=weights)
     chosen = []
-    for group in np.argsort(-sums, kind="stable"):
-        rows = np.flatnonzero(groups.labels_ == group)
+    for cluster in np.argsort(-sums, kind="stable"):
+        rows = np.flatnonzero(clusters.labels_ == cluster)
         if len(rows):
-            gaps = ((points[rows] - groups.cluster_centers_[group]) ** 2).sum(axis=1)
+            gaps = ((points[rows] - clusters.cluster_centers_[cluster]) ** 2).sum(axis=1)
             chosen.append(rows[gaps.argmin()])
     return np.array(chosen, dtype=np.intp)
 
 
-def _to_nearest(points: Values, known: Values) -> Values:
-    """Squared distance of each point to the nearest known one. Shapes: (m, d), (n, d) to (m,)."""
-    lengths = (known**2).sum(axis=1)
+def _nearest_gaps(points: Values, labelled: Values) -> Values:
+    """Squared distance of each point to the nearest labelled one. Shapes: returns (m,)."""
+    lengths = (labelled**2).sum(axis=1)
     nearest = np.empty(len(points))
-    for start in range(0, len(points), _BLOCK):
-        rows = points[start : start + _BLOCK]
-        crossed = lengths - 2.0 * (rows @ known.T)
-        nearest[start : start + _BLOCK] = (rows**2).sum(axis=1) + crossed.min(axis=1)
+    for first in range(0, len(points), _CHUNK):
+        rows = points[first : first + _CHUNK]
+        crossed = lengths - 2.0 * (rows @ labelled.T)
+        nearest[first : first + _CHUNK] = (rows**2).sum(axis=1) + crossed.min(axis=1)
     return np.maximum(nearest, 0.0)

@@ -1,4 +1,4 @@
-"""Answers that name one class: accuracy, when they are sure."""
+"""Predictions of one class: accuracy, and when they are confident."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evaluation.metrics import Labels, Method, hits_estimate, scores
+from warmstart.evaluation import metrics
+from warmstart.evaluation.metrics import Labels, Method
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
@@ -20,41 +21,22 @@ from warmstart.stats.selective import confident_threshold, error_bound
 
 @dataclass(frozen=True, slots=True)
 class ClassCertainty:
-    """The least probability that counts as sure, and the error promised above it."""
+    """The least probability that counts as confident, and the error promised above it."""
 
     confident_from: float | None
     promised_error: float
 
-    def record(
-        self,
-        *,
-        temperature: float,
-        class_bias: tuple[float, ...],
-        ood_from: float,
-        nearest: int,
-    ) -> CalibrationRecord:
-        """For model/calibration.json."""
+    def record(self, **calibration: Any) -> CalibrationRecord:
         return CalibrationRecord(
-            temperature=temperature,
-            class_bias=class_bias,
-            confident_from=self.confident_from,
-            promised_error=self.promised_error,
-            ood_from=ood_from,
-            nearest=nearest,
+            confident_from=self.confident_from, promised_error=self.promised_error, **calibration
         )
 
 
 class ClassMeasure:
-    """Of classification."""
-
     def estimate(self, credits: Values, groups: Groups, method: Method) -> Estimate:
-        """Accuracy."""
-        return hits_estimate(credits, groups, method)
+        return metrics.hits_estimate(credits, groups, method)
 
-    def certainty(
-        self, answers: NDArray[np.float64], truth: NDArray[Any], groups: Groups
-    ) -> ClassCertainty:
-        """Shapes: answers (n, K), truth (n,)."""
+    def certainty(self, answers: Values, truth: NDArray[Any], groups: Groups) -> ClassCertainty:
         correct = (answers.argmax(axis=1) == truth).astype(float)
         n_effective = effective_size(correct, groups)
         return ClassCertainty(
@@ -64,35 +46,26 @@ class ClassMeasure:
 
     def scores(
         self,
-        answers: NDArray[np.float64],
+        answers: Values,
         truth: NDArray[Any],
         groups: Groups,
         certainty: object,
-        names: Sequence[str] = (),
+        names: Sequence[str],
     ) -> Scores:
-        """All metrics."""
-        return scores(answers, truth, groups)
+        return metrics.scores(answers, truth, groups)
 
     def line(
         self,
         example: Example,
         fold: int | None,
-        answer: NDArray[np.float64],
+        answer: Values,
         names: Sequence[str],
         certainty: object,
     ) -> Prediction:
-        """The likeliest class, and all probabilities."""
+        label = names[int(answer.argmax())]
         return Prediction(
-            id=example.id,
-            split="test" if fold is None else "oof",
-            fold=fold,
-            target=example.label,
-            label=names[int(answer.argmax())],
-            scores={name: round(float(p), 6) for name, p in zip(names, answer, strict=True)},
+            **metrics.line_fields(example, fold), label=label, scores=metrics.rounded(names, answer)
         )
-
-
-# ---- One line a class: how many of its images are found, and what they are taken for.
 
 
 def per_class(
@@ -100,41 +73,32 @@ def per_class(
 ) -> tuple[ClassScore, ...]:
     """Recall with its cluster-robust 95 % interval, precision, and the commonest mistake.
 
-    Classes without an image are left out. Of mistakes that are equally common the first in
-    the order of the outputs is named. Shapes: predicted, labels and blocks (n,), names (K,).
+    Classes without an image are left out; among equally common mistakes the first in the order
+    of the outputs counts. Shapes: predicted, labels and groups (n,), names (K,).
 
     >>> rows = per_class(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1]), np.arange(4), "ab")
     >>> [(row.label, row.recall, row.precision, row.confused_with) for row in rows]
     [('a', 0.5, 1.0, 'b'), ('b', 1.0, 0.6666666666666666, None)]
     """
     answers = np.bincount(predicted, minlength=len(names))
-    return tuple(
-        _score(number, predicted, labels, groups, names, int(answers[number]))
-        for number in np.unique(labels)
-    )
-
-
-def _score(
-    number: int,
-    predicted: Labels,
-    labels: Labels,
-    groups: Groups,
-    names: Sequence[str],
-    answers: int,
-) -> ClassScore:
-    own = labels == number
-    hits = predicted[own] == number
-    recall, low, high = proportion(hits.astype(float), groups[own])
-    wrong = np.bincount(predicted[own][~hits], minlength=len(names))
-    n_confused = int(wrong.max())
-    return ClassScore(
-        label=names[number],
-        n=int(own.sum()),
-        recall=recall,
-        low=low,
-        high=high,
-        precision=int(hits.sum()) / answers if answers else None,
-        answers=answers,
-        confused_with=names[int(wrong.argmax())] if n_confused else None,
-        n_confused=n_confused,
-    )
+    rows = []
+    for number in np.unique(labels):
+        members = labels == number
+        hits = predicted[members] == number
+        recall, low, high = proportion(hits.astype(float), groups[members])
+        wrong = np.bincount(predicted[members][~hits], minlength=len(names))
+        n_answers, n_confused = int(answers[number]), int(wrong.max())
+        rows.append(
+            ClassScore(
+                label=names[number],
+                n=int(members.sum()),
+                recall=recall,
+                low=low,
+                high=high,
+                precision=int(hits.sum()) / n_answers if n_answers else None,
+                answers=n_answers,
+                confused_with=names[int(wrong.argmax())] if n_confused else None,
+                n_confused=n_confused,
+            )
+        )
+    return tuple(rows)

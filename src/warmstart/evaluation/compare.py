@@ -1,7 +1,8 @@
-"""Runs on the same examples: how right each is, every pair, who wins."""
+"""Runs on the same examples: how accurate each is, every pair, who wins, how soon."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
@@ -17,7 +18,7 @@ from warmstart.records.summary import Estimate
 from warmstart.stats.intervals import Groups, proportion
 from warmstart.stats.paired import hits_difference, holm, mean_interval
 
-# ---- Which examples several runs held out, told by their bytes, and who was right on them.
+# ---- Which examples several runs held out, matched by their bytes, and who predicted them right.
 
 
 Key = tuple[str, str, int]  # content hash, label, which of several such examples
@@ -26,7 +27,7 @@ Link = tuple[int, int]  # two rows that depend on each other
 
 @dataclass(frozen=True, slots=True)
 class RunAnswer:
-    """What a run said of an example that it had not learnt from."""
+    """A run's prediction for an example that it was not trained on."""
 
     id: str
     is_test: bool
@@ -40,35 +41,38 @@ class RunAnswer:
         return float(self.label == self.target) if self.credit is None else self.credit
 
 
+Answers = Mapping[Key, RunAnswer]
+
+
 @dataclass(frozen=True, slots=True)
 class HeldOutAnswers:
-    """A run's data, and all that it said of examples held out."""
+    """A run's data, and its predictions for held-out examples."""
 
     data: DataRecord
     answers: tuple[RunAnswer, ...]
 
     @property
     def leaked(self) -> frozenset[str]:
-        """Ids of examples of which the run itself found that training had seen them."""
+        """Ids of examples that leaked into training, by the run's own findings."""
         leaks = (problem for problem in self.data.problems if problem.kind == "leakage")
         return frozenset(id for leak in leaks for id in leak.items)
 
-    def by_key(self, without: frozenset[str] = frozenset()) -> dict[Key, RunAnswer]:
-        """What was said, by content and label rather than by name."""
-        content = {example.id: example.sha256 for example in self.data.examples}
-        times: dict[tuple[str, str], int] = {}
-        found: dict[Key, RunAnswer] = {}
-        for said in sorted(self.answers, key=lambda said: said.id):
-            if said.id not in without and said.id in content:
-                pair = (content[said.id], said.target)
-                times[pair] = times.get(pair, -1) + 1
-                found[(*pair, times[pair])] = said
-        return found
-
     @property
     def train_hashes(self) -> frozenset[str]:
-        """Content hashes of what the run learnt from."""
+        """Content hashes of the training examples."""
         return frozenset(e.sha256 for e in self.data.examples if e.split != "test")
+
+    def by_key(self, without: frozenset[str] = frozenset()) -> dict[Key, RunAnswer]:
+        """The predictions by content and label; those for ids in `without` are left out."""
+        content = {example.id: example.sha256 for example in self.data.examples}
+        times: Counter[tuple[str, str]] = Counter()
+        answers: dict[Key, RunAnswer] = {}
+        for answer in sorted(self.answers, key=lambda answer: answer.id):
+            if answer.id not in without and answer.id in content:
+                pair = (content[answer.id], answer.target)
+                answers[(*pair, times[pair])] = answer
+                times[pair] += 1
+        return answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Common:
     """The rows that all runs held out.
 
     Shapes: hits (M, n) of 0 and 1, is_test (M, n). `links` are rows that depend on each other,
-    as any of the runs found. `leaked` and `relabelled` count what was left out.
+    by the findings of any run. `leaked` and `relabelled` count the rows that were left out.
     """
 
     rows: ComparedRows
@@ -88,101 +92,88 @@ class Common:
 
 
 def common(runs: Sequence[HeldOutAnswers]) -> Common:
-    """Examples that every run held out: the test part where it is the same, else any such.
+    """Examples that every run held out: the test set where all share it, else any such.
 
-    Those that some run had seen before are left out; so are those with another label in
-    another run. There may be none.
+    Examples that leaked into the training of some run are left out; so are those with another
+    label in another run. There may be none.
     """
     whole = [run.by_key() for run in runs]
     clean = [run.by_key(without=run.leaked) for run in runs]
-    keys = _shared(clean, _tested) if _same_tests(whole) else []
-    rows_of: Callable[[Mapping[Key, RunAnswer]], set[Key]] = _tested if keys else _all
-    keys = keys or _shared(clean, _all)
+    contents = {frozenset(key[0] for key in _test_keys(answers)) for answers in whole}
+    has_same_test = len(contents) == 1 and contents != {frozenset()}
+    keys = _shared(clean, _test_keys) if has_same_test else []
+    keys_of: Callable[[Answers], set[Key]] = _test_keys if keys else set
+    keys = keys or _shared(clean, set)
     shape = (len(runs), len(keys))
-    is_test = np.array([[s[k].is_test for k in keys] for s in clean], dtype=bool).reshape(shape)
-    hits = [[s[k].score for k in keys] for s in clean]
-    contents = set.intersection(*({key[0] for key in rows_of(said)} for said in clean))
+    is_test = np.array([[a[k].is_test for k in keys] for a in clean], dtype=bool).reshape(shape)
+    hits = np.array([[a[k].score for k in keys] for a in clean], dtype=float).reshape(shape)
+    shared = set.intersection(*({key[0] for key in keys_of(answers)} for answers in clean))
     return Common(
         rows="test" if keys and is_test.all() else "held-out",
-        hits=np.array(hits, dtype=float).reshape(shape),
+        hits=hits,
         is_test=is_test,
         links=_links(runs, clean, keys),
-        leaked=len(_shared(whole, rows_of)) - len(keys),
-        relabelled=len(contents - {key[0] for key in keys}),
+        leaked=len(_shared(whole, keys_of)) - len(keys),
+        relabelled=len(shared - {key[0] for key in keys}),
     )
 
 
-def _all(said: Mapping[Key, RunAnswer]) -> set[Key]:
-    return set(said)
+def _test_keys(answers: Answers) -> set[Key]:
+    return {key for key, answer in answers.items() if answer.is_test}
 
 
-def _tested(said: Mapping[Key, RunAnswer]) -> set[Key]:
-    return {key for key, one in said.items() if one.is_test}
-
-
-def _same_tests(runs: Sequence[Mapping[Key, RunAnswer]]) -> bool:
-    """Whether all have the same images in their test parts, whatever they are called."""
-    tests = [frozenset(key[0] for key in _tested(said)) for said in runs]
-    return len(set(tests)) == 1 and bool(tests[0])
-
-
-def _shared(
-    runs: Iterable[Mapping[Key, RunAnswer]], rows_of: Callable[[Mapping[Key, RunAnswer]], set[Key]]
-) -> list[Key]:
-    return sorted(set.intersection(*(rows_of(said) for said in runs)))
+def _shared(runs: Iterable[Answers], keys_of: Callable[[Answers], set[Key]]) -> list[Key]:
+    return sorted(set.intersection(*(keys_of(answers) for answers in runs)))
 
 
 def _links(
-    runs: Sequence[HeldOutAnswers], said: Sequence[Mapping[Key, RunAnswer]], keys: Sequence[Key]
+    runs: Sequence[HeldOutAnswers], by_run: Sequence[Answers], keys: Sequence[Key]
 ) -> tuple[Link, ...]:
-    """Copies of one content, near copies and groups, as pairs of rows."""
-    found: set[Link] = set()
-    for run, one in zip(runs, said, strict=True):
-        place = {one[key].id: row for row, key in enumerate(keys)}
-        found |= {
-            (place[a], place[b]) for a, b in run.data.near_duplicates if a in place and b in place
-        }
-        together: dict[tuple[str, str], list[int]] = {}
+    """Copies of one content, near-duplicates and groups, as pairs of rows."""
+    links: set[Link] = set()
+    for run, answers in zip(runs, by_run, strict=True):
+        row = {answers[key].id: number for number, key in enumerate(keys)}
+        links |= {(row[a], row[b]) for a, b in run.data.near_duplicates if a in row and b in row}
+        together: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for example in run.data.examples:
-            if example.id in place:
-                together.setdefault(("bytes", example.sha256), []).append(place[example.id])
+            if example.id in row:
+                together["bytes", example.sha256].append(row[example.id])
                 if example.group is not None:
-                    together.setdefault(("group", example.group), []).append(place[example.id])
-        found |= {link for rows in together.values() for link in pairwise(rows)}
-    return tuple(sorted(found))
+                    together["group", example.group].append(row[example.id])
+        links |= {link for rows in together.values() for link in pairwise(rows)}
+    return tuple(sorted(links))
 
 
 Accuracy = tuple[float, float, float]  # value, low, high
 SIGNIFICANT = 0.05
 
 
-def inflation_of(rows: ComparedRows, claims: Sequence[Estimate | None]) -> float:
+def inflation_of(rows: ComparedRows, estimates: Sequence[Estimate | None]) -> float:
     """Variance of a difference over that of independent hits.
 
-    1 on a test part, or a hold-out that the user set apart: there the finished models
-    themselves, or ones that differ little from them, are compared. Elsewhere every row was
-    answered by a model that learnt without it.
+    1 on a test set, or on the user's validation set: there the finished models themselves, or
+    ones that differ little from them, are compared. Elsewhere each row was predicted by a model
+    trained without it.
     """
-    is_held = all(claim is not None and claim.method == "holdout" for claim in claims)
-    return 1.0 if rows == "test" or is_held else MODEL_VARIANCE
+    is_holdout = all(one is not None and one.method == "holdout" for one in estimates)
+    return 1.0 if rows == "test" or is_holdout else MODEL_VARIANCE
 
 
 def accuracies(hits: NDArray[np.float64], groups: Groups, inflation: float = 1.0) -> list[Accuracy]:
-    """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), blocks (n,)."""
+    """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), groups (n,)."""
     return [proportion(row, groups, inflation) for row in hits]
 
 
 def means(credits: NDArray[np.float64], groups: Groups, inflation: float = 1.0) -> list[Accuracy]:
     """The score of each run where rows add other values than 0 and 1 to it.
 
-    Shapes: credits (M, n), blocks (n,).
+    Shapes: credits (M, n), groups (n,).
     """
-    found = []
+    scores, wider = [], float(np.sqrt(inflation))
     for row in credits:
         value, low, high = mean_interval(row, groups)
-        wider = float(np.sqrt(inflation))
-        found.append((value, value - wider * (value - low), value + wider * (high - value)))
-    return found
+        scores.append((value, value - wider * (value - low), value + wider * (high - value)))
+    return scores
 
 
 def pairs(
@@ -191,38 +182,34 @@ def pairs(
     """Every pair of runs, in the order of `names`.
 
     A run wins where the difference is more than chance for all pairs together (Holm).
-    Shapes: hits (M, n), blocks (n,).
+    Shapes: hits (M, n), groups (n,).
 
-    >>> sure, unsure = np.ones(60), np.tile([1.0, 0.0, 1.0], 20)
-    >>> found = pairs(["a", "b", "c"], np.stack([sure, unsure, unsure]), np.arange(60))
-    >>> [(pair.a, pair.b, pair.winner) for pair in found]
+    >>> good, poor = np.ones(60), np.tile([1.0, 0.0, 1.0], 20)
+    >>> compared = pairs(["a", "b", "c"], np.stack([good, poor, poor]), np.arange(60))
+    >>> [(pair.a, pair.b, pair.winner) for pair in compared]
     [('a', 'b', 'a'), ('a', 'c', 'a'), ('b', 'c', None)]
     """
     both = list(combinations(range(len(names)), 2))
     gaps = [hits_difference(hits[a], hits[b], groups, inflation) for a, b in both]
-    adjusted = holm([gap.p for gap in gaps])
-    return tuple(
-        Pair(
-            a=names[a],
-            b=names[b],
-            difference=gap.value,
-            low=gap.low,
-            high=gap.high,
-            n=hits.shape[1],
-            p=p,
-            winner=_winner(names[a], names[b], gap.value, p),
+    compared = []
+    for (a, b), gap, p in zip(both, gaps, holm([gap.p for gap in gaps]), strict=True):
+        better = names[a] if gap.value > 0 else names[b]
+        compared.append(
+            Pair(
+                a=names[a],
+                b=names[b],
+                difference=gap.value,
+                low=gap.low,
+                high=gap.high,
+                n=hits.shape[1],
+                winner=better if p < SIGNIFICANT else None,
+                p=p,
+            )
         )
-        for (a, b), gap, p in zip(both, gaps, adjusted, strict=True)
-    )
+    return tuple(compared)
 
 
-def _winner(a: str, b: str, difference: float, p: float) -> str | None:
-    if p >= SIGNIFICANT:
-        return None
-    return a if difference > 0 else b
-
-
-# ---- How soon a training was nearly as good as at its end, read from the events of its run.
+# ---- How soon a training was nearly as accurate as at its end, from the events of its run.
 
 
 NEAR = 0.95  # of the accuracy at the end
@@ -231,10 +218,10 @@ RESTARTS = ("stuck", "diverged")  # guards after which a training begins anew
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Accuracy on rows held out, mean over the trainings that held rows out.
+    """Accuracy on held-out rows, mean over the trainings that have any.
 
     `updates` are those of one training; `seconds` passed from the beginning of the run until
-    the first of them was there, time in which nobody worked not counted.
+    the first of them reached that point, idle time not counted.
     """
 
     updates: int
@@ -244,17 +231,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """The updates made in all trainings, and what was seen on the way, in order."""
+    """The updates of all trainings, and the validation points on the way, in order."""
 
     updates: int
     points: tuple[Point, ...]
 
     def near_end(self) -> Point | None:
-        """The first point at 95 % of the value of the last; None where nothing was seen.
+        """The first point at 95 % of the value of the last; None without any point.
 
         >>> points = (Point(0, 0.2, 5.0), Point(10, 0.78, 7.0), Point(20, 0.8, 9.0))
-        >>> course = Convergence(40, points)
-        >>> course.near_end().updates
+        >>> Convergence(40, points).near_end().updates
         10
         """
         if not self.points:
@@ -263,27 +249,30 @@ class Convergence:
         return next(point for point in self.points if point.value >= enough)
 
 
-def course_of(events: Iterable[Event], fitted: float | None) -> Convergence:
-    """What the events of a run tell of its trainings.
+def convergence(events: Iterable[Event], head_s: float | None) -> Convergence:
+    """The convergence of a run's trainings, from its events.
 
-    `fitted`: seconds until the output was fitted that training began from; None where it began
-    from nothing, and so knew nothing before its first update.
+    `head_s`: seconds until the head was fitted that training began with; None where it began
+    from scratch.
     """
     log = _Log()
     for event in events:
-        log.see(event)
-    points = list(_mean(list(log.looks.values())))
-    before = [
-        extracted.head for looks in log.looks.values() for extracted in list(looks.values())[:1]
-    ]
-    known = [head for head in before if head is not None]
-    if points and known and fitted is not None:
-        points.insert(0, Point(0, sum(known) / len(known), fitted))
-    return Convergence(len(log.made), tuple(points))
+        log.add(event)
+    validations = log.validations.values()
+    first = (next(iter(by_updates.values())) for by_updates in validations)
+    heads = [one.head for one in first if one.head is not None]
+    points = []
+    for updates in sorted(set.intersection(*map(set, validations))) if validations else ():
+        all_there = [by_updates[updates] for by_updates in validations]
+        value = sum(one.value for one in all_there) / len(all_there)
+        points.append(Point(updates, value, min(one.seconds for one in all_there)))
+    if points and heads and head_s is not None:
+        points.insert(0, Point(0, sum(heads) / len(heads), head_s))
+    return Convergence(len(log.updates), tuple(points))
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Validation:
     value: float
     head: float | None  # before the first update
     seconds: float
@@ -291,59 +280,43 @@ class _Look:
 
 @dataclass(slots=True)
 class _Log:
-    """Events taken in one by one."""
+    """What the events add up to; the log of a resumed run has some updates twice."""
 
     begins: dict[int, int] = field(default_factory=dict)  # updates before a training's first
-    looks: dict[int, dict[int, _Look]] = field(default_factory=dict)  # by training, by updates
-    made: set[tuple[int, int, int]] = field(default_factory=set)  # training, attempt, update
+    validations: dict[int, dict[int, _Validation]] = field(default_factory=dict)  # by updates
+    updates: set[tuple[int, int, int]] = field(default_factory=set)  # training, attempt, update
     _seconds: float = 0.0
     _last: float | None = None
     _at: tuple[int, int] = (0, 0)  # training and update
     _attempt: int = 0
-    _is_alarmed: bool = False
-    _is_beside: bool = False  # what is made to compare with is no part of the course
+    _restarts: bool = False
+    _is_beside: bool = False  # trainings to compare with do not count
 
-    def see(self, event: Event) -> None:
-        """Take in an event; the log of a resumed run tells some updates twice."""
-        self._tick(event)
+    def add(self, event: Event) -> None:
+        if "folder" in event.values:  # a process begins: these are its seconds before the folder
+            before = (v for k, v in event.values.items() if k != "folder" and isinstance(v, float))
+            self._seconds += sum(before)
+        elif self._last is not None:
+            self._seconds += max(event.t - self._last, 0.0)
+        self._last = event.t
         if event.stage != "fine_tune":
             return
         if event.kind == "begin":
             self._is_beside = BESIDE in event.values
-        if self._is_beside:
-            return
-        if event.kind == "guard":
-            self._is_alarmed |= event.values.get("guard") in RESTARTS
-        elif event.kind == "step" and "job" in event.values:
-            self._step(event, int(event.values["job"]))
+        elif event.kind == "guard" and not self._is_beside:
+            self._restarts |= event.values.get("guard") in RESTARTS
+        elif event.kind == "step" and "job" in event.values and not self._is_beside:
+            self._add_step(event, int(event.values["job"]))
 
-    def _tick(self, event: Event) -> None:
-        if "folder" in event.values:  # a process begins: what it had worked before stands there
-            own = event.values.items()
-            self._seconds += sum(v for k, v in own if k != "folder" and isinstance(v, float))
-        elif self._last is not None:
-            self._seconds += max(event.t - self._last, 0.0)
-        self._last = event.t
-
-    def _step(self, event: Event, training: int) -> None:
-        # Those that hold rows out make fewer updates than the last: a training tells its own begin.
+    def _add_step(self, event: Event, training: int) -> None:
+        # Trainings with held-out rows make fewer updates than the last one.
         updates = event.step - self.begins.setdefault(training, event.step - 1)
-        if self._is_alarmed and (training, updates) <= self._at:
+        if self._restarts and (training, updates) <= self._at:
             self._attempt += 1
-            self.looks.pop(training, None)
-        self._is_alarmed, self._at = False, (training, updates)
-        self.made.add((training, self._attempt, updates))
+            self.validations.pop(training, None)
+        self._restarts, self._at = False, (training, updates)
+        self.updates.add((training, self._attempt, updates))
         value, head = event.values.get("val"), event.values.get("head")
         if isinstance(value, (int, float)):
-            extracted = _Look(value, float(head) if head is not None else None, self._seconds)
-            self.looks.setdefault(training, {}).setdefault(updates, extracted)
-
-
-def _mean(trainings: Sequence[dict[int, _Look]]) -> Iterable[Point]:
-    """One point for each number of updates at which every training was looked at."""
-    if not trainings:
-        return
-    for updates in sorted(set.intersection(*map(set, trainings))):
-        looks = [training[updates] for training in trainings]
-        value = sum(extracted.value for extracted in looks) / len(looks)
-        yield Point(updates, value, min(extracted.seconds for extracted in looks))
+            one = _Validation(value, float(head) if head is not None else None, self._seconds)
+            self.validations.setdefault(training, {}).setdefault(updates, one)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Scores
 from warmstart.stats.intervals import Groups, proportion
 from warmstart.stats.paired import mean_interval
@@ -31,18 +33,18 @@ _SMALLEST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not in
 def accuracy_estimate(
     probabilities: Probabilities, labels: Labels, groups: Groups, method: Method
 ) -> Estimate:
-    """Accuracy out of fold with its cluster-robust 95 % interval, or on a hold-out.
+    """Accuracy on held-out rows with its cluster-robust 95 % interval.
 
-    Shapes: probabilities (n, K), labels and blocks (n,).
+    Shapes: probabilities (n, K), labels and groups (n,).
     """
     return hits_estimate((probabilities.argmax(axis=1) == labels).astype(float), groups, method)
 
 
 def hits_estimate(hits: NDArray[np.float64], groups: Groups, method: Method) -> Estimate:
-    """The same from how often each row was answered rightly. Shapes: (n,).
+    """Accuracy from how often each row was predicted right. Shapes: (n,).
 
-    Means of sums and differences of hits, -1 to 2, may vary more than hits do: their interval
-    is as much wider.
+    Means of sums and differences of hits, -1 to 2, may vary more than hits do: that widens their
+    interval.
 
     >>> even, wild = np.arange(100) % 2.0, 3 * (np.arange(100) % 2.0) - 1
     >>> narrow, wide = (hits_estimate(h, np.arange(100), "holdout") for h in (even, wild))
@@ -59,35 +61,29 @@ def hits_estimate(hits: NDArray[np.float64], groups: Groups, method: Method) -> 
 def mean_estimate(
     metric: str, credits: NDArray[np.float64], groups: Groups, method: Method
 ) -> Estimate:
-    """A score that is the mean of what each row adds to it, with its 95 % interval; never above 1.
+    """A score that is the mean of its rows' credits, at most 1, with its 95 % interval.
 
     Shapes: (n,). The interval is that of a mean of dependent rows, widened as `hits_estimate`
     does where the models that were scored are not the one that ships.
 
     >>> credits = np.tile([1.0, 0.8, 0.9, 0.7], 25)
-    >>> found = mean_estimate("r2", credits, np.arange(100), "holdout")
-    >>> round(found.value, 2), round(found.low, 2), round(found.high, 2)
+    >>> estimate = mean_estimate("r2", credits, np.arange(100), "holdout")
+    >>> round(estimate.value, 2), round(estimate.low, 2), round(estimate.high, 2)
     (0.85, 0.82, 0.88)
     """
     value, low, high = mean_interval(credits, groups)
     wider = 1.0 if method == "holdout" else float(np.sqrt(MODEL_VARIANCE))
     least = RULE_OF_THREE / len(credits)  # a score that never varied may have been lucky
-    low = value - max(wider * (value - low), least)
-    high = value + max(wider * (high - value), least)
-    return Estimate(
-        metric=metric,
-        value=value,
-        low=max(low, LEAST_SCORE),
-        high=min(high, 1.0),
-        n=len(credits),
-        method=method,
-    )
+    low = max(value - max(wider * (value - low), least), LEAST_SCORE)
+    high = min(value + max(wider * (high - value), least), 1.0)
+    n = len(credits)
+    return Estimate(metric=metric, value=value, low=low, high=high, n=n, method=method)
 
 
 def scores(probabilities: Probabilities, labels: Labels, groups: Groups) -> Scores:
-    """All metrics of a test part. Classes without an example there count in no class mean.
+    """All metrics of a test set. Class means leave out classes without an example there.
 
-    Shapes: probabilities (n, K), labels and blocks (n,).
+    Shapes: probabilities (n, K), labels and groups (n,).
 
     >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     >>> result = scores(p, np.array([0, 1, 1]), np.arange(3))
@@ -109,17 +105,17 @@ def scores(probabilities: Probabilities, labels: Labels, groups: Groups) -> Scor
 
 
 def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
-    """Mean over classes of the share found. Shapes: (n,)."""
+    """Mean recall of the classes. Shapes: (n,)."""
     return float(np.mean([(predicted[labels == c] == c).mean() for c in np.unique(labels)]))
 
 
 def macro_f1(predicted: Labels, labels: Labels) -> float:
     """Mean F1 over the classes that occur in truth or prediction. Shapes: (n,)."""
-    found = []
+    f1 = []
     for c in np.union1d(labels, predicted):
         hits = int(((predicted == c) & (labels == c)).sum())
-        found.append(2 * hits / int((predicted == c).sum() + (labels == c).sum()))
-    return float(np.mean(found))
+        f1.append(2 * hits / int((predicted == c).sum() + (labels == c).sum()))
+    return float(np.mean(f1))
 
 
 def log_loss(probabilities: Probabilities, labels: Labels) -> float:
@@ -136,8 +132,22 @@ def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> 
     >>> expected_calibration_error(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 1]))
     0.0
     """
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    return calibration_gap(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
+
+
+def calibration_gap(confidence: NDArray[np.float64], right: NDArray[Any]) -> float:
+    """Mean gap between confidence and how often it is right, 0 or 1, over 15 bins. Shapes: (n,)."""
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     gap = np.abs(np.bincount(bins, weights=confidence - right, minlength=_BINS))
-    return float(gap.sum() / len(labels))
+    return float(gap.sum() / len(right))
+
+
+def line_fields(example: Example, fold: int | None) -> dict[str, Any]:
+    """The fields of a line of predictions.jsonl that do not depend on the task."""
+    split = "test" if fold is None else "oof"
+    return {"id": example.id, "split": split, "fold": fold, "target": example.label}
+
+
+def rounded(names: Sequence[str], probabilities: NDArray[np.float64]) -> dict[str, float]:
+    """Probabilities by name, to six digits. Shapes: (K,)."""
+    return {name: round(float(p), 6) for name, p in zip(names, probabilities, strict=True)}

@@ -1,4 +1,4 @@
-"""Answers that name any of several labels: mean average precision, F1, thresholds, surety."""
+"""Predictions of several labels: mean average precision, F1, thresholds, confidence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evaluation.metrics import Method, mean_estimate
+from warmstart.evaluation import metrics
+from warmstart.evaluation.metrics import Method
 from warmstart.records.answer import LabelCalibration
 from warmstart.records.data import SEPARATOR, Example
 from warmstart.records.summary import Estimate, LabelPrediction, LabelScore, LabelScores
@@ -18,26 +19,22 @@ from warmstart.stats.intervals import Groups, Values, effective_size
 from warmstart.stats.selective import confident_threshold, error_bound
 from warmstart.tasks.multilabel import MULTILABEL
 
-# ---- From which probability on a label is named: what gives the best F1 on rows left out.
-#
-# Source: Lipton, Elkan & Naryanaswamy 2014, "Optimal thresholding of classifiers to maximize F1
-# measure": on calibrated probabilities the best threshold is half the F1 that it reaches, so that
-# it never lies above 0.5.
+Truth = NDArray[Any]
+LEAST = 10  # rows with a label, below which its threshold stays at 0.5
 
 
-LEAST = 10  # rows that have a label, below which 0.5 is as good a threshold as can be told
-
-
-def best_thresholds(answers: NDArray[np.float64], truth: NDArray[Any]) -> Values:
+def best_thresholds(answers: Values, truth: Truth) -> Values:
     """For each label the threshold of best F1, half way to the next probability below.
 
+    Lipton, Elkan & Naryanaswamy 2014, "Optimal thresholding of classifiers to maximize F1
+    measure": on calibrated probabilities it is half the F1 that it reaches, so never above 0.5.
     Shapes: (n, K) both; returns (K,), each between 0 and 1.
 
     >>> p = np.linspace(0.02, 1.0, 50)[:, None]
     >>> best_thresholds(p, (p > 0.4).astype(float)).round(2).tolist()
     [0.41]
     """
-    found = np.full(answers.shape[1], 0.5)
+    thresholds = np.full(answers.shape[1], 0.5)
     for k in np.flatnonzero(truth.sum(axis=0) >= LEAST):
         order = np.argsort(-answers[:, k], kind="stable")
         p, has = answers[order, k], truth[order, k] > 0
@@ -45,107 +42,82 @@ def best_thresholds(answers: NDArray[np.float64], truth: NDArray[Any]) -> Values
         f1 = 2 * np.cumsum(has) / (np.arange(1, len(p) + 1) + has.sum())
         best = int(np.where(last, f1, -1.0).argmax())
         below = p[best + 1] if best + 1 < len(p) else 0.0
-        found[k] = (p[best] + below) / 2
-    return found
+        thresholds[k] = (p[best] + below) / 2
+    return thresholds
 
 
 def f1_of(named: NDArray[np.bool_], has: NDArray[np.bool_]) -> Values:
-    """F1 of each column; 0 where nothing is named and nothing there. Shapes: (n, K); (K,).
+    """F1 of each column; 0 where no label is predicted or true. Shapes: (n, K); returns (K,).
 
     >>> f1_of(np.array([[True], [True]]), np.array([[True], [False]])).round(3).tolist()
     [0.667]
     """
     both = (named & has).sum(axis=0)
-    found: Values = 2 * both / np.maximum(named.sum(axis=0) + has.sum(axis=0), 1)
-    return found
-
-
-_BINS = 15
-
-Answers = NDArray[np.float64]
-Truth = NDArray[Any]
+    return np.asarray(2 * both / np.maximum(named.sum(axis=0) + has.sum(axis=0), 1))
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCertainty:
-    """From which probability on each label is named, and from when on a whole set is sure."""
+    """The threshold of each label, and from which confidence on a whole set is confident."""
 
     thresholds: Values
     confident_from: float | None
     promised_error: float
 
-    def record(
-        self,
-        *,
-        temperature: float,
-        class_bias: tuple[float, ...],
-        ood_from: float,
-        nearest: int,
-    ) -> LabelCalibration:
-        """For model/calibration.json."""
+    def record(self, **calibration: Any) -> LabelCalibration:
         return LabelCalibration(
-            temperature=temperature,
-            class_bias=class_bias,
             confident_from=self.confident_from,
             promised_error=self.promised_error,
-            ood_from=ood_from,
-            nearest=nearest,
             thresholds=tuple(float(t) for t in self.thresholds),
+            **calibration,
         )
 
 
-def confidence(answers: Answers, thresholds: Values) -> Values:
-    """How sure the least sure label of each row is. Shapes: (n, K), (K,); returns (n,).
+def confidence(answers: Values, thresholds: Values) -> Values:
+    """The confidence of each row's least confident label. Shapes: (n, K), (K,); returns (n,).
 
-    Of a label that is named its probability, else that of its absence.
+    It is the probability of a predicted label, else that of its absence.
 
     >>> confidence(np.array([[0.9, 0.2]]), np.array([0.5, 0.5])).tolist()
     [0.8]
     """
     named = answers >= thresholds
-    found: Values = np.where(named, answers, 1 - answers).min(axis=1)
-    return found
+    return np.asarray(np.where(named, answers, 1 - answers).min(axis=1))
 
 
 class LabelMeasure:
-    """Of multi-label classification."""
-
     def estimate(self, credits: Values, groups: Groups, method: Method) -> Estimate:
-        """Mean average precision."""
-        return mean_estimate("mAP", credits, groups, method)
+        return metrics.mean_estimate("mAP", credits, groups, method)
 
-    def certainty(self, answers: Answers, truth: Truth, groups: Groups) -> LabelCertainty:
-        """Thresholds of best F1; sets are right where every label is. Shapes: (n, K) both."""
+    def certainty(self, answers: Values, truth: Truth, groups: Groups) -> LabelCertainty:
+        """A set is right where every label is."""
         thresholds = best_thresholds(answers, truth)
         correct = ((answers >= thresholds) == (truth > 0)).all(axis=1).astype(float)
-        n_effective = effective_size(correct, groups)
+        least, n_effective = confidence(answers, thresholds), effective_size(correct, groups)
         return LabelCertainty(
             thresholds=thresholds,
-            confident_from=confident_threshold(
-                confidence(answers, thresholds), correct, n_effective
-            ),
+            confident_from=confident_threshold(least, correct, n_effective),
             promised_error=error_bound(1 - float(correct.mean())),
         )
 
     def scores(
         self,
-        answers: Answers,
+        answers: Values,
         truth: Truth,
         groups: Groups,
         certainty: LabelCertainty,
         names: Sequence[str] = (),
     ) -> LabelScores:
-        """All metrics; the thresholds come from other rows."""
-        claim = self.estimate(MULTILABEL.credits(answers, truth), groups, "holdout")
+        score = self.estimate(MULTILABEL.credits(answers, truth), groups, "holdout")
         named, has = answers >= certainty.thresholds, truth > 0
-        seen = has.any(axis=0) | named.any(axis=0)
+        occurs = has.any(axis=0) | named.any(axis=0)
         f1 = f1_of(named, has)
         return LabelScores(
             n=len(truth),
-            mAP=claim.value,
-            low=claim.low,
-            high=claim.high,
-            macro_f1=float(f1[seen].mean()) if seen.any() else 0.0,
+            mAP=score.value,
+            low=score.low,
+            high=score.high,
+            macro_f1=float(f1[occurs].mean()) if occurs.any() else 0.0,
             micro_f1=float(f1_of(named.reshape(-1, 1), has.reshape(-1, 1))[0]),
             exact=float((named == has).all(axis=1).mean()),
             log_loss=float(MULTILABEL.answer_losses(answers, truth).mean()),
@@ -161,31 +133,25 @@ class LabelMeasure:
         names: Sequence[str],
         certainty: LabelCertainty,
     ) -> LabelPrediction:
-        """The labels named, and all probabilities."""
-        named = tuple(
-            n for n, is_on in zip(names, answer >= certainty.thresholds, strict=True) if is_on
-        )
+        named = tuple(names[k] for k in np.flatnonzero(answer >= certainty.thresholds).tolist())
         return LabelPrediction(
-            id=example.id,
-            split="test" if fold is None else "oof",
-            fold=fold,
-            target=example.label,
+            **metrics.line_fields(example, fold),
             label=SEPARATOR.join(named),
             labels=named,
-            scores={name: round(float(p), 6) for name, p in zip(names, answer, strict=True)},
+            scores=metrics.rounded(names, answer),
         )
 
 
 def per_label(
-    answers: Answers, truth: Truth, names: Sequence[str], thresholds: Values
+    answers: Values, truth: Truth, names: Sequence[str], thresholds: Values
 ) -> tuple[LabelScore, ...]:
-    """Each label by itself. Shapes: (n, K) both, thresholds (K,)."""
+    """The scores of each label. Shapes: (n, K) both, thresholds (K,)."""
     named, has = answers >= thresholds, truth > 0
-    f1, found = f1_of(named, has), []
+    f1, scores = f1_of(named, has), []
     for k, name in enumerate(names):
         both, n = int((named[:, k] & has[:, k]).sum()), int(has[:, k].sum())
         average = float(precisions(answers[:, k], has[:, k])[has[:, k]].mean()) if n else None
-        found.append(
+        scores.append(
             LabelScore(
                 label=name,
                 n=n,
@@ -196,10 +162,10 @@ def per_label(
                 threshold=float(thresholds[k]),
             )
         )
-    return tuple(found)
+    return tuple(scores)
 
 
-def calibration_error(answers: Answers, truth: Truth) -> float:
+def calibration_error(answers: Values, truth: Truth) -> float:
     """Mean gap between probability and frequency over 15 bins, the mean over labels.
 
     Shapes: (n, K) both. Source: Guo et al. 2017, eq. 3, for each label as a pair of classes.
@@ -207,8 +173,5 @@ def calibration_error(answers: Answers, truth: Truth) -> float:
     >>> calibration_error(np.array([[0.5], [0.5]]), np.array([[1.0], [0.0]]))
     0.0
     """
-    found = []
-    for p, has in zip(answers.T, truth.T, strict=True):
-        bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
-        found.append(np.abs(np.bincount(bins, weights=p - has, minlength=_BINS)).sum() / len(p))
-    return float(np.mean(found))
+    gaps = [metrics.calibration_gap(p, has) for p, has in zip(answers.T, truth.T, strict=True)]
+    return float(np.mean(gaps))

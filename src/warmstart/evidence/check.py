@@ -23,7 +23,7 @@ from warmstart.evidence.preprocessing import warning
 from warmstart.evidence.probe_hits import best_left_out, not_measured
 from warmstart.evidence.unreadable_texts import read_texts
 from warmstart.features.machine import keep_freed_memory
-from warmstart.network.weight_file import is_mapped
+from warmstart.network.weights import is_mapped
 from warmstart.planning import fine_tuning, rules
 from warmstart.planning.verdict import (
     BASE,
@@ -116,7 +116,7 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
     n, target = labelled.n_train, labelled.target
     # Few rows are all sampled, whatever the limit: then one sample serves every test.
     sample_of = cache(lambda most: draw(training_data, most))
-    sample = sample_of(min(rules.evidence_rows(training_data.budget), n))
+    sample = sample_of(min(rules.EVIDENCE_ROWS[training_data.budget], n))
     evidence = [_test_signal(training_data, sample)]
     yield Event(stage="checks", kind="step", step=1, values={"p": evidence[0].details["p"]})
     if len(sample.kernels) > 1:
@@ -125,18 +125,18 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
         features = {layer: wide.vectors[layer] for layer in by_block.values()}
         evidence.append(depth(features, wide.kernels, wide.labels, wide.group_rows, target))
     is_signal = has_signal(float(evidence[0].details["p"]))
-    rows = min(rules.learning_curve_rows(training_data.budget), n)
+    rows = min(rules.LEARNING_CURVE_ROWS[training_data.budget], n)
     evidence.append(
         _learning_curve(training_data, sample_of(rows)) if is_signal else NO_LEARNING_CURVE
     )
-    if rules.runs_controls(training_data.budget) and is_signal:
+    if training_data.budget != "fast" and is_signal:
         evidence += yield from _closely(training_data)
     text_findings: tuple[Finding, ...] = ()
     if isinstance(training_data.prep, TextInputs):
         gap, text_findings = read_texts(training_data, training_data.prep)
         evidence.append(gap)
     checks = check_data(training_data, is_signal)
-    evidence += [checks.label_noise_ceiling, NO_FINE_TUNING_GAIN]
+    evidence += [*checks.evidence, NO_FINE_TUNING_GAIN]
     trials = (e for e in evidence if e.name == "preprocessing")
     warnings = tuple(f for f in (warning(e, target.words, labelled.nouns) for e in trials) if f)
     yield Event(stage="checks", kind="end", step=len(evidence))
@@ -150,7 +150,7 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
 
 def _test_signal(training_data: TrainingDataset, sample: Sample) -> Evidence:
     rng = np.random.default_rng([training_data.seed, 2])
-    labelled, permutations = training_data.labelled, rules.permutations(training_data.budget)
+    labelled, permutations = training_data.labelled, rules.PERMUTATIONS[training_data.budget]
     rows = sample.labels, sample.group_rows, permutations, rng, labelled.target
     evidence = permutation_evidence(sample.kernels, *rows)
     if has_signal(float(evidence.details["p"])):

@@ -15,7 +15,7 @@ from warmstart.data.thumbnails import plain_features
 from warmstart.events import Event, Steps
 from warmstart.evidence import preprocessing
 from warmstart.evidence.domain_gap import domain_gap, mean_divergence
-from warmstart.evidence.transfer_gain import Controls, is_clear, transfer_gain
+from warmstart.evidence.transfer_gain import is_clear, transfer_gain
 from warmstart.features.batches import texts_of, to_tensor
 from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import threads_for
@@ -40,10 +40,7 @@ DISTANCE_DEPTH = 0.6  # early and middle blocks
 
 
 def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
-    """Kernels without any network: of raw pixels or sound, each kind and all, or of word counts.
-
-    Shapes: rows (m,), each kernel (m, m). Empty for other kinds of data.
-    """
+    """Kernels (m, m) of raw pixels or sound, each kind and all, or of word counts; else none."""
     examples = training_data.examples(rows)
     if training_data.collection.record.kind == "text":
         words = word_counts([text for _, text in texts_of(training_data.collection, examples)])
@@ -70,9 +67,8 @@ class Probe:
 
     def extractor(self) -> FeatureExtractor:
         """The network up to the feature layers of the evidence."""
-        return FeatureExtractor(
-            self.training_data.extracted.network, self.training_data.feature_layers
-        )
+        network = self.training_data.extracted.network
+        return FeatureExtractor(network, self.training_data.feature_layers)
 
     def normalise(self) -> Callable[[Pixels], torch.Tensor]:
         """The base model's own preprocessing."""
@@ -83,7 +79,6 @@ class Probe:
         return labels_among(self.rows, self.training_data.labelled)
 
     def group_rows(self) -> list[Rows]:
-        """The groups among the images."""
         return groups_among(self.rows, self.training_data.labelled)
 
     def cached(self) -> list[Array]:
@@ -111,9 +106,8 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
     decoded: list[Pixels] = []
 
     def decode(example: Example) -> Pixels:
-        return encode(
-            load_unchanged(training_data.collection, example), example.id, training_data.prep
-        )
+        payload = load_unchanged(training_data.collection, example)
+        return encode(payload, example.id, training_data.prep)
 
     def probe(m: int) -> Probe:
         rows = order[:m]
@@ -153,11 +147,9 @@ def _transfer_gain(
         feature_layers = control_features(extractor, images, normalise, rng, scales)
         kernels.append(probe.training_data.kernels(feature_layers))
         yield Event(stage="checks", kind="step", step=number + 1, of=shuffles)
-    controls = Controls(trained=probe.cached(), shuffles=kernels, pixels=probe.plain())
+    controls, rows = (probe.cached(), kernels, probe.plain()), (probe.labels(), probe.group_rows())
     labelled = probe.training_data.labelled
-    return transfer_gain(
-        controls, probe.labels(), probe.group_rows(), labelled.target, labelled.nouns
-    )
+    return transfer_gain(*controls, *rows, labelled.target, labelled.nouns)
 
 
 def measure_domain_gap(probe: Probe) -> Evidence:
@@ -186,9 +178,9 @@ def _compare_preprocessings(probe: Probe, names: Sequence[str], nearer: Sequence
     images = halve_images(extractor, probe.images, probe.normalise())
     others = {name: _kernels_under(probe, extractor, images, name) for name in names}
     present = _kernels_under(probe, extractor, images, None) if names else probe.cached()
-    labels, group_rows, labelled = probe.labels(), probe.group_rows(), probe.training_data.labelled
+    rows, labelled = (probe.labels(), probe.group_rows()), probe.training_data.labelled
     return preprocessing.preprocessing(
-        present, others, labels, group_rows, nearer, labelled.target, labelled.nouns
+        present, others, *rows, nearer, labelled.target, labelled.nouns
     )
 
 
@@ -201,9 +193,7 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     prep = probe.training_data.prep
     if not isinstance(prep, Preprocessing):
         return (), ()
-    names: tuple[str, ...] = (
-        () if preprocessing.all_grey(probe.images) else (preprocessing.SWAPPED,)
-    )
+    names = () if preprocessing.all_grey(probe.images) else (preprocessing.SWAPPED,)
     if prep.channels != 3 or prep.ranges:  # bands are scaled by their own values
         return (), ()
     others = [
@@ -224,10 +214,8 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _first_blocks(probe: Probe, prep: Inputs) -> tuple[NormStatistics, ...]:
-    few = probe.images[: rules.FIRST_BLOCKS_IMAGES]
-    return norm_statistics(
-        probe.training_data.extracted.network, to_tensor(few, prep), FIRST_BLOCKS
-    )
+    few = to_tensor(probe.images[: rules.FIRST_BLOCKS_IMAGES], prep)
+    return norm_statistics(probe.training_data.extracted.network, few, FIRST_BLOCKS)
 
 
 def _with(prep: Preprocessing, moments: preprocessing.Moments) -> Preprocessing:

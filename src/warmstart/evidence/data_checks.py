@@ -49,7 +49,6 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Truth
 from warmstart.training.dataset import (
-    LabelledRows,
     TrainingDataset,
     draw_rows,
     groups_among,
@@ -57,6 +56,8 @@ from warmstart.training.dataset import (
     labels_among,
 )
 
+Columns = Mapping[str, Array]
+FoldRows = Sequence[Rows]
 LISTED = 0.1  # share of the labels that are listed, whatever is counted
 LEAST_LISTED = 20
 NO_LABEL_NOISE_CEILING = not_measured(
@@ -64,33 +65,25 @@ NO_LABEL_NOISE_CEILING = not_measured(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OutOfFold:
     """The training rows with a model's out-of-fold answers.
 
-    Shapes: truth (n,) or (n, K), answers (n, K), NaN in rows that no fold held out.
+    Shapes: truth (n,) or (n, K), answers (n, K), NaN in rows that no fold held out; groups (n,),
+    near-duplicates share one. `n_listed` rows are in label_issues.csv where there are no more
+    issues.
     """
 
-    labelled: LabelledRows
-    names: tuple[str, ...]
-    truth: Truth
-    answers: Array
-    seed: int
-
-    @property
-    def ids(self) -> list[str]:
-        return [example.id for example in self.labelled.learn[: len(self.truth)]]
-
-    @property
-    def groups(self) -> NDArray[np.int64]:
-        """Group numbers; near-duplicates share one. Shapes: (n,)."""
-        return self.labelled.groups()[: len(self.truth)]
-
-    @property
-    def n_listed(self) -> int:
-        """Rows of label_issues.csv, where there are no more issues."""
-        judged = int(np.isfinite(self.answers[:, 0]).sum())
-        return max(LEAST_LISTED, round(LISTED * judged))
+    def __init__(self, training_data: TrainingDataset, answers: Array) -> None:
+        self.labelled = training_data.labelled
+        self.names = training_data.collection.record.classes
+        self.seed = training_data.seed
+        n = self.labelled.n_train
+        self.truth: Truth = self.labelled.labels[:n]
+        self.answers = answers
+        self.ids = [example.id for example in self.labelled.learn[:n]]
+        self.groups = self.labelled.groups()[:n]
+        n_judged = int(np.isfinite(answers[:, 0]).sum())
+        self.n_listed = max(LEAST_LISTED, round(LISTED * n_judged))
 
     def rng(self) -> np.random.Generator:
         """The generator of the file checks."""
@@ -98,25 +91,19 @@ class OutOfFold:
 
 
 class TaskChecks(Protocol):
-    """How the rows of one task are checked. Shapes: border (m, 2, 4, 16, 4) of `Thumbnails`."""
+    """How the rows of one task are checked.
 
-    def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
-        """Label issues and the label-noise ceiling; `excuse` is why they may not be counted."""
-        ...
+    `excuse` is why label issues may not be counted; `border` are those of the rows `some`, as in
+    `Thumbnails`; columns (n, d) of a table.
+    """
 
-    def files(self, rows: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
-        """Metadata leakage."""
-        ...
+    def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]: ...
 
-    def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
-        """Spurious correlation of the borders of the rows `some`."""
-        ...
+    def files(self, rows: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]: ...
 
-    def columns(
-        self, rows: OutOfFold, columns: Mapping[str, Array], folds: Sequence[Rows]
-    ) -> Finding | None:
-        """Columns (n, d) of a table that predict the label."""
-        ...
+    def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None: ...
+
+    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None: ...
 
 
 class ClassChecks:
@@ -147,9 +134,7 @@ class ClassChecks:
         labels, group_rows = labels_among(some, labelled), groups_among(some, labelled)
         return border_finding(border, labels, names, group_rows, float(right.mean()))
 
-    def columns(
-        self, rows: OutOfFold, columns: Mapping[str, Array], folds: Sequence[Rows]
-    ) -> Finding | None:
+    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None:
         return leaking_columns(columns, rows.truth, folds, rows.seed)
 
 
@@ -168,9 +153,7 @@ class SetChecks:
     def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
         return border_finding_multilabel(border, rows.truth[some], rows.names)
 
-    def columns(
-        self, rows: OutOfFold, columns: Mapping[str, Array], folds: Sequence[Rows]
-    ) -> Finding | None:
+    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None:
         return leaking_columns_multilabel(columns, rows.truth, rows.names, folds, rows.seed)
 
 
@@ -192,9 +175,7 @@ class NumberChecks:
     def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
         return None  # a uniform edge correlates with a class or a label, not with a number
 
-    def columns(
-        self, rows: OutOfFold, columns: Mapping[str, Array], folds: Sequence[Rows]
-    ) -> Finding | None:
+    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None:
         return leaking_columns_regression(columns, rows.truth, folds, rows.seed)
 
 
@@ -211,25 +192,15 @@ CONCERNS = "concerns"  # of several labels: those in question
 OFF_TOPIC_COLUMNS = ("path", "label", "score", "off_topic")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataChecks:
-    """What the checks found; `off_topic` is None where it was not looked for."""
-
-    label_noise_ceiling: Evidence
-    findings: tuple[Finding, ...]
-    label_issues: LabelIssues
-    off_topic: OffTopic | None
-
-
-def check_data(training_data: TrainingDataset, is_signal: bool) -> DataChecks:
+def check_data(training_data: TrainingDataset, is_signal: bool) -> Inspection:
     """Check the training set, and whether the test set has the same distribution.
 
     `is_signal`: whether the labels can be learnt at all. No label of the hold-out or test set is
-    used.
+    used. The evidence is the label-noise ceiling.
     """
     labelled, record = training_data.labelled, training_data.collection.record
     examples, extracted = labelled.learn[: labelled.n_train], training_data.extracted
-    rows = _out_of_fold(training_data, left_out_probabilities(training_data))
+    rows = OutOfFold(training_data, left_out_probabilities(training_data))
     features = _LastFeatures(extracted, examples)
     shift = None
     if labelled.test:
@@ -244,14 +215,10 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> DataChecks:
         outliers = off_topic(scores, groups, ids, labels, labelled.nouns)
     excuse = _excuse(training_data, shift, is_signal)
     issues, ceiling = CHECKS[record.task].label_issues(rows, excuse)
-    findings = [
-        label_finding(issues),
-        off_topic_finding(outliers),
-        *_check_inputs(training_data, rows, examples),
-        shift,
-    ]
-    return DataChecks(
-        label_noise_ceiling=ceiling,
+    findings = [label_finding(issues), off_topic_finding(outliers)]
+    findings += [*_check_inputs(training_data, rows, examples), shift]
+    return Inspection(
+        evidence=(ceiling,),
         findings=tuple(finding for finding in findings if finding is not None),
         label_issues=issues,
         off_topic=outliers,
@@ -271,7 +238,7 @@ def with_labels_of(
         return inspection
     shift = next((one for one in inspection.findings if one.kind == "distribution-shift"), None)
     issues, ceiling = CHECKS[training_data.collection.record.task].label_issues(
-        _out_of_fold(training_data, answers), _excuse(training_data, shift, is_signal)
+        OutOfFold(training_data, answers), _excuse(training_data, shift, is_signal)
     )
     finding = label_finding(issues)
     others = tuple(one for one in inspection.findings if one.kind != "label-issue")
@@ -280,17 +247,6 @@ def with_labels_of(
         evidence=tuple(ceiling if one.name == ceiling.name else one for one in inspection.evidence),
         label_issues=issues,
         findings=others if finding is None else (finding, *others),
-    )
-
-
-def _out_of_fold(training_data: TrainingDataset, answers: Array) -> OutOfFold:
-    labelled = training_data.labelled
-    return OutOfFold(
-        labelled=labelled,
-        names=training_data.collection.record.classes,
-        truth=labelled.labels[: labelled.n_train],
-        answers=answers,
-        seed=training_data.seed,
     )
 
 
@@ -315,12 +271,9 @@ def _check_inputs(
         ]
         ends = np.cumsum([len(column.slots) for column in inputs.columns])
         values = np.split(np.stack(table), ends[:-1], axis=1)
-        fold = folds(
-            training_data.labelled.fold_strata[: len(examples)],
-            rows.groups,
-            FOLDS,
-            np.random.default_rng([training_data.seed, 17]),
-        )
+        rng = np.random.default_rng([training_data.seed, 17])
+        strata = training_data.labelled.fold_strata[: len(examples)]
+        fold = folds(strata, rows.groups, FOLDS, rng)
         fold_rows = [np.flatnonzero(fold == number) for number in range(int(fold.max()) + 1)]
         names = [column.name for column in inputs.columns]
         return [checks.columns(rows, dict(zip(names, values, strict=True)), fold_rows)]
@@ -345,9 +298,9 @@ def left_out_probabilities(training_data: TrainingDataset) -> Array:
     n_chunks = -(-n // rules.DUAL_LIMIT)
     rng = np.random.default_rng([training_data.seed, 8])
     groups = labelled.groups()[:n]
-    chunk = (
-        folds(labelled.fold_strata[:n], groups, n_chunks, rng) if n_chunks > 1 else np.zeros(n, int)
-    )
+    chunk = np.zeros(n, int)
+    if n_chunks > 1:
+        chunk = folds(labelled.fold_strata[:n], groups, n_chunks, rng)
     probabilities = np.full((n, k), np.nan)  # stays so in a chunk of one group
     for number in range(int(chunk.max()) + 1):
         rows = np.flatnonzero(chunk == number)
@@ -355,13 +308,9 @@ def left_out_probabilities(training_data: TrainingDataset) -> Array:
         if len(group_rows) < 2:
             continue
         read = training_data.extracted.reader(training_data.examples(rows))
-        probabilities[rows] = best_probabilities(
-            kernels_of(training_data.pair(), read, len(rows)).values(),
-            labelled.labels[rows],
-            group_rows,
-            k,
-            labelled.target,
-        )
+        kernels = kernels_of(training_data.pair(), read, len(rows)).values()
+        labels, target = labelled.labels[rows], labelled.target
+        probabilities[rows] = best_probabilities(kernels, labels, group_rows, k, target)
     return probabilities
 
 
@@ -386,14 +335,13 @@ def write_lists(folder: Path, issues: LabelIssues, outliers: OffTopic | None) ->
     `--relabel` reads either file, edited or not: the label column holds the present label, so an
     unedited row changes nothing.
     """
-    rows: list[tuple[object, ...]] = [
-        (s.id, s.label, s.suggested, s.probability, s.score, "yes" if s.is_issue else "no")
-        for s in issues.ranked
-    ]
-    header: tuple[str, ...] = COLUMNS
-    if any(s.concerns for s in issues.ranked):
-        concerns = (SEPARATOR.join(s.concerns or ()) for s in issues.ranked)
-        header, rows = (*COLUMNS, CONCERNS), [(*r, c) for r, c in zip(rows, concerns, strict=True)]
+    has_concerns = any(issue.concerns for issue in issues.ranked)
+    rows = []
+    for s in issues.ranked:
+        is_issue = "yes" if s.is_issue else "no"
+        concerns = (SEPARATOR.join(s.concerns or ()),) if has_concerns else ()
+        rows.append((s.id, s.label, s.suggested, s.probability, s.score, is_issue, *concerns))
+    header = (*COLUMNS, CONCERNS) if has_concerns else COLUMNS
     write_csv(folder / "label_issues.csv", header, rows)
     if outliers is not None:
         lines = (

@@ -59,12 +59,11 @@ _LEAST_P, _TINY = 1e-6, 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelNoise:
-    """The share of wrong labels with its 95 % interval, and the fit behind it.
+class NoiseFit:
+    """The share of wrong labels with its 95 % interval.
 
-    `rate` averages both models of where wrong labels go, the interval covers both; `plain` and
-    `power` (the exponent a) belong to "anywhere". `directed` is twice the gain in log-likelihood
-    of "from class to class" over no wrong label.
+    `power` is the exponent a, `gain` twice the gain in log-likelihood over no wrong label, `spread`
+    (K, K) where wrong labels go. `plain` is the rate if they go anywhere.
     """
 
     rate: float
@@ -72,28 +71,37 @@ class LabelNoise:
     high: float
     plain: float
     power: float
-    directed: float
+    gain: float
+    spread: Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedLabels:
-    """All judged rows, issues first, then by score. Shapes: arrays (m,).
+class Judged:
+    """Judged rows, issues first, then by score. Shapes: arrays (m,).
 
-    `score` is a label's own probability. `count` is the number of issues, counting those of one
-    group with the same label and suggestion once; None where `why` forbids a number. `error` is
-    the share of labels that the model contradicts, `upper` the largest rate not excluded (None if
-    not measured).
+    `score` is a label's own probability, of a number exp(-|error| / the median error). `count` is
+    the number of issues, counting those of one group with the same label and suggestion once; None
+    where `why` forbids a number.
     """
 
     rows: Rows
-    labels: Labels
-    suggested: Labels
-    probability: Array
     score: Array
     is_issue: NDArray[np.bool_]
     count: int | None
     rate: Share | None
     why: Why | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedLabels(Judged):
+    """`error` is the share of labels that the model contradicts, `upper` the largest rate possible.
+
+    `upper` is None if it was not measured.
+    """
+
+    labels: Labels
+    suggested: Labels
+    probability: Array
     error: float
     upper: float | None
 
@@ -138,9 +146,11 @@ def judge_labels(
         p_wrong = wrong / np.maximum(wrong + (1 - noise.plain) * q, _TINY)  # by Bayes
         is_issue = (p_wrong > likely) & (top != labels) & is_confirmed[labels]
         why = None if is_issue.any() else "rate-unclear"
+    rate = None
     if noise is not None and why is None:
         distinct = np.stack([groups[rows], labels, top], axis=1)[is_issue]
         count = len(np.unique(distinct, axis=0))
+        rate = Share(value=noise.rate, low=noise.low, high=noise.high)
     order = np.lexsort((own, ~is_issue))
     return JudgedLabels(
         rows=rows[order],
@@ -153,9 +163,7 @@ def judge_labels(
         why=why,
         error=error,
         upper=None if noise is None else noise.high,
-        rate=Share(value=noise.rate, low=noise.low, high=noise.high)
-        if noise is not None and why is None
-        else None,
+        rate=rate,
     )
 
 
@@ -180,24 +188,28 @@ def judge_sets(
 
 
 def group_weights(groups: Labels) -> tuple[Array, int]:
-    """One over the size of each row's group, and the number of groups."""
+    """The weight of each row, 1 over the size of its group, and the number of groups."""
     _, index, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return 1.0 / sizes[index], len(sizes)
 
 
-def _why_not(noise: LabelNoise | None, error: float) -> Why | None:
+def _why_not(noise: NoiseFit | None, error: float) -> Why | None:
     """Why the fit does not allow a number."""
     if noise is None:
         return "too-few"
     if error - noise.low > MOST_WRONG:
         return "weak-model"
     if noise.low == 0:
-        return "rate-unclear" if noise.directed >= DIRECTED else "not-significant"
+        return "rate-unclear" if noise.gain >= DIRECTED else "not-significant"
     return "rate-unclear" if noise.high >= RATES[-1] else None
 
 
-def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> LabelNoise:
-    """Fit the share of wrong labels over a grid of rates. Shapes: (n, K), (n,), (n,), no NaN."""
+def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> NoiseFit:
+    """Fit the share of wrong labels over a grid of rates. Shapes: (n, K), (n,), (n,), no NaN.
+
+    The rate is the mean, the interval the union of those for wrong labels that go anywhere and
+    from class to class; `gain` is that of the latter.
+    """
     p, k = probabilities, probabilities.shape[1]
     most = max(CELLS // k, LEAST)
     if len(p) > most:  # the same sample each time
@@ -207,32 +219,11 @@ def fit_noise(probabilities: Array, labels: Labels, weights: Array) -> LabelNois
     first = last = _fit(p, labels, weights, anywhere)
     for _ in range(_ROUNDS if k > 2 else 0):
         last = _fit(p, labels, weights, _destinations(p, labels, weights, last))
-    return LabelNoise(
-        rate=(first.rate + last.rate) / 2,
-        low=min(first.low, last.low),
-        high=max(first.high, last.high),
-        plain=first.rate,
-        power=first.power,
-        directed=last.gain,
-    )
+    low, high = min(first.low, last.low), max(first.high, last.high)
+    return replace(first, rate=(first.rate + last.rate) / 2, low=low, high=high, gain=last.gain)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """Best rate and exponent for the destinations `spread` (K, K) of wrong labels.
-
-    `gain` is twice the gain in log-likelihood over no wrong label.
-    """
-
-    rate: float
-    low: float
-    high: float
-    gain: float
-    power: float
-    spread: Array
-
-
-def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> _Fit:
+def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> NoiseFit:
     rows, reached = np.arange(len(p)), spread[:, labels].T
     likelihoods = np.empty((len(RATES), len(POWERS)))
     for column, power in enumerate(POWERS):
@@ -243,8 +234,9 @@ def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> _Fit:
     profile = likelihoods.max(axis=1)
     best = int(profile.argmax())
     inside = RATES[profile >= profile[best] - _DROP]
-    return _Fit(
+    return NoiseFit(
         rate=float(RATES[best]),
+        plain=float(RATES[best]),
         low=float(inside.min()),
         high=float(inside.max()),
         gain=2 * float(profile[best] - profile[0]),
@@ -253,11 +245,8 @@ def _fit(p: Array, labels: Labels, weights: Array, spread: Array) -> _Fit:
     )
 
 
-def _destinations(p: Array, labels: Labels, weights: Array, fit: _Fit) -> Array:
-    """Where the wrong labels of each class go by the fit, with add-one smoothing.
-
-    Shapes: returns (K, K), rows that sum to 1.
-    """
+def _destinations(p: Array, labels: Labels, weights: Array, fit: NoiseFit) -> Array:
+    """Where the wrong labels of each class go by the fit, add-one smoothed. Shapes: (K, K)."""
     k, q = p.shape[1], _sharpen(p, fit.power)
     rate = max(fit.rate, _FIRST_RATE)
     sent = rate * q * fit.spread[:, labels].T
@@ -308,30 +297,23 @@ def summarize(
         else f"{some} differ from the model's by more than twice its usual error"
     )
     uncounted, own = "no label issues are counted", "its own mistakes"
-    if why == "outcome":
-        return (
-            f"A table's target is an outcome, not a label to correct, so {uncounted}: {disagrees}."
-        )
-    if why == "distribution-shift":
-        return (
-            f"The test {nouns.many} differ from the training {nouns.many}, so {uncounted}: "
-            f"{disagrees}, and these may be {own}."
-        )
-    if why == "no-signal":
-        return f"No signal was found, so {uncounted}: such a model cannot check a {noun}."
-    if why == "too-few":
-        return f"Too few {nouns.many} to count label issues: {disagrees}; these may be {own}."
-    if why == "weak-model":
-        times = "too often to tell"
-        if error is not None:
-            times = f"about {max(round(10 * error), 1)} times in 10"
-        disagrees = disagrees[0].upper() + disagrees[1:]
-        return f"{disagrees}; it is itself wrong {times}, so most of these are probably {own}."
-    if why == "rate-unclear":
-        return (
-            f"More {noun}s look wrong than the model's own mistakes explain, but their number is "
-            f"unclear: {disagrees}."
-        )
+    times = "too often to tell"
+    if error is not None:
+        times = f"about {max(round(10 * error), 1)} times in 10"
+    reasons: dict[Why, str] = {
+        "outcome": f"A table's target is an outcome, not a label to correct, so {uncounted}: "
+        f"{disagrees}.",
+        "distribution-shift": f"The test {nouns.many} differ from the training {nouns.many}, so "
+        f"{uncounted}: {disagrees}, and these may be {own}.",
+        "no-signal": f"No signal was found, so {uncounted}: such a model cannot check a {noun}.",
+        "too-few": f"Too few {nouns.many} to count label issues: {disagrees}; these may be {own}.",
+        "weak-model": f"{disagrees[0].upper()}{disagrees[1:]}; it is itself wrong {times}, so most "
+        f"of these are probably {own}.",
+        "rate-unclear": f"More {noun}s look wrong than the model's own mistakes explain, but their "
+        f"number is unclear: {disagrees}.",
+    }
+    if why in reasons:
+        return reasons[why]
     if not count or rate is None:
         if not disagreements and error is not None:
             return f"No label issues found: the model agrees with all {judged:,} {noun}s."
@@ -372,7 +354,7 @@ def of_classes(
         for i in range(n_listed)
         if judged.labels[i] != judged.suggested[i]
     )
-    return _record(judged, ranked, judged.disagreements, judged.error, nouns, "label")
+    return _record(judged, ranked, judged.disagreements, nouns, judged.error)
 
 
 def of_sets(
@@ -414,16 +396,16 @@ def of_sets(
         )
 
     ranked = tuple(line(row, indices) for row, indices in lines.items())
-    return _record(judged, ranked, judged.disagreements, judged.error, nouns, "label")
+    return _record(judged, ranked, judged.disagreements, nouns, judged.error)
 
 
 def _record(
-    judged: JudgedLabels | JudgedNumbers,
+    judged: Judged,
     ranked: tuple[LabelIssue, ...],
     disagreements: int,
-    error: float | None,
     nouns: Nouns,
-    noun: str,
+    error: float | None = None,
+    noun: str = "label",
 ) -> LabelIssues:
     sentence = summarize(
         judged=len(judged.rows),
@@ -456,18 +438,12 @@ def label_finding(issues: LabelIssues) -> Finding | None:
 
 
 def _item(issue: LabelIssue) -> str:
-    """One issue as a line.
-
-    >>> _item(LabelIssue(id="1.jpg", label="cat", suggested="dog", probability=0.97, score=0.01,
-    ...                  is_issue=True))
-    '1.jpg: cat, looks like dog (97 %)'
-    """
     percent = "" if issue.probability is None else f" ({100 * issue.probability:.0f} %)"
-    label, other = (
-        text.replace(SEPARATOR, ", ") if issue.concerns else text
-        for text in (issue.label, issue.suggested)
-    )
-    return f"{issue.id}: {label or 'nothing'}, looks like {other or 'nothing'}{percent}"
+    texts = [issue.label, issue.suggested]
+    if issue.concerns:
+        texts = [text.replace(SEPARATOR, ", ") for text in texts]
+    label, other = (text or "nothing" for text in texts)
+    return f"{issue.id}: {label}, looks like {other}{percent}"
 
 
 # ---- Label issues of numbers: further from the prediction than the model's own errors explain.
@@ -485,8 +461,8 @@ def _item(issue: LabelIssue) -> str:
 
 NUMBER_RATES = RATES[RATES <= 0.12]  # share of wrong numbers; larger ones cannot be measured
 # Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the
-# usual error over that of the median, below which numbers are called wrong: with 5 % of them
-# swapped, 89 % of the issues were real (bench/results/task_doubts.json). A weak model counts
+# median error over that of the median number, below which numbers are called wrong: with 5 % of
+# them swapped, 89 % of the issues were real (bench/results/task_doubts.json). A weak model counts
 # nothing: its errors are those of the numbers themselves (turned photographs, R² .3: 15 of 300
 # would have been issues).
 EVIDENCE, NUMBER_LIKELY, SKILL = 6.0, 0.9, 0.5
@@ -494,24 +470,9 @@ _SHAPES = (0.4, 12.0)  # from very heavy tails to hardly any
 _SLIGHT, _NONE = 1e-6, 1e-300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedNumbers:
-    """Rows, issues first, then by error. Shapes: arrays (m,).
-
-    `score` is exp(-|error| / the usual error), 0 to 1; the rest is as in `JudgedLabels`.
-    """
-
-    rows: Rows
-    score: Array
-    is_issue: NDArray[np.bool_]
-    count: int | None
-    rate: Share | None
-    why: Why | None
-
-
 def judge_numbers(
     answers: Array, truth: Array, groups: Labels, excuse: Why | None = None
-) -> JudgedNumbers:
+) -> Judged:
     """Rank rows by how far their out-of-fold answers are from their numbers.
 
     Shapes: answers (n,), NaN in rows that no fold held out; truth, groups (n,).
@@ -527,7 +488,7 @@ def judge_numbers(
     rows = np.flatnonzero(np.isfinite(answers))
     error = answers[rows] - truth[rows]
     weights, n_groups = group_weights(groups[rows])
-    score = np.exp(-np.abs(error) / max(_usual(error), _SLIGHT))
+    score = np.exp(-np.abs(error) / max(_median_error(error), _SLIGHT))
     rate, wrong = None, np.zeros(len(rows))
     is_small = n_groups < LEAST or np.abs(error).max(initial=0.0) <= _SLIGHT
     why: Why | None = excuse or ("too-few" if is_small else None)
@@ -539,7 +500,7 @@ def judge_numbers(
         why, rate = "rate-unclear", None
     order = np.lexsort((-np.abs(error), ~is_issue))
     count = len(np.unique(groups[rows][is_issue])) if why is None else None
-    return JudgedNumbers(
+    return Judged(
         rows=rows[order],
         score=score[order],
         is_issue=is_issue[order],
@@ -554,7 +515,7 @@ def _fit_rate(
 ) -> tuple[Share | None, Why | None, Array]:
     """The rate or why there is none, and the probability that each number is wrong."""
     none = np.zeros(len(error))
-    if _usual(error) >= SKILL * _usual(centred):
+    if _median_error(error) >= SKILL * _median_error(centred):
         return None, "weak-model", none
     fits = [_fit_errors(error, span, float(rate), weights) for rate in NUMBER_RATES]
     values = np.array([likelihood for likelihood, _ in fits])
@@ -569,8 +530,7 @@ def _fit_rate(
     return Share(value=rate, low=float(inside.min()), high=float(inside.max())), None, wrong
 
 
-def _usual(error: Array) -> float:
-    """Median absolute error."""
+def _median_error(error: Array) -> float:
     return float(np.median(np.abs(error))) if len(error) else 0.0
 
 
@@ -599,7 +559,7 @@ def _fit_errors(
 
 
 def of_numbers(
-    judged: JudgedNumbers,
+    judged: Judged,
     ids: Sequence[str],
     labels: Sequence[str],
     answers: Array,
@@ -609,7 +569,7 @@ def of_numbers(
     """The record: every issue, and the `most` numbers farthest from the model's.
 
     Shapes: answers (n,), in the user's unit; `labels` are the numbers as the data write them.
-    `disagreements` counts errors of more than twice the usual error.
+    `disagreements` counts errors of more than twice the median error.
     """
     n_listed = min(max(int(judged.is_issue.sum()), most), len(judged.rows))
     ranked = tuple(
@@ -624,7 +584,7 @@ def of_numbers(
         for i, row in enumerate(judged.rows[:n_listed])
     )
     disagreements = int((judged.score < np.exp(-2.0)).sum())
-    return _record(judged, ranked, disagreements, None, nouns, "number")
+    return _record(judged, ranked, disagreements, nouns, noun="number")
 
 
 def label_noise_ceiling(

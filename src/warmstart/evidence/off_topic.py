@@ -140,5 +140,5 @@ def off_topic_finding(record: OffTopic | None) -> Finding | None:
     """Off-topic examples as a finding; None where there are none."""
     if record is None or not record.count:
         return None
-    items = tuple(f"{example.id}: {example.label}" for example in record.found)
+    items = tuple(f"{example.id}: {example.label}" for example in record.off_topic)
     return Finding(kind="off-topic", sentence=record.sentence, items=items)

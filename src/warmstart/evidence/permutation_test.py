@@ -73,7 +73,8 @@ def with_plain(
     Labels that raw pixels predict can be hidden by an unsuitable base model. Shapes as above.
     """
     test = _test(kernels, labels, group_rows, permutations, rng, target)
-    sentence = target.words.alone.format(value=100 * test.accuracy, plain=nouns.plain)
+    score = f"the {target.words.score} is {100 * test.accuracy:.0f} %"
+    sentence = f"From {nouns.plain} {score}."
     return replace(
         evidence,
         meaning=f"{evidence.meaning} {sentence}",

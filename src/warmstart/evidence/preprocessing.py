@@ -122,7 +122,7 @@ def warning(
         kind="preprocessing",
         sentence=(
             f"The preprocessing of the {nouns.many} does not seem to be the base model's: with "
-            f"{best} the same linear probe {words.ahead.format(f'{100 * value:.0f}')} "
+            f"{best} the same linear probe gains {100 * value:.0f} points of {words.score} "
             f"({nouns.count(evidence.n)}). Use the base model's own preprocessing."
         ),
         items=(best,),

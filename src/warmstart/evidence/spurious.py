@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +16,9 @@ from warmstart.records.data import Finding
 from warmstart.records.inputs import Kind
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows
+
+if TYPE_CHECKING:
+    from sklearn.tree import BaseDecisionTree
 
 # ---- Do the borders of a picture predict its class?
 #
@@ -46,11 +51,7 @@ def border_finding(
     """
     edges = uniform_edges(border, labels, len(classes))
     if edges:
-        return Finding(
-            kind="spurious-correlation",
-            sentence=_edge_sentence(edges, classes),
-            items=tuple(f"{classes[c]}: {', '.join(sides)}" for c, sides in edges.items()),
-        )
+        return _edge_finding(edges, classes)
     accuracy = border_accuracy(border, labels, group_rows, len(classes))
     guess = float(np.bincount(labels).max() / len(labels))
     noise = 3.3 * np.sqrt(guess * (1 - guess) / len(group_rows))
@@ -83,13 +84,7 @@ def border_finding_multilabel(
             sides = uniform_edges(border, has[:, k].astype(np.int64), 2).get(1)
             if sides:
                 edges[k] = sides
-    if not edges:
-        return None
-    return Finding(
-        kind="spurious-correlation",
-        sentence=_edge_sentence(edges, names, ("label", "others")),
-        items=tuple(f"{names[k]}: {', '.join(sides)}" for k, sides in edges.items()),
-    )
+    return _edge_finding(edges, names, "label", "others") if edges else None
 
 
 def uniform_edges(
@@ -103,15 +98,12 @@ def uniform_edges(
     edges = {}
     for number in range(n_classes):
         inside = labels == number
-        usual = np.median(colour[inside], axis=0)
-        alike = (np.abs(colour - usual).max(axis=-1) <= SAME).mean(axis=-1) > 0.5  # (n, 4)
-        sides = [
-            name
-            for side, name in enumerate(SIDES)
-            if _is_uniform(alike[:, side], inside, 4 * n_classes)
-        ]
+        middle = np.median(colour[inside], axis=0)
+        alike = (np.abs(colour - middle).max(axis=-1) <= SAME).mean(axis=-1) > 0.5  # (n, 4)
+        columns = zip(SIDES, alike.T, strict=True)
+        sides = tuple(name for name, rows in columns if _is_uniform(rows, inside, 4 * n_classes))
         if sides:
-            edges[number] = tuple(sides)
+            edges[number] = sides
     return edges
 
 
@@ -139,21 +131,24 @@ def border_accuracy(
     return float(best_left_out([kernel], labels, group_rows, n_classes).hits(labels).mean())
 
 
-def _edge_sentence(
+def _edge_finding(
     edges: Mapping[int, tuple[str, ...]],
     names: Sequence[str],
-    words: tuple[str, str] = ("class", "the other classes"),
-) -> str:
-    """`words`: what the edge predicts, and which images lack it."""
+    noun: str = "class",
+    others: str = "the other classes",
+) -> Finding:
     examples = ", ".join([names[k] for k in edges][:5]) + (", …" if len(edges) > 5 else "")
     sides = [side for side in SIDES if any(side in edge for edge in edges.values())]
     where = "all four sides" if len(sides) == len(SIDES) else " and ".join(sides)
-    noun, others = words
-    return (
-        f"Spurious correlation: the edge of an image predicts its {noun}. Images of {examples} "
-        f"have an edge of one colour ({where}) that {others} lack. A model would learn that edge "
-        "instead of the subject and fail on images without it: crop it, or find out how the "
-        f"images of these {'classes' if noun == 'class' else 'labels'} were made."
+    return Finding(
+        kind="spurious-correlation",
+        sentence=(
+            f"Spurious correlation: the edge of an image predicts its {noun}. Images of {examples} "
+            f"have an edge of one colour ({where}) that {others} lack. A model would learn that "
+            "edge instead of the subject and fail on images without it: crop it, or find out how "
+            f"the images of these {'classes' if noun == 'class' else 'labels'} were made."
+        ),
+        items=tuple(f"{names[k]}: {', '.join(edge)}" for k, edge in edges.items()),
     )
 
 
@@ -194,10 +189,7 @@ def leaking_columns_multilabel(
     folds: Sequence[Rows],
     seed: int,
 ) -> Finding | None:
-    """The same for several labels: a finding about the first that a column predicts, else None.
-
-    Shapes: truth (n, K) of 0 and 1, K = len(names).
-    """
+    """A finding about the first label that a column predicts. Shapes: truth (n, K) of 0 and 1."""
     for k, name in enumerate(names):
         finding = leaking_columns(columns, truth[:, k].astype(np.int64), folds, seed)
         if finding is not None:
@@ -209,10 +201,7 @@ def leaking_columns_multilabel(
 def leaking_columns_regression(
     columns: Mapping[str, Array], truth: Array, folds: Sequence[Rows], seed: int
 ) -> Finding | None:
-    """A finding about columns each of which alone explains nearly all variance, else None.
-
-    Shapes: truth (n,).
-    """
+    """A finding about columns each of which explains nearly all variance. Shapes: truth (n,)."""
     if len(truth) < COLUMN_LEAST or len(folds) < 2:
         return None
     if len(columns) > MANY:
@@ -268,25 +257,27 @@ def _may_explain(values: Array, truth: Array) -> bool:
 def _tree_r2(values: Array, truth: Array, folds: Sequence[Rows], seed: int) -> float:
     from sklearn.tree import DecisionTreeRegressor
 
-    predictions = np.zeros(len(truth))
-    for fold in folds:
-        rest = np.setdiff1d(np.arange(len(truth)), fold)
-        tree = DecisionTreeRegressor(min_samples_leaf=2, random_state=seed)
-        predictions[fold] = tree.fit(values[rest], truth[rest]).predict(values[fold])
+    tree = DecisionTreeRegressor(min_samples_leaf=2, random_state=seed)
+    predictions = _held_out(tree, values, truth, folds)
     return 1 - float(((predictions - truth) ** 2).mean()) / max(float(truth.var()), 1e-12)
 
 
 def _accuracy(values: Array, labels: Rows, folds: Sequence[Rows], seed: int) -> float:
     from sklearn.tree import DecisionTreeClassifier
 
-    hits = np.zeros(len(labels))
+    n_leaves = 2 * (int(labels.max()) + 1)
+    tree = DecisionTreeClassifier(max_leaf_nodes=n_leaves, min_samples_leaf=2, random_state=seed)
+    return float((_held_out(tree, values, labels, folds) == labels).mean())
+
+
+def _held_out(
+    tree: BaseDecisionTree, values: Array, truth: NDArray[Any], folds: Sequence[Rows]
+) -> Array:
+    predictions = np.zeros(len(truth))
     for fold in folds:
-        rest = np.setdiff1d(np.arange(len(labels)), fold)
-        tree = DecisionTreeClassifier(
-            max_leaf_nodes=2 * (int(labels.max()) + 1), min_samples_leaf=2, random_state=seed
-        )
-        hits[fold] = tree.fit(values[rest], labels[rest]).predict(values[fold]) == labels[fold]
-    return float(hits.mean())
+        rest = np.setdiff1d(np.arange(len(truth)), fold)
+        predictions[fold] = tree.fit(values[rest], truth[rest]).predict(values[fold])
+    return predictions
 
 
 # ---- Metadata leakage: do size, shape, format, colours or bytes of a file predict its label?
@@ -311,12 +302,31 @@ _ROWS = 2000  # files at a time, which bounds the memory for (files, classes) co
 
 @dataclass(frozen=True, slots=True)
 class FileProperty:
-    """One property of each file. Shapes: values (n,); `say` puts a typical value in words."""
+    """One property of each file. Shapes: values (n,); `say` puts one value in words."""
 
     values: Values
     say: Callable[[float], str]
     strong: float = STRONG
     is_exact: bool = False  # values are names, not amounts
+
+    def codes(self) -> Codes:
+        """A code for each distinct value, or for each eighth by rank of many distinct amounts."""
+        distinct, codes = np.unique(self.values, return_inverse=True)
+        if self.is_exact or len(distinct) <= _BINS:
+            return codes
+        edges = np.quantile(self.values, np.linspace(0, 1, _BINS + 1)[1:-1])
+        return np.searchsorted(np.unique(edges), self.values, side="right")
+
+    def typical(self, name: str, inside: NDArray[np.bool_], outside: str = "other classes") -> str:
+        """The typical value in the class and elsewhere, as a sentence."""
+        here, elsewhere = self.values[inside], self.values[~inside]
+        if not self.is_exact:
+            middle, other = (self.say(float(np.median(values))) for values in (here, elsewhere))
+            return f"{name}: usually {middle}, {outside} {other}"
+        distinct, counts = np.unique(here, return_counts=True)
+        mode = distinct[counts.argmax()]
+        share, other_share = (100 * float((values == mode).mean()) for values in (here, elsewhere))
+        return f"{name}: {share:.0f} % are {self.say(float(mode))}, {other_share:.0f} % elsewhere"
 
 
 def metadata_leaks(
@@ -332,25 +342,45 @@ def metadata_leaks(
     Shapes: labels (n,) in 0..K-1, K = len(classes).
     """
     findings, k = [], len(classes)
-    for name, properties in file_properties(files, kind).items():
-        gains = [(one, informedness(bin_codes(one), labels, k)) for one in properties]
+    for name, properties in _properties(files, kind).items():
+        gains = [(one, informedness(one.codes(), labels, k)) for one in properties]
         best, gain = max(gains, key=lambda pair: float(pair[1].max(initial=0.0)))
         which = np.flatnonzero((gain >= best.strong) & (np.bincount(labels) >= LEAST))
-        if len(which) and _class_p_value(best, labels, k, gain.max(), rng) <= CERTAIN:
-            items = tuple(typical_values(classes[int(c)], best, labels == c) for c in which)
-            more = f"; {len(items) - 1} more classes likewise" if len(items) > 1 else ""
-            what, advice = _MEDIA[kind == "audio"]
-            findings.append(
-                Finding(
-                    kind="metadata-leakage",
-                    sentence=(
-                        f"Metadata leakage: the {name} of {what} predicts its class ({items[0]}"
-                        f"{more}). {advice.format(which='of every class')}"
-                    ),
-                    items=items,
-                )
-            )
+        if len(which) and _is_certain(_best_class(best, k), labels, gain.max(), rng):
+            items = [best.typical(classes[int(c)], labels == c) for c in which]
+            findings.append(_metadata_finding(name, kind, "its class", items, "of every class"))
     return tuple(findings)
+
+
+def _best_class(one: FileProperty, n_classes: int) -> Callable[[Labels], float]:
+    codes = one.codes()
+    return lambda labels: float(informedness(codes, labels, n_classes).max())
+
+
+def _is_certain(
+    statistic: Callable[[NDArray[Any]], float],
+    truth: NDArray[Any],
+    value: float,
+    rng: np.random.Generator,
+) -> bool:
+    """Whether hardly any permutation of the truth reaches `value`."""
+    n_reached = sum(statistic(rng.permutation(truth)) >= value for _ in range(PERMUTATIONS))
+    return (1 + n_reached) / (PERMUTATIONS + 1) <= CERTAIN
+
+
+def _metadata_finding(
+    name: str, kind: Kind, predicts: str, items: Sequence[str], which: str, noun: str = "classes"
+) -> Finding:
+    what, advice = _MEDIA[kind == "audio"]
+    more = f"; {len(items) - 1} more {noun} likewise" if len(items) > 1 else ""
+    return Finding(
+        kind="metadata-leakage",
+        sentence=(
+            f"Metadata leakage: the {name} of {what} predicts {predicts} ({items[0]}{more}). "
+            + advice.format(which=which)
+        ),
+        items=tuple(items),
+    )
 
 
 def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
@@ -380,11 +410,8 @@ def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
     return gain
 
 
-def file_properties(files: FileFigures, kind: Kind) -> dict[str, list[FileProperty]]:
-    """The properties by kind; of a kind only the most predictive one is reported.
-
-    Of sound clips `width` is the length in ms and `height` the sample rate.
-    """
+def _properties(files: FileFigures, kind: Kind) -> dict[str, list[FileProperty]]:
+    """The properties by kind. `width` of a clip is its length in ms, `height` its sample rate."""
     formats, codes = np.unique(files.format, return_inverse=True)
     file_format = [FileProperty(codes.astype(float), lambda v: str(formats[int(v)]), is_exact=True)]
     width, height = files.width.astype(float), files.height.astype(float)
@@ -420,27 +447,6 @@ def file_properties(files: FileFigures, kind: Kind) -> dict[str, list[FileProper
     }
 
 
-def bin_codes(one: FileProperty) -> Codes:
-    """A code for each distinct value, or for each eighth by rank of many distinct amounts."""
-    distinct, codes = np.unique(one.values, return_inverse=True)
-    if one.is_exact or len(distinct) <= _BINS:
-        return codes
-    edges = np.quantile(one.values, np.linspace(0, 1, _BINS + 1)[1:-1])
-    return np.searchsorted(np.unique(edges), one.values, side="right")
-
-
-def _class_p_value(
-    one: FileProperty, labels: Labels, n_classes: int, gain: float, rng: np.random.Generator
-) -> float:
-    """Permutation p-value of the best predicted class."""
-    codes = bin_codes(one)
-    as_good = sum(
-        float(informedness(codes, rng.permutation(labels), n_classes).max()) >= gain
-        for _ in range(PERMUTATIONS)
-    )
-    return (1 + as_good) / (PERMUTATIONS + 1)
-
-
 # How findings name an image or a sound clip, and what they advise.
 _MEDIA = (
     (
@@ -455,20 +461,6 @@ _MEDIA = (
         "from every source.",
     ),
 )
-
-
-def typical_values(
-    name: str, one: FileProperty, inside: NDArray[np.bool_], outside: str = "other classes"
-) -> str:
-    """The usual value in the class, and elsewhere, as a sentence."""
-    here, elsewhere = one.values[inside], one.values[~inside]
-    if not one.is_exact:
-        usual, other = (one.say(float(np.median(values))) for values in (here, elsewhere))
-        return f"{name}: usually {usual}, {outside} {other}"
-    distinct, counts = np.unique(here, return_counts=True)
-    usual = distinct[counts.argmax()]
-    share, other_share = (100 * float((values == usual).mean()) for values in (here, elsewhere))
-    return f"{name}: {share:.0f} % are {one.say(float(usual))}, {other_share:.0f} % elsewhere"
 
 
 HALF = 0.5  # share of the numbers' variance explained by one property, from which it is reported
@@ -488,27 +480,17 @@ def metadata_leaks_multilabel(
     """
     has, findings = truth > 0, []
     which = [k for k in range(len(names)) if LEAST <= has[:, k].sum() <= len(has) - LEAST]
-    what, advice = _MEDIA[kind == "audio"]
-    for name, properties in file_properties(files, kind).items():
+    for name, properties in _properties(files, kind).items():
         items = []
         for k in which:
             labels = has[:, k].astype(np.int64)
-            gains = [float(informedness(bin_codes(one), labels, 2)[1]) for one in properties]
+            gains = [float(informedness(one.codes(), labels, 2)[1]) for one in properties]
             best, gain = properties[int(np.argmax(gains))], max(gains)
-            if gain >= best.strong and _class_p_value(best, labels, 2, gain, rng) <= CERTAIN:
-                items.append(typical_values(names[k], best, has[:, k], "without it"))
+            if gain >= best.strong and _is_certain(_best_class(best, 2), labels, gain, rng):
+                items.append(best.typical(names[k], has[:, k], "without it"))
         if items:
-            more = f"; {len(items) - 1} more labels likewise" if len(items) > 1 else ""
-            findings.append(
-                Finding(
-                    kind="metadata-leakage",
-                    sentence=(
-                        f"Metadata leakage: the {name} of {what} predicts a label ({items[0]}"
-                        f"{more}). {advice.format(which='with and without each label')}"
-                    ),
-                    items=tuple(items),
-                )
-            )
+            images = "with and without each label"
+            findings.append(_metadata_finding(name, kind, "a label", items, images, "labels"))
     return tuple(findings)
 
 
@@ -517,31 +499,15 @@ def metadata_leaks_regression(
 ) -> tuple[Finding, ...]:
     """One finding per kind of property that predicts the number. Shapes: truth (n,)."""
     findings = []
-    what, advice = _MEDIA[kind == "audio"]
-    for name, properties in file_properties(files, kind).items():
-        gains = [explained_variance(bin_codes(one), truth) for one in properties]
+    for name, properties in _properties(files, kind).items():
+        gains = [explained_variance(one.codes(), truth) for one in properties]
         best, gain = properties[int(np.argmax(gains))], max(gains)
-        if gain < HALF:
-            continue
-        codes = bin_codes(best)
-        as_good = sum(
-            explained_variance(codes, rng.permutation(truth)) >= gain for _ in range(PERMUTATIONS)
-        )
-        if (1 + as_good) / (PERMUTATIONS + 1) > CERTAIN:
-            continue
-        high = truth > np.median(truth)
-        item = typical_values("the larger half of the numbers", best, high, "the smaller half")
-        findings.append(
-            Finding(
-                kind="metadata-leakage",
-                sentence=(
-                    f"Metadata leakage: the {name} of {what} predicts its number, explaining "
-                    f"{100 * gain:.0f} % of the variance ({item}). "
-                    + advice.format(which="of all numbers")
-                ),
-                items=(item,),
-            )
-        )
+        statistic = partial(explained_variance, best.codes())
+        if gain >= HALF and _is_certain(statistic, truth, gain, rng):
+            high = truth > np.median(truth)
+            item = best.typical("the larger half of the numbers", high, "the smaller half")
+            predicts = f"its number, explaining {100 * gain:.0f} % of the variance"
+            findings.append(_metadata_finding(name, kind, predicts, [item], "of all numbers"))
     return tuple(findings)
 
 

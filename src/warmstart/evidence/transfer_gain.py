@@ -8,7 +8,7 @@ the two controls (RECIPE §4; Kornblith et al. 2019).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -27,20 +27,10 @@ NORMAL_95 = 1.645
 CLEAR = 3.0  # standard errors above 0 from which more images would not change the answer
 
 
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """Kernels (n, n) over the same rows; of each list the best counts.
-
-    `shuffles` holds one list per shuffled network.
-    """
-
-    trained: Sequence[Array]
-    shuffles: Sequence[Sequence[Array]]
-    pixels: Sequence[Array]
-
-
 def transfer_gain(
-    controls: Controls,
+    trained: Sequence[Array],
+    shuffles: Sequence[Sequence[Array]],
+    pixels: Sequence[Array],
     labels: Truth,
     group_rows: Sequence[Rows],
     target: Target = CLASSIFICATION,
@@ -48,8 +38,9 @@ def transfer_gain(
 ) -> Evidence:
     """Accuracy of the pretrained network minus that of the better control.
 
-    Shapes: labels (n,); groups partition the rows. Details: `error` (standard error of the
-    difference, including the spread between shuffles), the three accuracies, `shuffles`.
+    Shapes: kernels (n, n), of each list the best counts, with a list per shuffled network; labels
+    (n,); groups partition the rows. Details: `error` (standard error of the difference, including
+    the spread between shuffles), the three accuracies, `shuffles`.
     """
     if len(group_rows) < 2:
         reason = f"Not measured: the {nouns.many} compared all belong to one group."
@@ -59,14 +50,14 @@ def transfer_gain(
     def hits(kernels: Sequence[Array]) -> Array:
         return best_left_out(kernels, labels, group_rows, k, target).hits(labels)
 
-    trained, pixels = hits(controls.trained), hits(controls.pixels)
-    shuffles = np.array([hits(kernels) for kernels in controls.shuffles])
-    by_shuffle = shuffles.mean(axis=1)
-    is_pixels = float(pixels.mean()) > float(by_shuffle.mean())
-    control = pixels if is_pixels else shuffles.mean(axis=0)
-    value = float(trained.mean() - control.mean())
+    own, raw = hits(trained), hits(pixels)
+    shuffled = np.array([hits(kernels) for kernels in shuffles])
+    by_shuffle = shuffled.mean(axis=1)
+    is_pixels = float(raw.mean()) > float(by_shuffle.mean())
+    control = raw if is_pixels else shuffled.mean(axis=0)
+    value = float(own.mean() - control.mean())
     # Never below one row in n, or two networks that err on the same rows would differ for certain.
-    paired = max(standard_error(trained - control, groups), 1.0 / len(control))
+    paired = max(standard_error(own - control, groups), 1.0 / len(control))
     spread = 0.0
     if not is_pixels:
         variance = float(np.var(by_shuffle, ddof=1)) if len(by_shuffle) > 1 else 0.0
@@ -75,12 +66,16 @@ def transfer_gain(
     few = float(stdtrit(max(kish(groups) - 1, 1.0), 0.95)) / NORMAL_95
     error = few * float(np.sqrt(paired**2 + spread))
     scores = {
-        "trained": float(trained.mean()),
+        "trained": float(own.mean()),
         "shuffled": float(by_shuffle.mean()),
-        "pixels": float(pixels.mean()),
+        "pixels": float(raw.mean()),
     }
     percent = {name: f"{100 * score:.0f} %" for name, score in scores.items()}
-    comparison = target.words.transfer_gain.format(**percent, plain=nouns.plain)
+    comparison = (
+        f"a quick linear probe {target.words.does.format(percent['trained'])} with the pretrained "
+        f"weights, {percent['shuffled']} with the same weights shuffled, {percent['pixels']} "
+        f"from {nouns.plain}"
+    )
     return Evidence(
         name="transfer_gain",
         value=value,

@@ -108,36 +108,21 @@ def language(evidence: Evidence) -> tuple[Finding, ...]:
     return (Finding(kind="language", sentence=sentence),)
 
 
-def in_windows(ids: list[str], n: int, window: int) -> tuple[Finding, ...]:
-    """A finding about texts longer than the base model's context window.
-
-    >>> in_windows(["7"], 40, 256)[0].sentence
-    '1 of the 40 texts is longer than 256 tokens, the context window of the base model; it is read window by window and averaged.'
-    """  # noqa: E501
+def _long_texts(ids: list[str], n: int, inputs: TextInputs, is_cut: bool) -> tuple[Finding, ...]:
+    """A finding about texts that are read in windows, or of which only the beginning is read."""
     if not ids:
         return ()
-    verb, they = ("is", "it is") if len(ids) == 1 else ("are", "they are")
-    sentence = (
-        f"{len(ids):,} of the {n:,} texts {verb} longer than {window} tokens, the context window "
-        f"of the base model; {they} read window by window and averaged."
+    verb, they, their = ("is", "it is", "its") if len(ids) == 1 else ("are", "they are", "their")
+    limit = (
+        f"{inputs.length} tokens; only {their} beginning is read"
+        if is_cut
+        else f"{inputs.window} tokens, the context window of the base model; {they} read window by "
+        "window and averaged"
     )
-    return (Finding(kind="windows", sentence=sentence, items=tuple(ids)),)
-
-
-def cut_short(ids: list[str], n: int, length: int) -> tuple[Finding, ...]:
-    """A finding about texts of which only the first `length` tokens are read.
-
-    >>> cut_short(["7"], 40, 256)[0].sentence
-    '1 of the 40 texts is longer than 256 tokens; only its beginning is read.'
-    """
-    if not ids:
-        return ()
-    verb, its = ("is", "its") if len(ids) == 1 else ("are", "their")
-    sentence = (
-        f"{len(ids):,} of the {n:,} texts {verb} longer than {length} tokens; only {its} beginning "
-        "is read."
+    sentence = f"{len(ids):,} of the {n:,} texts {verb} longer than {limit}."
+    return (
+        Finding(kind="truncated" if is_cut else "windows", sentence=sentence, items=tuple(ids)),
     )
-    return (Finding(kind="truncated", sentence=sentence, items=tuple(ids)),)
 
 
 def _share(counts: Counts, totals: Counts) -> float:
@@ -173,16 +158,12 @@ def read_texts(
     evidence = text_domain_gap(counts, np.random.default_rng([training_data.seed, 11]))
     findings = (
         *language(evidence),
-        *in_windows(long[False], len(rows), inputs.window),
-        *cut_short(long[True], len(rows), inputs.length),
+        *_long_texts(long[False], len(rows), inputs, is_cut=False),
+        *_long_texts(long[True], len(rows), inputs, is_cut=True),
     )
     return evidence, findings
 
 
 def _n_dense(text: str) -> int:
-    """Number of letters in scripts that need no spaces between words.
-
-    >>> _n_dense("abc"), _n_dense("你好 ok")
-    (0, 2)
-    """
+    """Number of letters in scripts that need no spaces between words."""
     return sum(unicodedata.east_asian_width(char) in "WF" and char.isalpha() for char in text)

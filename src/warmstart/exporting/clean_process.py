@@ -54,6 +54,11 @@ Floats = NDArray[np.floating]
 Answers = Mapping[str, Floats]
 
 
+def refusal(why: str) -> ExportError:
+    """The error for an export that is not published."""
+    return ExportError(f"{why}; nothing was written.")
+
+
 def ask(folder: Path, pixels: NDArray[Any], cells: Sequence[Mapping[str, str]] = ()) -> Answers:
     """Run predict.py of a folder: `logits` and `probabilities` (n, K), `few` (n, K) in smaller
     batches, `alone` (1, K).
@@ -93,22 +98,17 @@ def compare(
     """
     logits, n = answers["logits"], len(expected) if n is None else n
     if logits.shape != expected.shape or not np.isfinite(logits).all():
-        raise ExportError(
-            f"the export gives {logits.shape} where the model gives {expected.shape}, or no "
-            "numbers; nothing was written."
-        )
-    gap = float(np.abs(logits - expected).max())
-    alone = float(np.abs(answers["alone"][0] - expected[0]).max())
-    few = float(np.abs(answers["few"] - expected).max())
-    worst = max(gap, alone, few)
+        shapes = f"{logits.shape} where the model gives {expected.shape}"
+        raise refusal(f"the export gives {shapes}, or no numbers")
+    pairs = ((logits, expected), (answers["alone"][0], expected[0]), (answers["few"], expected))
+    worst = max(float(np.abs(a - b).max()) for a, b in pairs)
     same = int((logits.argmax(axis=1) == expected.argmax(axis=1))[:n].sum())
     if tolerance is not None:
         tolerance = allowed(expected, task, tolerance)
     if tolerance is not None and not worst <= tolerance:
-        raise ExportError(
+        raise refusal(
             f"the export disagrees with the model: a logit differs by {worst:.2g} "
-            f"(at most {tolerance:g} may), {same} of {n} labels are the same; "
-            "nothing was written."
+            f"(at most {tolerance:g} may), {same} of {n} labels are the same"
         )
     probabilities = logits
     if task == "classify":
@@ -117,18 +117,14 @@ def compare(
     elif task == "multilabel":
         probabilities = 1 / (1 + np.exp(-logits))
     if np.abs(answers["probabilities"] - probabilities).max() > 1e-4:
-        raise ExportError(
-            "the export's probabilities are not those of its logits; nothing was written."
-        )
+        raise refusal("the export's probabilities are not those of its logits")
     if "plain" in answers and isinstance(prep, Preprocessing):
         normalised = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
         plain = answers["plain"]
         is_same = plain.shape == (1, 3, *prep.size)
         if not is_same or np.abs(plain - normalised[None, :, None, None]).max() > 1e-3:
-            raise ExportError(
-                "the format's image processor prepares images differently (it gives "
-                f"{plain.shape}); nothing was written."
-            )
+            why = "the format's image processor prepares images differently"
+            raise refusal(f"{why} (it gives {plain.shape})")
     return Agreement(n=n, images=images, difference=worst, tolerance=tolerance, same_labels=same)
 
 
@@ -139,23 +135,11 @@ def allowed(expected: Floats, task: Task, tolerance: float = TOLERANCE) -> float
 
 def _run(command: list[str], workdir: str) -> None:
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60 * _MINUTES}
     try:
-        done = subprocess.run(
-            command,
-            cwd=workdir,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60 * _MINUTES,
-        )
+        job = subprocess.run(command, cwd=workdir, env=env, check=False, **options)
     except subprocess.TimeoutExpired as error:
-        raise ExportError(
-            f"the export gave no answer in {_MINUTES} minutes; nothing was written."
-        ) from error
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ExportError(
-            f"the export does not run without warmstart ({last[:200].rstrip(' .')}); "
-            "nothing was written."
-        )
+        raise refusal(f"the export gave no answer in {_MINUTES} minutes") from error
+    if job.returncode:
+        last = (job.stderr.strip().splitlines() or [f"exit code {job.returncode}"])[-1]
+        raise refusal(f"the export does not run without warmstart ({last[:200].rstrip(' .')})")

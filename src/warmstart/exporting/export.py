@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,14 +26,8 @@ from warmstart.exporting.predict_script import MODEL, NAME, predict_script
 from warmstart.exporting.quantize import quantize, session
 from warmstart.exporting.quantize import run as run_graph
 from warmstart.exporting.readme import TITLES, ReadmeFacts, readme
-from warmstart.exporting.single_layer_head import (
-    RunFacts,
-    has_trained,
-    make_single_layer_head,
-    oof_hits,
-)
+from warmstart.exporting.single_layer_head import has_trained, make_single_layer_head, oof_hits
 from warmstart.features.batches import noise, to_tensor
-from warmstart.features.machine import n_threads
 from warmstart.modalities import text
 from warmstart.network.model_folder import TOKENIZER
 from warmstart.network.single_layer_head import is_plain
@@ -50,7 +45,6 @@ from warmstart.run.reopened import Pixels, Reopened, reopen
 
 # ---- The folder of an export: written beside its destination, moved there once checked.
 
-
 _FILES = (".onnx", ".pt2", ".pt", ".pth", ".xml", ".bin", ".safetensors", ".zip")
 
 
@@ -60,11 +54,9 @@ def free_folder(run: Path, name: str, out: Path | None) -> Path:
     Raises: UsageError if `out` is in use, or named like a file.
     """
     if out is None:
-        folder, n = run / "export" / name, 1
-        while _is_used(folder):
-            n += 1
-            folder = run / "export" / f"{name}-{n}"
-        return folder
+        folder = run / "export" / name
+        numbered = (folder.with_name(f"{name}-{n}") for n in count(2))
+        return next(path for path in chain([folder], numbered) if not _is_used(path))
     if out.suffix.lower() in _FILES:
         raise UsageError(
             f"--out {out}: an export is a folder (model, labels, card, script); "
@@ -106,13 +98,9 @@ def _publish(draft: Path, folder: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     draft.chmod(0o777 & ~mask)  # mkdtemp's is for its owner alone
-    for path in sorted(draft.iterdir()):
-        if path.is_file():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    for path in filter(Path.is_file, draft.iterdir()):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
     try:
         if folder.is_dir() and not folder.is_symlink():
             folder.rmdir()  # only if it is empty
@@ -125,7 +113,6 @@ def _publish(draft: Path, folder: Path) -> None:
 
 
 # ---- Write, check and describe an export.
-
 
 CHECKED = 16  # images on which an export must agree with the model
 CHECKED_NOISE = 8  # and images of noise
@@ -145,15 +132,9 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
-    """A finished export and its folder."""
-
-    path: Path
-    exported: Exported
-
-
-@dataclass(frozen=True, slots=True)
 class _ExportJob:
+    """An export of one run, its settings and inputs."""
+
     run: Path
     options: ExportOptions
     source: ExportSource
@@ -186,37 +167,43 @@ class _ExportJob:
         return (noise(self.prep, CHECKED), "noise") if pixels is None else (pixels, "run")
 
 
-def write_export(run: Path, source: ExportSource, options: ExportOptions) -> Steps[Delivered]:
-    """Write one export of a run, complete and checked, or nothing.
+def steps(
+    run: Path, options: ExportOptions, network: nn.Module | None = None
+) -> Steps[tuple[Path, Exported]]:
+    """Write one export of a run, complete and checked, or nothing; returns its folder and record.
 
-    Raises: UsageError where its folder is in use; ExportError where a library is missing, the
-    format cannot hold the network, images for it are missing, or the export disagrees.
+    Raises: as `export`.
     """
+    predictor = load(run, network)
+    record, prep = predictor.bundle.record, predictor.bundle.record.preprocessing
+    # Graphs record strides: in channels_last every one would begin with a transpose.
+    model = cast(Any, predictor.model).to(memory_format=torch.contiguous_format)
+    source = ExportSource(model, record, network, options.with_pixels)
     name = "-".join([options.to, *["int8"] * options.is_int8, *["pixels"] * options.with_pixels])
     destination = free_folder(run, name, options.out)
     formats.check_installed(options.to)
     formats.check_possible(options.to, source)
-    if (options.is_int8 or options.with_pixels) and source.record.preprocessing.kind != "image":
+    if (options.is_int8 or options.with_pixels) and prep.kind != "image":
         option = "--int8" if options.is_int8 else "--pixels"
         raise ExportError(
             f"{option} is for networks that take images, and this one takes "
-            f"{nouns_of(source.record.preprocessing.kind).many}; remove it."
+            f"{nouns_of(prep.kind).many}; remove it."
         )
-    record = read_json(run / "data.json", DataRecord)
-    images = reopen(run, record, source.record.preprocessing, options.data, options.test)
+    data = read_json(run / "data.json", DataRecord)
+    images = reopen(run, data, prep, options.data, options.test)
     job = _ExportJob(run, options, source, images, f"{run.resolve().name}, {TITLES[options.to]}")
     yield Event(stage="deliver", kind="begin")
     single_layer = None
-    if options.to in LINEAR and not is_plain(source.model):
-        run_facts = RunFacts(
+    if options.to in LINEAR and not is_plain(model):
+        model, single_layer = yield from make_single_layer_head(
+            model,
+            images,
+            job.to_inputs,
             plan=open_plan(run / "plan.toml"),
             hits=oof_hits(run / "predictions.jsonl"),
             is_fine_tuned=has_trained(read_json(run / "weights_ledger.json", Ledger)),
         )
-        model, single_layer = yield from make_single_layer_head(
-            source.model, images, run_facts, job.to_inputs
-        )
-        job = replace(job, source=ExportSource(model, source.record, source.network))
+        job = replace(job, source=ExportSource(model, record, network))
     with staged(destination) as folder:
         quantized = yield from _write(job, folder)
         agreement = _check(job, folder, quantized)
@@ -225,45 +212,40 @@ def write_export(run: Path, source: ExportSource, options: ExportOptions) -> Ste
             exported=exported,
             summary=read_json(run / "summary.json", Summary),
             data_name=images.record.name,
-            labels=source.record.classes,
-            base=source.record.base,
-            base_model=published((*source.record.lineage, source.record.base)[0]),
+            labels=record.classes,
+            base=record.base,
+            base_model=published((*record.lineage, record.base)[0]),
         )
         write_bytes(folder / "README.md", readme(facts).encode())
         write_json(folder / RECORD, exported)
     yield Event(stage="deliver", kind="end")
-    return Delivered(destination, exported)
+    return destination, exported
 
 
 def _write(job: _ExportJob, folder: Path) -> Steps[Quantized | None]:
     """Write the model, predict.py and the files that it needs."""
     source, to = job.source, job.options.to
     input_name = source.exported().input_name
-    script = predict_script(to, job.prep, input_name, job.task)
     write_json(folder / "labels.json", list(source.record.classes))
     write_json(folder / "preprocess.json", job.prep)
     if isinstance(job.prep, TextInputs):
         write_bytes(folder / TOKENIZER, text.tokenizer_json(job.prep.tokenizer).encode())
-    write_bytes(folder / NAME, script.encode())
+    write_bytes(folder / NAME, predict_script(to, job.prep, input_name, job.task).encode())
     if not job.options.is_int8:
         formats.WRITERS[to](folder, source, job.title)
         return None
     graph = formats.onnx_graph(source, job.title)
     pixels, _ = job.test_inputs()
-    logits, expected = run_graph(_open(graph), job.graph_inputs(pixels)), job.logits(pixels)
+    logits, expected = run_graph(session(graph), job.graph_inputs(pixels)), job.logits(pixels)
     gap = float(np.abs(logits - expected).max())
     if not gap <= clean_process.allowed(expected, job.task):
-        raise ExportError(
+        raise clean_process.refusal(
             f"the graph disagrees with the model before quantization: a logit differs by {gap:.2g} "
-            f"(at most {clean_process.TOLERANCE:g} may); nothing was written."
+            f"(at most {clean_process.TOLERANCE:g} may)"
         )
     small, quantized = yield from quantize(graph, job.images, job.graph_inputs, input_name)
     write_bytes(folder / MODEL["onnx"], small)
     return quantized
-
-
-def _open(graph: bytes) -> Any:
-    return session(graph, n_threads())
 
 
 def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreement:
@@ -279,12 +261,10 @@ def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreem
     cells = job.images.cells(CHECKED) if which == "run" and prep.kind == "table" else []
     answers = clean_process.ask(folder, pixels, cells)
     if cells and not np.array_equal(answers["prepared"], real):
-        raise ExportError(
-            "predict.py encodes rows differently from the model; nothing was written."
-        )
+        raise clean_process.refusal("predict.py encodes rows differently from the model")
     if quantized is None:
         return clean_process.compare(answers, expected, which, prep, task=task, n=n)
-    graph = _open((folder / MODEL["onnx"]).read_bytes())
+    graph = session((folder / MODEL["onnx"]).read_bytes())
     outputs = run_graph(graph, job.graph_inputs(pixels))
     clean_process.compare(answers, outputs, which, prep, task=task)
     return clean_process.compare(answers, expected, which, prep, tolerance=None, task=task, n=n)
@@ -373,13 +353,4 @@ def export(
         data=data,
         test=test,
     )
-    return follow(steps(path, options, network), on_event or (lambda event: None)).exported
-
-
-def steps(run: Path, options: ExportOptions, network: nn.Module | None = None) -> Steps[Delivered]:
-    """`export` with its events; returns the folder too. Raises: as `export`."""
-    predictor = load(run, network)
-    # Graphs record strides: in channels_last every one would begin with a transpose.
-    model = cast(Any, predictor.model).to(memory_format=torch.contiguous_format)
-    source = ExportSource(model, predictor.bundle.record, network, options.with_pixels)
-    return (yield from write_export(run, source, options))
+    return follow(steps(path, options, network), on_event or (lambda event: None))[1]

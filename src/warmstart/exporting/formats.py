@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +14,15 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from warmstart.errors import ExportError, UsageError, install_command
+from warmstart.errors import (
+    ExportError,
+    UsageError,
+    first_line,
+    install_command,
+    installed_version,
+)
 from warmstart.exporting import onnx
-from warmstart.exporting.onnx import ExportedNetwork, first_line, silent, wrap_model
+from warmstart.exporting.onnx import ExportedNetwork, silent, wrap_model
 from warmstart.exporting.predict_script import MODEL
 from warmstart.network.single_layer_head import as_native, as_timm, is_native
 from warmstart.network.surgery import WarmModel
@@ -28,54 +33,46 @@ from warmstart.records.run_folder import write_bytes, write_json
 
 # ---- Folders in the formats of the Hugging Face hub.
 
-
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's numbers
 _COPIED = ("classifier", "first_conv", "pool_size", "fixed_input_size", "min_input_size")
 WRAPPED = {"model_type": "timm_wrapper", "architectures": ["TimmWrapperForImageClassification"]}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubDescription:
-    """A network of timm: its architecture, and further arguments of `create_model`."""
-
-    arch: str
-    labels: tuple[str, ...]
-    prep: Preprocessing
-    options: Mapping[str, object]
-
-
 def write_timm(
-    module: nn.Module, folder: Path, hub: HubDescription, is_wrapped: bool = False
+    module: nn.Module,
+    folder: Path,
+    *,
+    arch: str,
+    labels: Sequence[str],
+    prep: Preprocessing,
+    options: Mapping[str, object],
+    is_wrapped: bool = False,
 ) -> None:
     """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads.
 
-    `is_wrapped`: and `AutoModelForImageClassification` of transformers.
+    `options`: further arguments of `create_model`. `is_wrapped`: and
+    `AutoModelForImageClassification` of transformers.
     """
     # Copies: safetensors refuses tensors that share memory.
     state = {name: t.detach().clone().contiguous() for name, t in module.state_dict().items()}
     write_bytes(folder / "model.safetensors", save_tensors(state, metadata={"format": "pt"}))
-    own: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
-    copied = {name: own[name] for name in _COPIED if own.get(name) is not None}
-    args = {name: value for name, value in hub.options.items() if name != "num_classes"}
+    pretrained: Mapping[str, Any] = getattr(module, "pretrained_cfg", None) or {}
+    copied = {name: pretrained[name] for name in _COPIED if pretrained.get(name) is not None}
+    args = {name: value for name, value in options.items() if name != "num_classes"}
     config = {
-        "architecture": hub.arch,
-        "num_classes": len(hub.labels),
+        "architecture": arch,
+        "num_classes": len(labels),
         "num_features": getattr(module, "num_features", None),
-        "label_names": list(hub.labels),
+        "label_names": list(labels),
         **({"model_args": args} if args else {}),
-        "pretrained_cfg": {**copied, **timm_config(hub.prep), "num_classes": len(hub.labels)},
+        "pretrained_cfg": {**copied, **timm_config(prep), "num_classes": len(labels)},
         **(WRAPPED if is_wrapped else {}),
     }
     write_json(folder / "config.json", config)
 
 
 def timm_config(prep: Preprocessing) -> dict[str, Any]:
-    """The preprocessing in timm's terms.
-
-    >>> config = timm_config(Preprocessing(size=(224, 224), resize=256, mean=(0.5,), std=(0.5,)))
-    >>> config["crop_pct"], config["input_size"], config["crop_mode"]
-    (0.875, (1, 224, 224), 'center')
-    """
+    """The preprocessing in timm's terms."""
     share = min(prep.size) / prep.resize
     if math.floor(min(prep.size) / share) != prep.resize:  # timm rounds down
         share = min(prep.size) / (prep.resize + 1e-6)
@@ -94,11 +91,6 @@ def processor(prep: Preprocessing) -> dict[str, Any]:
 
     Raises: ExportError where both sides are squashed to more than the network takes, or the sides
     differ: no processor does that.
-
-    >>> prep = Preprocessing(size=(32, 32), resize=36, mean=(0.5,), std=(0.5,))
-    >>> config = processor(prep)
-    >>> config["size"], config["crop_size"]
-    ({'shortest_edge': 36}, {'height': 32, 'width': 32})
     """
     height, width = prep.size
     common = {
@@ -178,7 +170,6 @@ def save_program(program: Any, path: Path, metadata: Mapping[str, str]) -> None:
 
 # ---- The formats.
 
-
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 LINEAR = ("timm", "transformers")  # formats that hold one linear layer on the last features
 _EXTRAS = {"openvino": "fast", "transformers": "text", "onnx": "", "torch": "", "timm": ""}
@@ -207,11 +198,7 @@ class ExportSource:
 
 
 def check_format(to: str, is_int8: bool, with_pixels: bool) -> ExportFormat:
-    """The format of that name. Raises: UsageError if there is none, or it lacks an option.
-
-    >>> check_format("onnx", True, True)
-    'onnx'
-    """
+    """The format of that name. Raises: UsageError if there is none, or it lacks an option."""
     if to not in FORMATS:
         raise UsageError(f"--to {to} is not one of {', '.join(FORMATS)}.")
     if is_int8 and to != "onnx":
@@ -225,27 +212,17 @@ def check_format(to: str, is_int8: bool, with_pixels: bool) -> ExportFormat:
 
 def check_installed(to: ExportFormat) -> None:
     """Raises: ExportError with the command to run where the format's library is missing."""
-    missing = [name for name in _LIBRARIES[to] if not is_installed(name)]
+    missing = [name for name in _LIBRARIES[to] if find_spec(name) is None]
     if missing:
         extra = _EXTRAS[to]
         cure = install_command(extra) if extra else f"pip install {missing[0]}"
         raise ExportError(f"--to {to} needs {missing[0]}, which is not installed; run `{cure}`.")
 
 
-def is_installed(name: str) -> bool:
-    """Whether a package can be imported."""
-    return find_spec(name) is not None
-
-
 def library_versions(to: ExportFormat) -> dict[str, str]:
     """Versions of the libraries that write and check the export."""
-    versions = {}
-    for name in dict.fromkeys(("torch", *_LIBRARIES[to])):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+    names = dict.fromkeys(("torch", *_LIBRARIES[to]))
+    return {name: installed_version(name) or "unknown" for name in names}
 
 
 def check_possible(to: ExportFormat, source: ExportSource) -> None:
@@ -307,9 +284,15 @@ def _write_openvino(folder: Path, source: ExportSource, title: str) -> None:
 def _write_timm(folder: Path, source: ExportSource, title: str, is_wrapped: bool = False) -> None:
     record, prep = source.record, pictures(source.record.preprocessing)
     module, options = as_timm(source.model, record.arch, prep)
-    arch = record.arch.partition(":")[2]
-    hub = HubDescription(arch=arch, labels=record.classes, prep=prep, options=options)
-    write_timm(module, folder, hub, is_wrapped)
+    write_timm(
+        module,
+        folder,
+        arch=record.arch.partition(":")[2],
+        labels=record.classes,
+        prep=prep,
+        options=options,
+        is_wrapped=is_wrapped,
+    )
 
 
 def _write_transformers(folder: Path, source: ExportSource, title: str) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
-from warmstart.errors import ExportError
+from warmstart.errors import ExportError, first_line
 from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Kind, Preprocessing, TensorInputs, TextInputs, pictures
 from warmstart.records.run_folder import to_plain
@@ -49,10 +49,6 @@ class ExportedNetwork(nn.Module):
         self.input_name = _NAMES[preprocessing.kind]
         self.task: Task = task
         self.eval()
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return OUTPUTS[self.task]
 
     @property
     def axes(self) -> Mapping[int, str]:
@@ -123,14 +119,7 @@ class ExportedTokens(ExportedNetwork):
 def wrap_model(
     model: nn.Module, preprocessing: Inputs, with_pixels: bool = False, task: Task = "classify"
 ) -> ExportedNetwork:
-    """Give a model named outputs; `with_pixels` takes uint8 images (B, H, W, C).
-
-    >>> prep = Preprocessing(size=(2, 2), resize=2, mean=(0.5,), std=(0.5,))
-    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    >>> network = wrap_model(net, prep, with_pixels=True)
-    >>> [tuple(out.shape) for out in network(network.example(5))]
-    [(5, 3), (5, 3)]
-    """
+    """Give a model named outputs; `with_pixels` takes uint8 images (B, H, W, C)."""
     if with_pixels:
         return ExportedPixels(model, pictures(preprocessing), task)
     if isinstance(preprocessing, TextInputs):
@@ -168,8 +157,8 @@ def to_onnx(
     """
     import onnx
 
-    name, buffer = network.input_name, io.BytesIO()
-    axes = {name: dict(network.axes), **{output: {0: "batch"} for output in network.outputs}}
+    name, outputs, buffer = network.input_name, OUTPUTS[network.task], io.BytesIO()
+    axes = {name: dict(network.axes), **{output: {0: "batch"} for output in outputs}}
     fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
         # torch's fused encoder layer has no form in ONNX, its single operations have.
@@ -182,7 +171,7 @@ def to_onnx(
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[name],
-                output_names=list(network.outputs),
+                output_names=list(outputs),
                 dynamic_axes=axes,
             )
         graph = onnx.load_from_string(buffer.getvalue())
@@ -222,16 +211,6 @@ def metadata_of(network: ExportedNetwork, labels: tuple[str, ...], name: str) ->
     if isinstance(prep, Preprocessing) and network.input_name != PIXELS:
         metadata |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
     return metadata
-
-
-def first_line(error: Exception, most: int = 160) -> str:
-    """The message of another library's error, on one line.
-
-    >>> first_line(RuntimeError("no such operator\\n  at line 3"))
-    'no such operator'
-    """
-    text = str(error).strip().partition("\n")[0][:most].rstrip(" .")
-    return text or type(error).__name__
 
 
 @contextmanager

@@ -23,8 +23,12 @@ from warmstart.records.inputs import (
     pictures,
 )
 
-# ---- Lines of predict.py that compute the spectrogram of a clip, as `modalities.audio` does.
+_FILES = """\
+HERE = pathlib.Path(__file__).resolve().parent
+LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
+PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))"""
 
+# ---- Lines of predict.py that compute the spectrogram of a clip, as `modalities.audio` does.
 
 NEEDS = "scipy, soundfile"
 IMPORTS = """\
@@ -59,7 +63,6 @@ SPECTROGRAM = """\
 
 # ---- predict.py of a model of texts: tokens as `modalities.text.token_numbers` makes them.
 
-
 _TEXT_SCRIPT = Template('''\
 """python predict.py "a text" letter.txt ...  (needs $needs, numpy, tokenizers)"""
 import json, pathlib, sys, unicodedata
@@ -67,9 +70,7 @@ import numpy as np
 $imports
 from tokenizers import Tokenizer
 
-HERE = pathlib.Path(__file__).resolve().parent
-LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
-PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))
+$files
 WINDOW, PAD = min(PREP["length"], PREP["most"]), PREP["pad"]
 tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))
 tokenizer.no_padding()
@@ -97,7 +98,7 @@ if __name__ == "__main__":
     for text in sys.argv[1:] or sys.exit(__doc__):
         try:
             p = np.asarray(answer(prepare(text)[None])[1])[0]
-            print(text, $shown, sep="  ")
+            print(text, $line, sep="  ")
         except (OSError, ValueError) as error:
             print(f"{text} cannot be read: {error}", file=sys.stderr)
 ''')
@@ -109,16 +110,13 @@ if __name__ == "__main__":
 # `modalities.table.encode_row` does, a .npy file, or a clip as `modalities.audio` does;
 # `answer` takes a batch of them.
 
-
 _VALUES_SCRIPT = Template('''\
 """python predict.py $example ...  (needs $needs)"""
 import csv, json, pathlib, sys
 import numpy as np
 $imports
 
-HERE = pathlib.Path(__file__).resolve().parent
-LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
-PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))
+$files
 $load
 
 $prepare
@@ -131,7 +129,7 @@ if __name__ == "__main__":
         for name, example in examples(path):
             try:
                 p = np.asarray(answer(prepare(example)[None])[1])[0]
-                print(name, $shown, sep="  ")
+                print(name, $line, sep="  ")
             except (KeyError, OSError, ValueError) as error:
                 print(f"{name} cannot be read: {error!r}", file=sys.stderr)
 ''')
@@ -195,9 +193,7 @@ import numpy as np
 $imports
 from PIL import Image, ImageOps
 
-HERE = pathlib.Path(__file__).resolve().parent
-LABELS = json.loads((HERE / "labels.json").read_text("utf-8"))
-PREP = json.loads((HERE / "preprocess.json").read_text("utf-8"))
+$files
 $load
 
 def prepare(path):  # -> (H, W, C) uint8
@@ -210,7 +206,7 @@ if __name__ == "__main__":
     for path in sys.argv[1:] or sys.exit(__doc__):
         try:
             p = np.asarray(answer(prepare(path)[None])[1])[0]
-            print(path, $shown, sep="  ")
+            print(path, $line, sep="  ")
         except OSError as error:
             print(f"{path} cannot be read: {error}", file=sys.stderr)
 ''')
@@ -286,28 +282,18 @@ _VALUE = {  # both are the value: callers of `answer` need not know the task
     "torch": _AS_TENSOR + "        return [model(torch.from_numpy({x}))[0].numpy()] * 2",
     "openvino": '    return [model([{x}])["value"]] * 2',
 }
-_SHOWN: dict[Task, str] = {
-    **dict.fromkeys(
-        ("classify", "multilabel"),
-        '*(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3])',
-    ),
-    "regress": 'f"{LABELS[0]} {p[0]:.6g}"',
-}
+_BEST = '*(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3])'
+_NUMBER = 'f"{LABELS[0]} {p[0]:.6g}"'
 
 
 def predict_script(
     to: ExportFormat, inputs: Inputs, input_name: str, task: Task = "classify"
 ) -> str:
-    """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside.
-
-    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    >>> text = predict_script("onnx", prep, "images")
-    >>> compile(text, "predict.py", "exec") is not None, len(text.split("\\n")) < 40
-    (True, True)
-    """
+    """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside."""
     takes_pixels, answer = input_name == "pixels", (_VALUE if task == "regress" else _ANSWER)[to]
     needs, imports = _NEEDS[to], _IMPORTS[to]
-    fields = {"needs": needs, "imports": imports, "load": _LOAD[to], "shown": _SHOWN[task]}
+    fields = {"needs": needs, "imports": imports, "load": _LOAD[to], "files": _FILES}
+    fields["line"] = _NUMBER if task == "regress" else _BEST
     if isinstance(inputs, TextInputs):
         return _TEXT_SCRIPT.substitute(fields, answer=answer.format(name=input_name, x="x"))
     sound = {"imports": f"{imports}\n{IMPORTS}", "example": "clip.wav"}

@@ -6,7 +6,6 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from warmstart.data.splits import group_numbers
-from warmstart.errors import ExportError
+from warmstart.errors import ExportError, first_line
 from warmstart.events import Event, Steps
-from warmstart.exporting.onnx import first_line
 from warmstart.features.machine import n_threads
 from warmstart.nouns import nouns_of
 from warmstart.records.data import DataRecord, Example
@@ -100,12 +98,12 @@ def _full_precision(path: Path) -> list[str]:
     return [] if is_small else [*convolutions[:_FIRST], *products[-1:]]
 
 
-def session(graph: bytes, threads: int) -> Any:
+def session(graph: bytes) -> Any:
     """The graph in ONNX Runtime on the processor."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = n_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -137,22 +135,14 @@ def seconds_each(first: Any, second: Any, image: Inputs, rounds: int) -> tuple[f
 # ---- Two graphs of one model on the same labelled images, by the score of its task.
 
 
-@dataclass(frozen=True, slots=True)
-class GraphPair:
-    """Scores of two graphs, and the second minus the first.
+def _compare_graphs(
+    outputs: Floats, examples: Sequence[Example], record: DataRecord
+) -> tuple[float, float, Difference, float | None, str | None]:
+    """Compare outputs (2, n, K) of two graphs, logits or numbers, on n examples.
 
-    `same`: share of equal answers; None for numbers. `metric`: the score, None for accuracy.
+    Returns the scores, the second minus the first, the share of equal answers (None for numbers),
+    and the metric (None for accuracy).
     """
-
-    before: float
-    after: float
-    gap: Difference
-    same: float | None
-    metric: str | None
-
-
-def compare_graphs(outputs: Floats, examples: Sequence[Example], record: DataRecord) -> GraphPair:
-    """Compare outputs (2, n, K) of two graphs, logits or numbers, on n examples."""
     groups = group_numbers(examples, record.near_duplicates)
     if record.task == "classify":
         number = {label: index for index, label in enumerate(record.classes)}
@@ -161,7 +151,7 @@ def compare_graphs(outputs: Floats, examples: Sequence[Example], record: DataRec
         hits = (predicted == labels).astype(float)
         gap = hits_difference(hits[1], hits[0], groups)
         equal = float((predicted[0] == predicted[1]).mean())
-        return GraphPair(float(hits[0].mean()), float(hits[1].mean()), gap, equal, None)
+        return float(hits[0].mean()), float(hits[1].mean()), gap, equal, None
     # By each image's share of the mean average precision, or of R².
     training = [example.label for example in record.examples if example.split != "test"]
     target = target_of(record.task, training)
@@ -174,11 +164,10 @@ def compare_graphs(outputs: Floats, examples: Sequence[Example], record: DataRec
         same = float(((outputs[0] > 0) == (outputs[1] > 0)).mean())
     before, after = (target.credits(one.astype(np.float64), truth) for one in answers)
     gap = difference(after, before, groups, np.random.default_rng(0))
-    return GraphPair(float(before.mean()), float(after.mean()), gap, same, target.metric)
+    return float(before.mean()), float(after.mean()), gap, same, target.metric
 
 
 # ---- Quantize with the run's training images, and measure on its held-out images.
-
 
 CALIBRATED = 128  # training images that ranges are calibrated on
 MEASURED = 2000  # images, at most, that both graphs answer
@@ -205,8 +194,7 @@ def quantize(
             f"{len(chosen):,} are where they were; name their folder with --data, or remove --int8."
         )
     small = quantize_graph(graph, batches, input_name)
-    threads = n_threads()
-    before, after = session(graph, threads), session(small, threads)
+    before, after = session(graph), session(small)
     split, examples = _held_out(images)
     answered: list[Example] = []
     outputs: list[NDArray[np.float32]] = []  # of both graphs, (2, m, K) each
@@ -222,16 +210,18 @@ def quantize(
             f"--int8 is measured on {nouns.many} of the run, and none is where it was; name their "
             "folder with --data, or remove --int8."
         )
-    pair = compare_graphs(np.concatenate(outputs, axis=1), answered, images.record)
+    accuracy_before, accuracy, change, same_labels, metric = _compare_graphs(
+        np.concatenate(outputs, axis=1), answered, images.record
+    )
     seconds_before, seconds = seconds_each(before, after, one, ROUNDS)
-    gap = Gap(value=pair.gap.value, low=pair.gap.low, high=pair.gap.high, n=len(answered))
+    gap = Gap(value=change.value, low=change.low, high=change.high, n=len(answered))
     return small, Quantized(
         images=split,
-        accuracy=pair.after,
-        accuracy_before=pair.before,
-        metric=pair.metric,
+        accuracy=accuracy,
+        accuracy_before=accuracy_before,
+        metric=metric,
         gap=gap,
-        same_labels=pair.same,
+        same_labels=same_labels,
         calibrated_on=n,
         bytes=len(small),
         bytes_before=len(graph),
@@ -253,12 +243,7 @@ def _held_out(images: Reopened) -> tuple[Literal["test", "holdout", "train"], li
 
 
 def is_too_much(gap: Gap) -> bool:
-    """Whether 8 bits lose more accuracy than they should.
-
-    >>> [is_too_much(Gap(value=v, low=-1, high=h, n=9)) for v, h in
-    ...  ((-0.005, 0.01), (-0.03, 0.01), (-0.005, -0.001))]
-    [False, True, True]
-    """
+    """Whether 8 bits lose more accuracy than they should."""
     return gap.value <= -TOO_MUCH or gap.high < 0
 
 

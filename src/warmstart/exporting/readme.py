@@ -9,30 +9,16 @@ from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import interval, percents
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.export import Exported, ExportFormat, Gap
-from warmstart.records.inputs import Kind
 from warmstart.records.summary import NumberScores, Scores, Summary
 from warmstart.tasks.words import TASK_WORDS, other_metrics, score_of
 
 LISTED = 20  # classes that are listed in full
-LIBRARIES = {
-    "onnx": "onnx",
-    "torch": "pytorch",
-    "timm": "timm",
-    "transformers": "transformers",
-    "openvino": "openvino",
-}
 TITLES: dict[ExportFormat, str] = {
     "onnx": "ONNX",
     "torch": "a torch.export program",
     "timm": "a timm model",
     "transformers": "a transformers model",
     "openvino": "OpenVINO",
-}
-_PIPELINES: dict[Kind, str] = {
-    "audio": "audio",
-    "text": "text",
-    "table": "tabular",
-    "tensor": "tensor",
 }
 HOW_LOADED: dict[ExportFormat, str] = {
     "onnx": 'onnxruntime.InferenceSession("model.onnx")',
@@ -42,10 +28,10 @@ HOW_LOADED: dict[ExportFormat, str] = {
     "openvino": 'openvino.Core().compile_model("model.xml", "CPU", '
     '{"INFERENCE_PRECISION_HINT": "f32"})',
 }
-_WHY: dict[ExportFormat, str] = {
-    "openvino": " `f32` requests 32 bits: on processors with bfloat16 (AMX) OpenVINO uses that by "
-    "default, and probabilities then differ by up to 0.03 from the model's.",
-}
+_F32 = (
+    " `f32` requests 32 bits: on processors with bfloat16 (AMX) OpenVINO uses that by default, and "
+    "probabilities then differ by up to 0.03 from the model's."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +47,8 @@ class ReadmeFacts:
 
     @property
     def pipeline(self) -> str:
-        kind = self.exported.kind
-        return f"{_PIPELINES[kind] if kind else 'image'}-classification"
+        kind = self.exported.kind or "image"
+        return f"{'tabular' if kind == 'table' else kind}-classification"
 
     @property
     def nouns(self) -> Nouns:
@@ -73,6 +59,7 @@ def readme(facts: ReadmeFacts) -> str:
     """The text of README.md. Nothing in it depends on the clock."""
     exported, an = facts.exported, facts.nouns.an
     quantized = f"## 8-bit numbers\n\n{quantized_text(exported)}\n" if exported.quantized else ""
+    note = _F32 if exported.to == "openvino" else ""
     outputs = TASK_WORDS[facts.summary.task].output.format(len(facts.labels))
     sections = [
         _front_matter(facts),
@@ -81,8 +68,8 @@ def readme(facts: ReadmeFacts) -> str:
         _results(facts),
         quantized,
         (
-            f"## Use\n\n```bash\npython predict.py {example_of(exported)}\n```\n\n"
-            f"or load it yourself with `{HOW_LOADED[exported.to]}`.{_WHY.get(exported.to, '')}\n\n"
+            f"## Use\n\n```bash\npython predict.py {facts.nouns.typed}\n```\n\n"
+            f"or load it yourself with `{HOW_LOADED[exported.to]}`.{note}\n\n"
             f"- in: {exported.inputs}\n- out: {exported.outputs}\n"
             "- `labels.json`: class names in the order of the outputs; `preprocess.json`: how "
             f"{an} becomes an input\n"
@@ -101,7 +88,7 @@ def _front_matter(facts: ReadmeFacts) -> str:
     exported, name = facts.exported, _quoted(facts.data_name)
     lines = [
         "---",
-        f"library_name: {LIBRARIES[exported.to]}",
+        f"library_name: {'pytorch' if exported.to == 'torch' else exported.to}",
         f"pipeline_tag: {facts.pipeline}",
         f"tags: [{facts.pipeline}, warmstart]",
     ]
@@ -185,27 +172,23 @@ def single_layer_text(exported: Exported) -> str:
         return ""
     lead = (
         "This export has a single-layer head, not the run's own: the run's head uses features of "
-        f"several layers, which {LIBRARIES[exported.to]} cannot hold. The layers are the same; the "
+        f"several layers, which {exported.to} cannot hold. The layers are the same; the "
         "head was fitted again on the last one."
     )
     if result.estimate is None or result.original is None or result.gap is None:
         return f"{lead} Accuracy: {result.why}."
     n = result.gap.n
-    own, original = (
+    refit, original = (
         interval(one.value, one.low, one.high, n) for one in (result.estimate, result.original)
     )
     return (
-        f"{lead} Single-layer head: {own}; run's model: {original}, on the same "
+        f"{lead} Single-layer head: {refit}; run's model: {original}, on the same "
         f"{nouns_of(exported.kind).count(n)}; difference {gap_text(result.gap)} ({result.why})."
     )
 
 
 def gap_text(gap: Gap) -> str:
-    """A difference of accuracies in points, with its interval.
-
-    >>> gap_text(Gap(value=-0.03, low=-0.05, high=-0.01, n=200))
-    '−3.0 points (−5.0 to −1.0)'
-    """
+    """A difference of accuracies in points, with its interval."""
     value, low, high = (f"{100 * x:+.1f}" for x in (gap.value, gap.low, gap.high))
     value, low, high = (x.replace("+0.0", "0.0").replace("-0.0", "0.0") for x in (value, low, high))
     return f"{value} points ({low} to {high})".replace("-", "−")
@@ -233,11 +216,6 @@ def quantized_text(exported: Exported) -> str:
         f"{quantized.bytes / 1e6:.1f} MB instead of {quantized.bytes_before / 1e6:.1f}, {speed} "
         f"for one {nouns.one} on the computer that wrote it."
     )
-
-
-def example_of(exported: Exported) -> str:
-    """A file that predict.py takes."""
-    return nouns_of(exported.kind).typed
 
 
 def agreement_text(exported: Exported) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -44,24 +44,19 @@ Hits = NDArray[np.float64]
 Method = Literal["nested-cv", "holdout"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
-    """Facts from the run folder.
-
-    `hits`: whether the model's out-of-fold answer to an example was right, by id.
-    `is_fine_tuned`: layers of the network were trained on these images.
-    """
-
-    plan: Plan
-    hits: Mapping[str, bool]
-    is_fine_tuned: bool
-
-
 def make_single_layer_head(
-    model: WarmModel, images: Reopened, run: RunFacts, feed: Feed
+    model: WarmModel,
+    images: Reopened,
+    feed: Feed,
+    *,
+    plan: Plan,
+    hits: Mapping[str, bool],
+    is_fine_tuned: bool,
 ) -> Steps[tuple[WarmModel, SingleLayerHead]]:
     """The model with a head on its last features alone, and the head's accuracy.
 
+    `hits`: whether the model's out-of-fold answer to an example was right, by id.
+    `is_fine_tuned`: layers of the network were trained on these images.
     Raises: ExportError if the training images are missing.
     """
     blank = torch.zeros(1, 1)
@@ -74,7 +69,7 @@ def make_single_layer_head(
     except DataError as error:
         raise ExportError(f"no head for the last layer can be fitted: {error}") from error
     with threadpool_limits(limits=1, user_api="blas"):
-        head = yield from _fit(labelled, run.plan, last_layer(model), features)
+        head = yield from _fit(labelled, plan, last_layer(model), features)
     module = MultiLayerHead(
         torch.from_numpy(head.weight),
         torch.from_numpy(head.bias),
@@ -83,16 +78,13 @@ def make_single_layer_head(
     )
     exported = on_neck(model, pictures(images.prep), module)
     many = labelled.nouns.many
-    if not run.is_fine_tuned:
-        result = _out_of_fold(head, labelled, run.hits)
+    if not is_fine_tuned:
+        result = _out_of_fold(head, labelled, hits)
     elif labelled.test:
         result = yield from _on_test(exported, model, head, labelled, images, feed)
     else:
-        why = (
-            f"no honest figure: its layers were trained on the same {many}, and the run has no "
-            f"test set. Measure it with `warmstart audit` on {many} of your own"
-        )
-        result = SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
+        audit = f"Measure it with `warmstart audit` on {many} of your own"
+        result = _unmeasured(head.name, many, f"the run has no test set. {audit}")
     if len(present) < len(learning):
         total = labelled.nouns.count(len(learning), "training")
         missing = f"{len(learning) - len(present):,} of {total} were missing"
@@ -165,16 +157,16 @@ def _fit(
 
 
 def _out_of_fold(
-    head: HeadFit, labelled: dataset.LabelledRows, hits: Mapping[str, bool]
+    head: HeadFit, labelled: dataset.LabelledRows, run_hits: Mapping[str, bool]
 ) -> SingleLayerHead:
     """Compare on rows that both heads were fitted without."""
-    rows = [row for row, e in enumerate(labelled.learn) if head.fold[row] >= 0 and e.id in hits]
-    own = (head.probabilities[rows].argmax(axis=1) == labelled.labels[rows]).astype(float)
-    original = np.array([hits[labelled.learn[row].id] for row in rows], dtype=float)
+    rows = [row for row, e in enumerate(labelled.learn) if head.fold[row] >= 0 and e.id in run_hits]
+    refit = (head.probabilities[rows].argmax(axis=1) == labelled.labels[rows]).astype(float)
+    original = np.array([run_hits[labelled.learn[row].id] for row in rows], dtype=float)
     method: Method = "holdout" if labelled.holdout else "nested-cv"
     why = f"out of fold: each {labelled.nouns.one} by heads fitted without it"
     why = "on your hold-out" if labelled.holdout else why
-    return _compare(head.name, why, own, original, labelled.groups()[rows], method)
+    return _compare(head.name, why, refit, original, labelled.groups()[rows], method)
 
 
 def _on_test(
@@ -186,36 +178,39 @@ def _on_test(
     feed: Feed,
 ) -> Steps[SingleLayerHead]:
     """Compare on the run's test set: its layers were trained on every other image."""
-    own: list[float] = []
+    refit: list[float] = []
     original: list[float] = []
     present: list[Example] = []
     number = {label: index for index, label in enumerate(images.record.classes)}
     for examples, pixels in images.batches(labelled.test):
         inputs, labels = feed(pixels), np.array([number[e.label] for e in examples])
         with torch.inference_mode():
-            own += (exported(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
+            refit += (exported(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
             original += (model(inputs).argmax(dim=1).numpy() == labels).astype(float).tolist()
         present += examples
         yield Event(stage="evaluate", kind="step", step=len(present), of=len(labelled.test))
     many = labelled.nouns.many
     if not present:
-        why = f"no honest figure: its layers were trained on the same {many}, and the test set is "
-        why += "missing"
-        return SingleLayerHead(head=head.name, estimate=None, original=None, gap=None, why=why)
+        return _unmeasured(head.name, many, "the test set is missing")
     why = f"on the run's test set; its layers were trained on all other {many}"
     groups = group_numbers(present, labelled.near_duplicates)
-    return _compare(head.name, why, np.array(own), np.array(original), groups, "holdout")
+    return _compare(head.name, why, np.array(refit), np.array(original), groups, "holdout")
+
+
+def _unmeasured(name: str, many: str, reason: str) -> SingleLayerHead:
+    why = f"no honest figure: its layers were trained on the same {many}, and {reason}"
+    return SingleLayerHead(head=name, estimate=None, original=None, gap=None, why=why)
 
 
 def _compare(
-    name: str, why: str, own: Hits, original: Hits, groups: NDArray[np.int64], method: Method
+    name: str, why: str, refit: Hits, original: Hits, groups: NDArray[np.int64], method: Method
 ) -> SingleLayerHead:
     """Both accuracies on the same rows, and their paired difference. Shapes: (n,)."""
-    gap = hits_difference(own, original, groups, 1.0 if method == "holdout" else MODEL_VARIANCE)
+    gap = hits_difference(refit, original, groups, 1.0 if method == "holdout" else MODEL_VARIANCE)
     return SingleLayerHead(
         head=name,
         why=why,
-        estimate=hits_estimate(own, groups, method),
+        estimate=hits_estimate(refit, groups, method),
         original=hits_estimate(original, groups, method),
-        gap=Gap(value=gap.value, low=gap.low, high=gap.high, n=len(own)),
+        gap=Gap(value=gap.value, low=gap.low, high=gap.high, n=len(refit)),
     )

@@ -104,11 +104,7 @@ def texts_per_batch(length: int, inputs: TextInputs, n_windows: int) -> int:
 
 
 def chunked(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Rows in order, `size` at a time.
-
-    >>> [chunk.tolist() for chunk in chunked(np.arange(5), 2)]
-    [[0, 1], [2, 3], [4]]
-    """
+    """Rows in order, `size` at a time."""
     return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
@@ -121,16 +117,12 @@ def lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
 
 def padded_lengths(batch: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
     """The padded length of each text. Shapes: (n,)."""
-    found = [padded_length(int(n), inputs.window) for n in lengths(batch, inputs)]
-    return np.array(found, np.int64)
+    padded = [padded_length(int(n), inputs.window) for n in lengths(batch, inputs)]
+    return np.array(padded, np.int64)
 
 
 def padded_length(n_tokens: int, window: int) -> int:
-    """The padded length of a text of `n_tokens`: several windows are whole.
-
-    >>> padded_length(9, 256), padded_length(200, 250), padded_length(600, 256)
-    (16, 250, 768)
-    """
+    """The padded length of a text of `n_tokens`: several windows are whole."""
     if n_tokens > window:
         return window * -(-n_tokens // window)
     enough = next((length for length in LENGTHS if length >= n_tokens), None)
@@ -229,7 +221,6 @@ _WINDOWS = (2, 4)
 
 
 def all_tokens(collection: Collection, inputs: TextInputs) -> list[list[int]]:
-    """The tokens of every text that can be read, however long."""
     texts = texts_of(collection, collection.record.examples)
     return [modalities_text.all_tokens(text, inputs.tokenizer) for _, text in texts]
 

@@ -1,11 +1,7 @@
 """The feature cache: files of rows in one folder, with a size limit.
 
-A file of rows belongs to one `FeatureKey` (see `cache_key.py`), so a row is found again only if
-everything that it depends on is the same. The cache also remembers which examples cannot
-be decoded, and which networks an engine cannot run. Free of torch.
-
-One lock file serves the whole folder: an append holds it for some milliseconds, so that nothing
-is evicted, cleared or replaced while another process writes it.
+It also remembers which examples cannot be decoded, and which networks an engine cannot run. One
+lock file serves the whole folder: nothing is evicted or cleared while a process writes it.
 """
 
 from __future__ import annotations
@@ -25,6 +21,7 @@ from warmstart.features.cache_file import (
     CacheFile,
     exclusive,
     is_in_use,
+    read_lines,
 )
 from warmstart.features.cache_key import CacheFileKey, FeatureKey
 from warmstart.records.data import Example
@@ -121,7 +118,9 @@ class FeatureCache:
         excess = sum(sizes.values()) + n_bytes - self.limit_bytes
         if excess <= 0:
             return
-        for base in sorted(sizes, key=_last_use):
+        files = {base: base.with_name(base.name + ".json") for base in sizes}
+        last_uses = {b: file.stat().st_mtime for b, file in files.items() if file.exists()}
+        for base in sorted(sizes, key=lambda base: last_uses.get(base, 0.0)):
             if excess > 0 and base.name != exempt and not _is_open(base):
                 _remove(base)
                 excess -= sizes[base]
@@ -143,18 +142,15 @@ class FeatureCache:
             if path.exists() and not path.is_file():
                 remove(path)
             with open(path, "ab") as file:
-                file.write(
-                    f"\n{line}\n".encode()
-                )  # \n first: a torn last line must not swallow this
+                file.write(f"\n{line}\n".encode())  # \n first: after a torn last line
 
     def quarantined(self, decoder: str) -> dict[str, str]:
         """Examples that this decoder could not decode: sha256 → reason."""
-        path = self.root / _UNREADABLE
-        lines = path.read_bytes().splitlines() if path.is_file() else []
         return {
             note["sha256"]: note["reason"]
-            for note in map(_parse, lines)
+            for note in read_lines(self.root / _UNREADABLE)
             if note.keys() >= {"decoder", "sha256", "reason"} and note["decoder"] == decoder
+            if all(isinstance(value, str) for value in note.values())
         }
 
     def redirect(self, requested: FeatureKey, actual: FeatureKey) -> None:
@@ -170,21 +166,10 @@ class FeatureCache:
 
     def resolve(self, requested: FeatureKey) -> FeatureKey:
         """The key under which the rows of the `requested` key are stored."""
-        path = self.root / (requested.digest + _REDIRECT)
-        note = _parse(path.read_bytes()) if path.is_file() else {}
-        if note.keys() != {"engine", "engine_version"} or note["engine"] != "torch":
-            return requested  # only torch replaces other engines
-        return replace(requested, engine="torch", engine_version=note["engine_version"])
-
-
-def _parse(line: bytes) -> dict[str, str]:
-    """One JSON object of texts; {} for a torn or foreign line."""
-    try:
-        note = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    is_valid = isinstance(note, dict) and all(isinstance(v, str) for v in note.values())
-    return note if is_valid else {}
+        for note in read_lines(self.root / (requested.digest + _REDIRECT)):
+            if note.get("engine") == "torch" and isinstance(note.get("engine_version"), str):
+                return replace(requested, engine="torch", engine_version=note["engine_version"])
+        return requested
 
 
 def _paths(base: Path) -> list[Path]:
@@ -197,11 +182,6 @@ def _size(path: Path) -> int:
 
 def _total_size(base: Path) -> int:
     return sum(_size(path) for path in _paths(base))
-
-
-def _last_use(base: Path) -> float:
-    path = base.with_name(base.name + ".json")
-    return path.stat().st_mtime if path.exists() else 0.0
 
 
 def _is_open(base: Path) -> bool:

@@ -1,20 +1,12 @@
 """Rows on disk, one an example: append-only, content-addressed, checked when read.
 
-Three files, named by the digest of the key:
-
     <digest>.json    the key, readable, and the width of each feature layer
     <digest>.rows    one row of the key's dtype per example: all feature layers side by side
     <digest>.index   one entry per row: sha256 of the example, crc of the row, crc of the entry
 
-One file for all feature layers, not one per layer: extraction computes all layers of an image
-at once, so an example is present with all its layers or not at all, an append costs two
-fsyncs instead of sixty, and reading one layer takes a few bytes of every row. The list of
-layers is therefore a member of the key.
-
 A crash may tear any file at any byte, and a disk may damage it later. Rows are on disk before
 their entries are written; an entry counts only if its own crc and its row's crc are right; a
-torn end is cut before the next append. Damaged rows count as missing, are computed again and
-appended; a file that is missing is created again beside the intact ones.
+torn end is cut before the next append. Damaged rows count as missing and are appended again.
 """
 
 from __future__ import annotations
@@ -105,15 +97,7 @@ Rows = NDArray[np.int64]
 
 
 class RowIndex:
-    """Row numbers by content, each row's crc, and whether the row has been verified.
-
-    Of several rows of one content the newest counts.
-
-    >>> index = RowIndex()
-    >>> index.add(["0a" * 32, "0b" * 32], [7, 9], is_verified=False)
-    >>> index.find(["0b" * 32, "0c" * 32]).tolist()
-    [1, -1]
-    """
+    """Row numbers by content, and each row's crc and state; of one content the newest counts."""
 
     def __init__(self) -> None:
         self._n = 0
@@ -126,7 +110,6 @@ class RowIndex:
         self._unsorted: dict[str, int] = {}  # the rows after those
 
     def __len__(self) -> int:
-        """The number of rows in the file, replaced and damaged ones included."""
         return self._n
 
     def add(
@@ -146,35 +129,27 @@ class RowIndex:
 
     def find(self, contents: Sequence[str]) -> Rows:
         """The row of each content, `NOWHERE` if it has none. Shapes: (len(contents),)."""
-        found = np.full(len(contents), NOWHERE, np.int64)
+        rows = np.full(len(contents), NOWHERE, np.int64)
         if len(self._order) and contents:
             keys = np.frombuffer(bytes.fromhex("".join(contents)), np.uint8).reshape(-1, KEY_BYTES)
-            last = np.searchsorted(self._heads, _heads(keys), side="right") - 1
-            rows = self._order[np.maximum(last, 0)]
-            is_same = (last >= 0) & (self._keys[rows] == keys).all(axis=1)
-            found[is_same] = rows[is_same]
-            # Two contents with one head: once in 10^13 pairs, and then compared one by one.
-            collides = (last >= 0) & ~is_same & (self._heads[np.maximum(last, 0)] == _heads(keys))
-            for number in np.flatnonzero(collides).tolist():
-                at, head = int(last[number]), self._heads[last[number]]
-                while at >= 0 and self._heads[at] == head and found[number] == NOWHERE:
-                    if (self._keys[self._order[at]] == keys[number]).all():
-                        found[number] = self._order[at]
-                    at -= 1
+            heads = _heads(keys)
+            at = np.searchsorted(self._heads, heads, side="right") - 1
+            # A second round if two contents have one head: once in 10^13 pairs.
+            while (open := (rows == NOWHERE) & (at >= 0) & (self._heads[at] == heads)).any():
+                is_same = open & (self._keys[self._order[at]] == keys).all(axis=1)
+                rows[is_same] = self._order[at[is_same]]
+                at[open] -= 1
         if self._unsorted:
             for number, content in enumerate(contents):
-                found[number] = self._unsorted.get(content, found[number])
-        damaged = found >= 0
-        damaged[damaged] = self._states[found[damaged]] <= _DAMAGED
-        found[damaged] = NOWHERE
-        return found
+                rows[number] = self._unsorted.get(content, rows[number])
+        present = np.flatnonzero(rows != NOWHERE)
+        rows[present[self._states[rows[present]] <= _DAMAGED]] = NOWHERE
+        return rows
 
     def crcs(self, rows: Rows) -> NDArray[np.uint32]:
-        """The crc of each row when it was written."""
         return self._crcs[rows]
 
     def are_verified(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether each row has been compared with its crc."""
         verified: NDArray[np.bool_] = self._states[rows] == _INTACT
         return verified
 
@@ -189,11 +164,11 @@ class RowIndex:
         self._states[index] = np.where(states == _INTACT, _UNREAD, states)
 
     def _grow(self, more: int) -> None:
-        capacity = max(self._n + more, 2 * self._n, 1024)
         if self._n + more > len(self._crcs):
-            self._keys = _longer(self._keys, capacity)
-            self._crcs = _longer(self._crcs, capacity)
-            self._states = _longer(self._states, capacity)
+            capacity = max(self._n + more, 2 * self._n, 1024)
+            self._keys.resize((capacity, KEY_BYTES), refcheck=False)  # with zeros
+            self._crcs.resize(capacity, refcheck=False)
+            self._states.resize(capacity, refcheck=False)
 
     def _sort(self) -> None:
         """Sort all rows: stable, so that the newest of one content comes last."""
@@ -209,18 +184,10 @@ def _heads(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return heads
 
 
-def _longer(values: NDArray, capacity: int) -> NDArray:  # type: ignore[type-arg]
-    longer = np.zeros((capacity, *values.shape[1:]), values.dtype)
-    longer[: len(values)] = values
-    return longer
-
-
 # ---- Rows of a file: read into arrays at any offset, and put together for writing.
 #
-# Several threads may read at once. Not through a memory map: the pages that a map has touched
-# count as memory of the process, and the system loads the pages around each. Measured on rows
-# of 62 KB, one layer of 300 to 10,000 of them: as fast as a map, and only the result stays in
-# memory.
+# Several threads may read at once. Not through a memory map, which is no faster (measured on
+# rows of 62 KB) and whose pages count as memory of the process.
 
 CHUNK_BYTES = 4 << 20  # of rows put side by side at a time, before they are written
 _HAS_PREADV = hasattr(os, "preadv")  # not on Windows, nor on macOS before 11
@@ -228,65 +195,39 @@ _seek_lock = threading.Lock()  # without preadv a file has one position, which r
 
 
 def read_rows(file: FileIO, offsets: Iterable[int], out: NDArray[Any]) -> list[int]:
-    """Fill each row of `out` with the bytes from its offset on.
-
-    Shapes: offsets n, out (n, …) contiguous. Returns the indices of rows that reach beyond the
-    end of the file, or that the disk cannot read; their values are undefined.
-
-    >>> import tempfile
-    >>> import numpy as np
-    >>> with tempfile.TemporaryFile(buffering=0) as file:
-    ...     n, out = file.write(b"abcdef"), np.empty((3, 2), "S1")
-    ...     read_rows(file, [4, 0, 5], out), out[:2].tolist()
-    ([2], [[b'e', b'f'], [b'a', b'b']])
-    """
+    """Fill each row of `out` from its offset on; returns the indices of unreadable rows."""
     if not out.size:
         return []
     view, size, short = out.data.cast("B"), out[0].nbytes, []
-    read, at = _reader(file), 0
+    at = 0
     for index, offset in enumerate(offsets):
         into = view[at : at + size]
         at += size
-        n = read(into, offset)
+        n = _read_at(file, into, offset)
         while 0 < n < len(into):
             offset, into = offset + n, into[n:]
-            n = read(into, offset)
+            n = _read_at(file, into, offset)
         if n < len(into):
             short.append(index)
     return short
 
 
-def _reader(file: FileIO) -> Callable[[memoryview, int], int]:
-    """A function that reads bytes from an offset on; it returns 0 at the end of the file."""
-    if _HAS_PREADV:
-        number = file.fileno()
-
-        def positioned(into: memoryview, offset: int) -> int:
-            try:
-                return os.preadv(number, (into,), offset)
-            except OSError:  # an unreadable sector counts as cut off
-                return 0
-
-        return positioned
-
-    def seeking(into: memoryview, offset: int) -> int:
-        with _seek_lock, suppress(OSError):
+def _read_at(file: FileIO, into: memoryview, offset: int) -> int:
+    """Read bytes from an offset on; returns 0 at the end of the file or an unreadable sector."""
+    try:
+        if _HAS_PREADV:
+            return os.preadv(file.fileno(), (into,), offset)
+        with _seek_lock:
             file.seek(offset)
             return file.readinto(into) or 0
+    except OSError:
         return 0
-
-    return seeking
 
 
 def side_by_side(
     rows: Sequence[int], columns: Sequence[NDArray[Any]], dtype: np.dtype[Any]
 ) -> Iterator[NDArray[Any]]:
-    """Some rows of all columns as rows of a file, about `CHUNK_BYTES` at a time.
-
-    >>> two = [np.array([[1, 2], [3, 4]]), np.array([[5], [6]])]
-    >>> [chunk.tolist() for chunk in side_by_side([1, 0], two, np.dtype(np.int64))]
-    [[[3, 4, 6], [1, 2, 5]]]
-    """
+    """Some rows of all columns as rows of a file, about `CHUNK_BYTES` at a time."""
     row_bytes = dtype.itemsize * sum(column.shape[1] for column in columns)
     count = max(CHUNK_BYTES // max(row_bytes, 1), 1)
     for at in range(0, len(rows), count):
@@ -580,6 +521,16 @@ def _replace(path: Path, content: bytes) -> None:
 def _state(file: FileIO) -> tuple[int, int]:
     status = os.fstat(file.fileno())
     return status.st_size, status.st_mtime_ns
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects among the lines of a file; others are torn or foreign."""
+    objects = []
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, RecursionError):
+                objects.append(json.loads(line))
+    return [value for value in objects if isinstance(value, dict)]
 
 
 def _crc_of(widths: Mapping[str, int]) -> int:

@@ -9,12 +9,11 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer
@@ -31,6 +30,7 @@ version_of = cache(version)  # a run needs some forty, and each is parsed anew
 
 # Raise it when the code of features/ computes different rows from the same members.
 FORMAT_VERSION = 1
+MAIN, THUMBNAIL = "main", "thumbnail"  # names of columns in files
 # Images in one batch, the last one padded: some kernels sum in another order for another
 # batch size, so the size is fixed and a member of the key.
 BATCH = 32
@@ -72,11 +72,7 @@ def engine_version(name: EngineName) -> str:
 
 
 def installed_engines() -> tuple[EngineName, ...]:
-    """The engines that this Python can import; torch is always the first.
-
-    >>> installed_engines()[:2]
-    ('torch', 'traced')
-    """
+    """The engines that this Python can import; torch is always the first."""
     return tuple(name for name in get_args(EngineName) if _is_installed(name))
 
 
@@ -86,39 +82,6 @@ def _is_installed(name: EngineName) -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-class NamedColumn(Protocol):
-    """A column of a row: a feature layer."""
-
-    @property
-    def name(self) -> str:
-        """The name of the column in files."""
-        ...
-
-
-class CacheFileKey(Protocol):
-    """The key of a file of rows: `FeatureKey`, or another with these members."""
-
-    @property
-    def feature_layers(self) -> Sequence[NamedColumn]:
-        """The columns of a row, in order."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """The number format of the values in a row."""
-        ...
-
-    @property
-    def plain(self) -> dict[str, Any]:
-        """All members as JSON holds them: dicts, lists and scalars."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """The name of the files."""
-        ...
 
 
 class _HashedKey:
@@ -144,7 +107,7 @@ class FeatureKey(_HashedKey):
 
     `network` is the digest of all tensors; the same tensors in another architecture, or
     partitioned elsewhere, give other features: hence `arch` and `blocks`. `decoder` is the
-    decoder from bytes to pixels, `view` the augmentation of the pixels ("plain": none),
+    decoder from bytes to pixels, `augmentation` that of the pixels ("plain": none),
     `arithmetic` the mode of MKL, in which a strict one rounds alike at every position.
 
     >>> from warmstart.records.inputs import Preprocessing
@@ -167,7 +130,7 @@ class FeatureKey(_HashedKey):
     threads: int
     arithmetic: str = field(default_factory=lambda: os.environ.get("MKL_CBWR", ""))
     cpu: str = field(default_factory=cpu_name)
-    view: str = "plain"
+    augmentation: str = "plain"
     dtype: str = "float32"
     batch: int = BATCH
     version: int = FORMAT_VERSION
@@ -182,70 +145,57 @@ class Column:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThumbnailKey(_HashedKey):
-    """Everything that thumbnails depend on: the decoder, and the version of their layout.
-
-    `draft` is the short side in px for which large JPEGs were decoded.
-
-    >>> ThumbnailKey(decoder="pillow 11", draft=256, version=1).feature_layers[0].name
-    'glance'
-    """
+    """Everything that thumbnails depend on; `draft` is the short side of large JPEGs in px."""
 
     decoder: str
     draft: int
     version: int
     dtype: str = "uint8"
-    feature_layers: tuple[Column, ...] = (Column(name="glance"),)
+    feature_layers: tuple[Column, ...] = (Column(name=THUMBNAIL),)
 
 
 # ---- The key of cached activations: the output of the frozen blocks for one augmentation.
-
-MAIN = "main"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationKey(_HashedKey):
     """Everything that the activations of one augmentation depend on, apart from the bytes.
 
-    `extracted` has the members that features depend on, `view` among them; `cut` counts the
-    blocks that were run, `wanted` are their feature layers.
+    `extraction` has the members that features depend on, `augmentation` among them; `cut` counts
+    the blocks that were run, `layers` are their feature layers.
     """
 
-    extracted: FeatureKey
+    extraction: FeatureKey
     cut: int
-    wanted: tuple[FeatureLayer, ...]
+    layers: tuple[FeatureLayer, ...]
     dtype: str
 
     @property
     def feature_layers(self) -> tuple[Column, ...]:
         """The columns of a row: the output of block `cut`, then the feature layers."""
-        return (Column(name=MAIN), *(Column(name=layer.name) for layer in self.wanted))
+        return (Column(name=MAIN), *(Column(name=layer.name) for layer in self.layers))
 
     @property
     def plain(self) -> dict[str, Any]:
-        names = [layer.name for layer in self.wanted]
+        names = [layer.name for layer in self.layers]
         return {
             "activations": 1,
-            **self.extracted.plain,
+            **self.extraction.plain,
             "dtype": self.dtype,
             "cut": self.cut,
-            "wanted": names,
+            "layers": names,
         }
 
 
-def main_key(extracted: FeatureKey, cut: int) -> ActivationKey:
+def main_key(extraction: FeatureKey, cut: int) -> ActivationKey:
     """The key of the output of block `cut` alone, as an extraction computes it."""
-    return ActivationKey(
-        extracted=replace(extracted, feature_layers=()), cut=cut, wanted=(), dtype=extracted.dtype
-    )
+    members = replace(extraction, feature_layers=())
+    return ActivationKey(extraction=members, cut=cut, layers=(), dtype=extraction.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScratchKey:
-    """The key of rows that are deleted with their run: their columns alone.
-
-    >>> ScratchKey(feature_layers=(Column(name="3.avg"),)).digest
-    'scratch'
-    """
+    """The key of rows that are deleted with their run: their columns alone."""
 
     feature_layers: tuple[Column, ...]
     dtype: str = "float32"
@@ -255,3 +205,6 @@ class ScratchKey:
     def plain(self) -> dict[str, Any]:
         names = [layer.name for layer in self.feature_layers]
         return {"feature_layers": names, "dtype": self.dtype}
+
+
+CacheFileKey = FeatureKey | ThumbnailKey | ActivationKey | ScratchKey

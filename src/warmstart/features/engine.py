@@ -47,21 +47,13 @@ class EngineError(TrainingError):
 
 
 def agree(a: Tensor, b: Tensor) -> bool:
-    """Whether two outputs of a feature layer agree up to rounding.
-
-    >>> agree(torch.ones(2, 3), 1.0001 * torch.ones(2, 3)), agree(torch.ones(2), torch.zeros(2))
-    (True, False)
-    """
+    """Whether two outputs of a feature layer agree up to rounding."""
     rms = float(a.pow(2).mean().sqrt()) or 1.0
     return a.shape == b.shape and float((a - b).abs().max()) <= AGREEMENT * rms
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error; torch's may fill a screen.
-
-    >>> first_line(RuntimeError("no such operator\\n  at line 3"))
-    'no such operator'
-    """
+    """The first line of an error; torch's may fill a screen."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
@@ -77,12 +69,7 @@ def eager_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
 
 
 def traced_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
-    """The same as one frozen graph, without Python between layers.
-
-    Without oneDNN operators (`optimize_for_inference`): every feature layer would be converted
-    back from their layout; with 35 layers of EfficientNet-Lite0 that takes 40 % longer.
-    Raises: EngineError if the network cannot be traced.
-    """
+    """The same as one frozen graph, without Python between layers."""
     module = _in_channels_last(module, preprocessing)
     images = noise(preprocessing, BATCH)  # a graph may depend on its batch size
     try:
@@ -171,8 +158,22 @@ _INPUT = "inputs"
 
 
 def onnxruntime_engine(module: nn.Module, preprocessing: Inputs, threads: int) -> Engine:
-    """The network in ONNX Runtime. Raises: EngineError if that is impossible."""
-    session = _session(_export(module, preprocessing), threads)
+    graph = _export(module, preprocessing)
+    try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Planning all buffers at once takes 300 MB more and no less time (measured on lite0).
+        options.enable_mem_pattern = False
+        options.log_severity_level = 3
+        # Exported with two images, run with the only size in use.
+        options.add_free_dimension_override_by_name("batch", BATCH)
+        providers = ["CPUExecutionProvider"]
+        session: Any = onnxruntime.InferenceSession(graph, options, providers=providers)
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise EngineError(f"ONNX Runtime cannot load the network: {first_line(error)}") from error
 
     def run(images: Pixels) -> Rows:
         values = to_tensor(images, preprocessing).contiguous().numpy()
@@ -183,8 +184,26 @@ def onnxruntime_engine(module: nn.Module, preprocessing: Inputs, threads: int) -
 
 
 def openvino_engine(module: nn.Module, preprocessing: Inputs, threads: int) -> Engine:
-    """The network in OpenVINO, in float32. Raises: EngineError if that is impossible."""
-    request = _request(_export(module, preprocessing), preprocessing, threads)
+    """The network in float32, for one batch size."""
+    graph = _export(module, preprocessing)
+    try:
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(graph)  # `openvino.convert_model` would report its use
+        prep = pictures(preprocessing)
+        model.reshape([BATCH, prep.channels, *prep.size])
+        # By default it uses bfloat16 or float16 if the processor has them, any number of threads,
+        # and pins them to cores that the decoder needs, too.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+    except Exception as error:  # openvino raises plain RuntimeErrors
+        raise EngineError(f"OpenVINO cannot load the network: {first_line(error)}") from error
 
     def run(images: Pixels) -> Rows:
         values = to_tensor(images, preprocessing).contiguous().numpy()
@@ -212,45 +231,6 @@ def _export(module: nn.Module, preprocessing: Inputs) -> bytes:
     except Exception as error:  # the exporter raises whatever an operator raises
         raise EngineError(f"the network cannot be exported to ONNX: {first_line(error)}") from error
     return buffer.getvalue()
-
-
-def _session(graph: bytes, threads: int) -> Any:
-    try:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # Planning all buffers at once takes 300 MB more and no less time (measured on lite0).
-        options.enable_mem_pattern = False
-        options.log_severity_level = 3
-        # Exported with two images, run with the only size in use.
-        options.add_free_dimension_override_by_name("batch", BATCH)
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base class
-        raise EngineError(f"ONNX Runtime cannot load the network: {first_line(error)}") from error
-
-
-def _request(graph: bytes, preprocessing: Inputs, threads: int) -> Any:
-    """The graph compiled for one batch size. `openvino.convert_model` would report its use."""
-    try:
-        import openvino
-
-        core = openvino.Core()
-        model = core.read_model(graph)
-        prep = pictures(preprocessing)
-        model.reshape([BATCH, prep.channels, *prep.size])
-        # By default it uses bfloat16 or float16 if the processor has them, any number of threads,
-        # and pins them to cores that the decoder needs, too.
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,
-        }
-        return core.compile_model(model, "CPU", settings).create_infer_request()
-    except Exception as error:  # openvino raises plain RuntimeErrors
-        raise EngineError(f"OpenVINO cannot load the network: {first_line(error)}") from error
 
 
 TEXTS = 8  # in one batch: few have the same length, and the rest is padding
@@ -281,11 +261,7 @@ def make_engine(name: EngineName, module: nn.Module, preprocessing: Inputs, thre
 
 
 def _by_length(run: Engine, inputs: TextInputs) -> Engine:
-    """Runs texts of one padded length together, so that no row depends on its neighbours.
-
-    Of long texts as many as have `TEXTS` windows in all. Outputs for each token are padded with
-    zeros to `inputs.length`.
-    """
+    """Run texts of one padded length together, so that no row depends on its neighbours."""
 
     def by_length(rows: Pixels) -> Rows:
         sizes = padded_lengths(rows, inputs)
@@ -313,7 +289,7 @@ def _padded(run: Engine, preprocessing: Inputs, batch: int) -> Engine:
     def padded(images: Pixels) -> Rows:
         n = len(images)
         if n > batch:
-            raise ValueError(f"{n} images in one batch; the most is {batch}")
+            raise ValueError(f"{n} images in one batch; at most {batch} are allowed")
         if n < batch:
             shape = (batch - n, *images.shape[1:])
             blank = np.full(shape, preprocessing.blank, images.dtype)

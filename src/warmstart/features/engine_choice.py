@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import cast, get_args
 
 from warmstart import events
@@ -54,7 +53,7 @@ def check_name(name: str, setting: str) -> EngineName:
     if name not in get_args(EngineName):
         close = nearest(name, installed)
         remedy = f"did you mean {close}?" if close else f"there are {', '.join(installed)}."
-        raise PlanError(f"{setting}: {name} is no engine; {remedy}")
+        raise PlanError(f"{setting}: {name} is not an engine; {remedy}")
     if name not in installed:
         command = install_command("fast") if name == "openvino" else f"pip install {name}"
         raise PlanError(
@@ -110,7 +109,7 @@ def survey_engines(collection: Collection, base: PretrainedModel) -> EngineSurve
     quarantined = feature_cache.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in quarantined)
-    # Graphs are made for pictures alone: texts differ in length, rows take next to no time.
+    # Graphs are made for pictures alone: texts differ in length, rows take hardly any time.
     has_graphs = isinstance(prep, Preprocessing) and not base.stream
     engines: tuple[EngineName, ...] = installed_engines() if has_graphs else ("torch",)
     all_keys = {name: _key(base, network, layers, decoder, name) for name in engines}
@@ -138,11 +137,6 @@ def engine_work(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_sp
         size=prep.shape,
         threads=threads_for(record),
     )
-
-
-def stored_speeds(root: Path, work: engine_speeds.EngineWork) -> dict[str, EngineSpeed]:
-    """The speeds measured on this machine, from the cache folder."""
-    return {name: EngineSpeed(*timing) for name, timing in engine_speeds.read(root, work).items()}
 
 
 def open_engine(survey: EngineSurvey, request: Choice | None = None) -> Steps[ChosenEngine]:
@@ -176,7 +170,7 @@ def choose(survey: EngineSurvey, request: Choice | None = None) -> Steps[ChosenE
 def _choose(
     survey: EngineSurvey, request: Choice | None
 ) -> Steps[tuple[EngineSurvey, ChosenEngine]]:
-    speeds = stored_speeds(survey.feature_cache.root, survey.work)
+    speeds = engine_speeds.read(survey.feature_cache.root, survey.work)
     loaded: dict[str, Engine] = {}
     if request is None and not survey.stream:
         survey, loaded = yield from _measure(survey, speeds)
@@ -205,13 +199,12 @@ def _measure(
         loaded.clear()  # two at a time would be the peak memory of a run
         try:
             make = partial(_make, survey, engine)
-            loaded[name], timing = engine_speeds.measure(make, noise(survey.prep, BATCH))
+            loaded[name], speed = engine_speeds.measure(make, noise(survey.prep, BATCH))
         except EngineError as error:
             survey = yield from _refuse(survey, engine, error)
             continue
-        speeds[name] = EngineSpeed(
-            *engine_speeds.keep(survey.feature_cache.root, survey.work, engine, timing)
-        )
+        root, work = survey.feature_cache.root, survey.work
+        speeds[name] = engine_speeds.keep(root, work, engine, speed)
     return survey, loaded
 
 
@@ -220,10 +213,9 @@ def _refuse(survey: EngineSurvey, name: EngineName, error: EngineError) -> Steps
     survey.feature_cache.redirect(survey.keys[name], survey.keys["torch"])
     keys = {other: key for other, key in survey.keys.items() if other != name}
     survey = replace(survey, keys=keys)
-    estimate_speeds = rules.estimate_speeds(
-        stored_speeds(survey.feature_cache.root, survey.work), survey.work.macs
-    )
-    instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, estimate_speeds))]
+    stored = engine_speeds.read(survey.feature_cache.root, survey.work)
+    speeds = rules.estimate_speeds(stored, survey.work.macs)
+    instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, speeds))]
     yield events.note("features", "Engine", f"{error}; {instead} is used instead")
     return survey
 
@@ -269,7 +261,7 @@ def _comparison(value: str, all_of: str, seconds: Mapping[str, float], is_measur
     other = min((name for name in seconds if name != value), key=seconds.__getitem__)
     other = other if value == "torch" else "torch"
     ours, theirs = (ENGINE_TITLES[cast(EngineName, name)] for name in (value, other))
-    where = "here" if is_measured else "as a rule"
+    where = "here" if is_measured else "typically"
     return f"{ours}: {all_of} in about {_s(seconds[value])} {where}, {theirs} {_s(seconds[other])}"
 
 

@@ -22,7 +22,7 @@ from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_file import CacheFile
-from warmstart.features.cache_key import BATCH, ThumbnailKey
+from warmstart.features.cache_key import BATCH, THUMBNAIL, ThumbnailKey
 from warmstart.features.engine import Pixels
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
@@ -62,16 +62,12 @@ class ExtractedRows:
         return self.cache_file.read([example.sha256 for example in examples], layer.name)
 
     def reader(self, examples: Sequence[Example]) -> StoredFeatures:
-        """From a layer to the features of these examples, all at once or a few at a time."""
+        """From a layer to the features of these examples."""
         return StoredFeatures(self.cache_file, tuple(examples))
 
 
 class Prefetch:
-    """Decodes examples in order, a bounded number ahead, from the moment it is created.
-
-    It needs neither torch nor the network: created before they are imported, it uses the
-    second core while the first one imports.
-    """
+    """Decodes examples in order, a bounded number ahead, from the moment it is created."""
 
     def __init__(self, examples: Sequence[Example], decode: Decode, threads: int = 1) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -112,10 +108,7 @@ def first_of_each(examples: Sequence[Example], hashes: Sequence[str]) -> list[Ex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleSource:
-    """Where rows come from and go to. `todo`: the missing examples, one per content.
-
-    `engine` is None if nothing is missing.
-    """
+    """Where rows come from and go to; `engine` is None if nothing is missing."""
 
     cache_file: CacheFile
     feature_cache: FeatureCache
@@ -197,11 +190,7 @@ class Extraction:
 
 
 def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[ExtractedRows]:
-    """Decode the missing examples, run them through the network, and cache their features.
-
-    The rows computed so far survive an interruption.
-    Raises: OSError if the disk is full, after the cache has been repaired.
-    """
+    """Decode the missing examples, run them through the network, and cache their features."""
     extraction = Extraction(source)
     yield extraction.begin(examples)
     if source.engine is not None:
@@ -223,8 +212,6 @@ def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[Extract
 
 @dataclass
 class _RowBuffer:
-    """Rows to be appended."""
-
     cache_file: CacheFile
     hashes: list[str] = field(default_factory=list)
     batches: list[list[Floats]] = field(default_factory=list)
@@ -256,17 +243,7 @@ _FLUSH = 512  # thumbnails in memory before they are written
 
 
 class ThumbnailWriter:
-    """Thumbnails by content hash; `put` may be called from several threads.
-
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     key = ThumbnailKey(decoder="pillow", draft=8, version=1)
-    ...     writer = ThumbnailWriter(FeatureCache(Path(folder)), key)
-    ...     writer.put("0a" * 32, np.arange(3, dtype=np.uint8))
-    ...     writer.read(["0a" * 32])
-    array([[0, 1, 2]], dtype=uint8)
-    """
+    """Thumbnails by content hash; `put` may be called from several threads."""
 
     def __init__(self, feature_cache: FeatureCache, key: ThumbnailKey) -> None:
         self._cache_file = feature_cache.cache_file(key)
@@ -291,7 +268,6 @@ class ThumbnailWriter:
             self._write()
 
     def refresh(self) -> None:
-        """Read what other processes have appended."""
         self._cache_file.refresh()
 
     def read(self, hashes: Sequence[str]) -> ThumbnailRows:
@@ -300,7 +276,7 @@ class ThumbnailWriter:
         Raises: KeyError for an example without one.
         """
         self.flush()
-        rows: ThumbnailRows = self._cache_file.read(hashes, "glance")  # the name on disk
+        rows: ThumbnailRows = self._cache_file.read(hashes, THUMBNAIL)
         return rows
 
     def _write(self) -> None:

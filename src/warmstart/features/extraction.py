@@ -37,7 +37,7 @@ from warmstart.features.extract import (
     first_of_each,
 )
 from warmstart.features.machine import keep_freed_memory, n_threads
-from warmstart.features.offload import SavedOutput, extract_streamed, offloaded_blocks
+from warmstart.features.offload import extract_streamed, offloaded_blocks
 from warmstart.machine import default_root
 from warmstart.modalities.audio import decode_sound, prepare_wave
 from warmstart.modalities.preprocessing import (
@@ -145,7 +145,7 @@ def _extract_once(
             blocks = offloaded_blocks(survey.network, survey.feature_layers, n_blocks, prep)
             if saved_block:
                 file = survey.feature_cache.cache_file(main_key(chosen.key, saved_block))
-                saved = SavedOutput(saved_block, file)
+                saved = saved_block, file
             features = yield from extract_streamed(examples, source, blocks, base.stream, saved)
         else:
             features = yield from extract(examples, source)
@@ -169,11 +169,7 @@ def _extract_once(
 
 
 def _open(survey: EngineSurvey, engine: Choice | None) -> Steps[tuple[ChosenEngine, Sequence[str]]]:
-    """The engine, and the contents that this process is to extract.
-
-    Of several processes the first decides: what one finds missing later, another may be
-    extracting already.
-    """
+    """The engine, chosen by the first process, and the contents that this one extracts."""
     world = here()
     chosen = (yield from open_engine(survey, engine)) if world.is_first else None
     decision = None if chosen is None else (chosen.choice, survey.missing[chosen.key])

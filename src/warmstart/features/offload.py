@@ -1,7 +1,6 @@
 """Offloading: a network larger than memory runs block by block over all images.
 
-The output of a block for every image lies on disk until the next block has read it, so the
-network needs no more memory than its largest block. Two such files exist at a time. A finished
+The output of a block for every image lies on disk until the next block has read it. A finished
 block is not run again: the folder records the progress.
 """
 
@@ -147,11 +146,9 @@ class BlockQueue:
                 yield contents, [row.astype(np.float32, copy=False) for row in rows]
 
     def saved_rows(self) -> Iterator[tuple[list[str], Floats]]:
-        """Some contents, and the output of `saved_block` for them."""
         return self._outputs(self.saved_block, self.progress.saved_width)
 
     def clear(self) -> None:
-        """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run_block(
@@ -217,7 +214,6 @@ class _Speed:
     first: float | None = None
 
     def event(self, number: int, n_done: int) -> Event:
-        """The event after `n_done` images have run through block `number`."""
         costs = [max(block.cost, 1) for block in self.block_queue.blocks]
         share = (sum(costs[: number - 1]) + costs[number - 1] * n_done / self.n) / sum(costs)
         begun = self.first = share if self.first is None else self.first
@@ -268,14 +264,6 @@ def clear_queues(root: Path, older_s: float = 0.0) -> int:
 # ---- Feature extraction from a network that is larger than memory.
 
 
-@dataclass(frozen=True, slots=True)
-class SavedOutput:
-    """The number of a block whose output is needed later, and the file that stores it."""
-
-    block: int
-    cache_file: CacheFile
-
-
 def queue_for(
     feature_cache: FeatureCache,
     key: CacheFileKey,
@@ -297,14 +285,13 @@ def extract_streamed(
     source: ExampleSource,
     blocks: Sequence[OffloadedBlock],
     dtype: str,
-    saved: SavedOutput | None = None,
+    saved: tuple[int, CacheFile] | None = None,
 ) -> Steps[ExtractedRows]:
     """`extract`, block by block over all missing examples, which are decoded once.
 
-    The output of one block may be `saved` besides the feature layers. After an interruption it
+    The output of block `saved[0]` goes to the file `saved[1]` as well. After an interruption it
     continues with the first unfinished block.
-    Raises: TrainingError if half precision cannot hold the output of a block; OSError if the
-    disk is full.
+    Raises: TrainingError if half precision cannot hold an output; OSError if the disk is full.
     """
     extraction, todo = Extraction(source), source.todo
     yield extraction.begin(examples)
@@ -315,7 +302,7 @@ def extract_streamed(
             (e.sha256 for e in examples),
             blocks,
             dtype,
-            saved.block if saved is not None else 0,
+            0 if saved is None else saved[0],
         )
         with queue.lock():
             queue.open([e.sha256 for e in todo])
@@ -325,7 +312,7 @@ def extract_streamed(
                 extraction.quarantine()
             if saved is not None:
                 for contents, rows in queue.saved_rows():
-                    saved.cache_file.append(contents, [rows])
+                    saved[1].append(contents, [rows])
             for contents, columns in queue.rows():
                 source.cache_file.append(contents, columns)
             queue.clear()
@@ -344,12 +331,12 @@ class SingleBlock(nn.Module):
 
     def __init__(self, network: Network, number: int, layers: Sequence[FeatureLayer]) -> None:
         super().__init__()
-        own = [layer for layer in layers if layer.block == number]
-        self.feature_layers = tuple(own)
+        self.feature_layers = tuple(layer for layer in layers if layer.block == number)
         self.number = number
-        self._scan = plan_scan(network, own) if own else None
+        self._scan = plan_scan(network, self.feature_layers) if self.feature_layers else None
         self._step = network.steps.blocks[number - 1]
-        self._neck = network.steps.neck if any(layer.pool == "neck" for layer in own) else None
+        has_neck = any(layer.pool == "neck" for layer in self.feature_layers)
+        self._neck = network.steps.neck if has_neck else None
         called = [self._step] if self._neck is None else [self._step, self._neck]
         self.backbone = excerpt(network.backbone, called)
         self.eval()
@@ -368,13 +355,7 @@ class SingleBlock(nn.Module):
 
 
 def excerpt(backbone: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
-    """A module with copies of what some steps call in `backbone`, under the same names.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
-    >>> step = SegmentStep("1", lambda network, x: network[1](x), ("1",), ())
-    >>> [name for name, _ in excerpt(net, [step]).named_parameters()]
-    ['1.weight', '1.bias']
-    """
+    """Copies of what some steps call in `backbone`, under the same names."""
     modules = [name for step in steps for name in step.modules]
     if "" in modules:
         return backbone
@@ -437,31 +418,21 @@ def blockwise_engine(blocks: Sequence[OffloadedBlock]) -> Engine:
 def _load_block(
     network: Network, number: int, feature_layers: Sequence[FeatureLayer], prep: Inputs
 ) -> RunBlock:
+    """A block on rows: images (b, H, W, C), or outputs (b, width) of the block before it."""
     blocks = network.record.blocks
-    before = None if number == 1 else blocks[number - 2]
-    return _RunSingleBlock(
-        SingleBlock(network, number, feature_layers), before, blocks[number - 1], prep
-    )
+    module: nn.Module = SingleBlock(network, number, feature_layers)
+    is_laid_out = False
 
-
-@dataclass
-class _RunSingleBlock:
-    """Runs a block on rows: outputs of the block before it, or images."""
-
-    module: nn.Module
-    before: BlockRecord | None
-    block: BlockRecord
-    prep: Inputs
-    _is_ready: bool = field(default=False)
-
-    def __call__(self, rows: Values) -> tuple[Floats, list[Floats]]:
-        """Rows (b, width), or images (b, H, W, C), to the output and the feature layers."""
-        inputs = to_tensor(rows, self.prep) if self.before is None else to_maps(rows, self.before)
-        if not self._is_ready:
-            self.module, self._is_ready = lay_out(self.module, inputs[:2]), True
+    def run(rows: Values) -> tuple[Floats, list[Floats]]:
+        nonlocal module, is_laid_out
+        inputs = to_tensor(rows, prep) if number == 1 else to_maps(rows, blocks[number - 2])
+        if not is_laid_out:
+            module, is_laid_out = lay_out(module, inputs[:2]), True
         with torch.inference_mode():
-            main, *feature_layers = self.module(inputs)
-        return to_rows(main, self.block), [layer.numpy() for layer in feature_layers]
+            main, *layers = module(inputs)
+        return to_rows(main, blocks[number - 1]), [layer.numpy() for layer in layers]
+
+    return run
 
 
 def to_rows(main: Tensor, block: BlockRecord) -> Floats:

@@ -9,14 +9,13 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError, install_command
-from warmstart.modalities.image import TooLarge, guard, spread
+from warmstart.modalities.image import TooLarge, guard, read_some, spread
 from warmstart.nouns import count
 from warmstart.records.data import Example
 from warmstart.records.inputs import LEAST_VARIANCE, Sound, WaveInputs
@@ -44,7 +43,6 @@ class Wav:
 
     @property
     def frames(self) -> int:
-        """Points in time, each with one sample a channel."""
         return self.n_bytes // max(self.channels * self.bits // 8, 1)
 
     @property
@@ -54,15 +52,11 @@ class Wav:
 
 
 def is_wav(payload: bytes) -> bool:
-    """Whether the first bytes are those of a WAV file."""
     return payload[:4] == b"RIFF" and payload[8:12] == b"WAVE"
 
 
 def read_wav(payload: bytes, name: str) -> Wav:
-    """The header of a WAV file; samples are not read.
-
-    Raises: DataError if it is invalid, or the file has no samples, or fewer than it says.
-    """
+    """The header of a WAV file; raises DataError if it is invalid or the file is cut off."""
     at, format = 12, None
     while at + 8 <= len(payload):
         kind, size = payload[at : at + 4], struct.unpack_from("<I", payload, at + 4)[0]
@@ -137,8 +131,6 @@ FORMATS = ("WAV", "FLAC", "OGG", "MP3", "AIFF")
 
 @dataclass(frozen=True, slots=True)
 class SoundHeader:
-    """The header of an audio file."""
-
     kind: str  # one of FORMATS
     frames: int  # points in time
     sample_rate: int  # frames a second
@@ -251,26 +243,6 @@ def _open(payload: bytes, name: str) -> Any:
         raise DataError(f"{name} is damaged ({error.error_string.rstrip('.')})") from error
 
 
-def sound_decoder_name() -> str:
-    """The decoder from bytes to pictures and its version, on which cached features depend.
-
-    A file may be unreadable for lack of a package.
-    """
-    return f"log-mel v1, soundfile {_soundfile_version()}"
-
-
-def wave_decoder_name() -> str:
-    """The decoder from bytes to samples and its version, on which cached features depend."""
-    return f"wave v1, soundfile {_soundfile_version()}"
-
-
-def _soundfile_version() -> str:
-    try:
-        return version("soundfile")
-    except PackageNotFoundError:
-        return "none"
-
-
 # ---- One spectrogram format for all clips of a data set, from the headers of training files.
 
 Load = Callable[[str], bytes]
@@ -293,25 +265,20 @@ def sound_of(load: Load, examples: Sequence[Example]) -> Sound:
     Reads at most 200 training files, no label, no test file. Ignores files that cannot be read.
     Raises: DataError (the first) if none can be read.
     """
-    headers, first_error = [], None
-    for example in spread([e for e in examples if e.split == "train"], MAX_FILES):
-        try:
-            headers.append(read_sound_header(load(example.id), example.id))
-        except DataError as error:
-            first_error = first_error or error
-    if not headers:
-        raise first_error or DataError("no training clip to read sample rate and length from")
+    train = spread([e for e in examples if e.split == "train"], MAX_FILES)
+    problem = "no training clip to read sample rate and length from"
+    headers = read_some(lambda e: read_sound_header(load(e.id), e.id), train, problem)
     rates = np.array([header.sample_rate for header in headers])
-    usual = int(np.percentile(rates, RATE_PERCENTILE, method="lower"))
+    low_rate = int(np.percentile(rates, RATE_PERCENTILE, method="lower"))
     length = float(np.percentile([header.seconds for header in headers], LENGTH_PERCENTILE))
     seconds = float(np.clip(length, MIN_SECONDS, MAX_SECONDS))
-    return usual_sound(min(usual, MAX_SAMPLE_RATE), seconds)
+    return default_sound(min(low_rate, MAX_SAMPLE_RATE), seconds)
 
 
-def usual_sound(sample_rate: int, seconds: float, mels: int = MELS) -> Sound:
-    """The usual spectrogram of clips of this sample rate and length.
+def default_sound(sample_rate: int, seconds: float, mels: int = MELS) -> Sound:
+    """The default spectrogram of clips of this sample rate and length.
 
-    >>> sound = usual_sound(8000, 0.64)
+    >>> sound = default_sound(8000, 0.64)
     >>> sound.window, sound.hop, sound.high
     (256, 22, 4000.0)
     """
@@ -341,20 +308,12 @@ _AT_ONCE = 4_096  # frames transformed together
 
 
 def to_mel(hertz: float) -> float:
-    """Pitch in mel: O'Shaughnessy 1987, "Speech Communication", as in the HTK toolkit.
-
-    >>> round(to_mel(1000))
-    1000
-    """
+    """Pitch in mel: O'Shaughnessy 1987, "Speech Communication", as in the HTK toolkit."""
     return 2595.0 * float(np.log10(1.0 + hertz / 700.0))
 
 
 def from_mel(mel: Floats) -> Floats:
-    """The inverse of `to_mel`, in hertz.
-
-    >>> round(float(from_mel(np.array(1000.0))))
-    1000
-    """
+    """The inverse of `to_mel`, in hertz."""
     hertz: Floats = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
     return hertz
 
@@ -378,14 +337,7 @@ def mel_bank(sound: Sound) -> NDArray[np.float32]:
 
 
 def resample(wave: Samples, sample_rate: int, new_rate: int) -> Samples:
-    """A clip at another sample rate, band-limited.
-
-    By polyphase filtering (scipy.signal.resample_poly).
-    Shapes: (n,) to (about n * new_rate / sample_rate,).
-
-    >>> resample(np.ones(80, np.float32), 8000, 16000).shape
-    (160,)
-    """
+    """A clip at another sample rate, by polyphase filtering."""
     if sample_rate == new_rate:
         return wave
     from scipy.signal import resample_poly  # takes 0.2 s, and only audio needs it
@@ -396,11 +348,7 @@ def resample(wave: Samples, sample_rate: int, new_rate: int) -> Samples:
 
 
 def crop_or_pad(wave: Samples, n: int) -> Samples:
-    """The middle `n` samples; a shorter clip is padded with silence. Shapes: (m,) to (n,).
-
-    >>> crop_or_pad(np.array([1, 2, 3], np.float32), 5).tolist()
-    [0.0, 1.0, 2.0, 3.0, 0.0]
-    """
+    """The middle `n` samples; a shorter clip is padded with silence."""
     begin = (len(wave) - n) // 2
     if begin >= 0:
         return wave[begin : begin + n]
@@ -408,10 +356,7 @@ def crop_or_pad(wave: Samples, n: int) -> Samples:
 
 
 def log_mel(wave: Samples, sound: Sound) -> NDArray[np.float32]:
-    """Mel power over time in dB, of frames centred on every `hop`-th sample.
-
-    Shapes: wave (n,) to (mels, n // hop).
-    """
+    """Mel power in dB of frames around every `hop`-th sample. Shapes: (n,) to (mels, n // hop)."""
     half = sound.window // 2
     padded = np.pad(wave, (half, sound.window - half))
     windows = np.lib.stride_tricks.sliding_window_view(padded, sound.window)[:: sound.hop]
@@ -428,17 +373,7 @@ def log_mel(wave: Samples, sound: Sound) -> NDArray[np.float32]:
 
 
 def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
-    """The picture of a clip: 255 for its loudest value, 0 for `range_db` below it and less.
-
-    Shapes: wave (n,) to (mels, frames).
-
-    >>> sound = Sound(rate=8000, seconds=0.5, window=200, hop=40, mels=32, low=20, high=4000,
-    ...               range_db=60)
-    >>> time = np.arange(4000, dtype=np.float32) / 8000
-    >>> picture = draw_spectrogram(np.sin(2 * np.pi * 1000 * time), 8000, sound)
-    >>> picture.shape, int(picture[:, 50].argmax())  # 1000 of 2146 mel from below
-    ((32, 100), 17)
-    """
+    """The picture of a clip (n,), its loudest value 255. Shapes: returns (mels, frames)."""
     wave = crop_or_pad(resample(wave, sample_rate, sound.rate), round(sound.seconds * sound.rate))
     levels = log_mel(wave, sound)
     shares = 1 + (levels - levels.max()) / sound.range_db
@@ -447,14 +382,6 @@ def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
 
 
 # ---- A clip as the samples that an audio encoder takes.
-
-
-def decode_wave(payload: bytes, name: str, inputs: WaveInputs) -> NDArray[np.float32]:
-    """The samples of an audio file as the network takes them. Shapes: returns (n,).
-
-    Raises: DataError if it is not a valid audio file.
-    """
-    return prepare_wave(*decode_sound(payload, name), inputs)
 
 
 def prepare_wave(wave: Samples, sample_rate: int, inputs: WaveInputs) -> NDArray[np.float32]:

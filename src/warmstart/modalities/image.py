@@ -95,10 +95,7 @@ _SINGLE_BITS = 32  # of one band: Pillow reads as many without loss
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The header of a .npy or TIFF file; `bands` includes an alpha channel.
-
-    `is_picture` if Pillow reads it without loss; else it holds bands.
-    """
+    """The header of a .npy or TIFF file; `is_picture` if Pillow reads it without loss."""
 
     height: int
     width: int
@@ -125,32 +122,18 @@ def _npy_header(payload: bytes, name: str) -> _Npy:
     return _Npy(shape, is_fortran, dtype, file.tell())
 
 
-def read_npy(payload: bytes, name: str, bands: tuple[int, ...] = (1, 3, 4)) -> Values:
-    """The values of a .npy file, unscaled: (H, W), or (H, W, B) with B among `bands`.
-
-    Raises: DataError if it holds no numbers, is of another shape, too large, or cut off.
-
-    >>> buffer = io.BytesIO()
-    >>> np.save(buffer, np.zeros((2, 5, 3)))
-    >>> read_npy(buffer.getvalue(), "a.npy").shape
-    (2, 5, 3)
-    """
+def read_npy(payload: bytes, name: str) -> Values:
+    """The values of a .npy file, unscaled: (H, W), or (H, W, B) with B of 1, 3 or 4."""
     header = _numeric_header(payload, name)
     shape = header.shape
-    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in bands):
-        counts = ", ".join(map(str, bands[:-1]))
-        raise DataError(
-            f"{name} has shape {shape}; an image is (H, W) or (H, W, {counts} or {bands[-1]})"
-        )
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise DataError(f"{name} has shape {shape}; an image is (H, W) or (H, W, 1, 3 or 4)")
     check_pixels(shape[1], shape[0], name)
     return _npy_values(payload, name, header)
 
 
 def read_npy_bands(payload: bytes, name: str) -> Values:
-    """The values of a .npy file, unscaled: (H, W, B); (B, H, W) is transposed if clearly so.
-
-    Raises: DataError if it holds no numbers, is of another shape, too large, or cut off.
-    """
+    """The values of a .npy file, unscaled: (H, W, B); (B, H, W) is transposed if clearly so."""
     header = _numeric_header(payload, name)
     order = band_order(header.shape)
     if order is None:
@@ -180,11 +163,7 @@ def _npy_values(payload: bytes, name: str, header: _Npy) -> Values:
 
 
 def band_order(shape: tuple[int, ...]) -> str | None:
-    """The axis order of an array: "HW", "HWB", "BHW", or None if it is not an image.
-
-    >>> band_order((64, 64, 13)), band_order((13, 64, 64)), band_order((64, 64, 64))
-    ('HWB', 'BHW', None)
-    """
+    """The axis order of an array: "HW", "HWB", "BHW", or None if it is not an image."""
     if len(shape) == 2:
         return "HW"
     if len(shape) != 3:
@@ -202,10 +181,7 @@ def _sides(shape: tuple[int, ...], order: str) -> tuple[int, int, int]:
 
 
 def read_header(payload: bytes, name: str) -> Header | None:
-    """The header of a .npy or TIFF file; None for other files.
-
-    Raises: DataError if the header makes no sense.
-    """
+    """The header of a .npy or TIFF file; None for other files."""
     if not payload.startswith(NUMPY):
         return _tiff_header(payload, name) if payload.startswith(TIFF) else None
     header = _npy_header(payload, name)
@@ -251,11 +227,7 @@ def count_samples(payload: bytes) -> int:
 
 
 def read_tiff(payload: bytes, name: str) -> Values:
-    """The values of the first page of a TIFF, unscaled: (H, W, B).
-
-    Raises: DataError if it holds no numbers or too many bands, is too large or damaged, or a
-    package is missing.
-    """
+    """The values of the first page of a TIFF, unscaled: (H, W, B)."""
     header = _tiff_header(payload, name)
     check_pixels(header.width, header.height, name)
     if not 1 <= header.bands <= MAX_BANDS:
@@ -331,13 +303,7 @@ def decode(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
 
 
 def decode_alpha(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
-    """Decode one image with its transparency, upright, as mode "RGBA". Raises: as `decode`.
-
-    >>> buffer = io.BytesIO()
-    >>> Image.new("RGBA", (4, 2), (255, 0, 0, 7)).save(buffer, "PNG")
-    >>> decode_alpha(buffer.getvalue(), "a.png").getpixel((0, 0))
-    (255, 0, 0, 7)
-    """
+    """Decode one image with its transparency, upright, as mode "RGBA". Raises: as `decode`."""
 
     def read() -> Image.Image:
         if payload.startswith(NUMPY):
@@ -365,10 +331,7 @@ def guard(read: Callable[[], Result], payload: bytes, name: str) -> Result:
 
 
 def open_upright(payload: bytes, name: str, draft: int | None = None) -> Image.Image:
-    """A picture in the mode of its file, loaded and upright; call this within `guard`.
-
-    Raises: DataError and whatever Pillow raises.
-    """
+    """A picture in the mode of its file, loaded and upright; call this within `guard`."""
     image = _open(payload, name)
     check_pixels(*image.size, name)
     if draft is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -401,9 +364,7 @@ def _open(payload: bytes, name: str) -> ImageFile.ImageFile:
 
 def _flatten(image: Image.Image, name: str) -> Image.Image:
     """Any mode to "L" or "RGB"."""
-    if image.mode.startswith("I;16"):
-        return _from_array(to_uint8(np.asarray(image).astype(np.uint16), name))
-    if image.mode == "I":  # Pillow's mode for some 16-bit files: the same rule
+    if image.mode.startswith("I"):  # all for 16-bit files
         values = np.asarray(image).clip(0, 65535).astype(np.uint16)
         return _from_array(to_uint8(values, name))
     if image.mode == "F":
@@ -416,11 +377,6 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """An RGBA picture blended with white, as mode "RGB".
-
-    >>> on_white(Image.new("RGBA", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
-    (255, 255, 255)
-    """
     return _over_white(image).convert("RGB")
 
 
@@ -566,18 +522,19 @@ def _count(payload: bytes, name: str) -> tuple[int, bool]:
     header = read_header(payload, name)
     if header is not None and not header.is_picture:
         return header.bands, False
-    return guard(lambda: _count_picture(payload, name, header), payload, name)
 
+    def count_picture() -> tuple[int, bool]:
+        if payload.startswith(NUMPY) and header is not None:
+            return (1 if header.bands == 1 else 3), header.bands == 4
+        image = open_upright(payload, name, draft=_SMALL)
+        has_alpha = image.has_transparency_data
+        if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
+            return 1, has_alpha
+        small = np.asarray(image.convert("RGB").resize((_SMALL, _SMALL), Image.Resampling.BOX))
+        is_colour = int(np.ptp(small.astype(np.int16), axis=2).max()) > _TINT
+        return 3 if is_colour else 1, has_alpha
 
-def _count_picture(payload: bytes, name: str, header: Header | None) -> tuple[int, bool]:
-    if payload.startswith(NUMPY) and header is not None:
-        return (1 if header.bands == 1 else 3), header.bands == 4
-    image = open_upright(payload, name, draft=_SMALL)
-    has_alpha = image.has_transparency_data
-    if image.mode in ("1", "L", "LA", "I", "F") or image.mode.startswith("I;16"):
-        return 1, has_alpha
-    small = np.asarray(image.convert("RGB").resize((_SMALL, _SMALL), Image.Resampling.BOX))
-    return (3 if int(np.ptp(small.astype(np.int16), axis=2).max()) > _TINT else 1), has_alpha
+    return guard(count_picture, payload, name)
 
 
 def band_ranges(load: Load, examples: Sequence[Example], n_files: int = MAX_FILES) -> Ranges:
@@ -588,7 +545,12 @@ def band_ranges(load: Load, examples: Sequence[Example], n_files: int = MAX_FILE
     cannot be read.
     Raises: DataError if none can be read, or naming two that differ in bands or number type.
     """
-    samples = _sample(load, spread([e for e in examples if e.split == "train"], n_files))
+    train = spread([e for e in examples if e.split == "train"], n_files)
+    problem = "no training image to compute the ranges of bands from"
+    by_id = dict(read_some(lambda e: (e.id, _sample(load(e.id), e.id)), train, problem))
+    _check_same({id: values.shape[1] for id, values in by_id.items()}, "bands")
+    _check_same({id: str(values.dtype) for id, values in by_id.items()}, "values")
+    samples = [*by_id.values()]
     if samples[0].dtype == np.uint8:
         return (EIGHT_BITS,) * int(samples[0].shape[1])
     table = np.concatenate(samples).astype(np.float64)
@@ -597,35 +559,31 @@ def band_ranges(load: Load, examples: Sequence[Example], n_files: int = MAX_FILE
     return tuple(_range(float(a), float(b), float(c), float(d)) for a, b, c, d in ends)
 
 
-def _sample(load: Load, examples: Sequence[Example]) -> list[Values]:
-    """Values of some pixels of each file, (m, B), all of one type and width."""
-    samples: list[Values] = []
-    counts: dict[str, int] = {}
-    types: dict[str, str] = {}
-    first_error: DataError | None = None
+def read_some(
+    read: Callable[[Example], Result], examples: Sequence[Example], problem: str
+) -> list[Result]:
+    """The results for the examples that can be read; raises the first error if there are none."""
+    results, first_error = [], None
     for example in examples:
         try:
-            values = decode_bands(load(example.id), example.id)
+            results.append(read(example))
         except DataError as error:
             first_error = first_error or error
-            continue
-        counts[example.id], types[example.id] = values.shape[2], str(values.dtype)
-        flat = values.reshape(-1, values.shape[2])
-        step = -(-len(flat) // _PIXELS)
-        samples.append(flat[:: step + 1 - step % 2])  # odd, so that no column is left out
-    if not samples:
-        raise first_error or DataError("no training image to compute the ranges of bands from")
-    _check_same(counts, "bands")
-    _check_same(types, "values")
-    return samples
+    if not results:
+        raise first_error or DataError(problem)
+    return results
+
+
+def _sample(payload: bytes, name: str) -> Values:
+    """The values of some pixels. Shapes: returns (m, B)."""
+    values = decode_bands(payload, name)
+    flat = values.reshape(-1, values.shape[2])
+    step = -(-len(flat) // _PIXELS)
+    return flat[:: step + 1 - step % 2]  # odd, so that no column is left out
 
 
 def _range(low: float, high: float, minimum: float, maximum: float) -> tuple[float, float]:
-    """A range that is not empty.
-
-    >>> _range(1, 9, 0, 10), _range(0, 0, 0, 10), _range(4, 4, 4, 4)
-    ((1, 9), (0, 10), (4, 5.0))
-    """
+    """A range that is not empty."""
     if low < high:
         return low, high
     return (minimum, maximum) if minimum < maximum else (minimum, minimum + 1.0)

@@ -5,30 +5,26 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from warmstart.errors import DataError, ModelError
-from warmstart.modalities import text
+from warmstart.errors import DataError, ModelError, installed_version
 from warmstart.modalities.audio import (
     MAX_SECONDS,
     Samples,
     decode_sound,
-    decode_wave,
+    default_sound,
     draw_spectrogram,
     is_sound,
-    sound_decoder_name,
-    usual_sound,
-    wave_decoder_name,
+    prepare_wave,
 )
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.image import decode, decode_alpha, decode_bands, on_white, scale_bands
 from warmstart.modalities.table import encode_row
-from warmstart.modalities.text import decode_text
+from warmstart.modalities.text import decode_utf8, token_numbers
 from warmstart.nouns import count
 from warmstart.records.inputs import (
     Inputs,
@@ -50,11 +46,7 @@ Box = tuple[float, float, float, float]
 
 
 def load_image(payload: bytes, name: str, preprocessing: Preprocessing) -> Pixels:
-    """Decode and prepare one image; `name` is for messages.
-
-    Returns: (H, W, C) uint8, C-contiguous, with H, W = preprocessing.size. Thread-safe.
-    Raises: DataError if the bytes are not a valid image.
-    """
+    """One image, decoded and prepared. Shapes: returns (H, W, C) uint8."""
     return prepare(open_image(payload, name, preprocessing), preprocessing)
 
 
@@ -93,17 +85,13 @@ def picture_of(payload: bytes, name: str, side: int) -> Image.Image:
 
 
 def clip_picture(wave: Samples, sample_rate: int) -> Image.Image:
-    """The usual spectrogram of a clip, or of the middle of a long one. Shapes: wave (n,)."""
-    sound = usual_sound(sample_rate, min(len(wave) / sample_rate, MAX_SECONDS))
+    """The default spectrogram of a clip, or of the middle of a long one. Shapes: wave (n,)."""
+    sound = default_sound(sample_rate, min(len(wave) / sample_rate, MAX_SECONDS))
     return Image.fromarray(draw_spectrogram(wave, sample_rate, sound))
 
 
 def has_bands(preprocessing: Preprocessing) -> bool:
-    """Whether the network takes bands, not pictures.
-
-    >>> has_bands(Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 13, std=(0.5,) * 13))
-    True
-    """
+    """Whether the network takes bands, not pictures."""
     return bool(preprocessing.ranges) or preprocessing.channels not in (1, 3, 4)
 
 
@@ -112,27 +100,6 @@ def as_picture(image: Image.Image | Pixels) -> Image.Image:
     if isinstance(image, Image.Image):
         return on_white(image) if image.mode == "RGBA" else image
     return first_bands(image)
-
-
-def image_decoder_name(preprocessing: Preprocessing) -> str:
-    """The decoder from bytes to pixels and its version, on which cached features depend.
-
-    A file of bands may be unreadable as a picture, or for lack of a package.
-
-    >>> decoder_name(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)))[:7]
-    'pillow '
-    """
-    name = f"pillow {version('pillow')}"
-    if preprocessing.sound is not None:
-        return f"{name}, {sound_decoder_name()}"
-    if not has_bands(preprocessing):
-        return f"{name}, alpha" if preprocessing.channels == 4 else name
-    try:
-        tifffile = version("tifffile")
-    except PackageNotFoundError:
-        tifffile = "none"
-    ranges = hashlib.sha256(repr(preprocessing.ranges).encode()).hexdigest()[:16]
-    return f"{name}, tifffile {tifffile}, {preprocessing.channels} bands {ranges}"
 
 
 def draft_side(preprocessing: Preprocessing) -> int:
@@ -233,34 +200,50 @@ def encode(payload: bytes, name: str, inputs: Inputs) -> Encoded:
     Thread-safe. Raises: DataError if the bytes are not a valid example of that kind.
     """
     if isinstance(inputs, TextInputs):
-        return text.token_numbers(decode_text(payload, name), inputs)
+        try:
+            text = decode_utf8(payload)
+        except DataError as error:
+            raise DataError(f"{name} {error}") from error
+        return token_numbers(text, inputs)
     if isinstance(inputs, TableInputs):
         return encode_row(payload, name, inputs)
     if isinstance(inputs, TensorInputs):
         return decode_tensor(payload, name, inputs)
     if isinstance(inputs, WaveInputs):
-        return decode_wave(payload, name, inputs)
+        return prepare_wave(*decode_sound(payload, name), inputs)
     return load_image(payload, name, inputs)
 
 
 def decoder_name(inputs: Inputs) -> str:
-    """The decoder from bytes to numbers and its version, on which cached features depend."""
+    """The decoder from bytes to numbers and its version, on which cached features depend.
+
+    A file may be unreadable for lack of a package.
+
+    >>> decoder_name(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,)))[:7]
+    'pillow '
+    """
     if isinstance(inputs, TextInputs):
-        try:
-            return f"tokenizers {version('tokenizers')}"
-        except PackageNotFoundError:
-            return "tokenizers none"
+        return _with_version("tokenizers")
     if isinstance(inputs, TableInputs):
         return f"cells {CELLS}"
     if isinstance(inputs, TensorInputs):
         return "npy"
     if isinstance(inputs, WaveInputs):
-        return wave_decoder_name()
-    return image_decoder_name(inputs)
+        return f"wave v1, {_with_version('soundfile')}"
+    name = _with_version("pillow")
+    if inputs.sound is not None:
+        return f"{name}, log-mel v1, {_with_version('soundfile')}"
+    if not has_bands(inputs):
+        return f"{name}, alpha" if inputs.channels == 4 else name
+    ranges = hashlib.sha256(repr(inputs.ranges).encode()).hexdigest()[:16]
+    return f"{name}, {_with_version('tifffile')}, {inputs.channels} bands {ranges}"
+
+
+def _with_version(package: str) -> str:
+    return f"{package} {installed_version(package) or 'none'}"
 
 
 def decode_tensor(payload: bytes, name: str, inputs: TensorInputs) -> NDArray[Any]:
-    """One tensor. Raises: DataError for another shape or type."""
     values: NDArray[Any] = np.lib.format.read_array(io.BytesIO(payload), allow_pickle=False)
     if values.shape != inputs.shape or str(values.dtype) != inputs.dtype:
         raise DataError(

@@ -17,20 +17,12 @@ _COMMAS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d+")
 
 
 def is_missing(cell: str) -> bool:
-    """Whether the value of a cell is missing.
-
-    >>> is_missing(" N/A "), is_missing("0")
-    (True, False)
-    """
+    """Whether the value of a cell is missing."""
     return cell.strip().lower() in MISSING
 
 
 def number_of(cell: str) -> float | None:
-    """The number in a cell, infinite ones included; None for anything else.
-
-    >>> number_of(" 1e3 "), number_of("1_000"), number_of("3,14")
-    (1000.0, None, None)
-    """
+    """The number in a cell, infinite ones included; None for anything else."""
     text = cell.strip()
     try:
         return None if "_" in text else float(text)
@@ -39,20 +31,12 @@ def number_of(cell: str) -> float | None:
 
 
 def has_commas(cell: str) -> bool:
-    """Whether a cell is a number with a decimal comma, or commas between thousands.
-
-    >>> has_commas("3,14"), has_commas("1,234.5"), has_commas("a,b")
-    (True, True, False)
-    """
+    """Whether a cell is a number with a decimal comma, or commas between thousands."""
     return _COMMAS.fullmatch(cell.strip()) is not None
 
 
 def has_sign(cell: str) -> bool:
-    """Whether a cell is a number with a percent or currency sign.
-
-    >>> has_sign("12.5 %"), has_sign("$30"), has_sign("30 kg")
-    (True, True, False)
-    """
+    """Whether a cell is a number with a percent or currency sign."""
     number = cell.strip().strip("%€$£¥ ")
     return number != cell.strip() and number_of(number) is not None
 
@@ -75,7 +59,7 @@ def unpack(payload: bytes) -> dict[str, str]:
 def encode_row(payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.float32]:
     """One row as input of the network; `name` is for messages. Shapes: returns (width,) float32.
 
-    Raises: DataError if a column is missing, or a cell of a numeric one is no number.
+    Raises: DataError if a column is missing, or a cell of a numeric one is not a number.
 
     >>> from warmstart.records.inputs import ColumnRecord
     >>> inputs = TableInputs(columns=(ColumnRecord(name="age", kind="number", mean=50, std=10),))

@@ -45,20 +45,6 @@ def payload_of(text: str) -> bytes:
     return normal(text).encode("utf-8", "replace")
 
 
-def decode_text(payload: bytes, name: str) -> str:
-    """The text of an example, in its normal form.
-
-    Raises: DataError "NAME is empty", or "NAME is not UTF-8".
-
-    >>> decode_text(b"a\\r\\nb", "x.txt")
-    'a b'
-    """
-    try:
-        return decode_utf8(payload)
-    except DataError as error:
-        raise DataError(f"{name} {error}") from error
-
-
 def decode_utf8(payload: bytes) -> str:
     """The normal form of a text. Raises: DataError with a short reason, without a name."""
     try:
@@ -128,7 +114,7 @@ _tokenizers: dict[str, str] = {}
 def register_tokenizer(payload: str) -> str:
     """Register the text of a tokenizer.json; returns its digest.
 
-    Raises: ModelError if it is no JSON object.
+    Raises: ModelError if it is not a JSON object.
 
     >>> tokenizer_json(register_tokenizer('{"model": {}}'))
     '{"model": {}}'
@@ -138,7 +124,7 @@ def register_tokenizer(payload: str) -> str:
     except ValueError:
         is_object = False
     if not is_object:
-        raise ModelError("tokenizer.json is damaged (it is no JSON object); copy it again.")
+        raise ModelError("tokenizer.json is damaged (not a JSON object); copy it again.")
     digest = hashlib.sha256(payload.encode()).hexdigest()
     _tokenizers[digest] = payload
     return digest

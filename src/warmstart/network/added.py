@@ -1,7 +1,5 @@
 """Blocks added behind the last one: residual bottlenecks that add nothing at first.
 
-    x + up(gelu(norm(down(x))))
-
 Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", §2.1: a bottleneck
 beside the identity; `up` begins at zero, so that step 0 gives the old network's outputs.
 """
@@ -11,26 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import chain, count
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.errors import ModelError
-from warmstart.network.partition import Network, make_blocks
-from warmstart.network.segments import Run, SegmentStep
+from warmstart.network.partition import Network
+from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import n_parameters
 from warmstart.network.trace import shallow_copy
 from warmstart.records.network import BlockRecord, FeatureLayer, Layout
 
 NAME = "added"  # of the submodule; the next ones are added_2, …
-_LEAST_HIDDEN = 8
 
 
 class AddedBlock(nn.Module):
     """x + up(gelu(norm(down(x)))) over the channels of a map, a sequence or a vector.
 
     The norm keeps no statistics: outputs never depend on the rest of the batch.
-    Shapes: (B, C, H, W) in layout NCHW, (B, H, W, C), (B, L, C) or (B, C) else; the same out.
+    Shapes: (B, C, H, W) in layout NCHW, else (B, …, C); the same out.
     """
 
     def __init__(
@@ -55,8 +55,7 @@ class AddedBlock(nn.Module):
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        update: Tensor = self.up(self.act(self.norm(self.down(x))))
-        return x + update
+        return cast(Tensor, x + self.up(self.act(self.norm(self.down(x)))))
 
 
 def make_block(
@@ -74,8 +73,8 @@ def make_block(
     (16, True)
     """
     channels = _channels(record)
-    width = max(_LEAST_HIDDEN, channels // 4) if hidden is None else hidden
-    return AddedBlock(channels, width, record.layout, generator)
+    n_hidden = max(8, channels // 4) if hidden is None else hidden
+    return AddedBlock(channels, n_hidden, record.layout, generator)
 
 
 def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
@@ -85,10 +84,8 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
     submodules `added`, `added_2`, …; their block names are "added", "added#2", …
     Raises: ModelError where a block does not fit the last block's output.
     """
-    backbone = shallow_copy(network.backbone)
-    steps: list[SegmentStep] = []
-    records: list[BlockRecord] = []
-    owners, last = dict(network.owners), network.record.blocks[-1]
+    backbone, owners = shallow_copy(network.backbone), dict(network.owners)
+    steps, records, last = list[SegmentStep](), list[BlockRecord](), network.record.blocks[-1]
     for block in added:
         if (block.channels, block.layout) != (_channels(last), last.layout):
             raise ModelError(
@@ -97,10 +94,9 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
             )
         own = {*backbone._modules, *backbone._parameters, *backbone._buffers}
         name = _free(NAME, "_", {*vars(backbone), *dir(type(backbone)), *own})
-        names = {*(p.name for p in network.blocks), *(step.name for step in steps)}
-        block_name = _free(NAME, "#", names)
+        block_name = _free(NAME, "#", {step.name for step in (*network.blocks, *steps)})
         backbone.add_module(name, block.train(backbone.training))
-        steps.append(SegmentStep(block_name, _runner(name), (name,), ()))
+        steps.append(SegmentStep(block_name, partial(_call, name), (name,), ()))
         owners |= {f"{name}.{tensor}": block_name for tensor in block.state_dict()}
         positions = math.prod(last.shape_out) // block.channels
         records.append(
@@ -113,14 +109,11 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
                 layout=last.layout,
             )
         )
-    submodules = [step.modules[0] for step in steps]
-    every = (*(_without_added(network, step, submodules) for step in network.steps.blocks), *steps)
-    *blocks, neck = make_blocks(backbone, (*every, network.steps.neck), owners)
+    names = [step.modules[0] for step in steps]
+    every = (*(_without_added(network, step, names) for step in network.steps.blocks), *steps)
     return replace(
         network,
         backbone=backbone,
-        blocks=tuple(blocks),
-        neck=neck,
         owners=owners,
         steps=replace(network.steps, blocks=every),
         record=replace(network.record, blocks=(*network.record.blocks, *records)),
@@ -130,7 +123,7 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
 def shift_layers(
     feature_layers: Iterable[FeatureLayer], n_before: int, n_added: int
 ) -> tuple[FeatureLayer, ...]:
-    """Feature layers of a network with `n_before` blocks after `n_added` more: the last move up.
+    """Feature layers of a network with `n_before` blocks when `n_added` follow: the last move up.
 
     >>> two = [FeatureLayer(block=2, pool="avg"), FeatureLayer(block=9, pool="neck")]
     >>> [t.name for t in shift_layers(two, 9, 1)]
@@ -153,26 +146,16 @@ def _channels(record: BlockRecord) -> int:
 
 def _free(name: str, mark: str, names: set[str]) -> str:
     """`name`, or `name` with the first number from 2 on that is not in `names`."""
-    number, free = 1, name
-    while free in names:
-        number += 1
-        free = f"{name}{mark}{number}"
-    return free
+    candidates = (f"{name}{mark}{number}" for number in count(2))
+    return next(n for n in chain([name], candidates) if n not in names)
 
 
-def _runner(name: str) -> Run:
-    def run(backbone: nn.Module, x: Tensor) -> Tensor:
-        result: Tensor = backbone.get_submodule(name)(x)
-        return result
-
-    return run
+def _call(name: str, backbone: nn.Module, x: Tensor) -> Tensor:
+    return cast(Tensor, backbone.get_submodule(name)(x))
 
 
 def _without_added(network: Network, step: SegmentStep, names: Sequence[str]) -> SegmentStep:
-    """A step that runs the network in one piece without the added blocks.
-
-    They take no part in its forward, but a container would call every module that it holds.
-    """
+    """A step that runs a network in one piece without added blocks: a container would call them."""
     if "" not in step.modules:
         return step
 

@@ -11,45 +11,36 @@ from typing import Any, cast
 
 import timm
 import torch
+import torchvision.models
 from torch import Tensor, nn
 
-from warmstart.errors import ModelError
+from warmstart.errors import ModelError, first_line
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Family
 
 IMAGENET = Preprocessing(
     size=(224, 224), resize=256, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
-_TORCHVISION = (224, 224)  # the default input size of its networks
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos")
 
 
 def split_arch(arch: str) -> tuple[str, str]:
-    """Split `timm:resnet18` into library and name, and make sure that the library has it.
-
-    Raises: ModelError with the nearest known names.
-    """
+    """Split `timm:resnet18` into library and name. Raises: ModelError if that has no such name."""
     library, _, name = arch.partition(":")
     if library not in ("timm", "torchvision") or not name:
         raise ModelError(
             f"architecture {arch!r} is not known; write timm:NAME or torchvision:NAME."
         )
-    if library == "timm":
-        is_known = timm.is_model(name)
-        names = [] if is_known else timm.list_models()
-    else:
-        import torchvision.models
-
-        names = cast(list[str], torchvision.models.list_models(module=torchvision.models))
-        is_known = name in names
-    if not is_known:
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = f"did you mean {', '.join(f'{library}:{n}' for n in near)}?" if near else ""
-        raise ModelError(
-            f"{library} has no network {name!r}; "
-            + (hint or f"see `{library}` for the names it knows.")
-        )
-    return library, name
+    if library == "timm" and timm.is_model(name):
+        return library, name
+    is_timm, models = library == "timm", torchvision.models
+    names: list[str] = timm.list_models() if is_timm else models.list_models(module=models)
+    if name in names:
+        return library, name
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"did you mean {', '.join(f'{library}:{n}' for n in near)}?"
+    hint = hint if near else f"see `{library}` for the names it knows."
+    raise ModelError(f"{library} has no network {name!r}; {hint}")
 
 
 def build(
@@ -67,25 +58,27 @@ def build(
     library, name = split_arch(arch)
     options = size_option(arch, size)
     module = _create(library, name, options)
-    adapted = _adaptations(library, module, weights or {})
-    return _create(library, name, options | adapted) if adapted else module
+    own, weights, changes = module.state_dict(), weights or {}, dict[str, int]()
+    head = f"{classifier_name(module)}.weight"
+    stem = f"{config_of(module).get('first_conv')}.weight"
+    if head in own and head in weights and weights[head].shape[:1] != own[head].shape[:1]:
+        changes["num_classes"] = weights[head].shape[0]
+    has_stem = stem in own and stem in weights and weights[stem].ndim == 4
+    if library == "timm" and has_stem and weights[stem].shape[1] != own[stem].shape[1]:
+        changes["in_chans"] = weights[stem].shape[1]
+    return _create(library, name, options | changes) if changes else module
 
 
 def build_pretrained(arch: str, weights: Mapping[str, Tensor], size: tuple[int, int]) -> nn.Module:
-    """Build a timm network and load published weights through timm's own converters.
-
-    Raises: ModelError if they do not fit, or if a tensor keeps its random initial values.
-    """
+    """A timm network with published weights, all of them. Raises: ModelError if they do not fit."""
     _, name = split_arch(arch)
     options = size_option(arch, size)
-    overlay = {"state_dict": dict(weights)}
-    pretrained = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    pretrained = {"pretrained_cfg_overlay": {"state_dict": dict(weights)}}
     try:
-        module = _create("timm", name, options | pretrained)
+        module = _create("timm", name, options | {"pretrained": True, **pretrained})
     except (RuntimeError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{arch}: the weights do not fit ({reason}); delete and fetch again."
+            f"{arch}: the weights do not fit ({first_line(error)}); delete and fetch again."
         ) from error
     cast(Any, module).pretrained_cfg.pop("state_dict", None)  # a second copy of all weights
     before = dict(_create("timm", name, options).named_parameters())
@@ -109,25 +102,21 @@ def size_option(arch: str, size: tuple[int, int] | None) -> dict[str, Any]:
     ({}, {'image_size': 96})
     """
     library, name = split_arch(arch)
-    if size is None:
-        return {}
     if library == "torchvision":
-        if name.startswith("vit_"):
-            return {} if size == _TORCHVISION else {"image_size": size[0]}
-        return {"input_size": size} if name.startswith("maxvit") and size != _TORCHVISION else {}
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.fixed_input_size:
-        return {}
-    return {} if tuple(config.input_size[1:]) == size else {"img_size": size}
+        if size is None or size == IMAGENET.size:
+            return {}
+        vit = {"image_size": size[0]} if name.startswith("vit_") else {}
+        return {"input_size": size} if name.startswith("maxvit") else vit
+    config: Any = timm.get_pretrained_cfg(name)
+    is_fixed = size is not None and config is not None and config.fixed_input_size
+    return {"img_size": size} if is_fixed and tuple(config.input_size[1:]) != size else {}
 
 
 def classifier_name(module: nn.Module) -> str | None:
     """Name of the classifier as the library records it, else of the last linear layer."""
-    configured = config_of(module).get("classifier")
-    if isinstance(configured, (tuple, list)):
-        configured = configured[0]
-    if configured:
-        return str(configured)
+    name = config_of(module).get("classifier")
+    if name:
+        return name[0] if isinstance(name, (tuple, list)) else str(name)
     linear = [n for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     return linear[-1] if linear else None
 
@@ -136,8 +125,7 @@ def config_of(module: nn.Module) -> Mapping[str, Any]:
     """timm's configuration of a network, empty where it carries none."""
     for name in ("pretrained_cfg", "default_cfg"):
         config: Any = getattr(module, name, None)
-        if hasattr(config, "to_dict"):
-            config = config.to_dict()
+        config = config.to_dict() if hasattr(config, "to_dict") else config
         if isinstance(config, Mapping) and "input_size" in config:
             return config
     return {}
@@ -148,8 +136,6 @@ def preprocessing_of(arch: str) -> Preprocessing:
     library, name = split_arch(arch)
     if library == "timm":
         return preprocessing_from(published_config(name))
-    import torchvision.models
-
     transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     return Preprocessing(
         size=(transforms.crop_size[0], transforms.crop_size[0]),
@@ -167,7 +153,7 @@ def published_config(name: str) -> Mapping[str, Any]:
 
 
 def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
-    """Read a timm configuration; ImageNet's usual values are the defaults.
+    """The preprocessing in a timm configuration; ImageNet's values are the defaults.
 
     >>> preprocessing_from({"input_size": (3, 240, 240), "crop_pct": 0.882}).resize
     272
@@ -184,15 +170,13 @@ def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def for_channels(preprocessing: Preprocessing, module: nn.Module, wanted: int = 1) -> Preprocessing:
-    """The average mean and std for each channel where the first convolution takes 1 or `wanted`.
-
-    >>> for_channels(IMAGENET, nn.Conv2d(13, 8, 3), 13).channels
-    13
-    """
+def for_channels(
+    preprocessing: Preprocessing, module: nn.Module, n_bands: int = 1
+) -> Preprocessing:
+    """The average mean and std for each channel where the first convolution takes 1 or n_bands."""
     first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     n = preprocessing.channels if first is None else first.in_channels
-    if n == preprocessing.channels or preprocessing.channels == 1 or n not in (1, wanted):
+    if n == preprocessing.channels or preprocessing.channels == 1 or n not in (1, n_bands):
         return preprocessing
     mean, std = (sum(values) / len(values) for values in (preprocessing.mean, preprocessing.std))
     return replace(preprocessing, mean=(mean,) * n, std=(std,) * n)
@@ -205,31 +189,11 @@ def _create(library: str, name: str, options: Mapping[str, Any]) -> nn.Module:
         torch.manual_seed(0)
         if library == "timm":
             return timm.create_model(name, **options)
-        import torchvision.models
-
-        module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-        return module
-
-
-def _adaptations(library: str, module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """Options that make `weights` fit: number of classes, and of input channels."""
-    own = module.state_dict()
-    changes = {}
-    head = f"{classifier_name(module)}.weight"
-    stem = f"{config_of(module).get('first_conv')}.weight"
-    if head in own and head in weights and weights[head].shape[:1] != own[head].shape[:1]:
-        changes["num_classes"] = weights[head].shape[0]
-    is_other_stem = stem in own and stem in weights and weights[stem].ndim == 4
-    if library == "timm" and is_other_stem and weights[stem].shape[1] != own[stem].shape[1]:
-        changes["in_chans"] = weights[stem].shape[1]
-    return changes
-
-
-# ---- Convnet, transformer or MLP: decides the learning rate where none is on record.
+        return cast(nn.Module, torchvision.models.get_model(name, weights=None, **options))
 
 
 def find_family(module: nn.Module) -> Family:
-    """Kind of network by its layers: it decides the learning rates.
+    """Kind of network by its layers, which decides the learning rates where none is on record.
 
     >>> find_family(nn.Sequential(nn.Conv2d(3, 8, 3))), find_family(nn.Linear(2, 2))
     ('convnet', 'mlp')

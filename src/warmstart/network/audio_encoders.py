@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, cast
@@ -22,23 +22,21 @@ from warmstart.network.encoder import (
     build_encoder,
     design,
     encoder_steps,
+    layers_of,
     settings_of,
     wrong_inputs,
 )
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs, WaveInputs
 
-# ---- Common to all audio encoders: clips come in as samples, one vector each comes out.
-
 
 class ClipEncoder(Encoder):
-    """An encoder without its output layers: samples (B, n) to vectors (B, C)."""
+    """An encoder of clips: samples (B, n) to vectors (B, C)."""
 
     layout = "NLC"
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder)
 
     def window_of(self, inputs: Inputs) -> int:
         if not isinstance(inputs, WaveInputs):
@@ -46,45 +44,20 @@ class ClipEncoder(Encoder):
         return inputs.shape[0]
 
 
-def too_short(samples: int) -> ModelError:
-    """The error for clips that make not a single frame."""
-    return ModelError(
-        f"clips of {samples:,} samples are too short for this encoder's convolutions; raise "
-        "input.seconds."
-    )
-
-
-def layers_of(
-    name: str, n: int, options: Callable[[nn.Module, Tensor], dict[str, Any]], shared: str = ""
-) -> list[SegmentStep]:
-    """Steps "layer.1" and so on for the modules `name`.0 and so on.
-
-    `options`: a layer's arguments besides its input; `shared`: a module that all of them read.
-    """
-    also = (shared,) if shared else ()
-
-    def layer(path: str) -> Run:
-        def run(network: nn.Module, hidden: Tensor) -> Tensor:
-            output: Any = network.get_submodule(path)(hidden, **options(network, hidden))
-            return cast(Tensor, output[0] if isinstance(output, tuple) else output)
-
-        return run
-
-    return [
-        SegmentStep(f"layer.{k + 1}", layer(f"{name}.{k}"), (f"{name}.{k}", *also), ())
-        for k in range(n)
-    ]
+def _check_length(n_samples: int, n_frames: int) -> None:
+    if n_frames < 1:
+        raise ModelError(
+            f"clips of {n_samples:,} samples are too short for this encoder's convolutions; raise "
+            "input.seconds."
+        )
 
 
 # ---- Log-mel frames as the feature extractors of transformers make them: in torch, no weights.
 #
-# All steps before the power are linear, so that one matrix does them: frames (T, n) to the real
-# and imaginary parts of their spectra. It is computed once, in double precision.
+# All steps before the power are linear: one matrix, computed once in double precision.
 
 
 Matrix = NDArray[np.float64]
-KALDI_FLOOR = 1.192092955078125e-07  # least power of Kaldi's logarithm: the float32 epsilon
-WHISPER_FLOOR = 1e-10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,11 +74,8 @@ class LogMel:
     floor: float
 
     def __call__(self, samples: Tensor) -> Tensor:
-        """The natural logarithm of the power, never below that of the floor.
-
-        Without autocast: half precision would round the samples before a logarithm that spans
-        80 dB.
-        """
+        """The natural logarithm of the power, never below that of the floor."""
+        # Half precision would round the samples before a logarithm that spans 80 dB.
         with torch.autocast(samples.device.type, enabled=False):
             frames = samples.unfold(1, self.width, self.hop)
             spectra = frames @ self.spectrum.to(samples.device)
@@ -113,16 +83,9 @@ class LogMel:
             power = (real**2 + imaginary**2) @ self.bands.to(samples.device)
             return power.clamp(min=self.floor).log()
 
-    def frames_of(self, samples: int) -> int:
-        """Number of frames of a clip; below 1 where it is too short."""
-        return (samples - self.width) // self.hop + 1
-
 
 def kaldi(rate: int, n_bands: int) -> LogMel:
-    """25 ms every 10 ms, as Gong et al. 2021, "AST", §2.1 have them by Kaldi.
-
-    Each frame without its mean, pre-emphasised, under a Hann window.
-    """
+    """Kaldi's centred, pre-emphasised frames, 25 ms every 10 ms (Gong et al. 2021, "AST", §2.1)."""
     width, hop = round(0.025 * rate), round(0.01 * rate)
     size = 1 << (width - 1).bit_length()
     centred = np.eye(width) - 1 / width
@@ -130,24 +93,17 @@ def kaldi(rate: int, n_bands: int) -> LogMel:
     emphasised[0, 0] = 1 - 0.97  # the first has no sample before it but itself
     window = np.hanning(width)[:, None]
     linear = (window * (emphasised @ centred)).T  # (in, out): frames stand on the left
-    bands = _bands(
-        rate,
-        size,
-        n_bands,
-        low=20.0,
-        high=rate // 2,
-        norm=None,
-        mel_scale="kaldi",
-        triangularize_in_mel_space=True,
-    )
-    return LogMel(width, hop, _tensor(linear @ _fourier(width, size)), bands, KALDI_FLOOR)
+    scale = {"norm": None, "mel_scale": "kaldi", "triangularize_in_mel_space": True}
+    bands = _bands(rate, size, n_bands, 20.0, rate // 2, **scale)
+    floor = 1.192092955078125e-07  # the float32 epsilon
+    return LogMel(width, hop, _tensor(linear @ _fourier(width, size)), bands, floor)
 
 
 def whisper(rate: int, n_bands: int, width: int, hop: int) -> LogMel:
-    """As Radford et al. 2022, "Whisper", §2.2 have them: a periodic Hann window, bands to 8 kHz."""
+    """A periodic Hann window, bands to 8 kHz (Radford et al. 2022, "Whisper", §2.2)."""
     window = np.hanning(width + 1)[:-1, None]
-    bands = _bands(rate, width, n_bands, low=0.0, high=8000.0, norm="slaney", mel_scale="slaney")
-    return LogMel(width, hop, _tensor(window * _fourier(width, width)), bands, WHISPER_FLOOR)
+    bands = _bands(rate, width, n_bands, 0.0, 8000.0, norm="slaney", mel_scale="slaney")
+    return LogMel(width, hop, _tensor(window * _fourier(width, width)), bands, floor=1e-10)
 
 
 def _fourier(width: int, size: int) -> Matrix:
@@ -156,9 +112,7 @@ def _fourier(width: int, size: int) -> Matrix:
     return np.hstack([np.cos(angles), -np.sin(angles)])
 
 
-def _bands(
-    rate: int, size: int, n_bands: int, *, low: float, high: float, **options: Any
-) -> Tensor:
+def _bands(rate: int, size: int, n_bands: int, low: float, high: float, **scale: Any) -> Tensor:
     from transformers.audio_utils import mel_filter_bank
 
     with warnings.catch_warnings():  # about bands so low that they hold no frequency
@@ -169,7 +123,7 @@ def _bands(
             min_frequency=low,
             max_frequency=high,
             sampling_rate=rate,
-            **options,
+            **scale,
         )
     return _tensor(np.asarray(bands))
 
@@ -180,8 +134,7 @@ def _tensor(values: Matrix) -> Tensor:
 
 # ---- Encoders of log-mel frames: the Audio Spectrogram Transformer, and Whisper's encoder.
 #
-# They take samples like all others; their first block makes the frames, which needs no weights,
-# and pads them with silence to the length that they were trained on.
+# Their first block makes frames of samples, and pads them with silence to the training length.
 
 
 AST, WHISPER = "audio-spectrogram-transformer", "whisper"
@@ -190,37 +143,32 @@ DEEP = 8.0  # powers of ten below the loudest, where Whisper's frames end
 
 
 class AstNetwork(ClipEncoder):
-    """Attention among patches of a spectrogram and two class tokens.
+    """Attention among patches of a spectrogram and two class tokens (Gong et al. 2021, "AST")."""
 
-    Gong et al. 2021, "AST", §2. `mean` and `spread` are those of the frames it was trained on.
-    """
-
-    def __init__(self, encoder: nn.Module, rate: int, mean: float, spread: float) -> None:
-        super().__init__(encoder)
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder, settings)
         config: Any = encoder.config
-        self.frames = kaldi(rate, config.num_mel_bins)
+        self.frames = kaldi(settings["sampling_rate"], config.num_mel_bins)
         self.length = int(config.max_length)
-        self.mean, self.spread = mean, spread
+        self.mean, self.std = settings["mean"], settings["std"]
 
     def steps(self, window: int) -> SegmentSteps:
-        """Patches and positions, then layer after layer. `window`: samples of a clip."""
-        if self.frames.frames_of(window) < 1:
-            raise too_short(window)
+        _check_length(window, (window - self.frames.width) // self.frames.hop + 1)
         name = "layers" if hasattr(self.encoder, "layers") else "encoder.layer"  # by version
-        n = sum(1 for _ in self.encoder.get_submodule(name).children())
-        blocks = [SegmentStep("patches", _patches, ("encoder.embeddings",), ())]
-        blocks += layers_of(f"encoder.{name}", n, lambda _, __: {})
-        return encoder_steps(blocks, SegmentStep("neck", _tokens, ("encoder.layernorm",), ()))
+        n_layers = len(list(self.encoder.get_submodule(name).children()))
+        patches = SegmentStep("patches", _patches, ("encoder.embeddings",), ())
+        blocks = [patches, *layers_of(f"encoder.{name}", n_layers)]
+        return encoder_steps(blocks, _class_tokens, ["encoder.layernorm"])
 
 
 def _patches(network: Any, samples: Tensor) -> Tensor:
     frames = network.frames(samples)[:, : network.length]
     frames = pad(frames, (0, 0, 0, network.length - frames.shape[1]))
-    scaled = (frames - network.mean) / (2 * network.spread)
+    scaled = (frames - network.mean) / (2 * network.std)
     return cast(Tensor, network.encoder.embeddings(scaled))
 
 
-def _tokens(network: Any, hidden: Tensor) -> Tensor:
+def _class_tokens(network: Any, hidden: Tensor) -> Tensor:
     return cast(Tensor, network.encoder.layernorm(hidden)[:, :2].mean(dim=1))
 
 
@@ -230,21 +178,24 @@ class WhisperNetwork(ClipEncoder):
     Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", §2.2.
     """
 
-    def __init__(self, encoder: nn.Module, rate: int, width: int, hop: int) -> None:
-        super().__init__(encoder)
-        config: Any = encoder.config
-        self.frames = whisper(rate, config.num_mel_bins, width, hop)
-        self.samples = 2 * int(config.max_source_positions) * hop  # of a training clip
+    def __init__(self, encoder: nn.Module, settings: Settings) -> None:
+        super().__init__(encoder.get_submodule("encoder"), settings)
+        config: Any = self.encoder.config
+        width, hop = settings["n_fft"], settings["hop_length"]
+        self.frames = whisper(settings["sampling_rate"], config.num_mel_bins, width, hop)
+        self.n_samples = 2 * int(config.max_source_positions) * hop  # of a training clip
 
     def steps(self, window: int) -> SegmentSteps:
-        """Frames and positions, then layer after layer; a short clip is padded."""
         layers: Any = self.encoder.layers
-        read = ("encoder.conv1", "encoder.conv2", "encoder.embed_positions")
-        blocks = [SegmentStep("frames", _positioned_frames, read, ())]
+        modules = ("encoder.conv1", "encoder.conv2", "encoder.embed_positions")
         arguments = set(signature(layers[0].forward).parameters)  # by version
         masks = dict.fromkeys({"attention_mask", "layer_head_mask"} & arguments)
-        blocks += layers_of("encoder.layers", len(layers), lambda _, __: masks)
-        return encoder_steps(blocks, SegmentStep("neck", _mean, ("encoder.layer_norm",), ()))
+        blocks = [
+            SegmentStep("frames", _positioned_frames, modules, ()),
+            *layers_of("encoder.layers", len(layers), lambda _, __: masks),
+        ]
+        norm = ["encoder.layer_norm"]
+        return encoder_steps(blocks, _mean_of_frames(norm), norm)
 
 
 def _positioned_frames(network: Any, samples: Tensor) -> Tensor:
@@ -256,8 +207,8 @@ def _positioned_frames(network: Any, samples: Tensor) -> Tensor:
 
 def _scaled_frames(network: Any, samples: Tensor) -> Tensor:
     """Log-mel frames (B, T, M): a clip's loudest near 1, eight powers of ten below at -1."""
-    clip = samples[:, : network.samples]
-    clip = pad(clip, (0, network.samples - clip.shape[1]))
+    clip = samples[:, : network.n_samples]
+    clip = pad(clip, (0, network.n_samples - clip.shape[1]))
     half = network.frames.width // 2
     mirrored = pad(clip[:, None], (half, half), mode="reflect")[:, 0]
     frames: Tensor = network.frames(mirrored)[:, :-1] / TEN
@@ -265,17 +216,21 @@ def _scaled_frames(network: Any, samples: Tensor) -> Tensor:
     return (frames + 4) / 4
 
 
-def _mean(network: Any, hidden: Tensor) -> Tensor:
-    return cast(Tensor, network.encoder.layer_norm(hidden).mean(dim=1))
+def _mean_of_frames(norms: list[str]) -> Run:
+    def run(network: nn.Module, hidden: Tensor) -> Tensor:
+        for name in norms:
+            hidden = network.get_submodule(name)(hidden)
+        return hidden.mean(dim=1)
+
+    return run
 
 
 # ---- Encoders of samples: wav2vec 2.0, WavLM and relatives, in blocks by design.
 #
 # a_1 = frames(samples),  a_2 = positions(project(a_1)),  a_k = layer(a_k-1),  vector = mean(a_P)
 #
-# Baevski et al. 2020, "wav2vec 2.0", §2: convolutions make a frame of each 20 ms, transformer
-# layers relate it to the others. Between blocks passes one tensor (B, frames, C); clips are of
-# one length.
+# Baevski et al. 2020, "wav2vec 2.0", §2: a frame is 20 ms. Between blocks passes one tensor
+# (B, frames, C); clips are of one length.
 
 
 WAVEFORM_KINDS = ("wav2vec2", "hubert", "data2vec-audio", "unispeech", "unispeech-sat", "wavlm")
@@ -285,83 +240,70 @@ class WaveNetwork(ClipEncoder):
     """wav2vec 2.0, or one of its relatives."""
 
     def steps(self, window: int) -> SegmentSteps:
-        """Frames, positions, then layer after layer. `window`: samples of a clip."""
         inner: Any = self.encoder.encoder
         n_frames = window
         for width, stride in zip(inner.config.conv_kernel, inner.config.conv_stride, strict=True):
             n_frames = (n_frames - width) // stride + 1
-        if n_frames < 1:
-            raise too_short(window)
-        positions = ["encoder.feature_projection", "encoder.encoder.pos_conv_embed"]
+        _check_length(window, n_frames)
+        positions = ("encoder.feature_projection", "encoder.encoder.pos_conv_embed")
         norm = ["encoder.encoder.layer_norm"]
         is_last = bool(getattr(inner.config, "do_stable_layer_norm", False))  # normed at the end
-        read = (*positions, *([] if is_last else norm))
+        first, last = ([], norm) if is_last else (norm, [])
         blocks = [
             SegmentStep("frames", _frames, ("encoder.feature_extractor",), ()),
-            SegmentStep("positions", _positions(not is_last), read, ()),
+            SegmentStep("positions", _positions(first), (*positions, *first), ()),
             *_layers(inner),
         ]
-        mean = _mean_of_frames(is_last)
-        return encoder_steps(blocks, SegmentStep("neck", mean, tuple(norm if is_last else ()), ()))
+        return encoder_steps(blocks, _mean_of_frames(last), last)
 
 
 def _frames(network: Any, samples: Tensor) -> Tensor:
     return cast(Tensor, network.encoder.feature_extractor(samples).transpose(1, 2))
 
 
-def _positions(is_normed: bool) -> Run:
+def _positions(norms: list[str]) -> Run:
     def run(network: Any, frames: Tensor) -> Tensor:
         projected = network.encoder.feature_projection(frames)
         hidden: Tensor = projected[0] if isinstance(projected, tuple) else projected
         inner = network.encoder.encoder
         hidden = hidden + inner.pos_conv_embed(hidden)
-        return cast(Tensor, inner.dropout(inner.layer_norm(hidden) if is_normed else hidden))
+        for name in norms:
+            hidden = network.get_submodule(name)(hidden)
+        return cast(Tensor, inner.dropout(hidden))
 
     return run
 
 
 def _layers(inner: Any) -> list[SegmentStep]:
-    name, n = "encoder.encoder.layers", len(inner.layers)
+    path, n_layers = "encoder.encoder.layers", len(inner.layers)
     if inner.config.model_type != "wavlm":
-        return layers_of(name, n, lambda _, __: {})
-    relative = f"{name}.0.attention"  # the first layer holds the table of distances for all
+        return layers_of(path, n_layers)
+    first = f"{path}.0.attention"  # holds the table of distances for all layers
 
     def bias(network: nn.Module, hidden: Tensor) -> dict[str, Any]:
-        """Attention bias by distance: (B, frames, C) to (B heads, frames, frames).
-
-        Chen et al. 2022, "WavLM", §4.1: one table of distances, which each layer weighs itself.
-        """
-        attention: Any = network.get_submodule(relative)
+        """(B, frames, C) to (B heads, frames, frames): Chen et al. 2022, "WavLM", §4.1."""
+        attention: Any = network.get_submodule(first)
         n_clips, length = hidden.shape[:2]
         table: Tensor = attention.compute_bias(length, length)
         return {"position_bias": table.unsqueeze(0).repeat(n_clips, 1, 1, 1).flatten(0, 1)}
 
-    return layers_of(name, n, bias, shared=f"{relative}.rel_attn_embed")
-
-
-def _mean_of_frames(is_normed: bool) -> Run:
-    def run(network: Any, hidden: Tensor) -> Tensor:
-        normed: Tensor = network.encoder.encoder.layer_norm(hidden) if is_normed else hidden
-        return normed.mean(dim=1)
-
-    return run
+    return layers_of(path, n_layers, bias, shared=[f"{first}.rel_attn_embed"])
 
 
 PREFIX = "wave:"
-USUAL_RATE = 16_000  # samples per second, the default: all of these were trained on it
+DEFAULT_RATE = 16_000  # samples per second: all of these were trained on it
 
 
 @dataclass(frozen=True, slots=True)
 class AudioArchitecture:
     """One kind of encoder.
 
-    `make` takes the transformers encoder and the settings of preprocessor_config.json that
-    belong to the architecture, `defaults`; `fixed` are settings that override the folder's.
-    `is_scaled`: default of scaling clips; None: never. `renamed`: today's names of parts of
-    tensors' names.
+    `defaults`: of the architecture's settings in preprocessor_config.json; `fixed`: settings that
+    override the folder's; `is_scaled`: default of scaling clips, None for never; `renamed`: current
+    names of parts of tensors' names.
     """
 
-    make: Callable[[nn.Module, Settings], ClipEncoder]
+    network: type[ClipEncoder]
     defaults: Settings
     fixed: Settings
     is_scaled: bool | None
@@ -370,7 +312,7 @@ class AudioArchitecture:
 
 # Masked frames, and layers dropped at random, belong to pretraining.
 _SAMPLES = AudioArchitecture(
-    lambda encoder, _: WaveNetwork(encoder),
+    WaveNetwork,
     {},
     {"apply_spec_augment": False, "layerdrop": 0.0},
     True,
@@ -380,41 +322,34 @@ _SAMPLES = AudioArchitecture(
     },
 )
 _AST = AudioArchitecture(
-    lambda encoder, own: AstNetwork(encoder, own["sampling_rate"], own["mean"], own["std"]),
-    {"sampling_rate": USUAL_RATE, "mean": -4.2677393, "std": 4.5689974, "do_normalize": True},
+    AstNetwork,
+    {"sampling_rate": DEFAULT_RATE, "mean": -4.2677393, "std": 4.5689974, "do_normalize": True},
     {},
     None,
     RENAMED_VIT,
 )
 _WHISPER = AudioArchitecture(
-    lambda encoder, own: WhisperNetwork(
-        encoder.get_submodule("encoder"), own["sampling_rate"], own["n_fft"], own["hop_length"]
-    ),
-    {"sampling_rate": USUAL_RATE, "n_fft": 400, "hop_length": 160},
+    WhisperNetwork,
+    {"sampling_rate": DEFAULT_RATE, "n_fft": 400, "hop_length": 160},
     {"encoder_layerdrop": 0.0, "decoder_layers": 0},
     False,
 )
 AUDIO_ENCODERS = {**dict.fromkeys(WAVEFORM_KINDS, _SAMPLES), AST: _AST, WHISPER: _WHISPER}
-AUDIO_KINDS = tuple(AUDIO_ENCODERS)
 
 
-def wave_arch(config: Settings, processor: Settings | None = None) -> str:
+def wave_arch(config: Settings, processor: Settings) -> str:
     """The architecture in one line: its kind, and differences from transformers' defaults."""
-    own = processor or {}
-    usual = AUDIO_ENCODERS[str(config["model_type"])].defaults
-    changed = [name for name in usual if own.get(name, usual[name]) != usual[name]]
-    return design(PREFIX, config, {f"heard_{name}": own[name] for name in changed})
+    defaults = AUDIO_ENCODERS[str(config["model_type"])].defaults
+    changed = [name for name in defaults if processor.get(name, defaults[name]) != defaults[name]]
+    return design(PREFIX, config, {f"heard_{name}": processor[name] for name in changed})
 
 
 def build_wave(arch: str) -> ClipEncoder:
-    """The network of a line of `wave_arch`, with random weights; the global random state stays.
-
-    Raises: ModelError if transformers is missing, or cannot build it.
-    """
-    kind, settings = settings_of(arch, PREFIX, AUDIO_KINDS)
+    """The network of `wave_arch`, with random weights. Raises: ModelError if it cannot be built."""
+    kind, config = settings_of(arch, PREFIX, AUDIO_ENCODERS)
     architecture = AUDIO_ENCODERS[kind]
-    own = {n: settings.pop(f"heard_{n}", value) for n, value in architecture.defaults.items()}
-    if own.get("do_normalize") is False:
-        own |= {"mean": 0.0, "std": 0.5}  # frames unscaled
-    encoder = build_encoder(kind, {**settings, **architecture.fixed})[1]
-    return architecture.make(encoder, own).eval()
+    settings = {n: config.pop(f"heard_{n}", value) for n, value in architecture.defaults.items()}
+    if settings.get("do_normalize") is False:
+        settings |= {"mean": 0.0, "std": 0.5}  # frames unscaled
+    encoder = build_encoder(kind, {**config, **architecture.fixed})[1]
+    return architecture.network(encoder, settings).eval()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -42,17 +44,15 @@ def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[No
                     layers.append((number, module, []))
     with ExitStack() as hooks, torch.inference_mode():
         for _, layer, values in layers:
-            hook = layer.register_forward_pre_hook(
-                lambda _, args, values=values: values.append(_moments(args[0]))
-            )
-            hooks.enter_context(hook)
+            record = partial(_record, values)
+            hooks.enter_context(layer.register_forward_pre_hook(record))
         for chunk in torch.split(inputs, CHUNK) if layers else ():
             run_all(network.steps.blocks[:n_blocks], network.backbone, chunk)
     return tuple(
         NormStatistics(
             block=number,
-            source_mean=_array(layer.running_mean),
-            source_var=_array(layer.running_var),
+            source_mean=cast(Tensor, layer.running_mean).double().numpy(),
+            source_var=cast(Tensor, layer.running_var).double().numpy(),
             mean=np.concatenate([mean for mean, _ in values]),
             square=np.concatenate([square for _, square in values]),
         )
@@ -61,21 +61,14 @@ def norm_statistics(network: Network, inputs: Tensor, n_blocks: int) -> tuple[No
     )
 
 
-def _moments(value: Tensor) -> tuple[Values, Values]:
-    """Mean and mean square over positions: (B, C, …) to (B, C) each."""
-    value = value.float()
-    positions = tuple(range(2, value.ndim))
-    if positions:
-        variance, mean = torch.var_mean(value, dim=positions, correction=0)
-    else:
-        variance, mean = torch.zeros_like(value), value
+def _record(values: list[tuple[Values, Values]], _: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Add mean and mean square over positions, (B, C) each, of a layer's input (B, C, …)."""
+    mean = inputs[0].float()
+    variance = torch.zeros_like(mean)
+    if positions := tuple(range(2, mean.ndim)):
+        variance, mean = torch.var_mean(mean, dim=positions, correction=0)
     mean, variance = mean.double(), variance.double()
-    return mean.numpy(), (variance + mean**2).numpy()
-
-
-def _array(values: Tensor | None) -> Values:
-    array: Values = values.double().numpy() if values is not None else np.empty(0)
-    return array
+    values.append((mean.numpy(), (variance + mean**2).numpy()))
 
 
 @contextmanager
@@ -85,10 +78,7 @@ def recompute_statistics(model: nn.Module, trainable: Collection[Tensor]) -> Ite
     They are reset and end as the mean over all batches, so that they belong to the current
     weights; running ones belong to earlier weights (Izmailov et al. 2018, "Averaging Weights
     Leads to Wider Optima", §3.2; Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", §3.1).
-    After 50 updates with the momentum 0.01 of networks that come from TensorFlow they belong to
-    no weights at all: 60 % of a running mean is still its initial 0. `trainable`: the tensors
-    that may change; layers whose statistics are not among them stay unchanged. Yields whether
-    any layer changes.
+    Only layers whose statistics are among the `trainable` tensors change. Yields whether any does.
 
     >>> norm = nn.BatchNorm1d(2, momentum=0.01)
     >>> with recompute_statistics(norm, [norm.running_mean]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ BESIDE = "labels.json"
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Names from a file: a JSON list, a JSON object of numbers and names, or one name per line.
+    """Names from a file: a JSON list, a JSON object of numbers and names, or one name a line.
 
-    Raises: ModelError if there is no such file, or it does not name outputs once each.
+    Raises: ModelError if there is no such file, or its names are not unique.
     """
     try:
         text = path.read_text("utf-8-sig")
@@ -29,31 +30,20 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def names_beside(path: Path) -> tuple[str, ...]:
-    """Names from labels.json in the folder of a file of weights; empty without one.
-
-    Raises: ModelError if it is there and does not name outputs once each.
-    """
+    """Names from labels.json in the folder of a file of weights; empty without one."""
     beside = path.parent / BESIDE
     return read_names(beside) if beside.is_file() else ()
 
 
 def unique(names: Sequence[str], where: str) -> tuple[str, ...]:
-    """The names, checked to be unique.
-
-    Raises: ModelError naming one that stands there twice, or if there are none.
-
-    >>> unique(["cat", "dog"], "labels.txt")
-    ('cat', 'dog')
-    """
+    """The names, checked. Raises: ModelError if there are none, or one occurs twice."""
     if not names:
         raise ModelError(
             f"{where} names no classes; write one name a line, in the order of the outputs."
         )
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ModelError(f"{where} has {name!r} twice; the names of two outputs must differ.")
-        seen.add(name)
+    name, n = Counter(names).most_common(1)[0]
+    if n > 1:
+        raise ModelError(f"{where} has {name!r} twice; the names of two outputs must differ.")
     return tuple(names)
 
 

@@ -1,17 +1,16 @@
 """BatchNorm with fixed statistics, folded into its convolution during training.
 
-In a fine-tuned layer BatchNorm keeps its pretrained statistics, and its scale and shift are
-trained: y = γ (conv(x) − μ)/σ + β. That is one convolution, with the kernel W γ/σ and the bias
+A fine-tuned BatchNorm keeps its statistics, and its scale and shift are trained:
+y = γ (conv(x) − μ)/σ + β. That is one convolution, with the kernel W γ/σ and the bias
 β + (b − μ) γ/σ, and gradients flow through these to W, γ and β as before. This saves two passes
-over the largest tensors of a step, and what they would store for the backward pass.
-
-Modules stay in place and keep their names; their `forward` is replaced for a while.
+over the largest tensors of a step, and what they would store for the backward pass. Modules stay
+in place: their `forward` is replaced for a while.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
@@ -33,33 +32,31 @@ def folded(
     """
     with torch.no_grad():
         pairs, expected = _find_pairs(model, eval_modules, run)
-    clamps = [m for m in model.modules() if isinstance(m, nn.Hardtanh) and m.inplace]
-    patched: list[nn.Module] = [*(module for pair in pairs for module in pair), *clamps]
+    patches = dict[nn.Module, Callable[[Tensor], Tensor]]()
+    for conv, norm in pairs:
+        patches |= {conv: _folded_forward(conv, norm), norm: _without_norm(norm)}
+    for module in model.modules():
+        if isinstance(module, nn.Hardtanh) and module.inplace:  # as in mobile networks
+            patches[module] = _clamp_forward(module)
     try:
-        for conv, norm in pairs:
-            conv.__dict__["forward"] = _folded_forward(conv, norm)
-            norm.__dict__["forward"] = _without_norm(norm)
-        for clamp in clamps:  # in place already, as those of mobile networks are
-            clamp.__dict__["forward"] = _clamp_forward(clamp)
+        for module, forward in patches.items():
+            module.__dict__["forward"] = forward
         with torch.no_grad():
             outputs = run()
             limit = AGREEMENT * (float(expected.pow(2).mean().sqrt()) or 1.0)
             is_same = expected.shape == outputs.shape
             if not (is_same and float((expected - outputs).abs().max()) <= limit):
-                _restore(patched)
+                _restore(patches)
                 pairs = []
         yield len(pairs)
     finally:
-        _restore(patched)
+        _restore(patches)
 
 
 def _find_pairs(
     model: nn.Module, eval_modules: Sequence[nn.Module], run: Callable[[], Tensor]
 ) -> tuple[list[Pair], Tensor]:
-    """Each convolution whose output goes to a BatchNorm in eval mode, and the probe's outputs.
-
-    Both must be called once: a second call may be elsewhere in the network.
-    """
+    """Convolutions and the eval-mode BatchNorms that follow, each called once; probe outputs."""
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -73,12 +70,11 @@ def _find_pairs(
         outputs = run()
     counts = Counter(id(module) for module, _, _ in calls)
     convs = {id(out): module for module, _, out in calls if isinstance(module, nn.Conv2d)}
-    pairs = []
+    pairs = list[Pair]()
     for module, value, _ in calls:
         conv = convs.get(id(value))
-        is_pair = isinstance(module, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d)
-        if is_pair and counts[id(module)] == counts[id(conv)] == 1:
-            pairs.append((cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, module)))
+        if isinstance(module, nn.BatchNorm2d) and conv is not None:
+            pairs += [(conv, module)] if counts[id(module)] == counts[id(conv)] == 1 else []
     return pairs, outputs
 
 
@@ -98,15 +94,15 @@ def _folded_forward(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Callable[[Tensor],
     def forward(inputs: Tensor) -> Tensor:
         mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         scale = norm.weight * torch.rsqrt(variance + norm.eps)
-        weight, bias = conv._parameters["weight"], conv._parameters["bias"]
+        parameters: dict[str, Any] = conv._parameters
+        weight, bias = parameters["weight"], parameters["bias"]
         shift = -mean if bias is None else bias - mean
-        own: dict[str, Any] = conv._parameters
-        own["weight"] = cast(Tensor, weight) * scale.view(-1, 1, 1, 1)
-        own["bias"] = norm.bias + shift * scale
+        parameters["weight"] = weight * scale.view(-1, 1, 1, 1)
+        parameters["bias"] = norm.bias + shift * scale
         try:
             return plain(conv, inputs)
         finally:
-            own["weight"], own["bias"] = weight, bias
+            parameters["weight"], parameters["bias"] = weight, bias
 
     return forward
 
@@ -124,10 +120,7 @@ def _without_norm(norm: nn.BatchNorm2d) -> Callable[[Tensor], Tensor]:
 
 
 class _Clamp(torch.autograd.Function):
-    """An in-place clamp that stores its output alone, which the next layer stores as well.
-
-    torch's own copies its input first, as soon as gradients are needed.
-    """
+    """An in-place clamp that stores its output alone; torch's own copies its input."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, low: float, high: float) -> Tensor:
@@ -150,12 +143,11 @@ def _clamp_forward(module: nn.Hardtanh) -> Callable[[Tensor], Tensor]:
     def forward(inputs: Tensor) -> Tensor:
         if not inputs.requires_grad or inputs.is_leaf:
             return inputs.clamp_(low, high)
-        output: Tensor = _Clamp.apply(inputs, low, high)  # type: ignore[no-untyped-call]
-        return output
+        return cast(Tensor, _Clamp.apply(inputs, low, high))  # type: ignore[no-untyped-call]
 
     return forward
 
 
-def _restore(modules: Sequence[nn.Module]) -> None:
+def _restore(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         module.__dict__.pop("forward", None)

@@ -3,13 +3,14 @@
     logits = unfrozen(prefix(x)),   prefix(x) = (a_cut, the feature layers up to there)
 
 The frozen prefix is a pure function of an image, so its outputs can be cached. Both pieces run
-on the modules of the network itself; nothing is copied.
+on the network's own modules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from warmstart.errors import PlanError
 from warmstart.network.fast_linear import quick_linear
-from warmstart.network.feature_layers import LayerOrder, plan_scan
+from warmstart.network.feature_layers import plan_scan
 from warmstart.network.partition import Network
 from warmstart.network.segments import Run, SegmentStep
 from warmstart.network.surgery import WarmModel
@@ -35,8 +36,8 @@ def cached_layers(feature_layers: Sequence[FeatureLayer], cut: int) -> tuple[Fea
 
 
 class FrozenPrefix(nn.Module):
-    """Blocks 1..cut: inputs (B, C, H, W) to the output of block `cut`, (B, …), and the feature
-    layers in the given order, each (B, d).
+    """Blocks 1..cut: inputs (B, C, H, W) to block `cut`'s output and the feature layers, (B, d).
+
     Raises: PlanError where the network has no such block.
     """
 
@@ -62,11 +63,10 @@ class FrozenPrefix(nn.Module):
 class UnfrozenBlocks(nn.Module):
     """The blocks above a cut: (output of block `cut`, feature layers below) to logits (B, K).
 
-    With `cut` 0 it is the whole model, on normalised inputs (B, C, H, W). The model is a child,
-    so that modes, devices and hooks reach it. With `recompute`, activations inside a block are
-    not stored for the backward pass but recomputed (Chen et al. 2016, "Training Deep Nets with
-    Sublinear Memory Cost"), except in blocks that gather batch statistics, which would count
-    each batch twice.
+    With `cut` 0 it is the whole model, on normalised inputs (B, C, H, W). With `recompute`,
+    activations inside a block are recomputed in the backward pass (Chen et al. 2016, "Training Deep
+    Nets with Sublinear Memory Cost"), except in blocks that gather batch statistics, which would
+    count each batch twice.
     """
 
     def __init__(self, model: WarmModel, cut: int, recompute: bool = False) -> None:
@@ -74,12 +74,14 @@ class UnfrozenBlocks(nn.Module):
         self.model = model
         self.cut = cut
         self.cached = cached_layers(model.scan.feature_layers, cut)
-        self.scan = _checkpointed(model.scan) if recompute else model.scan
+        self.scan = model.scan
+        if recompute:
+            blocks = tuple(replace(step, run=_checkpoint(step)) for step in self.scan.steps.blocks)
+            self.scan = replace(self.scan, steps=replace(self.scan.steps, blocks=blocks))
 
     def forward(self, main: Tensor, *cached: Tensor) -> Tensor:
-        """Logits; `cached` are the feature layers `self.cached`, each (B, d)."""
-        logits: Tensor = self.model.head(self.features(main, *cached))
-        return logits
+        """Logits; `cached`: the feature layers `self.cached`, each (B, d)."""
+        return cast(Tensor, self.model.head(self.features(main, *cached)))
 
     def features(self, main: Tensor, *cached: Tensor) -> tuple[Tensor, ...]:
         """The head's input: each feature layer, (B, d); the last one is the deepest."""
@@ -97,11 +99,6 @@ class UnfrozenBlocks(nn.Module):
         return torch.cat(vectors)[order]
 
 
-def _checkpointed(scan: LayerOrder) -> LayerOrder:
-    blocks = tuple(replace(step, run=_checkpoint(step)) for step in scan.steps.blocks)
-    return replace(scan, steps=replace(scan.steps, blocks=blocks))
-
-
 def _checkpoint(step: SegmentStep) -> Run:
     def block(backbone: nn.Module, value: Tensor) -> Tensor:
         with quick_linear(value):  # entered again on recomputation
@@ -109,12 +106,10 @@ def _checkpoint(step: SegmentStep) -> Run:
 
     def run(backbone: nn.Module, value: Tensor) -> Tensor:
         modules = (m for name in step.modules for m in backbone.get_submodule(name).modules())
-        gathers_statistics = any(  # of each batch, as BatchNorm does in train mode
-            m.training and any(name.startswith("running_") for name in m._buffers) for m in modules
-        )
-        if not torch.is_grad_enabled() or gathers_statistics:
+        buffers = (name for module in modules if module.training for name in module._buffers)
+        has_statistics = any(name.startswith("running_") for name in buffers)  # of each batch
+        if not torch.is_grad_enabled() or has_statistics:
             return step.run(backbone, value)
-        output: Tensor = checkpoint(block, backbone, value, use_reentrant=False)
-        return output
+        return cast(Tensor, checkpoint(block, backbone, value, use_reentrant=False))
 
     return run

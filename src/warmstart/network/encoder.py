@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from warmstart.errors import ModelError, install_command
-from warmstart.network.segments import SegmentStep, SegmentSteps
+from warmstart.errors import ModelError, first_line, install_command
+from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.nouns import nouns_of
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Layout
-
-# ---- Architectures of encoders in one line: their kind and the settings that are not defaults.
-
 
 Settings = Mapping[str, Any]
 _OMITTED = (
@@ -50,24 +47,21 @@ RENAMED_VIT = {
 }
 
 
-def design(prefix: str, config: Settings, own: Settings) -> str:
-    """A kind, its differences from transformers' defaults, and settings of our own.
+def design(prefix: str, config: Settings, extra: Settings) -> str:
+    """An architecture in one line: its kind, what differs from transformers' defaults, `extra`.
 
     >>> design("text:", {"model_type": "bert", "hidden_size": 32}, {"pooling": "mean"})
     'text:bert{"hidden_size":32,"pooling":"mean"}'
     """
     kind = str(config["model_type"])
-    usual = _config(kind, {}).to_dict()
-    settings = {n: v for n, v in config.items() if n in usual and usual[n] != v}
-    settings = {n: v for n, v in settings.items() if n not in _OMITTED} | dict(own)
+    defaults = _config(kind, {}).to_dict()
+    changed = {n: v for n, v in config.items() if n in defaults and defaults[n] != v}
+    settings = {n: v for n, v in changed.items() if n not in _OMITTED} | dict(extra)
     return f"{prefix}{kind}{json.dumps(settings, sort_keys=True, separators=(',', ':'))}"
 
 
-def settings_of(arch: str, prefix: str, kinds: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The kind in a line of `design`, and its settings.
-
-    Raises: ModelError for another line, or another kind than `kinds`.
-    """
+def settings_of(arch: str, prefix: str, kinds: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """The kind in a line of `design`, and its settings. Raises: ModelError for another kind."""
     kind, brace, rest = arch.removeprefix(prefix).partition("{")
     try:
         settings = dict(json.loads(brace + rest or "{}"))
@@ -83,17 +77,14 @@ def build_encoder(
 ) -> tuple[Any, nn.Module]:
     """Configuration and encoder with random weights; the global random state stays unchanged.
 
-    Without `is_random` weights are not initialised, as all will be replaced: that saves half a
-    second. Raises: ModelError if transformers is missing, or cannot build it.
+    Without `is_random` weights are not initialised: that saves half a second, if all are replaced.
+    Raises: ModelError if transformers is missing, or cannot build it.
     """
     config = _config(kind, settings)
     config._attn_implementation = "eager"  # rounds alike for every length of padding
-    library = load_transformers()
-    try:
-        with torch.random.fork_rng(devices=[]), nullcontext() if is_random else _NoInit():
-            encoder: nn.Module = library.AutoModel.from_config(config, **options)
-    except Exception as error:  # the package may raise anything at settings that make no sense
-        raise _unbuilt(error) from error
+    initialising = nullcontext() if is_random else _NoInit()
+    with _transformers() as library, torch.random.fork_rng(devices=[]), initialising:
+        encoder: nn.Module = library.AutoModel.from_config(config, **options)
     return config, encoder.float()
 
 
@@ -101,45 +92,36 @@ class _NoInit(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in _INITIALISERS:
+        if getattr(func, "__name__", "").endswith(("normal_", "uniform_")):
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 
-_INITIALISERS = frozenset(
-    (
-        "normal_",
-        "uniform_",
-        "trunc_normal_",
-        "kaiming_uniform_",
-        "kaiming_normal_",
-        "xavier_uniform_",
-        "xavier_normal_",
-    )
-)
-
-
 def _config(kind: str, settings: Settings) -> Any:
+    with _transformers() as library:
+        return library.AutoConfig.for_model(kind, **settings)
+
+
+@contextmanager
+def _transformers() -> Iterator[Any]:
+    """The library; whatever it raises at senseless settings becomes a ModelError."""
     library = load_transformers()
     try:
-        return library.AutoConfig.for_model(kind, **settings)
+        yield library
     except Exception as error:
-        raise _unbuilt(error) from error
-
-
-def _unbuilt(error: Exception) -> ModelError:
-    reason = str(error).strip().partition("\n")[0][:160]
-    return ModelError(f"the encoder cannot be built ({reason}); copy config.json again.")
+        raise ModelError(
+            f"the encoder cannot be built ({first_line(error)}); copy config.json again."
+        ) from error
 
 
 def load_transformers() -> Any:
     """The transformers library. Raises: ModelError with the command that installs it."""
     try:
         import transformers
-    except ImportError:
+    except ImportError as error:
         raise ModelError(
-            f"encoders of texts and sounds need transformers; run `{install_command('text')}`."
-        ) from None
+            f"this model needs the transformers library; run `{install_command('text')}`."
+        ) from error
     return transformers
 
 
@@ -150,15 +132,48 @@ def wrong_inputs(expected: str, inputs: Inputs) -> ModelError:
     )
 
 
-def encoder_steps(blocks: Sequence[SegmentStep], neck: SegmentStep) -> SegmentSteps:
-    """Blocks and the neck that pools the last one's output; nothing follows."""
+def layers_of(
+    path: str,
+    n_layers: int,
+    options: Callable[[nn.Module, Tensor], Mapping[str, Any]] = lambda _, __: {},
+    shared: Sequence[str] = (),
+) -> list[SegmentStep]:
+    """Steps "layer.1" and so on for the modules `path`.0 and so on.
+
+    `options`: a layer's arguments besides its input; `shared`: modules that all layers read.
+    """
+
+    def layer(name: str) -> Run:
+        def run(network: nn.Module, hidden: Tensor) -> Tensor:
+            output: Any = network.get_submodule(name)(hidden, **options(network, hidden))
+            return cast(Tensor, output[0] if isinstance(output, tuple) else output)
+
+        return run
+
+    names = [f"{path}.{k}" for k in range(n_layers)]
+    return [
+        SegmentStep(f"layer.{k}", layer(name), (name, *shared), ())
+        for k, name in enumerate(names, start=1)
+    ]
+
+
+def encoder_steps(blocks: Sequence[SegmentStep], pool: Run, modules: Sequence[str]) -> SegmentSteps:
+    """Blocks and a neck that pools the last one's output with `modules`; nothing follows."""
+    neck = SegmentStep("neck", pool, tuple(modules), ())
     return SegmentSteps(tuple(blocks), neck, None, SegmentStep("finish", lambda _, x: x, (), ()))
 
 
 class Encoder(nn.Module):
-    """Rows (B, n, …) to vectors (B, C); between blocks passes one tensor of one layout."""
+    """An encoder without its output layers: rows (B, n, …) to vectors (B, C).
+
+    Between blocks passes one tensor of one layout.
+    """
 
     layout: ClassVar[Layout]
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
 
     @abstractmethod
     def window_of(self, inputs: Inputs) -> int:
@@ -166,13 +181,9 @@ class Encoder(nn.Module):
 
     @abstractmethod
     def steps(self, window: int) -> SegmentSteps:
-        """The blocks in order, for windows of that length.
-
-        Raises: ModelError where that is too short for any output.
-        """
+        """The blocks for windows of that length. Raises: ModelError where that is too short."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Rows (B, n, …), each encoded at once, to (B, C)."""
         steps = self.steps(inputs.shape[1])
         for step in (*steps.blocks, steps.neck):
             inputs = step.run(self, inputs)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from warmstart.network.partition import EnsembleBranch, Network, make_blocks
+from warmstart.network.partition import EnsembleBranch, Network
 from warmstart.network.segments import SegmentStep
 from warmstart.network.tensors import unique_tensors
 from warmstart.network.trace import shallow_copy
@@ -21,15 +21,10 @@ NAME = "base"  # of the submodule
 
 
 def can_ensemble(network: Network, cut: int) -> bool:
-    """Whether the blocks after `cut` can exist twice, apart from each other and from the prefix.
-
-    A network in one piece would run whatever it contains; a tensor shared by two blocks cannot
-    be fine-tuned in one and unchanged in the other.
-    """
+    """Whether the blocks after `cut` can exist twice: separate modules, no tensors shared below."""
     upper = _upper(network, cut)
-    if any("" in step.modules for step in network.steps.blocks):
-        return False
-    if NAME in {*network.backbone._modules, *dir(type(network.backbone))}:
+    is_whole = any("" in step.modules for step in network.steps.blocks)
+    if is_whole or NAME in {*network.backbone._modules, *dir(type(network.backbone))}:
         return False
     owners = {"unused", *(step.name for step in upper)}
     names = unique_tensors(_only(network.backbone, upper))
@@ -37,23 +32,12 @@ def can_ensemble(network: Network, cut: int) -> bool:
 
 
 def add_ensemble_branch(network: Network, other: nn.Module, cut: int) -> Network:
-    """`network` with a second branch: the blocks after `cut` of `other`, a backbone alike.
-
-    The new backbone is a shallow copy of `network`'s; it holds copies of `other`'s tensors.
-    """
+    """A shallow copy of `network` with copies of the blocks after `cut` of `other`, a backbone."""
     backbone = shallow_copy(network.backbone)
     branch = copy.deepcopy(_only(other, _upper(network, cut))).requires_grad_(False)
     backbone.add_module(NAME, branch.eval())
     owners = network.owners | {f"{NAME}.{name}": NAME for name in unique_tensors(branch)}
-    *blocks, neck = make_blocks(backbone, (*network.steps.blocks, network.steps.neck), owners)
-    return replace(
-        network,
-        backbone=backbone,
-        blocks=tuple(blocks),
-        neck=neck,
-        owners=owners,
-        ensemble=EnsembleBranch(NAME, cut),
-    )
+    return replace(network, backbone=backbone, owners=owners, ensemble=EnsembleBranch(NAME, cut))
 
 
 def _upper(network: Network, cut: int) -> tuple[SegmentStep, ...]:
@@ -76,7 +60,6 @@ def _pruned(module: nn.Module, called: set[str], read: set[str], path: str) -> n
         if child is None or own in called:
             continue
         is_above = any(one.startswith(f"{own}.") for one in called | read)
-        clone._modules[name] = (
-            _pruned(child, called, read, f"{own}.") if is_above else nn.Identity()
-        )
+        pruned = _pruned(child, called, read, f"{own}.") if is_above else nn.Identity()
+        clone._modules[name] = pruned
     return clone

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.errors import ModelError, install_command
+from warmstart.errors import ModelError, first_line
 from warmstart.network.architectures import (
     IMAGENET,
     build,
@@ -27,7 +27,16 @@ from warmstart.network.architectures import (
     split_arch,
 )
 from warmstart.network.class_names import from_mapping, names_beside, parse_names, unique
-from warmstart.network.hub_folder import CONFIG, from_processor, open_timm, read_folder, settings
+from warmstart.network.encoder import load_transformers
+from warmstart.network.hub import (
+    CONFIG,
+    PREFIX,
+    PROCESSOR,
+    open_timm,
+    read_folder,
+    read_processor,
+    settings,
+)
 from warmstart.network.load import load
 from warmstart.network.registry import SHIPPED
 from warmstart.network.segments import as_tensor, find_classifier, probe
@@ -38,6 +47,7 @@ from warmstart.records.inputs import Preprocessing, pictures
 Array = NDArray[np.float32]
 Answer = Callable[[Tensor], tuple[Array, Array]]
 IMAGENET_CLASSES = 1000
+_DEFAULTS = "ImageNet's defaults"  # source of a preprocessing
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -75,11 +85,10 @@ class InputHandling:
 
     @property
     def is_set(self) -> bool:
-        """Whether any option differs from the model's own."""
-        return self.size is not None or bool(self.mean) or bool(self.std)
+        return self != InputHandling()
 
-    def over(self, usual: Preprocessing) -> Preprocessing:
-        """The usual preprocessing with these options; the crop keeps its share of the image.
+    def over(self, prep: Preprocessing) -> Preprocessing:
+        """A preprocessing changed by these options; the crop keeps its share of the image.
 
         Raises: ModelError where mean or std do not fit the channels.
 
@@ -88,39 +97,38 @@ class InputHandling:
         >>> prep.resize, prep.mean
         (128, (0.5, 0.5, 0.5))
         """
-        size = self.size or usual.size
-        short = usual.resize / min(usual.size)
+        size, share = self.size or prep.size, prep.resize / min(prep.size)
         return replace(
-            usual,
+            prep,
             size=size,
-            resize=usual.resize if self.size is None else int(min(size) * short + 1e-6),
-            mean=_per_channel(self.mean, usual, "--mean") or usual.mean,
-            std=_per_channel(self.std, usual, "--std") or usual.std,
+            resize=prep.resize if self.size is None else int(min(size) * share + 1e-6),
+            mean=_per_channel(self.mean, prep, "--mean") or prep.mean,
+            std=_per_channel(self.std, prep, "--std") or prep.std,
         )
 
+    def describe(self, source: str) -> str:
+        """The source of a changed preprocessing, in words."""
+        return f"{source}, and your options" if self.is_set else source
 
-def _per_channel(values: tuple[float, ...], usual: Preprocessing, option: str) -> tuple[float, ...]:
-    if len(values) not in (0, 1, usual.channels):
+
+def _per_channel(values: tuple[float, ...], prep: Preprocessing, option: str) -> tuple[float, ...]:
+    if len(values) not in (0, 1, prep.channels):
         raise ModelError(
-            f"{option} has {len(values)} numbers, the model takes {usual.channels} channels; "
+            f"{option} has {len(values)} numbers, the model takes {prep.channels} channels; "
             "give one number, or one for each."
         )
-    return values * usual.channels if len(values) == 1 else values
+    return values * prep.channels if len(values) == 1 else values
 
 
 def open_named(name: str, handling: InputHandling) -> ExternalClassifier:
-    """A published classifier by the name of its base model: lite0, timm:NAME, torchvision:NAME.
-
-    Raises: ModelError as `load`.
-    """
-    size = handling.size
+    """A published classifier by the name of its base model. Raises: ModelError as `load`."""
     base = load(name)
-    usual = pictures(base.record.preprocessing)
-    if size is not None and size != usual.size:
+    prep = pictures(base.record.preprocessing)
+    if handling.size not in (None, prep.size):
         # Some networks are built for one size, and must be loaded for another.
-        base = load(name, preprocessing=handling.over(usual))
+        base = load(name, preprocessing=handling.over(prep))
     prep = handling.over(pictures(base.record.preprocessing))
-    source = preprocessing_source(handling, base.record.arch)
+    source = handling.describe(base.record.arch)
     classifier = from_module(base.module, name, base.record.title, prep, source)
     return replace(classifier, is_imagenet=classifier.outputs == IMAGENET_CLASSES)
 
@@ -128,6 +136,7 @@ def open_named(name: str, handling: InputHandling) -> ExternalClassifier:
 def open_file(path: Path, arch: str | None, handling: InputHandling) -> ExternalClassifier:
     """Weights of a file, in a network of architecture `arch` with as many classes.
 
+    `arch` is timm:NAME, torchvision:NAME or transformers:NAME, a folder or a cached name.
     Raises: ModelError if the architecture is missing or unknown, or the weights do not fit it.
     """
     if arch is None:
@@ -135,32 +144,36 @@ def open_file(path: Path, arch: str | None, handling: InputHandling) -> External
             f"{path.name} holds weights but not the network they belong to; add --arch "
             "timm:NAME, torchvision:NAME or transformers:FOLDER."
         )
-    library, network = split_arch(arch)
+    library, network = ("", "") if arch.startswith(PREFIX) else split_arch(arch)
     weights = read_weights(path)
     check_finite(weights, path.name)
-    usual = preprocessing_of(arch)
-    size = handling.size or (usual.size if library == "torchvision" else None)
+    if not library:
+        return _open_transformers(path, Path(arch.removeprefix(PREFIX)), weights, handling)
+    prep = preprocessing_of(arch)
+    size = handling.size or (prep.size if library == "torchvision" else None)
     module = build(arch, weights, size)
     check_match(module.state_dict(), weights, path.name)
     module.load_state_dict(weights)
-    prep = handling.over(for_channels(usual, module))
-    title, source = f"{path.name} ({network})", preprocessing_source(handling, arch)
-    classifier = from_module(module, str(path), title, prep, source)
-    return replace(classifier, labels=names_beside(path), labels_from=f"labels.json beside {path}")
+    prep, title = handling.over(for_channels(prep, module)), f"{path.name} ({network})"
+    classifier = from_module(module, str(path), title, prep, handling.describe(arch))
+    return _named(classifier, names_beside(path), f"labels.json beside {path}")
+
+
+def _named(
+    classifier: ExternalClassifier, names: tuple[str, ...], source: str
+) -> ExternalClassifier:
+    return replace(classifier, labels=unique(names, source) if names else (), labels_from=source)
 
 
 def from_module(
     module: nn.Module, name: str, title: str, preprocessing: Preprocessing, preprocessing_from: str
 ) -> ExternalClassifier:
-    """Any module in eval mode as a finished classifier; it is changed to channels_last order.
-
-    Raises: ModelError if it cannot take such images, or gives one number for each.
-    """
+    """Any module as a classifier, in channels_last order. Raises: ModelError if it is none."""
     module.eval().requires_grad_(False)
     with torch.inference_mode():
         outputs, classifier = find_classifier(module, probe(preprocessing))
     n_outputs = outputs.flatten(1).shape[1]
-    check_outputs(title, n_outputs)
+    _check_outputs(title, n_outputs)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     embeddings: list[Tensor] = []
     if classifier:
@@ -184,8 +197,7 @@ def from_module(
     )
 
 
-def check_outputs(title: str, n_outputs: int) -> None:
-    """Refuse a model without one output per class. Raises: ModelError."""
+def _check_outputs(title: str, n_outputs: int) -> None:
     if n_outputs < 2:
         raise ModelError(
             f"{title} gives one number an image; a classifier with one output a class can be "
@@ -193,22 +205,8 @@ def check_outputs(title: str, n_outputs: int) -> None:
         )
 
 
-def preprocessing_source(handling: InputHandling, source: str) -> str:
-    """The source of a preprocessing, in words.
-
-    >>> usual, own = InputHandling(), InputHandling(mean=(0.5,))
-    >>> preprocessing_source(usual, "timm:resnet18"), preprocessing_source(own, "timm:resnet18")
-    ('timm:resnet18', 'timm:resnet18, and your options')
-    """
-    return f"{source}, and your options" if handling.is_set else source
-
-
 def is_published(name: str) -> bool:
-    """Whether a name is that of a base model, not a path.
-
-    >>> is_published("lite0"), is_published("timm:resnet18"), is_published("best.pt")
-    (True, True, False)
-    """
+    """Whether a name is that of a base model, not a path."""
     if name in SHIPPED or name.startswith(("timm:", "torchvision:")):
         return True
     return not (os.sep in name or Path(name).suffix in (*SUFFIXES, ".onnx") or Path(name).exists())
@@ -217,14 +215,10 @@ def is_published(name: str) -> bool:
 # ---- Folders with a config.json, as transformers and timm write them.
 
 
-_PROCESSOR = "preprocessor_config.json"
-
-
 def is_hub_folder(path: Path) -> bool:
     """Whether a folder holds a model as transformers, or timm for the hub, writes it."""
-    if not (path / CONFIG).is_file():
-        return False
-    return not {"architecture", "model_type"}.isdisjoint(settings(path / CONFIG))
+    keys = {"architecture", "model_type"}
+    return (path / CONFIG).is_file() and not keys.isdisjoint(settings(path / CONFIG))
 
 
 def open_folder(folder: Path, handling: InputHandling) -> ExternalClassifier:
@@ -235,73 +229,49 @@ def open_folder(folder: Path, handling: InputHandling) -> ExternalClassifier:
     config = settings(folder / CONFIG)
     if "architecture" not in config:
         return _open_transformers(folder, folder, read_folder(folder), handling)
-    module, arch, usual = open_timm(folder, handling.size)
-    title = f"{folder.resolve().name} ({arch.partition(':')[2]})"
-    source = preprocessing_source(handling, CONFIG)
-    classifier = from_module(module, str(folder), title, handling.over(usual), source)
-    names = config.get("label_names") or ()
-    labels = parse_names(json.dumps(names)) if names else names_beside(folder / CONFIG)
-    where = "label_names in its config.json" if names else f"labels.json in {folder}"
-    return replace(classifier, labels=unique(labels, where) if labels else (), labels_from=where)
-
-
-def open_with(path: Path, name: str, handling: InputHandling) -> ExternalClassifier:
-    """Weights of a file in the architecture `transformers:NAME`: a folder, or a cached name.
-
-    Raises: ModelError if the architecture is not on this machine, or the weights do not fit it.
-    """
-    weights = read_weights(path)
-    check_finite(weights, path.name)
-    return _open_transformers(path, Path(name), weights, handling)
+    module, arch, prep = open_timm(folder, handling.size)
+    title, prep = f"{folder.resolve().name} ({arch.partition(':')[2]})", handling.over(prep)
+    classifier = from_module(module, str(folder), title, prep, handling.describe(CONFIG))
+    if names := config.get("label_names"):
+        return _named(classifier, parse_names(json.dumps(names)), "label_names in its config.json")
+    return _named(classifier, names_beside(folder / CONFIG), f"labels.json in {folder}")
 
 
 def _open_transformers(
     where: Path, folder: Path, weights: Mapping[str, Tensor], handling: InputHandling
 ) -> ExternalClassifier:
-    with _silenced():
-        config = _config(str(folder))
-        module = _build_filled(where, config, weights)
-    if (folder / _PROCESSOR).is_file():
-        usual, source = from_processor(settings(folder / _PROCESSOR)), _PROCESSOR
+    library = load_transformers()
+    with _silenced(library.utils.logging):
+        try:
+            config = library.AutoConfig.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"transformers:{folder} is not on this machine, or its config.json is not one that "
+                "transformers knows; name the folder that holds config.json."
+            ) from error
+        module = _build_filled(where, library.AutoModelForImageClassification, config, weights)
+    if (folder / PROCESSOR).is_file():
+        prep, source = read_processor(folder / PROCESSOR), PROCESSOR
     else:
         side = getattr(config, "image_size", None)
-        height, width = (side, side) if isinstance(side, int) else tuple(side or IMAGENET.size)
-        resize = int(min(height, width) / 0.875)
-        usual = replace(IMAGENET, size=(height, width), resize=resize)
-        source = "ImageNet's defaults"
+        size = (side, side) if isinstance(side, int) else tuple(side or IMAGENET.size)
+        prep, source = _imagenet(size), _DEFAULTS
     title = f"{where.resolve().name} ({config.model_type})"
-    prep = handling.over(for_channels(usual, module))
-    source = preprocessing_source(handling, source)
-    classifier = from_module(module, str(where), title, prep, source)
+    prep = handling.over(for_channels(prep, module))
+    classifier = from_module(module, str(where), title, prep, handling.describe(source))
     names = from_mapping(config.id2label or {})
     if where == folder and names and not all(name.startswith("LABEL_") for name in names):
-        own = "id2label in its config.json"
-        return replace(classifier, labels=unique(names, own), labels_from=own)
-    labels = names_beside(where / CONFIG if where.is_dir() else where)
-    return replace(classifier, labels=labels, labels_from=f"labels.json beside {where}")
+        return _named(classifier, names, "id2label in its config.json")
+    beside = names_beside(where / CONFIG if where.is_dir() else where)
+    return _named(classifier, beside, f"labels.json beside {where}")
 
 
-def _config(name: str) -> Any:
-    try:
-        from transformers import AutoConfig
-    except ImportError as error:
-        raise ModelError(
-            f"models of transformers need that package; run `{install_command('text')}`."
-        ) from error
-    try:
-        return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"transformers:{name} is not on this machine, or its config.json is not one that "
-            "transformers knows; name the folder that holds config.json."
-        ) from error
-
-
-def _build_filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+def _build_filled(
+    where: Path, classifiers: Any, config: Any, weights: Mapping[str, Tensor]
+) -> nn.Module:
     """The network of a config with these weights, strictly; no file is opened here."""
-    import transformers
-
-    classifiers: Any = transformers.AutoModelForImageClassification
     try:
         with torch.device("meta"):
             blank: Any = classifiers.from_config(config)
@@ -311,7 +281,7 @@ def _build_filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn
             "name a model that was made for images."
         ) from error
     rows = weights.get(f"{classifier_name(blank)}.weight")
-    if rows is not None and len(rows) != config.num_labels:
+    if rows is not None and len(rows) != config.num_labels:  # setting it drops the labels
         config.num_labels = len(rows)
     module: nn.Module
     module, info = type(blank).from_pretrained(
@@ -321,25 +291,16 @@ def _build_filled(where: Path, config: Any, weights: Mapping[str, Tensor]) -> nn
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    for kind, problem in (
-        ("missing", "is missing"),
-        ("unexpected", "is not in the network"),
-        ("mismatched", "is of another shape"),
-    ):
+    problems = {"missing": "missing", "unexpected": "not in the network"}
+    for kind, problem in {**problems, "mismatched": "of another shape"}.items():
         for key in sorted(info[f"{kind}_keys"], key=str)[:1]:
-            name = key if isinstance(key, str) else key[0]
-            raise ModelError(f"{where}: {name} {problem}; check --arch, or copy the folder again.")
+            name = f"{key if isinstance(key, str) else key[0]} is {problem}"
+            raise ModelError(f"{where}: {name}; check --arch, or copy the folder again.")
     return module
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    try:
-        from transformers.utils import logging as library_logging
-    except ImportError:
-        yield  # the body raises the error
-        return
-    reports: Any = library_logging
+def _silenced(reports: Any) -> Iterator[None]:
     level, has_bars = reports.get_verbosity(), reports.is_progress_bar_enabled()
     reports.set_verbosity(logging.CRITICAL)
     reports.disable_progress_bar()
@@ -364,7 +325,6 @@ _KINDS: dict[str, type[np.generic]] = {
     "tensor(double)": np.float64,
 }
 _CHANNELS = (1, 3, 4)
-_TINY = 1e-12  # in place of a probability of zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,20 +357,20 @@ def open_onnx(path: Path, handling: InputHandling, threads: int = 1) -> External
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no base class of their own
+        reason = first_line(error, 120)
         raise ModelError(
-            f"{path.name} cannot be run by ONNX Runtime ({_reason(error)}); export it again."
+            f"{path.name} cannot be run by ONNX Runtime ({reason}); export it again."
         ) from error
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     entry = _image_input(session, path.name)
-    usual, source = _usual(entry, metadata)
-    prep = handling.over(usual)
+    prep, source = _preprocessing(entry, metadata)
+    prep = handling.over(prep)
     if entry.size is not None and prep.size != entry.size:
         raise ModelError(
             f"{path.name} takes images of {entry.size[0]} x {entry.size[1]} px only; omit --size."
         )
     number, probe_scores = _scores_output(session, entry, prep, path.name)
-    check_outputs(path.name, probe_scores.shape[1])
-    labels, where = _labels(path, metadata)
+    _check_outputs(path.name, probe_scores.shape[1])
     sums = probe_scores.astype(np.float64).sum(axis=1)
     are_probabilities = bool((probe_scores >= 0).all() and np.allclose(sums, 1, atol=1e-3))
 
@@ -418,23 +378,18 @@ def open_onnx(path: Path, handling: InputHandling, threads: int = 1) -> External
         values = _run(session, entry, inputs)[number]
         scores: Array = values.reshape(len(values), -1).astype(np.float32)
         if are_probabilities:
-            scores = np.log(np.maximum(scores, _TINY, dtype=np.float32))
+            scores = np.log(np.maximum(scores, 1e-12, dtype=np.float32))  # none is zero
         return scores, scores
 
-    return ExternalClassifier(
+    classifier = ExternalClassifier(
         name=str(path),
         title=f"{path.name} (ONNX)",
         answer=answer,
         outputs=probe_scores.shape[1],
         preprocessing=prep,
-        preprocessing_from=preprocessing_source(handling, source),
-        labels=labels,
-        labels_from=where,
+        preprocessing_from=handling.describe(source),
     )
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return _named(classifier, *_labels(path, metadata))
 
 
 def _image_input(session: Any, name: str) -> _Input:
@@ -456,28 +411,25 @@ def _image_input(session: Any, name: str) -> _Input:
     return _Input(inputs[0].name, kind, batch, channels or 3, size, is_last)
 
 
-def _usual(entry: _Input, metadata: Mapping[str, str]) -> tuple[Preprocessing, str]:
-    size = entry.size or _size(metadata) or IMAGENET.size
-    prep = replace(IMAGENET, size=size, resize=int(min(size) / 0.875))
-    own = {name: _numbers(metadata.get(name, "")) for name in ("mean", "std")}
-    if all(len(values) in (1, entry.channels) for values in own.values()):
-        mean, std = (values * (entry.channels // len(values)) for values in own.values())
-        return replace(prep, mean=mean, std=std), "its metadata"
-    if entry.kind is np.uint8:  # the network scales
-        n = entry.channels
-        return replace(prep, mean=(0.0,) * n, std=(1 / 255,) * n), "8-bit inputs"
-    if entry.channels != 3:
-        mean, std = ((sum(x) / 3,) * entry.channels for x in (IMAGENET.mean, IMAGENET.std))
-        prep = replace(prep, mean=mean, std=std)
-    return prep, "ImageNet's defaults"
+def _preprocessing(entry: _Input, metadata: Mapping[str, str]) -> tuple[Preprocessing, str]:
+    lists = ([int(x) for x in _numbers(metadata.get(key, "")) if x >= 1] for key in _SIZES)
+    sides = next(filter(None, lists), IMAGENET.size)
+    prep, n = _imagenet(entry.size or (sides[-2:][0], sides[-1])), entry.channels
+    values = [_numbers(metadata.get(name, "")) for name in ("mean", "std")]
+    source = "its metadata"
+    if any(len(numbers) not in (1, n) for numbers in values):
+        if entry.kind is np.uint8:  # the network scales
+            values, source = [(0.0,), (1 / 255,)], "8-bit inputs"
+        elif n == 3:
+            return prep, _DEFAULTS
+        else:
+            values, source = [(sum(x) / 3,) for x in (IMAGENET.mean, IMAGENET.std)], _DEFAULTS
+    mean, std = (numbers * (n // len(numbers)) for numbers in values)
+    return replace(prep, mean=mean, std=std), source
 
 
-def _size(metadata: Mapping[str, str]) -> tuple[int, int] | None:
-    for key in _SIZES:
-        sides = [int(x) for x in _numbers(metadata.get(key, "")) if x >= 1]
-        if sides:
-            return (sides[-2], sides[-1]) if len(sides) > 1 else (sides[0], sides[0])
-    return None
+def _imagenet(size: tuple[int, int]) -> Preprocessing:
+    return replace(IMAGENET, size=size, resize=int(min(size) / 0.875))
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -498,7 +450,7 @@ def _scores_output(
     except Exception as error:  # as above
         raise ModelError(
             f"{name} cannot take images of {prep.size[0]} x {prep.size[1]} px "
-            f"({_reason(error)}); give its own with --size."
+            f"({first_line(error, 120)}); give its own with --size."
         ) from error
     for number, values in enumerate(outputs):
         has_rows = values.ndim > 1 and len(values) == 3 and values.dtype.kind == "f"
@@ -532,6 +484,5 @@ def _labels(path: Path, metadata: Mapping[str, str]) -> tuple[tuple[str, ...], s
         if len(names) == 1 and "," in names[0]:
             names = tuple(name.strip() for name in names[0].split(","))
         if names:
-            where = f"{key!r} in its metadata"
-            return unique(names, where), where
+            return names, f"{key!r} in its metadata"
     return names_beside(path), f"labels.json beside {path}"

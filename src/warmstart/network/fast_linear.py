@@ -7,17 +7,16 @@ convolutions, multiplies in half the time there, forward and backward (`bench ru
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from warmstart.network.weight_file import Mapped
+from warmstart.network.weights import Mapped
 
 LEAST = 2**20  # multiply-adds below which choosing takes longer than multiplying
 _PLAIN = (Tensor, nn.Parameter, Mapped)
@@ -42,11 +41,7 @@ def quick_linear(inputs: Tensor) -> AbstractContextManager[object]:
 
 class _OneDnnMode(TorchFunctionMode):
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is nn.functional.linear and not kwargs and _fits(*args):
             return _linear(*args)
@@ -54,11 +49,10 @@ class _OneDnnMode(TorchFunctionMode):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    tensors = (x, weight) if bias is None else (x, weight, bias)
+    needs_grad = any(t is not None and t.requires_grad for t in (x, weight, bias))
     x = x.contiguous()  # rows with gaps between them would take a hundred times as long
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        output: Tensor = _Product.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return output
+    if torch.is_grad_enabled() and needs_grad:
+        return cast(Tensor, _Product.apply(x, weight, bias))  # type: ignore[no-untyped-call]
     return _product(x, weight, bias)
 
 
@@ -72,24 +66,23 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad, (x, weight), wanted = grads[0].contiguous(), ctx.saved_tensors, ctx.needs_input_grad
+        grad, (x, weight), needs = grads[0].contiguous(), ctx.saved_tensors, ctx.needs_input_grad
         # A gradient to be differentiated again needs torch's own operators.
         multiply = nn.functional.linear if torch.is_grad_enabled() else _product
         rows = grad.flatten(0, -2)
         return (
-            multiply(grad, weight.t(), None) if wanted[0] else None,
-            multiply(rows.t(), x.flatten(0, -2).t(), None) if wanted[1] else None,
-            rows.sum(0) if wanted[2] else None,
+            multiply(grad, weight.t(), None) if needs[0] else None,
+            multiply(rows.t(), x.flatten(0, -2).t(), None) if needs[1] else None,
+            rows.sum(0) if needs[2] else None,
         )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    output: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return output
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    tensors = (x, weight) if bias is None else (x, weight, bias)
+    tensors = [t for t in (x, weight, bias) if t is not None]
     return (
         all(type(t) in _PLAIN and t.is_cpu and t.dtype == torch.float32 for t in tensors)
         and x.ndim > 1

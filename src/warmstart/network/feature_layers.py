@@ -29,16 +29,13 @@ def feature_layers(record: NetworkRecord) -> tuple[FeatureLayer, ...]:
     >>> [layer.name for layer in (*offered[:2], *offered[-2:])]
     ['1.avg', '1.grid2', '18.grid2', '18.neck']
     """
-    last = len(record.blocks)
-    layers = []
-    n_token_blocks = 0
+    last, layers = len(record.blocks), []
     for n, block in enumerate(record.blocks, 1):
         if block.layout != "other" and not (n == last and record.neck_is_average):
             layers.append(FeatureLayer(block=n, pool="avg"))
-        if block.layout == "tokens":
-            n_token_blocks += 1
-            if n_token_blocks > 1:  # before any layer it is one constant
-                layers.append(FeatureLayer(block=n, pool="first"))
+        is_later = any(earlier.layout == "tokens" for earlier in record.blocks[: n - 1])
+        if block.layout == "tokens" and is_later:  # before any layer it is one constant
+            layers.append(FeatureLayer(block=n, pool="first"))
         if min(_sides(block), default=0) >= _GRID_FROM_PX:
             layers.append(FeatureLayer(block=n, pool="grid2"))
     return (*layers, FeatureLayer(block=last, pool="neck"))
@@ -84,19 +81,18 @@ class LayerOrder:
         """Inputs (B, C, H, W) to one float32 (B, d) per layer, on the modules of `backbone`."""
         if self.ensemble is None:
             return self.onward(backbone, 0, inputs, {})
-        cut, features = self.ensemble.cut, dict[FeatureLayer, Tensor]()
-        main = self._walk(backbone, range(1, cut + 1), inputs, features, "")
+        cut, branch = self.ensemble.cut, backbone.get_submodule(self.ensemble.name)
+        main, features = self.between(backbone, range(1, cut + 1), inputs, {})
         other = main.clone()  # layers may work in place
-        self._finish(backbone, cut, main, features, "")
-        self._finish(backbone.get_submodule(self.ensemble.name), cut, other, features, "base")
+        features = self._finish(backbone, cut, main, features)
+        features = self._finish(branch, cut, other, features, of="base")
         return tuple(features[layer].float() for layer in self.feature_layers)
 
     def onward(
         self, backbone: nn.Module, cut: int, main: Tensor, below: Mapping[FeatureLayer, Tensor]
     ) -> tuple[Tensor, ...]:
         """As `run`, from the output of block `cut`, (B, …), and the layers up to there."""
-        features = dict(below)
-        self._finish(backbone, cut, main, features, "")
+        features = self._finish(backbone, cut, main, below)
         return tuple(features[layer].float() for layer in self.feature_layers)
 
     def between(
@@ -105,10 +101,14 @@ class LayerOrder:
         numbers: range,
         main: Tensor,
         below: Mapping[FeatureLayer, Tensor],
+        of: str = "",
     ) -> tuple[Tensor, dict[FeatureLayer, Tensor]]:
         """Run consecutive blocks; return the last output and all layers up to there."""
         features = dict(below)
-        main = self._walk(backbone, numbers, main, features, "")
+        with quick_linear(main):
+            for number in numbers:
+                main = self.steps.blocks[number - 1].run(backbone, main)
+                features |= self.pool_layers(number, main, of)
         return main, features
 
     def pool_layers(self, number: int, main: Tensor, of: str = "") -> dict[FeatureLayer, Tensor]:
@@ -116,46 +116,32 @@ class LayerOrder:
         block = self.blocks[number - 1]
         pooled = {}
         for layer in self.feature_layers:
-            if layer.block != number or layer.of != of or layer.pool == "neck":
+            if layer.block != number or layer.of != of:
                 continue
             if layer.pool == "first":
                 pooled[layer] = first_token(main)
             elif layer.pool == "grid2":
                 pooled[layer] = pool_grid2(main, block.layout, _sides(block))
-            else:
+            elif layer.pool == "avg":
                 pooled[layer] = pool_average(main, block.layout)
         return pooled
-
-    def _walk(
-        self,
-        backbone: nn.Module,
-        numbers: range,
-        main: Tensor,
-        features: dict[FeatureLayer, Tensor],
-        of: str,
-    ) -> Tensor:
-        """Run consecutive blocks, add their layers to `features`; return the last output."""
-        with quick_linear(main):
-            for number in numbers:
-                main = self.steps.blocks[number - 1].run(backbone, main)
-                features |= self.pool_layers(number, main, of)
-        return main
 
     def _finish(
         self,
         backbone: nn.Module,
         cut: int,
         main: Tensor,
-        features: dict[FeatureLayer, Tensor],
-        of: str,
-    ) -> None:
+        below: Mapping[FeatureLayer, Tensor],
+        of: str = "",
+    ) -> dict[FeatureLayer, Tensor]:
         """Run from block `cut` to the last one with a feature layer, then the neck."""
         own = [layer for layer in self.feature_layers if layer.of == of]
         last = max((layer.block for layer in own), default=0)
-        main = self._walk(backbone, range(cut + 1, last + 1), main, features, of)
+        main, features = self.between(backbone, range(cut + 1, last + 1), main, below, of)
         for layer in own:
             if layer.pool == "neck" and layer not in features:  # last: it may work in place
                 features[layer] = self.steps.neck.run(backbone, main)
+        return features
 
 
 def plan_scan(network: Network, layers: Sequence[FeatureLayer]) -> LayerOrder:
@@ -177,10 +163,10 @@ def plan_scan(network: Network, layers: Sequence[FeatureLayer]) -> LayerOrder:
 
 
 class LayerReader(nn.Module):
-    """A backbone as a feature extractor: inputs (B, C, H, W) to one float32 (B, d) per layer.
+    """A backbone up to its deepest feature layer: inputs (B, C, H, W) to (B, d) float32 per layer.
 
-    Runs the blocks up to the deepest feature layer. The backbone is a child, so that it is
-    moved, put into channels_last, traced and exported like any module.
+    The backbone is a child, so that it is moved, put into channels_last, traced and exported like
+    any module.
     """
 
     def __init__(self, backbone: nn.Module, scan: LayerOrder) -> None:
@@ -189,17 +175,12 @@ class LayerReader(nn.Module):
         self.scan = scan
         self.eval()
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Number of features of each layer."""
-        return self.scan.widths
-
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         return self.scan.run(self.backbone, inputs)
 
 
 class FeatureExtractor(LayerReader):
-    """A frozen network, read at the given feature layers."""
+    """A frozen network, read at some feature layers."""
 
     def __init__(self, network: Network, layers: Sequence[FeatureLayer]) -> None:
         super().__init__(network.backbone, plan_scan(network, layers))

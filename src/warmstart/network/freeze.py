@@ -1,20 +1,16 @@
 """Frozen is frozen: no gradient, no weight decay, and no BatchNorm statistic that moves.
 
-A module's mode follows from the blocks that own its tensors, so that this holds for any
-network: (module, actions, owners) is all that is needed.
-
+A module's mode follows from the blocks that own its tensors:
 - frozen and low-rank blocks: eval mode at every forward, whoever calls `train()` between;
 - fine-tuned blocks: the caller's mode, but statistics of norms stay (their scales are trained);
 - fresh, added and replaced blocks: free.
-
 Tensors tied between blocks are frozen if one of these is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -24,18 +20,13 @@ from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import place
 from warmstart.records.plan import Action
 
-_FROZEN = frozenset[Action]({"frozen", "low-rank"})
-_OUTPUT = "output"
-# Owners that a plan need not name: they stay frozen, and the new output is trained.
-_DEFAULTS: dict[str, Action] = {
-    "neck": "frozen",
-    "unused": "frozen",
-    "head": "frozen",
-    _OUTPUT: "replaced",
-}
 Actions = Mapping[str, Action]  # by block
 Owners = Mapping[str, str]  # block by tensor
 Kinds = frozenset[Action]
+
+_FROZEN = Kinds({"frozen", "low-rank"})
+# Of owners that a plan need not name.
+_DEFAULTS: Actions = {"neck": "frozen", "unused": "frozen", "head": "frozen", "output": "replaced"}
 
 
 def action_of(actions: Actions, block: str) -> Action:
@@ -48,28 +39,26 @@ def action_of(actions: Actions, block: str) -> Action:
     """
     action = actions.get(block, _DEFAULTS.get(block))
     if action is None:
-        raise PlanError(f"the plan has no action for block {block!r}; give it one.")
+        raise PlanError(f"the plan has no action for block {block!r}; set block.{block}.action.")
     return action
 
 
 def tensor_blocks(model: nn.Module, owners: Owners) -> dict[str, str]:
     """The block of each tensor of a model, by the tensor's name in the model.
 
-    `owners` uses the names in the model, in the backbone of a `WarmModel`, or those before
-    low-rank updates; tied tensors need one entry. The head of a `WarmModel` is the block
-    "output". Buffers without an owner are left out. Raises: PlanError for a parameter without
-    an owner.
+    `owners` uses the names in the model, in the backbone of a `WarmModel`, or those before low-rank
+    updates; tied tensors need one entry. The head of a `WarmModel` is the block "output"; buffers
+    without an owner are omitted. Raises: PlanError for a parameter without an owner.
 
     >>> tensor_blocks(nn.Linear(2, 1), {"weight": "p", "bias": "p"})
     {'weight': 'p', 'bias': 'p'}
     """
     blocks: dict[str, str] = {}
     state = model.state_dict(keep_vars=True)
-    is_warm = isinstance(model, WarmModel)
     for name, (original, _) in original_names(model).items():
         block = owners.get(original, owners.get(original.removeprefix("backbone.")))
-        if is_warm and original.startswith("head."):
-            block = _OUTPUT  # whatever the old network called so
+        if isinstance(model, WarmModel) and original.startswith("head."):
+            block = "output"  # whatever the old network called so
         if block is not None:
             blocks[name] = block
     tied = {place(state[name]): block for name, block in reversed(blocks.items())}
@@ -82,10 +71,9 @@ def tensor_blocks(model: nn.Module, owners: Owners) -> dict[str, str]:
 
 
 def apply(model: nn.Module, actions: Actions, owners: Owners) -> None:
-    """Require gradients only of trainable parameters.
+    """Require gradients only of trainable parameters: of low-rank blocks, the updates alone.
 
-    In low-rank blocks these are the updates alone. Gradients of frozen parameters are dropped:
-    an optimizer that still holds these cannot move them any more.
+    Gradients of frozen parameters are dropped, so that no optimizer can move them any more.
     Raises: PlanError for a block without an action, or a parameter without a block.
     """
     trainable = {id(parameter) for _, parameter in _trainable(model, actions, owners)}
@@ -100,43 +88,32 @@ def groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer: trainable parameters by block, with its learning rate.
 
-    Vectors (biases, scales, single tokens) carry `weight_decay` 0; the others take the
-    optimizer's own. The neck, which a plan does not name, takes the highest rate of the
-    blocks that have its action. Each parameter occurs once.
+    Vectors (biases, scales, single tokens) have `weight_decay` 0. The neck, which a plan does not
+    name, takes the highest rate of the blocks with its action. Each parameter occurs once.
     Raises: PlanError for a trainable block without a learning rate.
     """
     param_groups: dict[tuple[str, bool], dict[str, Any]] = {}
-    seen: set[int] = set()
     for block, parameter in _trainable(model, actions, owners):
-        if id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
         is_vector = sum(side > 1 for side in parameter.shape) <= 1
-        blank = {"params": [], "block": block, "lr": _rate(block, actions, rates)}
-        group = param_groups.setdefault((block, is_vector), blank)
-        group["params"].append(parameter)
+        group = {"params": [], "block": block, "lr": _rate(block, actions, rates)}
         if is_vector:
             group["weight_decay"] = 0.0
+        param_groups.setdefault((block, is_vector), group)["params"].append(parameter)
     return list(param_groups.values())
 
 
-def hold(model: nn.Module, actions: Actions, owners: Owners) -> FrozenBlocks:
-    """Apply the actions and keep frozen blocks frozen until `remove`, or the end of `with`.
+class FrozenBlocks:
+    """Applies the actions and keeps frozen blocks frozen until `remove`, or the end of `with`.
 
     Raises: PlanError as `apply`.
 
     >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
     >>> owners = {name: name[0] for name in net.state_dict()}
-    >>> with hold(net, {"0": "frozen", "1": "tuned"}, owners):
+    >>> with FrozenBlocks(net, {"0": "frozen", "1": "tuned"}, owners):
     ...     _ = net.train()(nn.init.ones_(net[1].weight.new_empty(3, 2)))
     >>> net[0].num_batches_tracked.item(), net[0].weight.requires_grad
     (0, True)
     """
-    return FrozenBlocks(model, actions, owners)
-
-
-class FrozenBlocks:
-    """The hooks and flags that `hold` set on a model; `remove` restores it."""
 
     def __init__(self, model: nn.Module, actions: Actions, owners: Owners) -> None:
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -144,12 +121,9 @@ class FrozenBlocks:
         apply(model, actions, owners)
         self.eval_modules = eval_modules(model, actions, owners)
         # Before all other hooks: some (spectral norm's) move statistics before forward begins.
-        self._hooks = [
-            module.register_forward_pre_hook(_set_eval, prepend=True)
-            for module in self.eval_modules
-        ]
-        # A module whose weights are read without a call has no forward to hook.
-        self._hooks.append(model.register_forward_pre_hook(self.rest, prepend=True))
+        # The model's too: a module whose weights are read without a call has no forward to hook.
+        hooks = [(module, _set_eval) for module in self.eval_modules] + [(model, self.rest)]
+        self._hooks = [m.register_forward_pre_hook(hook, prepend=True) for m, hook in hooks]
         self.rest()
 
     def rest(self, *_: object) -> None:
@@ -170,12 +144,7 @@ class FrozenBlocks:
     def __enter__(self) -> FrozenBlocks:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
 
 
@@ -204,11 +173,10 @@ def eval_modules(model: nn.Module, actions: Actions, owners: Owners) -> tuple[nn
 
 
 def _stays_eval(module: nn.Module, own: dict[int, Kinds], inherited: dict[int, Kinds]) -> bool:
-    kinds = own[id(module)]
-    if kinds:
+    if kinds := own[id(module)]:
         names = [name for name, buffer in module._buffers.items() if buffer is not None]
-        keeps_statistics = any(name.startswith("running_") for name in names)
-        return bool(kinds & _FROZEN) or ("tuned" in kinds and keeps_statistics)
+        has_statistics = any(name.startswith("running_") for name in names)
+        return bool(kinds & _FROZEN) or ("tuned" in kinds and has_statistics)
     below = inherited.get(id(module), _kinds_below(module, own))
     return bool(below) and below <= _FROZEN
 
@@ -222,12 +190,12 @@ def _own_kinds(model: nn.Module, actions: Actions, owners: Owners) -> dict[int, 
     kinds: dict[tuple[int, ...], Kinds] = {}
     for name, block in tensor_blocks(model, owners).items():
         key = place(state[name])
-        kinds[key] = kinds.get(key, frozenset()) | {action_of(actions, block)}
+        kinds[key] = kinds.get(key, Kinds()) | {action_of(actions, block)}
     own = {}
     for module in model.modules():
         tensors = (*module._parameters.values(), *module._buffers.values())
-        each = [kinds.get(place(tensor), frozenset()) for tensor in tensors if tensor is not None]
-        own[id(module)] = frozenset[Action]().union(*each)
+        each = [kinds.get(place(tensor), Kinds()) for tensor in tensors if tensor is not None]
+        own[id(module)] = Kinds().union(*each)
     return own
 
 
@@ -250,18 +218,20 @@ def _sibling_kinds(parent: nn.Module, own: dict[int, Kinds]) -> Iterator[tuple[i
 
 def _trainable(
     model: nn.Module, actions: Actions, owners: Owners
-) -> Iterator[tuple[str, nn.Parameter]]:
-    """(block, parameter) for all trainable ones; those tied to a frozen block are not."""
+) -> list[tuple[str, nn.Parameter]]:
+    """(block, parameter) of the trainable ones, each once; none is tied to a frozen block."""
     state, origins = model.state_dict(keep_vars=True), original_names(model)
     blocks = tensor_blocks(model, owners)
-    frozen = set()
+    frozen, trainable = set(), dict[int, tuple[str, nn.Parameter]]()
     for name, block in blocks.items():
         action = action_of(actions, block)
         if action == "frozen" or (action == "low-rank" and not origins[name][1]):
             frozen.add(place(state[name]))
     for name, block in blocks.items():
-        if isinstance(state[name], nn.Parameter) and place(state[name]) not in frozen:
-            yield block, cast(nn.Parameter, state[name])
+        tensor = state[name]
+        if isinstance(tensor, nn.Parameter) and place(tensor) not in frozen:
+            trainable.setdefault(id(tensor), (block, tensor))
+    return list(trainable.values())
 
 
 def _rate(block: str, actions: Actions, rates: Mapping[str, float]) -> float:

@@ -8,74 +8,73 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import ModelError
+from warmstart.errors import ModelError, first_line
 from warmstart.network.position_embeddings import resize
 from warmstart.network.segments import as_tensor, is_same, probe
 from warmstart.network.stem import REFUSALS, FirstLayer, find_stems, set_kernel
-from warmstart.network.tensors import n_parameters, reshaped, tensor_digest, unique_tensors
+from warmstart.network.tensors import input_change, n_parameters, tensor_digest, unique_tensors
 from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
 from warmstart.records.network import BaseModelRecord, InputChange
 
 # ---- A network for three channels takes one, four or thirteen.
 #
-# A convolution is linear in its kernels, so that much can be kept exactly. With old kernels k_c
-# for channels normalised by mean m_c and std s_c, a grey picture v copied to all channels gives
+# A convolution is linear in its kernels. With old kernels k_c for channels normalised by mean m_c
+# and std s_c, a grey picture v copied to all channels gives
 #
 # Σ_c k_c * (v - m_c) / s_c  =  (s Σ_c k_c / s_c) * (v - m) / s  +  Σ_c (Σ k_c) (m - m_c) / s_c
 #
-# The kernel on the right is that of the one grey channel, the last term a constant that goes
-# into a bias, or into the BatchNorm behind it. Zero padding stands for a pixel of mean m_c on
-# the left and of m on the right: where the m_c are equal nothing differs; where they are not,
-# m is the one with which the borders differ least, and all other positions are exact.
+# The kernel on the right is that of the one grey channel, the last term a constant that goes into a
+# bias or the BatchNorm after it. Zero padding is a pixel of mean m_c on the left and of m on the
+# right: where the m_c differ, m is the one with which the borders differ least; the rest is exact.
 
 
 BANDS = 13  # the maximum: those of Sentinel-2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Channels:
-    """Other input channels. `rgb`: positions of red, green and blue, counted from 0."""
-
-    number: int
-    rgb: tuple[int, int, int] = (0, 1, 2)
-    is_tuned: bool = False  # whether the first layer will be trained
+Positions = tuple[int, int, int]
 
 
 def rechannel(
-    module: nn.Module, preprocessing: Preprocessing, wanted: Channels
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    number: int,
+    rgb: Positions = (0, 1, 2),
+    is_tuned: bool = False,
 ) -> tuple[Preprocessing, tuple[InputChange, ...]]:
     """Give a network another number of input channels, in place.
 
-    One channel: the kernels are summed (see above). More than three: red, green and blue keep
-    their kernels, and the new channels begin at zero if the first layer is fine-tuned; a frozen
+    `rgb`: positions of red, green and blue, counted from 0; `is_tuned`: whether the first layer
+    will be fine-tuned. One channel: the kernels are summed (see above). More than three: red, green
+    and blue keep their kernels, and the new channels begin at zero in a fine-tuned layer; a frozen
     one would never use them, so they get the mean kernel, all scaled by 3 / channels.
     Returns: the network's new preprocessing, and the changed tensors.
-    Raises: ModelError if the first layer, or the network behind it, does not allow it.
+    Raises: ModelError if the first layer, or the network after it, does not allow it.
 
     >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    >>> changed, (change,) = rechannel(net, prep, Channels(number=1))
+    >>> changed, (change,) = rechannel(net, prep, 1)
     >>> net[0].weight.shape, changed.mean, change.fate
     (torch.Size([4, 1, 3, 3]), (0.5,), 'reshaped')
     """
     old = preprocessing.channels
-    _check(type(module).__name__, old, wanted)
-    if wanted.number == old and (old != 3 or wanted.rgb == (0, 1, 2)):
+    _check_channels(type(module).__name__, old, number, rgb)
+    if number == old and (old != 3 or rgb == (0, 1, 2)):
         return preprocessing, ()
     stems = find_stems(module, probe(preprocessing)[:2])
-    new = _grey(preprocessing, stems) if wanted.number == 1 else _spread(preprocessing, wanted)
+    new = _grey(preprocessing, stems) if number == 1 else _spread(preprocessing, number, rgb)
     shifts = [_shift(stem.conv, preprocessing, new) for stem in stems] if new.channels == 1 else []
-    changes = [_replace_kernel(module, stem, preprocessing, new, wanted) for stem in stems]
+    changes = []
+    for stem in stems:
+        kernel, because = _new_kernel(stem.conv, preprocessing, new, rgb, is_tuned)
+        changes.append(input_change(f"{stem.name}.weight", stem.conv.weight, kernel, because))
+        set_kernel(module, stem.name, kernel)
     inputs = probe(new)[:2]
-    forward(module, inputs)
+    _forward(module, inputs)
     for stem, shift in zip(stems, shifts, strict=bool(shifts)):
         if bool(shift.any()):
             changes.append(_add_constant(module, stem, shift, inputs))
     return new, tuple(changes)
 
 
-def _check(kind: str, old: int, wanted: Channels) -> None:
-    n, rgb = wanted.number, wanted.rgb
+def _check_channels(kind: str, old: int, n: int, rgb: Positions) -> None:
     if not 1 <= n <= BANDS:
         raise ModelError(f"{n} channels are not supported; give images of 1 to {BANDS} bands.")
     if n >= 3 and (len(set(rgb)) != 3 or not all(0 <= position < n for position in rgb)):
@@ -90,12 +89,11 @@ def _check(kind: str, old: int, wanted: Channels) -> None:
         )
 
 
-def _spread(prep: Preprocessing, wanted: Channels) -> Preprocessing:
+def _spread(prep: Preprocessing, n: int, rgb: Positions) -> Preprocessing:
     """Old mean and std at the positions of red, green and blue, their average elsewhere."""
-    mean = [_average(prep.mean)] * wanted.number
-    std = [_average(prep.std)] * wanted.number
-    if prep.channels == 3 and wanted.number >= 3:
-        for old, new in enumerate(wanted.rgb):
+    mean, std = ([_average(values)] * n for values in (prep.mean, prep.std))
+    if prep.channels == 3 and n >= 3:
+        for old, new in enumerate(rgb):
             mean[new], std[new] = prep.mean[old], prep.std[old]
     return replace(prep, mean=tuple(mean), std=tuple(std), ranges=())
 
@@ -108,16 +106,17 @@ def _average(values: Sequence[float]) -> float:
 def _grey(prep: Preprocessing, stems: Sequence[FirstLayer]) -> Preprocessing:
     """The grey channel's mean, with which padding differs least from before, and its std.
 
-    Least squares over all kernel entries: Σ_c k_c (m - m_c) / s_c as near to zero as can be.
+    Least squares over all kernel entries: Σ_c k_c (m - m_c) / s_c as near to zero as possible.
     """
     means, stds = _moments(prep)
-    top = bottom = 0.0
+    numerator = denominator = 0.0
     for stem in stems:
         scaled = stem.conv.weight.detach().double() / stds
         sums, offsets = scaled.sum(dim=1), (scaled * means).sum(dim=1)
-        top, bottom = top + float((sums * offsets).sum()), bottom + float((sums**2).sum())
+        numerator += float((sums * offsets).sum())
+        denominator += float((sums**2).sum())
     low, high = min(prep.mean), max(prep.mean)
-    mean = min(max(top / bottom, low), high) if bottom else low
+    mean = min(max(numerator / denominator, low), high) if denominator else low
     return replace(prep, mean=(mean,), std=(_average(prep.std),), ranges=())
 
 
@@ -133,35 +132,31 @@ def _shift(conv: nn.Conv2d, old: Preprocessing, grey: Preprocessing) -> Tensor:
     return (weight * (grey.mean[0] - means) / stds).sum(dim=(1, 2, 3))
 
 
-def _replace_kernel(
-    module: nn.Module, stem: FirstLayer, old: Preprocessing, new: Preprocessing, wanted: Channels
-) -> InputChange:
-    before = stem.conv.weight.detach()
-    n = new.channels
+def _new_kernel(
+    conv: nn.Conv2d, old: Preprocessing, new: Preprocessing, rgb: Positions, is_tuned: bool
+) -> tuple[Tensor, str]:
+    """A kernel (O, n, h, w) for other channels, and the reason."""
+    before = conv.weight.detach()
+    n, because = new.channels, "red, green and blue keep their kernels"
     if n == 1:
         _, stds = _moments(old)
         kernel = (before.double() * (new.std[0] / stds)).sum(dim=1, keepdim=True)
-        because = "the kernels of all channels are added up for grey"
-    elif old.channels == 3 and (n == 3 or (n > 3 and wanted.is_tuned)):
+        because = "the kernels of all channels are summed for grey"
+    elif old.channels == 3 and (n == 3 or (n > 3 and is_tuned)):
         kernel = before.new_zeros(before.shape[0], n, *before.shape[2:])
-        kernel[:, list(wanted.rgb)] = before
-        because = "red, green and blue keep their kernels, wherever they stand"
-        if n > 3:
-            because = f"red, green and blue keep their kernels, {n - 3} new channels begin at zero"
+        kernel[:, list(rgb)] = before
+        because += f", {n - 3} new channels begin at zero" if n > 3 else ", wherever they stand"
     else:
-        kernel, because = _mean_kernel(before, n, wanted.rgb)
-    kernel = kernel.to(before.dtype)
-    set_kernel(module, stem.name, kernel)
-    return reshaped(f"{stem.name}.weight", before, kernel, because)
+        kernel, because = _mean_kernel(before, n, rgb)
+    return kernel.to(before.dtype), because
 
 
 def _mean_kernel(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, str]:
     """A kernel (O, n, h, w) that uses every channel without training, and the reason.
 
     New channels get the mean kernel, and all are scaled so that equal channels give the old
-    output. Red, green and blue keep their kernels: with the mean kernel for them too, as timm's
-    `adapt_input_conv` has it in part, colour is lost (EfficientNet-Lite0, six bands, mean of
-    four image sets: .757 right against .721; three bands untouched: .759).
+    output. With the mean kernel for red, green and blue too, colour is lost (EfficientNet-Lite0,
+    six bands, mean accuracy on four image sets: .757 against .721; three bands: .759).
     """
     scale = before.shape[1] / n
     kernel = before.double().mean(dim=1, keepdim=True).repeat(1, n, 1, 1)
@@ -176,50 +171,37 @@ def _mean_kernel(before: Tensor, n: int, rgb: Sequence[int]) -> tuple[Tensor, st
 def _add_constant(
     module: nn.Module, stem: FirstLayer, shift: Tensor, inputs: Tensor
 ) -> InputChange:
-    """Add a constant (O,) behind the kernel: to its bias, the BatchNorm after it, or a new bias.
+    """Add a constant (O,) to a convolution's bias, the BatchNorm after it, or a new bias.
 
-    The BatchNorm is used only where the outputs for `inputs` (B, 1, H, W) equal those with a new
-    bias: the first layer's output may have other readers.
+    The first layer's output may have other readers: the outputs for `inputs` must stay equal.
     """
     conv, because = stem.conv, "absorbs the difference of the channels' means"
     shift = shift.to(conv.weight.dtype)
     if conv.bias is not None:
         before = conv.bias.detach().clone()
         conv.bias = nn.Parameter(before + shift, requires_grad=conv.bias.requires_grad)
-        return reshaped(f"{stem.name}.bias", before, conv.bias, because)
+        return input_change(f"{stem.name}.bias", before, conv.bias, because)
     conv.bias = nn.Parameter(shift, requires_grad=conv.weight.requires_grad)
-    mean = stem.norm[1].running_mean if stem.norm is not None else None
-    if stem.norm is not None and mean is not None:
-        expected, bias, before = forward(module, inputs), conv.bias, mean.clone()
+    if stem.norm is not None and (mean := stem.norm[1].running_mean) is not None:
+        expected, bias, before = _forward(module, inputs), conv.bias, mean.clone()
         conv.bias = None
         mean.sub_(shift.to(mean.dtype))
-        if is_same(forward(module, inputs), expected):
-            return reshaped(f"{stem.norm[0]}.running_mean", before, mean, because)
+        if is_same(_forward(module, inputs), expected):
+            return input_change(f"{stem.norm[0]}.running_mean", before, mean, because)
         conv.bias = bias
         mean.copy_(before)
-    return InputChange(
-        tensor=f"{stem.name}.bias",
-        fate="new",
-        shape_before=None,
-        shape_after=tuple(shift.shape),
-        before=None,
-        because=because,
-    )
+    return input_change(f"{stem.name}.bias", None, shift, because)
 
 
-def forward(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs (B, …) of a changed network for inputs (B, C, H, W).
-
-    Raises: ModelError if it does not run.
-    """
+def _forward(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs (B, …) of a changed network. Raises: ModelError if it does not run."""
     try:
         with torch.no_grad():
             return as_tensor(module(inputs.clone()))  # a network may work in place
     except REFUSALS as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"{type(module).__name__} cannot be made to take inputs of {inputs.shape[1]} channels "
-            f"({reason[:160]}); choose another base model."
+            f"({first_line(error)}); choose another base model."
         ) from error
 
 
@@ -250,41 +232,30 @@ class InputOptions:
     sound: Sound | None = None
     stream: str = ""
 
-    @property
-    def is_usual(self) -> bool:
-        """Whether inputs are the base model's own."""
-        is_sized = self.size is not None or self.channels is not None
-        return not (is_sized or self.rgb is not None or self.ranges or self.sound is not None)
-
 
 def change_inputs(
     module: nn.Module, record: BaseModelRecord, options: InputOptions
 ) -> tuple[nn.Module, BaseModelRecord, tuple[InputChange, ...]]:
-    """Adapt a network to other inputs; `module` may be changed in place, or returned unchanged.
+    """Adapt a network to other inputs, in place or rebuilt; its new record and changed tensors.
 
-    Size comes first, since it may rebuild the network. The returned record describes the
-    changed network: its inputs, and the digest of its tensors.
     Raises: ModelError if it cannot be done, or if the images are pictures and the network is
     one for bands.
     """
-    if isinstance(record.preprocessing, TextInputs):
-        return module, _shortened(record, record.preprocessing, options), ()
+    if isinstance(record.preprocessing, TextInputs) and options.size is not None:
+        return module, _with_length(record, record.preprocessing, options.size), ()
     if not isinstance(record.preprocessing, Preprocessing):
         return module, record, ()
     _check_pictures(module, record, options)
-    prep, sized = record.preprocessing, module
-    if options.is_usual:
+    optional = (options.size, options.channels, options.rgb, options.sound)
+    if not options.ranges and all(option is None for option in optional):
         return module, record, ()
-    changes: tuple[InputChange, ...] = ()
+    prep, changes = record.preprocessing, tuple[InputChange, ...]()
     if options.size is not None:
         resized = resize(module, record.arch, prep, options.size)
-        sized, prep, changes = resized.module, resized.preprocessing, resized.changes
-    channels = Channels(
-        number=prep.channels if options.channels is None else options.channels,
-        rgb=options.rgb or (0, 1, 2),
-        is_tuned=_tunes_stem(sized, options),
-    )
-    prep, adapted = rechannel(sized, prep, channels)
+        module, prep, changes = resized.module, resized.preprocessing, resized.changes
+    number = prep.channels if options.channels is None else options.channels
+    is_tuned = _tunes_stem(module, options)
+    prep, adapted = rechannel(module, prep, number, options.rgb or (0, 1, 2), is_tuned)
     if options.ranges and len(options.ranges) != prep.channels:
         raise ModelError(
             f"ranges are given for {len(options.ranges)} bands, the network takes "
@@ -296,33 +267,26 @@ def change_inputs(
     described = replace(
         record,
         preprocessing=prep,
-        sha256=tensor_digest(unique_tensors(sized)),
-        parameters=n_parameters(sized),
+        sha256=tensor_digest(unique_tensors(module)),
+        parameters=n_parameters(module),
     )
-    return sized, described, (*changes, *adapted)
+    return module, described, (*changes, *adapted)
 
 
-def _shortened(
-    record: BaseModelRecord, inputs: TextInputs, options: InputOptions
-) -> BaseModelRecord:
-    """The requested number of tokens of a text, or whole windows of them.
-
-    Raises: ModelError for too many.
-    """
-    if options.size is None:
-        return record
-    n_windows = -(-options.size // inputs.most)
+def _with_length(record: BaseModelRecord, inputs: TextInputs, size: int) -> BaseModelRecord:
+    """The requested number of tokens of a text, or whole windows of them."""
+    n_windows = -(-size // inputs.most)
     if n_windows > WINDOWS:
         raise ModelError(
             f"{record.name} reads at most {WINDOWS} windows of {inputs.most} tokens of a text, not "
-            f"{options.size:,}; ask for fewer."
+            f"{size:,}; ask for fewer."
         )
-    length = options.size if n_windows == 1 else n_windows * inputs.most
+    length = size if n_windows == 1 else n_windows * inputs.most
     return replace(record, preprocessing=replace(inputs, length=length))
 
 
 def _check_pictures(module: nn.Module, record: BaseModelRecord, options: InputOptions) -> None:
-    """A network for bands does not accept pictures; one for pictures is given more channels."""
+    """Raise where the images are pictures and the network is one for bands or sounds."""
     if options.image_channels not in PICTURE:
         return
     prep = pictures(record.preprocessing)
@@ -331,13 +295,13 @@ def _check_pictures(module: nn.Module, record: BaseModelRecord, options: InputOp
             f"{record.name} was trained on sounds, the data holds images; choose a base model for "
             "pictures, such as lite0."
         )
-    wanted = prep.channels if options.channels is None else options.channels
-    if wanted == prep.channels and wanted in SHOWABLE:
-        wanted = _actual_channels(module, prep)
-    if wanted not in SHOWABLE:
+    n_bands = prep.channels if options.channels is None else options.channels
+    if n_bands == prep.channels and n_bands in SHOWABLE:
+        n_bands = _actual_channels(module, prep)
+    if n_bands not in SHOWABLE:
         raise ModelError(
-            f"{record.name} takes {wanted} bands, the images have {options.image_channels}; choose "
-            "a base model for pictures, such as lite0, or give images of as many bands."
+            f"{record.name} takes {n_bands} bands, the images have {options.image_channels}; "
+            "choose a base model for pictures, such as lite0, or give images of as many bands."
         )
 
 
@@ -347,7 +311,7 @@ def _actual_channels(module: nn.Module, prep: Preprocessing) -> int:
     if first is None or first.in_channels in SHOWABLE:
         return prep.channels
     try:
-        forward(module, probe(prep)[:2])
+        _forward(module, probe(prep)[:2])
     except ModelError:
         return first.in_channels
     return prep.channels

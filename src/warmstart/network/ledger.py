@@ -14,15 +14,15 @@ from warmstart.network.lora import base_tensors, has_updates
 from warmstart.network.partition import Network
 from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import digest, unique_tensors
+from warmstart.nouns import count
 from warmstart.records.network import Fate, InputChange, Ledger, LedgerRow
 from warmstart.records.plan import Action
 from warmstart.records.summary import FrozenProof
 
-MOST_LINES = 5
 _MEANINGS: dict[Fate, str] = {
     "frozen": "unchanged bit for bit",
     "kept": "unchanged bit for bit",
-    "copied": "the base model's, beside the tuned",
+    "copied": "the base model's, beside the fine-tuned",
     "trained": "fine-tuned",
     "merged": "low-rank updates added",
     "reshaped": "fitted to the input",
@@ -32,10 +32,7 @@ _MEANINGS: dict[Fate, str] = {
 
 
 def tensors_of(network: Network) -> dict[str, Tensor]:
-    """All tensors of the original network by their original names, tied ones once.
-
-    Added blocks count; low-rank updates do not.
-    """
+    """All tensors of a network by original name, tied ones once, without low-rank updates."""
     tensors = base_tensors(network.backbone)
     if network.classifier is not None:
         for name, tensor in unique_tensors(network.classifier).items():
@@ -58,14 +55,12 @@ def write_ledger(
 ) -> Ledger:
     """One row per tensor of both networks, by comparing bytes with `before`.
 
-    `actions` is what training did to each block; None: nothing was trained. Same bytes:
-    `frozen`, or `kept` where nothing was trained; `copied`, the base model's own beside a
-    fine-tuned one. Other bytes: `trained`, or `merged` for the weights of low-rank blocks. A
-    fresh block's tensors are `dropped` and `new`: two rows of one name. `changes` are those of
-    surgery at the input: such a row has the digest of the base model before, and the shape in
-    the model, with the shape in the base model beside it: rows with `before` add up to the base
-    model by `numel_before`. Only in the old network: `dropped`; only in the model: `new`.
-    Low-rank updates must be merged.
+    `actions`: what training did to each block; None: nothing was trained. Same bytes: `frozen`,
+    or `kept` where nothing was trained; `copied`, the base model's beside a fine-tuned one. Other
+    bytes: `trained`, or `merged` for the weights of low-rank blocks. Only in the old network:
+    `dropped`; only in the model: `new`; a fresh block's tensors are both, in two rows. `changes`
+    of surgery at the input: their rows have the digest and the shape in the base model besides, so
+    that rows with `before` add up to it by `numel_before`. Low-rank updates must be merged.
 
     >>> from warmstart.network import load, partition, surgery
     >>> from warmstart.records.network import FeatureLayer
@@ -80,23 +75,28 @@ def write_ledger(
     ['dropped', 'kept', 'new']
     """
     remade = {change.tensor: change for change in changes if change.fate != "dropped"}
-    dropped = tuple(change for change in changes if change.fate == "dropped")
-    builder = _LedgerBuilder(before, network, actions, remade, dropped)
-    rows = (*builder.old_rows(model), *builder.dropped_rows(), *builder.new_rows(model))
-    return Ledger(rows=rows)
+    builder = _LedgerBuilder(before, network, actions, remade)
+    dropped = (
+        _row(c.tensor, builder.block_of(c.tensor), None, "dropped", c.shape_before, c.before, None)
+        for c in changes  # surgery at the input may make another tensor of the same name
+        if c.fate == "dropped" and c.shape_before is not None
+    )
+    return Ledger(rows=(*builder.old_rows(model), *dropped, *builder.new_rows(model)))
 
 
 def prove_frozen(ledger: Ledger, expected: frozenset[str] | None = None) -> FrozenProof:
     """Count the elements with unchanged bytes, in parameters and in buffers.
 
-    `expected` names the blocks that should be unchanged (None: every block that still exists);
-    `identical` says whether all their tensors are. Tensors reshaped by surgery at the input
-    differ from the base model and are not counted; `violations` tells whether training moved
-    them.
+    `expected`: the blocks that should be unchanged (None: every block that still exists);
+    `identical`: whether all their tensors are. Tensors reshaped by surgery at the input are not
+    counted; `violations` finds those that training moved.
     """
-    rows = [r for r in ledger.rows if r.before is not None]
-    rows = [r for r in rows if r.fate not in ("dropped", "reshaped")]
-    rows = [r for r in rows if expected is None or r.block in expected or r.fate == "copied"]
+    rows = [
+        row
+        for row in ledger.rows
+        if row.before is not None and row.fate not in ("dropped", "reshaped")
+        if expected is None or row.block in expected or row.fate == "copied"
+    ]
     intact = [r for r in rows if r.before == r.after]
     once = [r for r in intact if r.fate != "copied"]
     return FrozenProof(
@@ -112,11 +112,10 @@ def violations(
     actions: Mapping[str, Action],
     model: WarmModel | None = None,
 ) -> tuple[str, ...]:
-    """Original names of tensors that should not have moved and did.
+    """Original names of tensors of frozen and low-rank blocks that moved, buffers included.
 
-    Those of frozen blocks, parameters and buffers, and of low-rank blocks; once updates are
-    merged, the latter's weights may differ. Checks `network`, or the backbone of `model`
-    where it is a copy. `before` are the digests at the beginning of training.
+    Once updates are merged, weights of low-rank blocks may differ. Checks `network`, or the
+    backbone of `model` where it is a copy. `before`: the digests at the beginning of training.
     Raises: PlanError for a block without an action.
     """
     backbone = network.backbone if model is None else model.backbone
@@ -133,9 +132,8 @@ def violations(
 
 
 def summary_lines(ledger: Ledger) -> tuple[str, ...]:
-    """The ledger in at most five lines, one for each fate.
+    """The ledger in at most five lines of at most 71 columns, one for each fate.
 
-    They are at most 71 columns wide, which leaves a title of nine beside them on a terminal.
     Statistics and other buffers count as tensors, not as weights.
 
     >>> row = LedgerRow(
@@ -147,19 +145,15 @@ def summary_lines(ledger: Ledger) -> tuple[str, ...]:
     """
     rows = {fate: [row for row in ledger.rows if row.fate == fate] for fate in _MEANINGS}
     lines = [f"{f:<9} {_counted(rows[f])}, {_MEANINGS[f]}" for f in _MEANINGS if rows[f]]
-    if len(lines) > MOST_LINES:  # all but `kept`: the last two share a line
-        both = f"{_counted(rows['new'])}; {_tensors(rows['dropped'])} dropped"
-        lines[-2:] = [f"{'new':<9} {both}"]
+    if len(lines) > 5:  # all but `kept`: the last two share a line
+        dropped = count(len(rows["dropped"]), "tensor")
+        lines[-2:] = [f"{'new':<9} {_counted(rows['new'])}; {dropped} dropped"]
     return tuple(lines)
 
 
 def _counted(rows: Sequence[LedgerRow]) -> str:
     weights = sum(row.numel for row in rows if not row.buffer)
-    return f"{_tensors(rows)}, {weights:,} weight" + ("" if weights == 1 else "s")
-
-
-def _tensors(rows: Sequence[LedgerRow]) -> str:
-    return f"{len(rows):,} tensor" + ("" if len(rows) == 1 else "s")
+    return f"{count(len(rows), 'tensor')}, {count(weights, 'weight')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +161,7 @@ class _LedgerBuilder:
     before: Mapping[str, str]
     network: Network
     actions: Mapping[str, Action] | None
-    changes: Mapping[str, InputChange]  # tensors that surgery made
-    dropped: Sequence[InputChange]  # tensors that it removed; one of the same name may be made
+    changes: Mapping[str, InputChange]  # of tensors that surgery made
 
     def old_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors of the network at the beginning of training."""
@@ -176,7 +169,7 @@ class _LedgerBuilder:
         for name, old in tensors_of(self.network).items():
             if name not in self.before:
                 continue
-            change, tensor, block = self.changes.get(name), now.get(name), self._block_of(name)
+            change, tensor, block = self.changes.get(name), now.get(name), self.block_of(name)
             shape, digest_before = tuple(old.shape), self.before[name]
             if change is not None and change.shape_before is not None:
                 shape, digest_before = change.shape_before, change.before or digest_before
@@ -191,26 +184,10 @@ class _LedgerBuilder:
                 row = _row(name, block, tensor, fate, tensor.shape, digest_before, after)
                 yield row if shape == row.shape else replace(row, shape_before=shape)
 
-    def dropped_rows(self) -> Iterator[LedgerRow]:
-        """Tensors of the base model that surgery at the input removed."""
-        for change in self.dropped:
-            if change.shape_before is not None:
-                yield LedgerRow(
-                    tensor=change.tensor,
-                    block=self._block_of(change.tensor),
-                    fate="dropped",
-                    shape=change.shape_before,
-                    numel=math.prod(change.shape_before),
-                    buffer=False,
-                    before=change.before,
-                    after=None,
-                )
-
     def new_rows(self, model: WarmModel) -> Iterator[LedgerRow]:
         """Tensors that only the model has."""
-        blocks = {
-            f"backbone.{n}": step.name for step in model.scan.steps.blocks for n in step.modules
-        }
+        steps = model.scan.steps.blocks
+        blocks = {f"backbone.{name}": step.name for step in steps for name in step.modules}
         branch = f"backbone.{NAME}."
         for name, tensor in unique_tensors(model).items():
             if name.startswith("backbone.") and name.removeprefix("backbone.") in self.before:
@@ -224,11 +201,11 @@ class _LedgerBuilder:
             block = "head" if name.startswith("head.") else blocks.get(outermost, "added")
             yield _row(name, block, tensor, "new", shape, None, after)
 
-    def _block_of(self, name: str) -> str:
+    def block_of(self, name: str) -> str:
         return self.network.owners.get(name, "unused")
 
     def _action(self, name: str) -> Action | None:
-        return None if self.actions is None else action_of(self.actions, self._block_of(name))
+        return None if self.actions is None else action_of(self.actions, self.block_of(name))
 
     def _fate(self, name: str, old: Tensor, tensor: Tensor) -> Fate:
         change = self.changes.get(name)
@@ -247,7 +224,7 @@ def _may_merge(name: str, tensor: Tensor) -> bool:
 def _row(
     name: str,
     block: str,
-    tensor: Tensor,
+    tensor: Tensor | None,  # None: a parameter that is gone
     fate: Fate,
     shape: Sequence[int],
     before: str | None,
@@ -259,7 +236,7 @@ def _row(
         fate=fate,
         shape=tuple(shape),
         numel=math.prod(shape),
-        buffer=not isinstance(tensor, nn.Parameter),
+        buffer=tensor is not None and not isinstance(tensor, nn.Parameter),
         before=before,
         after=after,
     )

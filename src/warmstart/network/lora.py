@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import PlanError, install_command
+from warmstart.errors import PlanError, first_line, install_command
 from warmstart.network.partition import Network
 from warmstart.network.segments import SegmentStep, is_weighty
-from warmstart.network.tensors import all_tensors, place
+from warmstart.network.tensors import named_tensors, place, unique_tensors
 from warmstart.network.trace import evaluating
 from warmstart.records.network import BlockRecord
 
@@ -37,22 +37,31 @@ def inject(
 ) -> tuple[str, ...]:
     """Add updates of rank `rank` to the layers of the named blocks, in place.
 
-    In a `Network`, `names` are those of its blocks; in any other module the dotted names of
-    its submodules. Layers are nn.Linear and nn.Conv2d without groups, if the network calls
-    them: the updates of a layer whose weights are read directly would never be used. Layers
-    with tied weights are left alone. The global random state, modes and gradient flags of
-    existing tensors stay unchanged.
-    Returns: the dotted names of the layers. Raises: PlanError if peft is not installed, the
-    rank is below 1, or a block has no such layer.
+    In a `Network`, `names` are those of its blocks; in any other module the dotted names of its
+    submodules. Layers are nn.Linear and nn.Conv2d without groups, if the network calls them: the
+    updates of a layer whose weights are read directly would never be used. Layers with tied weights
+    are skipped. The global random state, modes and gradient flags of existing tensors stay.
+    Returns: the dotted names of the layers. Raises: PlanError if peft is not installed, the rank
+    is below 1, or a block has no such layer.
     """
     if rank < 1:
         raise PlanError(f"training.lora_rank {rank}: low-rank updates have a rank of 1 or more.")
     module = where.backbone if isinstance(where, Network) else where
-    targets = [name for layers in _targets(where, names) for name in layers]
-    if not targets:
-        raise _no_layer(names[0] if names else "of no name")
-    _wrap(module, targets, rank)
-    for name in targets:
+    layers, bare = list[str](), list[str]()
+    for name in names:
+        if isinstance(where, Network):
+            targets, is_weightless = _block_layers(where, name), False
+        else:
+            targets, is_weightless = _module_layers(where, name)
+        layers += targets
+        bare += [] if targets or is_weightless else [name]
+    if bare or not layers:
+        raise PlanError(
+            f"block {[*bare, *names, 'of no name'][0]} has no linear or plain convolution layer "
+            "for low-rank updates; tune it or leave it frozen."
+        )
+    _wrap(module, layers, rank)
+    for name in layers:
         layer: Any = module.get_submodule(name)
         layer.train(layer.base_layer.training)
         with torch.no_grad():
@@ -60,18 +69,13 @@ def inject(
             nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
             layer.lora_A[_ADAPTER].weight.copy_(values)
             layer.lora_B[_ADAPTER].weight.zero_()
-    return tuple(targets)
+    return tuple(layers)
 
 
 def bare_blocks(network: Network) -> frozenset[str]:
     """Names of the blocks without a layer for low-rank updates."""
-    bare = set()
-    for block in network.record.blocks:
-        try:
-            next(_targets(network, [block.name]))
-        except PlanError:
-            bare.add(block.name)
-    return frozenset(bare)
+    names = (block.name for block in network.record.blocks)
+    return frozenset(name for name in names if not _block_layers(network, name))
 
 
 def merge(module: nn.Module) -> None:
@@ -107,13 +111,8 @@ def original_names(module: nn.Module) -> dict[str, tuple[str, bool]]:
 
 def base_tensors(module: nn.Module) -> dict[str, Tensor]:
     """All tensors but those of updates by their original names, tied ones once."""
-    origins = original_names(module)
-    unique: dict[tuple[int, ...], tuple[str, Tensor]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        original, is_update = origins[name]
-        if isinstance(tensor, Tensor) and not is_update:
-            unique.setdefault(place(tensor), (original, tensor))
-    return dict(unique.values())
+    origins, tensors = original_names(module), unique_tensors(module).items()
+    return {origins[name][0]: tensor for name, tensor in tensors if not origins[name][1]}
 
 
 def _adapted(module: nn.Module) -> list[str]:
@@ -131,44 +130,28 @@ def _original(name: str, adapted: set[str]) -> tuple[str, bool]:
     return name, False
 
 
-def _targets(where: Network | nn.Module, names: Sequence[str]) -> Iterator[list[str]]:
-    """The layers of each name. Raises: PlanError where a block has none."""
-    if not isinstance(where, Network):
-        modules = dict(where.named_modules())
-        for name in names:
-            if name not in modules:
-                raise PlanError(f"the network has no layers {name!r}; see its named_modules().")
-            layers = list(_layers(where, (name,)))
-            if not layers and is_weighty(modules[name]):
-                raise _no_layer(name)
-            yield layers
-        return
-    steps = {step.name: step for step in where.steps.blocks}
-    records = {block.name: block for block in where.record.blocks}
-    for name in names:
-        if name not in steps:
-            raise PlanError(f"the network has no block {name!r}; it has {', '.join(steps)}.")
-        own = [
-            n
-            for n in _layers(where.backbone, steps[name].modules)
-            if where.owners.get(f"{n}.weight") == name
-        ]
-        layers = _called(where.backbone, steps[name], records[name], own)
-        if not layers:
-            raise _no_layer(name)
-        yield layers
+def _block_layers(network: Network, name: str) -> list[str]:
+    """The layers of a block, without those whose weights the network's own code reads."""
+    steps = {step.name: step for step in network.steps.blocks}
+    if name not in steps:
+        raise PlanError(f"the network has no block {name!r}; it has {', '.join(steps)}.")
+    layers = _layers(network.backbone, steps[name].modules)
+    own = [n for n in layers if network.owners.get(f"{n}.weight") == name]
+    (record,) = (block for block in network.record.blocks if block.name == name)
+    return _called(network.backbone, steps[name], record, own)
 
 
-def _no_layer(name: str) -> PlanError:
-    return PlanError(
-        f"block {name} has no linear or plain convolution layer for low-rank updates; "
-        "tune it or leave it frozen."
-    )
+def _module_layers(module: nn.Module, name: str) -> tuple[list[str], bool]:
+    """The layers of a submodule, and whether it has no weights at all."""
+    submodule = dict(module.named_modules()).get(name)
+    if submodule is None:
+        raise PlanError(f"the network has no layers {name!r}; see its named_modules().")
+    return list(_layers(module, (name,))), not is_weighty(submodule)
 
 
 def _layers(module: nn.Module, paths: Sequence[str]) -> Iterator[str]:
     """Names of the layers below some modules that peft can adapt and merge exactly."""
-    uses = Counter(map(place, all_tensors(module)))
+    uses = Counter(map(place, named_tensors(module).values()))
     for name, layer in module.named_modules():
         parent = module.get_submodule(name.rpartition(".")[0])
         is_inside = any(not path or f"{name}.".startswith(f"{path}.") for path in paths)
@@ -179,24 +162,18 @@ def _layers(module: nn.Module, paths: Sequence[str]) -> Iterator[str]:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer computes what its class says: subclasses may pad or scale on their own.
-
-    peft's updates of a convolution support neither dilation nor other padding than zeros.
-    """
+    """Whether peft can adapt a layer: no subclass, no dilation, zeros as padding."""
     if isinstance(layer, nn.Conv2d):
-        is_usual = layer.groups == 1 and set(layer.dilation) == {1}
-        is_usual = is_usual and layer.padding_mode == "zeros"
-        return is_usual and type(layer).forward is nn.Conv2d.forward
+        is_dense = layer.groups == 1 and set(layer.dilation) == {1}
+        has_zeros = layer.padding_mode == "zeros"
+        return is_dense and has_zeros and type(layer).forward is nn.Conv2d.forward
     return isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward
 
 
 def _called(
     backbone: nn.Module, step: SegmentStep, block: BlockRecord, names: Sequence[str]
 ) -> list[str]:
-    """The named layers that a block calls when it runs on noise.
-
-    Other layers' weights are read by the network's own code, which an update cannot reach.
-    """
+    """The named layers that a block calls when it runs on noise."""
     if not names:
         return []
     called: set[str] = set()
@@ -204,9 +181,8 @@ def _called(
     noise = torch.randn(2, *block.shape_in, generator=torch.Generator().manual_seed(0))
     with ExitStack() as stack:
         for name in names:
-            hook = backbone.get_submodule(name).register_forward_pre_hook(
-                lambda _, args, name=name: called.add(name)
-            )
+            layer = backbone.get_submodule(name)
+            hook = layer.register_forward_pre_hook(lambda *_, name=name: called.add(name))
             stack.enter_context(hook)
         stack.enter_context(evaluating(backbone))
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -218,9 +194,9 @@ def _wrap(module: nn.Module, names: Sequence[str], rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        reason = (str(error).splitlines() or ["not found"])[0]
+        command = install_command("lora")
         raise PlanError(
-            f"low-rank updates need the peft library ({reason}); run `{install_command('lora')}`."
+            f"low-rank updates need the peft library ({first_line(error)}); run `{command}`."
         ) from error
     config = LoraConfig(
         r=rank,

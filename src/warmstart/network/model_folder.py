@@ -26,9 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from warmstart.errors import ModelError, RunFolderError, no_folder
+from warmstart.errors import ModelError, RunFolderError, first_line, no_folder
 from warmstart.modalities import text
-from warmstart.network.weight_file import chunks
+from warmstart.network.weights import chunks
 from warmstart.records.answer import (
     CalibrationRecord,
     LabelCalibration,
@@ -53,7 +53,6 @@ TOKENIZER = "tokenizer.json"
 LARGEST_SIDE = 16_384  # px of an image
 LARGEST = 2**30  # values of one input
 LEAST_SCALE, MOST_SCALE = 1e-12, 1e12
-NEIGHBOURS = ("points", "target", "sign", "offset", "scale")
 
 CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
     "classify": CalibrationRecord,
@@ -106,17 +105,14 @@ def read_bundle(run: Path) -> Bundle:
     calibration = read_json(folder / "calibration.json", CALIBRATIONS[record.task])
     tensors = _read(folder / "model.safetensors", load_file)
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
-    if isinstance(record.preprocessing, Preprocessing):
-        _check_pictures(folder, record.preprocessing)
-    elif isinstance(record.preprocessing, TextInputs):
-        _load_tokenizer(folder / TOKENIZER, record.preprocessing)
     inputs = record.preprocessing
-    shape = (inputs.length,) if isinstance(inputs, TextInputs) else inputs.shape
-    if min(shape, default=1) < 1 or math.prod(shape) > LARGEST:  # it would fill the memory
-        raise _damaged(folder / "config.json", f"its inputs are of shape {shape}"[:120])
-    _check_calibration(folder / "calibration.json", calibration, len(ids))
-    if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
-        raise _damaged(folder / "calibration.json", "class_bias is not one number a class")
+    if isinstance(inputs, Preprocessing):
+        _check_pictures(folder / "config.json", inputs)
+    elif isinstance(inputs, TextInputs):
+        _load_tokenizer(folder / TOKENIZER, inputs)
+    if min(inputs.shape, default=1) < 1 or math.prod(inputs.shape) > LARGEST:  # fills the memory
+        raise _damaged(folder / "config.json", f"its inputs are of shape {inputs.shape}"[:120])
+    _check_calibration(folder / "calibration.json", calibration, record, len(ids))
     return Bundle(tensors, record, calibration, arrays, ids)
 
 
@@ -129,9 +125,10 @@ def _load_tokenizer(path: Path, inputs: TextInputs) -> None:
         raise _damaged(path, "it is not the tokenizer that the model was trained with")
 
 
-def _check_calibration(path: Path, calibration: CalibrationRecord, n: int) -> None:
-    """Raises: RunFolderError for numbers that no run writes. `n`: training examples."""
-    if not 1 <= calibration.nearest <= n:
+def _check_calibration(
+    path: Path, calibration: CalibrationRecord, record: ModelRecord, n_examples: int
+) -> None:
+    if not 1 <= calibration.nearest <= n_examples:
         raise _damaged(path, f"nearest is {calibration.nearest}")
     for name, value in fields_of(calibration).items():
         is_number = isinstance(value, (float, tuple))
@@ -139,17 +136,19 @@ def _check_calibration(path: Path, calibration: CalibrationRecord, n: int) -> No
             raise _damaged(path, f"{name} is not finite")
     if calibration.temperature <= 0 or calibration.ood_from < 0:
         raise _damaged(path, "its temperature or its distance makes no sense")
+    if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
+        raise _damaged(path, "class_bias is not one number a class")
 
 
-def _check_pictures(folder: Path, prep: Preprocessing) -> None:
+def _check_pictures(path: Path, prep: Preprocessing) -> None:
     sides, values = (*prep.size, prep.resize), (*prep.mean, *prep.std)
     is_scaled = len(prep.mean) == len(prep.std) > 0 and min(prep.std) > LEAST_SCALE
     is_sane = all(abs(value) < MOST_SCALE for value in values) and is_scaled
     if not is_sane or not 1 <= min(sides) <= max(sides) <= LARGEST_SIDE:
-        raise _damaged(folder / "config.json", "its preprocessing makes no sense")
+        raise _damaged(path, "its preprocessing makes no sense")
     ranges = prep.ranges
     if ranges and (len(ranges) != prep.channels or any(low >= high for low, high in ranges)):
-        raise _damaged(folder / "config.json", "its ranges of bands make no sense")
+        raise _damaged(path, "its ranges of bands make no sense")
 
 
 def _read(path: Path, read: Callable[[Path], Read]) -> Read:
@@ -158,33 +157,33 @@ def _read(path: Path, read: Callable[[Path], Read]) -> Read:
     except RecursionError as error:
         raise _damaged(path, "it is nested too deep") from error
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(path, str(error).partition("\n")[0][:200]) from error
+        raise _damaged(path, first_line(error, 200)) from error
 
 
 def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
     with safe_open(path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         ids: list[str] = json.loads((file.metadata() or {}).get("ids", "[]"))
-    missing = [name for name in NEIGHBOURS if name not in arrays]
-    if missing:
-        raise ValueError(f"it holds no {missing[0]}")
+    for name in ("points", "target", "sign", "offset", "scale"):
+        if name not in arrays:
+            raise ValueError(f"it holds no {name}")
     if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
-        raise ValueError("its ids are no texts")
-    points, target = arrays["points"], arrays["target"]
+        raise ValueError("its ids are not strings")
+    points, target, sign = arrays["points"], arrays["target"], arrays["sign"]
     if len(ids) != len(points):
         raise ValueError(f"{len(ids)} ids for {len(points)} examples")
+    if points.ndim != 2 or not points.size:
+        raise ValueError(f"points are of shape {points.shape}")
     n_features = len(target) if target.ndim == 1 else -1
     for name in ("sign", "offset", "scale"):
         if arrays[name].shape != (n_features,):
             raise ValueError(f"{name} is of shape {arrays[name].shape}")
-    if points.ndim != 2 or not points.size:
-        raise ValueError(f"points are of shape {points.shape}")
-    for name in ("points", "sign", "offset", "scale"):
-        if name != "sign" and arrays[name].dtype.kind != "f":
+    for name in ("points", "offset", "scale"):
+        if arrays[name].dtype.kind != "f":
             raise ValueError(f"{name} are of type {arrays[name].dtype}")
         if not np.isfinite(arrays[name].astype(np.float64)).all():
             raise ValueError(f"{name} holds NaN or infinity")
-    if target.dtype.kind not in "iu" or not np.isin(arrays["sign"], (-1, 1)).all():
+    if target.dtype.kind not in "iu" or not np.isin(sign, (-1, 1)).all():
         raise ValueError("its sketch makes no sense")
     if n_features and not 0 <= int(target.min()) <= int(target.max()) < points.shape[1]:
         raise ValueError(f"a feature goes to place {int(target.max())} of {points.shape[1]}")
@@ -197,10 +196,8 @@ def _damaged(path: Path, why: str) -> RunFolderError:
 
 def _why_none(run: Path) -> str:
     if (run / "DONE").exists():
-        return (
-            "holds no model: none was shipped, as no signal was found in its data. "
-            f"{run / 'summary.json'} says more."
-        )
+        why = "none was shipped, as no signal was found in its data"
+        return f"holds no model: {why}. {run / 'summary.json'} says more."
     folder = RunFolder(run)
     if folder.is_unfinished:
         return f"holds no model: its run did not finish. Run {folder.resume_command}."

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from warmstart.errors import ModelError
 from warmstart.network.architectures import classifier_name
-from warmstart.network.tensors import STATISTICS, digest, place, unique_tensors
+from warmstart.network.tensors import STATISTICS, input_change, place, unique_tensors
 from warmstart.records.network import InputChange
 
 _NAMED = 3  # layers named in a sentence
@@ -33,62 +33,45 @@ def load_matching(
     >>> [(c.tensor, c.fate) for c in load_matching(net, weights, "best.pt")]
     [('1.weight', 'new'), ('1.bias', 'new'), ('1.weight', 'dropped')]
     """
-    own = module.state_dict(keep_vars=True)
-    weights = _without_prefix(own, weights)
+    state = module.state_dict(keep_vars=True)
+    weights = _without_prefix(state, weights)
     head = f"{classifier_name(module)}."
-    fits = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
-    if not any(not n.startswith(head) for n in fits):
+    fits = {n: t for n, t in weights.items() if n in state and state[n].shape == t.shape}
+    if all(name.startswith(head) for name in fits):
         raise ModelError(
             f"{where}: no tensor fits {type(module).__name__} by name and shape; check --arch."
         )
-    loaded = {place(own[name]) for name in fits}
+    loaded = {place(state[name]) for name in fits}
     module.load_state_dict({**module.state_dict(), **fits})
-    new = [
-        _new(name, tensor, weights.get(name), where)
-        for name, tensor in unique_tensors(module).items()
-        if place(tensor) not in loaded and not name.startswith(head)
-    ]
-    dropped = [
-        InputChange(
-            tensor=name,
-            fate="dropped",
-            shape_before=tuple(tensor.shape),
-            shape_after=None,
-            before=digest(tensor),
-            because=f"the network has {'it in another shape' if name in own else 'no such'}",
-        )
-        for name, tensor in weights.items()
-        if name not in fits and not name.startswith(head)
-    ]
-    return (*new, *dropped)
+    changes = []
+    for name, tensor in unique_tensors(module).items():
+        if place(tensor) not in loaded and not name.startswith(head):
+            because = f"{where} does not hold it"
+            if name in weights:
+                shape = tuple(weights[name].shape)
+                because = f"{where} holds it in another shape, {shape}"
+            changes.append(input_change(name, None, tensor, because))
+    for name, tensor in weights.items():
+        if name not in fits and not name.startswith(head):
+            because = f"the network has {'it in another shape' if name in state else 'no such'}"
+            changes.append(input_change(name, tensor, None, because))
+    return tuple(changes)
 
 
-def _without_prefix(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_prefix(
+    state: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The file's tensors without the prefix that most of the network's names have there."""
     prefixes: Counter[str] = Counter()
     for name in weights:
         words = name.split(".")
         for suffix in (".".join(words[n:]) for n in range(len(words))):
-            if suffix in own:
+            if suffix in state:
                 prefixes[name.removesuffix(suffix)] += 1
     if not prefixes:
         return dict(weights)
     prefix = max(prefixes, key=lambda p: (prefixes[p], -len(p)))
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-
-
-def _new(name: str, tensor: Tensor, other: Tensor | None, where: str) -> InputChange:
-    because = f"{where} does not hold it"
-    if other is not None:
-        because = f"{where} holds it in another shape, {tuple(other.shape)}"
-    return InputChange(
-        tensor=name,
-        fate="new",
-        shape_before=None,
-        shape_after=tuple(tensor.shape),
-        before=None,
-        because=because,
-    )
 
 
 def transferred_share(base_changes: Sequence[InputChange], module: nn.Module) -> float:
@@ -124,43 +107,33 @@ def surgery_sentence(changes: Sequence[InputChange], share: float) -> str:
     sentences = []
     for because in dict.fromkeys(c.because for c in reshaped):
         same = [c for c in reshaped if c.because == because]
-        sentences.append(f"{_layers(same)} reshaped ({_names(same)}): {because}.")
-    lost = _size(new)
-    if lost and share < 1:
+        n, names = _layers(same)
+        sentences.append(f"{n} reshaped ({names}): {because}.")
+    if (lost := _size(new)) and share < 1:
+        n, names = _layers(new)
         total = _count(round(lost / (1 - share)))
         sizes = f"{_count(lost)} of {total} parameters"
-        sentences.append(f"{_layers(new)}, {sizes} do not carry over: {_names(new)}.")
+        sentences.append(f"{n}, {sizes} do not carry over: {names}.")
     if dropped:
-        sentences.append(
-            f"{_layers(dropped)} of the base model, {_count(_size(dropped))} parameters, "
-            f"{'have' if len(_grouped(dropped)) > 1 else 'has'} no place: {_names(dropped)}."
-        )
+        n, names = _layers(dropped)
+        verb = "has" if n == "1 layer" else "have"
+        sizes = f"{_count(_size(dropped))} parameters"
+        sentences.append(f"{n} of the base model, {sizes}, {verb} no place: {names}.")
     if sentences and share < HARDLY:
         sentences.append("This is hardly a warm start.")
     return " ".join(sentences)
 
 
-def _size(changes: Iterable[InputChange]) -> int:
-    return sum(
-        math.prod(change.shape_after or change.shape_before or ())
-        for change in changes
-        if change.tensor.rpartition(".")[2] not in STATISTICS
-    )
+def _size(changes: Sequence[InputChange]) -> int:
+    weights = [c for c in changes if c.tensor.rpartition(".")[2] not in STATISTICS]
+    return sum(math.prod(c.shape_after or c.shape_before or ()) for c in weights)
 
 
-def _grouped(changes: Sequence[InputChange]) -> list[str]:
-    """The layers that tensors belong to, each once."""
-    return list(dict.fromkeys(c.tensor.rpartition(".")[0] or c.tensor for c in changes))
-
-
-def _layers(changes: Sequence[InputChange]) -> str:
-    n = len(_grouped(changes))
-    return f"{n:,} layer{'' if n == 1 else 's'}"
-
-
-def _names(changes: Sequence[InputChange]) -> str:
-    names = _grouped(changes)
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+def _layers(changes: Sequence[InputChange]) -> tuple[str, str]:
+    """Number of the layers that tensors belong to, and the names of the first ones."""
+    names = list(dict.fromkeys(c.tensor.rpartition(".")[0] or c.tensor for c in changes))
+    number = f"{len(names):,} layer{'' if len(names) == 1 else 's'}"
+    return number, ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def _count(n: int) -> str:

@@ -1,17 +1,16 @@
-"""A network is cut once into an ordered list of blocks, a neck and its classifier.
+"""A network is cut once into blocks: logits = classifier(neck(block_B(… block_1(x)))).
 
-    logits = classifier(neck(block_B(… block_1(x))))
-
-Blocks share the network's own modules and tensors; nothing is copied or changed. A network as an
-ordered list of layers that can be handled one by one: Huang et al. 2019, "GPipe", §2.
+Blocks share the network's own modules and tensors. A network as an ordered list of layers: Huang
+et al. 2019, "GPipe", §2.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from warmstart.errors import ModelError
 from warmstart.network.architectures import find_family
 from warmstart.network.encoder import Encoder
 from warmstart.network.segments import (
+    FAULTS,
     SegmentStep,
     SegmentSteps,
     find_classifier,
@@ -34,15 +34,13 @@ from warmstart.network.text_encoders import mean_of_tokens
 from warmstart.network.trace import (
     Recorder,
     Trace,
-    attempts,
     evaluating,
     inline_sizes,
     shallow_copy,
+    traces,
 )
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import BlockRecord, Layout, NetworkRecord
-
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +51,25 @@ class EnsembleBranch:
     cut: int
 
 
-class Block(nn.Module):
-    """One block of a partitioned network: state to state; `main` is the feature layers' tensor.
-
-    Its children are the network's own modules, so `train()`, `eval()` and `parameters()`
-    reach the originals.
-    """
-
-    def __init__(self, network: nn.Module, step: SegmentStep, tensors: Sequence[str]) -> None:
-        super().__init__()
-        self.name = step.name
-        self.tensors = tuple(tensors)  # names in the network's state dict; each has one owner
-        self._run = step.run
-        self._network = (network,)  # in a tuple: the network is no child of its block
-        self.own = nn.ModuleList(network.get_submodule(name) for name in step.modules)
-        read = []
-        for name in step.attributes:
-            owner, _, last = name.rpartition(".")
-            read.append(cast(Tensor, getattr(network.get_submodule(owner), last)))
-        self.read = nn.ParameterList(t for t in read if isinstance(t, nn.Parameter))
-
-    def forward(self, state: State) -> State:
-        """Map main (B, …) to the next main (B, …); other values pass through."""
-        return {**state, "main": self._run(self._network[0], state["main"])}
-
-
-def make_blocks(
-    backbone: nn.Module, steps: Sequence[SegmentStep], owners: Mapping[str, str]
-) -> tuple[Block, ...]:
-    """One block per step, with the names of the tensors that it owns."""
-    return tuple(
-        Block(backbone, step, [name for name, owner in owners.items() if owner == step.name])
-        for step in steps
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
     """A partitioned network. `backbone` is the original without its classifier, tensors shared."""
 
     backbone: nn.Module
-    blocks: tuple[Block, ...]
-    neck: Block  # from the last state to the classifier's (B, F) input
     classifier: nn.Module | None  # a Linear or 1×1 Conv2d; None: the neck gives the outputs
     owners: dict[str, str]  # each tensor, once: a block's name, "neck", "head" or "unused"
     steps: SegmentSteps
     record: NetworkRecord
     ensemble: EnsembleBranch | None = None
+
+    @property
+    def blocks(self) -> tuple[SegmentStep, ...]:
+        return self.steps.blocks
+
+    @property
+    def answers_from_neck(self) -> bool:
+        """Whether `outputs` is defined: there is a classifier, and it reads the neck alone."""
+        return self.classifier is not None
 
     def features(self, inputs: Tensor) -> Tensor:
         """The classifier's input: inputs (B, C, H, W) to (B, F)."""
@@ -108,11 +78,6 @@ class Network:
     def logits(self, inputs: Tensor) -> Tensor:
         """The original network's outputs: inputs (B, C, H, W) to (B, K)."""
         return self.outputs(self.features(inputs))
-
-    @property
-    def answers_from_neck(self) -> bool:
-        """Whether `outputs` is defined: there is a classifier, and it reads the neck alone."""
-        return self.classifier is not None
 
     def outputs(self, vector: Tensor) -> Tensor:
         """The original outputs from the classifier's input: (B, F) to (B, K)."""
@@ -133,8 +98,7 @@ def run_all(steps: Sequence[SegmentStep], backbone: nn.Module, value: Tensor) ->
 def cut(module: nn.Module, preprocessing: Inputs) -> Network:
     """Partition a network into blocks; one block ("whole") where its forward cannot be traced.
 
-    The composition is compared with the network's own outputs before it is returned. The
-    module's modes, gradient flags and tensors stay unchanged.
+    The composition gives the network's own outputs; the module stays unchanged.
     Raises: ModelError if the network does not take inputs of that size.
 
     >>> from warmstart.network.load import load
@@ -149,16 +113,14 @@ def cut(module: nn.Module, preprocessing: Inputs) -> Network:
             steps = module.steps(module.window_of(preprocessing))
             return _network(module, steps, inputs[:1], "traced")
         outputs, classifier = find_classifier(module, inputs)
-        for trace in attempts(module, classifier, inputs[:2]):
+        for trace in traces(module, classifier, inputs[:2]):
             if (traced := _cut_traced(module, trace, inputs, outputs, classifier)) is not None:
                 return traced
         if classifier is not None:
-            try:
+            with contextlib.suppress(*FAULTS, ModelError):  # it may need its classifier to run
                 network = _network(module, whole_network_steps(classifier), inputs[:2], "whole")
                 if is_same(network.logits(inputs.clone()), outputs):
                     return network
-            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, ModelError):
-                pass  # it cannot run without its classifier: its outputs are the features
         return _network(module, whole_network_steps(None), inputs[:2], "whole")
 
 
@@ -181,7 +143,7 @@ def _cut_traced(
         is_faithful = is_same(outputs_three, outputs) and all(
             is_same(network.logits(inputs[:n].clone()), outputs[:n]) for n in (2, 3)
         )
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+    except FAULTS:
         return None  # a step that runs only inside the original: try the next trace
     return network if is_faithful else None
 
@@ -193,17 +155,9 @@ def _network(
     backbone = without(module, steps.classifier)
     classifier = module.get_submodule(steps.classifier) if steps.classifier else None
     owners = find_owners(backbone, steps, classifier)
-    *blocks, neck = make_blocks(backbone, (*steps.blocks, steps.neck), owners)
     record = measure(backbone, steps, classifier, owners, inputs.clone(), how)
-    return Network(
-        backbone=backbone,
-        blocks=tuple(blocks),
-        neck=neck,
-        classifier=classifier,
-        owners=owners,
-        steps=steps,
-        record=replace(record, family=find_family(module)),
-    )
+    record = replace(record, family=find_family(module))
+    return Network(backbone, classifier, owners, steps, record)
 
 
 def without(module: nn.Module, name: str | None) -> nn.Module:
@@ -223,10 +177,9 @@ def without(module: nn.Module, name: str | None) -> nn.Module:
 def find_owners(
     backbone: nn.Module, steps: SegmentSteps, classifier: nn.Module | None
 ) -> dict[str, str]:
-    """Assign each tensor of the original network, tied ones once, exactly one owner.
+    """The owner of each tensor, tied ones once: the first block that reads it, or the neck.
 
-    The first block that reads it; else "neck"; "head" for the classifier's own; "unused" for
-    tensors that forward never reads.
+    Otherwise "head" for the classifier's own tensors, "unused" for those that forward never reads.
     """
     names = {place(tensor): name for name, tensor in unique_tensors(backbone).items()}
     owners = dict.fromkeys(names.values(), "unused")
@@ -297,7 +250,7 @@ def _layout(backbone: nn.Module, step: SegmentStep, value: Tensor, inputs: Tenso
 
 
 def find_layout(shape: tuple[int, ...], size: tuple[int, ...]) -> Layout:
-    """Which axes of an output (without the batch axis) are channels and which positions.
+    """The layout of an output of this shape, without the batch axis.
 
     `size` is the input's height and width: a map keeps its proportions. A tie is NCHW.
 
@@ -306,13 +259,11 @@ def find_layout(shape: tuple[int, ...], size: tuple[int, ...]) -> Layout:
     >>> find_layout((197, 192), (224, 224)), find_layout((10,), (224, 224))
     ('NLC', 'NC')
     """
-    if len(shape) == 3 and len(size) != 2:
-        return "NCHW"
-    if len(shape) == 3:
-        is_first = _has_proportions(shape[1:], size)
-        return "NHWC" if _has_proportions(shape[:2], size) and not is_first else "NCHW"
-    names: dict[int, Layout] = {1: "NC", 2: "NLC"}
-    return names.get(len(shape), "other")
+    if len(shape) != 3:
+        names: dict[int, Layout] = {1: "NC", 2: "NLC"}
+        return names.get(len(shape), "other")
+    is_last = len(size) == 2 and _has_proportions(shape[:2], size)
+    return "NHWC" if is_last and not _has_proportions(shape[1:], size) else "NCHW"
 
 
 def _has_proportions(plane: tuple[int, ...], size: tuple[int, ...]) -> bool:
@@ -344,8 +295,8 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
 def pool_grid2(main: Tensor, layout: Layout, sides: tuple[int, ...]) -> Tensor:
     """Means over the four quarters of a map with `sides` H and W: (B, C, H, W) to (B, 4 C).
 
-    Column 4 c + 2 r + s is channel c in row r and column s of the 2×2 grid; an odd middle
-    row or column counts in both halves, as in adaptive average pooling.
+    Column 4 c + 2 r + s is channel c in row r and column s of the 2×2 grid; an odd middle row or
+    column counts in both halves.
 
     >>> pool_grid2(torch.arange(4.0).view(1, 1, 2, 2), "NCHW", (2, 2)).tolist()
     [[0.0, 1.0, 2.0, 3.0]]

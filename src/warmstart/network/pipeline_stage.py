@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, combinations, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,21 +59,13 @@ class PipelineStage(nn.Module):
         return tuple(_sendable(value) for value in outputs)
 
 
-class _DenseGrad(torch.autograd.Function):
-    """Identity; its gradients are dense, so that they can be sent back."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].contiguous()
-
-
 def _dense_grad(value: Tensor) -> Tensor:
-    dense: Tensor = _DenseGrad.apply(value)  # type: ignore[no-untyped-call]
-    return dense
+    """The same values; their gradient is dense, so that it can be sent back."""
+    if not value.requires_grad:
+        return value
+    same = value.view_as(value)
+    same.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
+    return same
 
 
 class _ZeroGrad(torch.autograd.Function):
@@ -97,15 +88,12 @@ def _zero_grad(output: Tensor, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _parameters(unfrozen: UnfrozenBlocks, numbers: range) -> tuple[nn.Parameter, ...]:
-    parameters: list[nn.Parameter] = []
+    backbone, parameters = unfrozen.model.backbone, list[nn.Parameter]()
+    by_name = dict(backbone.named_parameters(remove_duplicate=False))
     for step in (unfrozen.scan.steps.blocks[number - 1] for number in numbers):
         for name in step.modules:
-            parameters += unfrozen.model.backbone.get_submodule(name).parameters()
-        for name in step.attributes:
-            owner, _, last = name.rpartition(".")
-            value = getattr(unfrozen.model.backbone.get_submodule(owner), last)
-            if isinstance(value, nn.Parameter):
-                parameters.append(value)
+            parameters += backbone.get_submodule(name).parameters()
+        parameters += (by_name[name] for name in step.attributes if name in by_name)
     return tuple(parameters)
 
 
@@ -116,8 +104,7 @@ def _sendable(value: Tensor) -> Tensor:
     return dense
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """Cost of a block in a pipeline: seconds forward and backward, parameters in memory."""
 
     forward: float
@@ -128,10 +115,9 @@ class Cost:
 def balance_stages(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
     """Cut a sequence of blocks into `n` stages, so that an update is as fast as possible.
 
-    A whole batch goes forward before any of it goes backward, so that an update waits for the
-    stage that is slowest forward, and then for the one that is slowest backward: their sum counts
-    (Huang et al. 2019, "GPipe", §2.3). Of partitions that cost about the same, `NEAR`, it is one
-    whose largest stage holds the fewest parameters. Blocks are counted from 0.
+    A whole batch goes forward before any of it goes backward: the slowest stage forward and the
+    slowest backward add up (Huang et al. 2019, "GPipe", §2.3). Of partitions that cost about the
+    same, `NEAR`, the largest stage has the fewest parameters. Blocks are counted from 0.
     Raises: PlanError where there are fewer blocks than stages.
 
     >>> balance_stages([Cost(6, 12, 9), Cost(1, 2, 3), Cost(6, 12, 12)], 2)
@@ -144,10 +130,7 @@ def balance_stages(blocks: Sequence[Cost], n: int) -> tuple[range, ...]:
             f"a pipeline of {n} stages needs as many trained blocks; there are "
             f"{len(blocks)}: start at most {len(blocks)} processes."
         )
-    sums = [
-        [*accumulate(amounts, initial=0.0)]
-        for amounts in zip(*((p.forward, p.backward, p.parameters) for p in blocks), strict=True)
-    ]
+    sums = [[*accumulate(amounts, initial=0.0)] for amounts in zip(*blocks, strict=True)]
     forward, backward, sizes = (sorted({b - a for a, b in combinations(s, 2)}) for s in sums)
     cut = partial(_cut, sums, n)
     least, limits_back = float("inf"), [*backward]
@@ -229,20 +212,20 @@ def assign_stages(
     names = freeze.tensor_blocks(unfrozen.model, owners)
     last = len(stages) - 1
     assigned = {name: by_block.get(names.get(name, ""), last) for name in state}
+    cure = "train this network without --parallel pipeline"
     first_names: dict[tuple[int, ...], str] = {}
     for name, tensor in state.items():
         tied = first_names.setdefault(place(tensor), name)
         if assigned[tied] != assigned[name]:
-            raise PlanError(
-                f"{tied} and {name} are one tensor, which the pipeline would divide; train this "
-                "network without --parallel pipeline."
-            )
-    for stage, block in ((k, blocks[n - 1]) for k, numbers in enumerate(stages) for n in numbers):
+            fault = f"{tied} and {name} are one tensor, which the pipeline would divide"
+            raise PlanError(f"{fault}; {cure}.")
+    for block in blocks[unfrozen.cut :]:
+        stage = by_block[block.name]
         for module in block.modules:
             inside = f"backbone.{module}."
             if any(name.startswith(inside) and at != stage for name, at in assigned.items()):
-                raise PlanError(
-                    f"block {block.name} reads {module}, which another stage of the pipeline "
-                    "holds; train this network without --parallel pipeline."
+                fault = (
+                    f"block {block.name} reads {module}, which another stage of the pipeline holds"
                 )
+                raise PlanError(f"{fault}; {cure}.")
     return assigned

@@ -1,10 +1,8 @@
 """Surgery at the position embeddings: a network for one image size adapted to another.
 
-A fully convolutional network takes any size; only its preprocessing changes. One with a
-trained vector for each position is rebuilt for the other grid, and its table is
-resampled by the library's own rule: bicubic, with antialiasing in timm (Dosovitskiy et al.
-2021, "An Image is Worth 16x16 Words", §3.2; relative tables: Liu et al. 2021, "Swin
-Transformer", §3.2).
+A network with a trained vector for each position is rebuilt for the other grid, and its table
+resampled by the library's own rule: bicubic, with antialiasing in timm (Dosovitskiy et al. 2021,
+"An Image is Worth 16x16 Words", §3.2; relative tables: Liu et al. 2021, "Swin Transformer", §3.2).
 """
 
 from __future__ import annotations
@@ -17,18 +15,19 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from warmstart.errors import ModelError
+from warmstart.errors import ModelError, first_line
 from warmstart.network.architectures import build, size_option
 from warmstart.network.image_encoders import PREFIX as VISION
 from warmstart.network.segments import find_classifier, probe
 from warmstart.network.stem import REFUSALS, refit
-from warmstart.network.tensors import reshaped, unique_tensors
+from warmstart.network.tensors import input_change, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import InputChange
 
@@ -68,15 +67,14 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     result = _attempt(module, arch, preprocessing, size)
     if isinstance(result, Resized):
         return result
-    sizes = _nearest(
-        size,
-        _patch(module),
-        lambda n: isinstance(_attempt(module, arch, preprocessing, n), Resized),
-    )
-    own = " x ".join(str(side) for side in preprocessing.size)
-    near = " and ".join(str(n) for n in sizes)
-    which = "nearest size" if len(sizes) == 1 else "nearest sizes"
-    cure = f"the {which} that it takes: {near}" if sizes else f"it takes {own} px only"
+
+    def is_possible(n: int) -> bool:
+        return isinstance(_attempt(module, arch, preprocessing, n), Resized)
+
+    cure = f"it takes {' x '.join(map(str, preprocessing.size))} px only"
+    if sizes := _nearest(size, _patch(module), is_possible):
+        noun = "size" if len(sizes) == 1 else "sizes"
+        cure = f"the nearest {noun} that it takes: {' and '.join(map(str, sizes))}"
     raise ModelError(f"{name} cannot take images of {size} px ({result}); {cure}.")
 
 
@@ -94,26 +92,25 @@ def _attempt(
     step = _patch(module)
     if step and size % step:
         return f"its patches are {step} px wide"
-    wanted = resized_preprocessing(preprocessing, size)
+    prep = resized_preprocessing(preprocessing, size)
     try:
         with warnings.catch_warnings():  # of timm's own resampling
             warnings.simplefilter("ignore")
-            new = _for_size(module, arch, wanted)
-        find_classifier(new, probe(wanted)[:2])
+            new = _for_size(module, arch, prep)
+        find_classifier(new, probe(prep)[:2])
     except REFUSALS as error:
-        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
-        return reason[:160]
-    before, after = unique_tensors(module), unique_tensors(new)
+        return first_line(error.__cause__ or error)
+    because, before = "resampled for another number of positions", unique_tensors(module)
     changes = (
-        reshaped(name, before[name], tensor, "resampled for another number of positions")
-        for name, tensor in after.items()
+        input_change(name, before[name], tensor, because)
+        for name, tensor in unique_tensors(new).items()
         if name in before and before[name].shape != tensor.shape
     )
-    return Resized(new, wanted, tuple(changes))
+    return Resized(new, prep, tuple(changes))
 
 
-def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
-    size = wanted.size
+def _for_size(module: nn.Module, arch: str, prep: Preprocessing) -> nn.Module:
+    size = prep.size
     if arch.startswith("module:"):
         if _setter(module) is None:
             return module
@@ -125,27 +122,27 @@ def _for_size(module: nn.Module, arch: str, wanted: Preprocessing) -> nn.Module:
         return module
     old = module.state_dict()
     new = build(arch, old, size)
-    refit(new, old, wanted.channels)
-    new.load_state_dict(_resampled(old, new, size))
+    refit(new, old, prep.channels)
+    new.load_state_dict(_resample(old, new, size))
     return new.eval().requires_grad_(False)
 
 
-def _resampled(
+def _resample(
     old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
 ) -> dict[str, Tensor]:
     """A state for `new`: old tensors where they fit, resampled ones where the library can.
 
     Raises: ModelError naming a tensor that depends on the size in another way.
     """
-    own = new.state_dict()
-    wanted = [n for n, t in own.items() if n in old and old[n].shape != t.shape]
-    converted = _convert(old, new, size) if wanted else {}
-    state = {name: old.get(name, tensor) for name, tensor in own.items()}
-    for name in wanted:
+    state = new.state_dict()
+    shapes = {n: t.shape for n, t in state.items() if n in old and old[n].shape != t.shape}
+    converted = _convert(old, new, size) if shapes else {}
+    state |= {name: old[name] for name in state if name in old}
+    for name, shape in shapes.items():
         table: Tensor | None = converted.get(name)
-        if table is None or table.shape != own[name].shape:
-            table = _resample_table(name, old[name], own[name].shape)
-        if table is None or table.shape != own[name].shape:
+        if table is None or table.shape != shape:
+            table = _resample_table(name, old[name], shape)
+        if table is None or table.shape != shape:
             raise ModelError(f"{name} has a value for each position and cannot be resampled")
         state[name] = table
     return state
@@ -161,13 +158,13 @@ def _resample_table(name: str, old: Tensor, shape: Sequence[int]) -> Tensor | No
             if new_side**2 + extra == shape[1] and old_side**2 + extra == old.shape[1]:
                 table = resample_abs_pos_embed(old, [new_side] * 2, [old_side] * 2, extra)
                 return cast(Tensor, table)
-        return None
-    is_last = old.shape[-1] == shape[-1]  # channels last
-    grid = tuple(shape[1:3] if is_last else shape[2:])
     if old.ndim != 4:
         return None
-    map_ = interpolate(old.movedim(-1, 1) if is_last else old, grid, mode="bicubic", antialias=True)
-    return map_.movedim(1, -1) if is_last else map_
+    if old.shape[-1] != shape[-1]:  # channels first
+        return interpolate(old, tuple(shape[2:]), mode="bicubic", antialias=True)
+    grid = tuple(shape[1:3])
+    table = interpolate(old.movedim(-1, 1), grid, mode="bicubic", antialias=True)
+    return table.movedim(1, -1)
 
 
 def _convert(
@@ -178,10 +175,7 @@ def _convert(
 
         patch = int(cast(Any, new).patch_size)
         return cast(Mapping[str, Tensor], interpolate_embeddings(size[0], patch, OrderedDict(old)))
-    library = sys.modules[type(new).__module__]
-    convert: Callable[..., Mapping[str, Tensor]] | None = getattr(
-        library, "checkpoint_filter_fn", None
-    )
+    convert: Any = getattr(sys.modules[type(new).__module__], "checkpoint_filter_fn", None)
     return convert(dict(old), new) if convert is not None else {}
 
 
@@ -191,20 +185,18 @@ def set_size(module: nn.Module, size: tuple[int, int]) -> None:
     Supported by timm's networks with `set_input_size`, and torchvision's ViT; others are
     left unchanged.
     """
-    setter = _setter(module)
-    if setter is not None:
+    if (setter := _setter(module)) is not None:
         with warnings.catch_warnings():  # of timm's own resampling
             warnings.simplefilter("ignore")
-            setter(size)
+            setter(img_size=size)
 
 
-def _setter(module: nn.Module) -> Callable[[tuple[int, int]], None] | None:
+def _setter(module: nn.Module) -> Callable[..., None] | None:
     if _is_torchvision_vit(module):
-        return lambda size: _set_vit(module, size)
+        return partial(_set_vit, module)
     own = getattr(module, "set_input_size", None)
-    if callable(own) and "img_size" in inspect.signature(own).parameters:
-        return lambda size: own(img_size=size)
-    return None
+    has_size = callable(own) and "img_size" in inspect.signature(own).parameters
+    return own if has_size else None
 
 
 def _is_torchvision_vit(module: nn.Module) -> bool:
@@ -213,13 +205,14 @@ def _is_torchvision_vit(module: nn.Module) -> bool:
     return isinstance(module, torchvision.models.VisionTransformer)
 
 
-def _set_vit(module: Any, size: tuple[int, int]) -> None:
-    if size[0] != size[1] or size[0] % module.patch_size:
+def _set_vit(module: Any, img_size: tuple[int, int]) -> None:
+    side = img_size[0]
+    if img_size != (side, side) or side % module.patch_size:
         raise ModelError(f"its patches are {module.patch_size} px wide")
-    state = _convert(module.state_dict(), module, size)
+    state = _convert(module.state_dict(), module, img_size)
     table = state["encoder.pos_embedding"].clone()
     module.encoder.pos_embedding = nn.Parameter(table, requires_grad=False)
-    module.image_size, module.seq_length = size[0], table.shape[1]
+    module.image_size, module.seq_length = side, table.shape[1]
 
 
 def refit_size(module: nn.Module, state: Mapping[str, Tensor], size: tuple[int, int]) -> None:

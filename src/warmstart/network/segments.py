@@ -1,7 +1,7 @@
 """A coarse graph → an ordered list of segments, each from one tensor to the next.
 
-A segment ends where exactly one tensor is alive. Segments without weights join a neighbour;
-the operations between the last weights and the classifier are the neck.
+A segment ends where exactly one tensor is alive. Those without weights join a neighbour; the
+operations between the last weights and the classifier are the neck.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from warmstart.errors import ModelError
+from warmstart.errors import ModelError, first_line
 from warmstart.network.trace import Outline
 from warmstart.records.inputs import Inputs, Preprocessing, TensorInputs, TextInputs
 
 Run = Callable[[Any, Tensor], Tensor]  # (the whole network, state) -> next state
 
+FAULTS = (RuntimeError, TypeError, ValueError, IndexError, AttributeError)  # of a foreign forward
 # Other owners of tensors in a plan: no block takes these names.
 _RESERVED = ("output", "neck", "head", "unused", "added", "base")
 _PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "einsum", "bilinear")
@@ -30,8 +31,8 @@ _PRODUCTS = ("linear", "conv1d", "conv2d", "conv3d", "matmul", "mm", "bmm", "ein
 class SegmentStep:
     """A pure function from one tensor to the next, read from the graph of a network.
 
-    `run(network, x)` looks up the submodules that it needs in `network` at each call, so
-    that moved, copied and retrained networks need no second partition.
+    It looks its submodules up at each call, so that a moved, copied or retrained network needs
+    no second partition.
     """
 
     name: str
@@ -64,7 +65,7 @@ def segment(
 ) -> SegmentSteps | None:
     """Cut a graph into steps; None if it does not map one tensor to one tensor.
 
-    `outlines` holds the shape of each node's tensor for a batch of 2.
+    `outlines` are those of a batch of 2.
     """
     source = next(iter(graph.nodes))
     result = next(n for n in graph.nodes if n.op == "output").args[0]
@@ -82,23 +83,24 @@ def segment(
     if not segments or segments[-1].out is not end:
         return None if head is None else segment(module, graph, outlines, None)
     groups, neck = _grouped(module, segments, source, outlines)
-    builder = _StepBuilder(module, graph, frozenset(flow))
-    sources = [source, *(g.out for g in groups[:-1])]
-    blocks = [builder.step(g, before) for g, before in zip(groups, sources, strict=True)]
-    flat = builder.step(neck, groups[-1].out)
-    after = list(flow[flow.index(head) + 1 :]) if head else []
+    sources = [source, *(g.out for g in groups)]
+    *blocks, flat = (
+        _step(module, flow, group, before)
+        for group, before in zip([*groups, neck], sources, strict=True)
+    )
+    after = _Segment(flow[flow.index(head) + 1 :] if head else [], result)
     return SegmentSteps(
         blocks=_unique_names(blocks),
         neck=replace(flat, name="neck", run=lambda network, x: flat.run(network, x).flatten(1)),
         classifier=classifier if head else None,
-        finish=builder.step(_Segment(after, result), head or result),
+        finish=_step(module, flow, after, head or result),
     )
 
 
 def _classifier_node(
     flow: Sequence[fx.Node], name: str | None, outlines: Outlines
 ) -> fx.Node | None:
-    """The classifier's call, if it gets one vector per example and no module follows."""
+    """The only call of the classifier, if it gets one vector per example."""
     calls = [n for n in flow if n.op == "call_module" and n.target == name]
     if len(calls) != 1 or len(calls[0].args) != 1 or not isinstance(calls[0].args[0], fx.Node):
         return None
@@ -127,19 +129,26 @@ def _grouped(
 ) -> tuple[list[_Segment], _Segment]:
     groups: list[_Segment] = []
     waiting: list[_Segment] = []  # weightless segments that belong to the next block
-    before = source
+    old = _positions(outlines, source)
     for current in segments:
+        new = _positions(outlines, current.out)
+        is_pooled = any(n > 1 for n in old) and all(n == 1 for n in new)
         if _has_weights(module, current):
             groups.append(_joined([*waiting, current]))
             waiting = []
-        elif waiting or not groups or _collapses(outlines, before, current.out):
+        elif waiting or not groups or is_pooled:
             waiting.append(current)
         else:
             groups[-1] = _joined([groups[-1], current])
-        before = current.out
+        old = new
     if not groups:  # no weights before the classifier: the first operations are the only block
         return [_joined(waiting)], _Segment([], waiting[-1].out)
     return groups, _joined([_Segment([], groups[-1].out), *waiting])
+
+
+def _positions(outlines: Outlines, node: fx.Node) -> tuple[int, ...]:
+    outline = outlines.get(node)
+    return outline[2:] if isinstance(outline, tuple) else ()
 
 
 def _joined(segments: Sequence[_Segment]) -> _Segment:
@@ -149,12 +158,12 @@ def _joined(segments: Sequence[_Segment]) -> _Segment:
 def _has_weights(module: nn.Module, current: _Segment) -> bool:
     for node in current.nodes:
         if node.op == "call_module":
-            if is_weighty(module.get_submodule(str(node.target))):
-                return True
-            continue
-        # `F.conv2d(x, self.kernel)` and the like, called in forward itself.
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        if name in _PRODUCTS and any(n.op == "get_attr" for n in node.all_input_nodes):
+            has_weights = is_weighty(module.get_submodule(str(node.target)))
+        else:  # `F.conv2d(x, self.kernel)` and the like, called in forward itself
+            name = getattr(node.target, "__name__", node.target)
+            reads = any(n.op == "get_attr" for n in node.all_input_nodes)
+            has_weights = reads and name in _PRODUCTS
+        if has_weights:
             return True
     return False
 
@@ -169,13 +178,6 @@ def is_weighty(module: nn.Module) -> bool:
     return any(p.ndim > 1 for owner in owners for p in owner.parameters(recurse=False))
 
 
-def _collapses(outlines: Outlines, before: fx.Node, after: fx.Node) -> bool:
-    """Whether positions are pooled or flattened away between two values."""
-    shapes = (outlines.get(before), outlines.get(after))
-    old, new = (s[2:] if isinstance(s, tuple) else () for s in shapes)
-    return any(n > 1 for n in old) and all(n == 1 for n in new)
-
-
 def _unique_names(steps: Sequence[SegmentStep]) -> tuple[SegmentStep, ...]:
     """Call a second block of one module `name#2`; reserved names count as the first."""
     counts = dict.fromkeys(_RESERVED, 1)
@@ -186,36 +188,33 @@ def _unique_names(steps: Sequence[SegmentStep]) -> tuple[SegmentStep, ...]:
     return tuple(named)
 
 
-@dataclass(frozen=True, slots=True)
-class _StepBuilder:
-    module: nn.Module
-    graph: fx.Graph
-    dependent: frozenset[fx.Node]
+def _step(
+    module: nn.Module, flow: Sequence[fx.Node], block: _Segment, source: fx.Node
+) -> SegmentStep:
+    """The function from `source` to the segment's last value; `flow` depends on the input."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("main")}
 
-    def step(self, block: _Segment, source: fx.Node) -> SegmentStep:
-        """Build the function from `source` to the segment's last value."""
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {source: graph.placeholder("main")}
-        for node in block.nodes:
-            self._copy(node, graph, copies)
-        graph.output(copies[block.out])
-        called = [str(n.target) for n in graph.nodes if n.op == "call_module"]
-        read = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
-        weighty = [name for name in called if is_weighty(self.module.get_submodule(name))]
-        run: Any = type(fx.GraphModule(self.module, graph)).forward
-        # Named after the innermost module that holds all those with weights.
-        levels = zip(*(name.split(".") for name in weighty), strict=False)
-        common = itertools.takewhile(lambda level: len(set(level)) == 1, levels)
-        name = ".".join(level[0] for level in common)
-        name = name or (weighty or called or read or ["input"])[0]
-        return SegmentStep(name, run, tuple(dict.fromkeys(called)), tuple(dict.fromkeys(read)))
-
-    def _copy(self, node: fx.Node, graph: fx.Graph, copies: dict[fx.Node, fx.Node]) -> None:
+    def copy(node: fx.Node) -> None:
         for argument in node.all_input_nodes:
             # Values independent of the input (a position table, say) are made where used.
-            if argument not in copies and argument not in self.dependent:
-                self._copy(argument, graph, copies)
+            if argument not in copies and argument not in flow:
+                copy(argument)
         copies[node] = graph.node_copy(node, copies.__getitem__)
+
+    for node in block.nodes:
+        copy(node)
+    graph.output(copies[block.out])
+    called = [str(n.target) for n in graph.nodes if n.op == "call_module"]
+    read = [str(n.target) for n in graph.nodes if n.op == "get_attr"]
+    weighty = [name for name in called if is_weighty(module.get_submodule(name))]
+    run: Any = type(fx.GraphModule(module, graph)).forward
+    # Named after the innermost module that holds all those with weights.
+    levels = zip(*(name.split(".") for name in weighty), strict=False)
+    common = itertools.takewhile(lambda level: len(set(level)) == 1, levels)
+    name = ".".join(level[0] for level in common)
+    name = name or (weighty or called or read or ["input"])[0]
+    return SegmentStep(name, run, tuple(dict.fromkeys(called)), tuple(dict.fromkeys(read)))
 
 
 # ---- Without a trace: probe inputs, the classifier found with hooks, a network in one piece.
@@ -239,10 +238,9 @@ def probe(preprocessing: Inputs) -> Tensor:
         low, high = int(preprocessing.low), int(preprocessing.high)
         integers = torch.randint(low, high + 1, (3, *preprocessing.shape), generator=generator)
         return integers.to(getattr(torch, preprocessing.dtype))
+    shape = preprocessing.shape
     if isinstance(preprocessing, Preprocessing):
-        shape: tuple[int, ...] = (preprocessing.channels, *preprocessing.size)
-    else:
-        shape = preprocessing.shape
+        shape = (preprocessing.channels, *preprocessing.size)
     return torch.randn(3, *shape, generator=generator)
 
 
@@ -253,34 +251,32 @@ def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | No
     1×1 convolution that got one vector per example.
     Raises: ModelError if the network does not take such inputs, or returns no tensor.
     """
-    calls: list[tuple[str, tuple[Any, ...]]] = []
+    calls: list[tuple[nn.Module, tuple[Any, ...]]] = []
     with ExitStack() as hooks:
-        for name, child in module.named_modules():
+        for child in module.modules():
             if next(child.parameters(recurse=False), None) is not None:
-                hook = child.register_forward_pre_hook(
-                    lambda _, args, name=name: calls.append((name, args))
-                )
+                hook = child.register_forward_pre_hook(lambda *call: calls.append(call))
                 hooks.enter_context(hook)
         try:
             outputs = as_tensor(module(inputs.clone()))  # a network may work in place
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"{type(module).__name__} cannot take inputs of shape {tuple(inputs.shape[1:])} "
-                f"({reason[:160]}); pass the right preprocessing."
+                f"({first_line(error)}); pass the right preprocessing."
             ) from error
     if outputs.ndim < 2 or len(outputs) != len(inputs) or not outputs.is_floating_point():
         raise ModelError(
             f"{type(module).__name__} returns {tuple(outputs.shape)} for {len(inputs)} inputs; "
             "a base model returns one row of numbers for each."
         )
-    name, args = calls[-1] if calls else ("", ())
-    if not name or len(args) != 1 or not isinstance(args[0], Tensor):
+    layer, args = calls[-1] if calls else (module, ())
+    if layer is module or len(args) != 1 or not isinstance(args[0], Tensor):
         return outputs, None
-    layer = module.get_submodule(name)
+    shape = args[0].shape
+    name = next(name for name, child in module.named_modules() if child is layer)
     is_pointwise = isinstance(layer, nn.Conv2d) and set(layer.kernel_size) == {1}
-    is_linear = isinstance(layer, nn.Linear) and args[0].ndim == 2
-    is_pooled = args[0].ndim == 4 and set(args[0].shape[2:]) == {1}
+    is_pooled = len(shape) == 4 and set(shape[2:]) == {1}
+    is_linear = isinstance(layer, nn.Linear) and len(shape) == 2
     return outputs, name if is_linear or (is_pointwise and is_pooled) else None
 
 

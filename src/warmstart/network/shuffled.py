@@ -1,12 +1,9 @@
-"""A network without transferable knowledge: the same design, each weight tensor shuffled.
+"""A control without transferable knowledge: the same network, each weight tensor shuffled.
 
-Its score on some data comes from the design and the data alone; the trained network's lead over
-it comes from its weights. Shuffling keeps every tensor's distribution. Signals would die out or
-blow up all the same, so they are rescaled: BatchNorm takes the statistics of the images at hand;
-in a network without it, each layer's output gets the root mean square of the original's.
-Random networks as a control: Jarrett et al. 2009, "What is the Best Multi-Stage
-Architecture for Object Recognition?", §4; Zhang et al. 2022, "Are All Layers Created
-Equal?", §3.
+Its score comes from the design and the data alone (Jarrett et al. 2009, "What is the Best
+Multi-Stage Architecture for Object Recognition?", §4; Zhang et al. 2022, "Are All Layers Created
+Equal?", §3). Signals would die out or blow up, so BatchNorm takes the statistics of the images at
+hand, and without it each layer's output gets the root mean square of the original's.
 """
 
 from __future__ import annotations
@@ -24,15 +21,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.tensors import in_channels_last
-from warmstart.network.text_encoders import group_by_length, is_text
+from warmstart.network.text_encoders import TextNetwork, group_by_length
 
 Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]
 Normalise = Callable[[Pixels], Tensor]  # (n, H, W, C) to (n, C, H, W), channels_last
 LEAST_SIDE = 96  # px below which images are not made smaller
-# Values of a matrix above which rows are permuted and then the values of each: statistically as
-# good, in a quarter of the time. Of an embedding table the rows alone: a token's meaning is lost,
-# and the shuffled layers above make no other use of its values.
+# Values of a matrix above which rows are permuted and then the values of each, in a quarter of the
+# time; of an embedding table the rows alone.
 MANY = 2**18
 CHUNK = 24  # images per chunk: enough to set statistics, few enough to stay in the CPU's cache
 
@@ -66,9 +62,9 @@ def control_features(
     rng: np.random.Generator,
     scales: Sequence[float],
 ) -> Rows:
-    """Features of a shuffled copy. Shapes: images (n, H, W, C); each layer (n, d_t).
+    """Features of a shuffled copy, layers scaled as by `layer_scales`.
 
-    `scales` are those of `layer_scales`; empty for a network with BatchNorm.
+    Shapes: images (n, H, W, C); each layer (n, d_t).
     """
     clone = in_channels_last(shuffled(extractor, rng))
     for norm in _norms(clone):
@@ -79,15 +75,12 @@ def control_features(
 
 
 def halve_images(extractor: FeatureExtractor, images: Pixels, normalise: Normalise) -> Pixels:
-    """The images at half their size, where the network takes that; a quarter of the work.
+    """The images at half their size, unless they are small or the network takes one size only.
 
     On seven image sets shuffled EfficientNet-Lite0s did as well at 112 px as at 224 px (mean
-    accuracy 0.426 and 0.436). Shapes: images (n, H, W, C); returns (n, H / 2, W / 2, C), or
-    the images themselves where they are small, or the network is built for one size.
+    accuracy 0.426 and 0.436). Shapes: images (n, H, W, C); returns (n, H / 2, W / 2, C).
     """
-    if images.ndim != 4:
-        return images  # no pictures
-    n, height, width, channels = images.shape
+    n, height, width, channels = images.shape if images.ndim == 4 else (0, 0, 0, 0)
     if min(height, width) < LEAST_SIDE or height % 2 or width % 2:
         return images
     quarters = images.reshape(n, height // 2, 2, width // 2, 2, channels)
@@ -96,7 +89,8 @@ def halve_images(extractor: FeatureExtractor, images: Pixels, normalise: Normali
         features = forward_images(extractor, small[:2], normalise)
     except (RuntimeError, ValueError, AssertionError, IndexError):
         return images
-    return small if [layer.shape[1] for layer in features] == list(extractor.widths) else images
+    widths = tuple(layer.shape[1] for layer in features)
+    return small if widths == tuple(extractor.scan.widths) else images
 
 
 def layer_scales(
@@ -113,9 +107,7 @@ def layer_scales(
     with ExitStack() as hooks:
         for layer, values in zip(layers, squares, strict=True):
             hook = layer.register_forward_hook(
-                lambda _, __, output, values=values: values.append(
-                    float(_main(output).float().pow(2).mean())
-                )
+                lambda _, __, output, values=values: values.append(float(_mean_square(output)))
             )
             hooks.enter_context(hook)
         forward_images(extractor, images, normalise)
@@ -124,7 +116,7 @@ def layer_scales(
 
 def _rescale(scale: float) -> Callable[..., Any]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        now = float(_main(output).float().pow(2).mean().sqrt())
+        now = float(_mean_square(output).sqrt())
         if not scale or not now:
             return output
         if isinstance(output, tuple):
@@ -134,9 +126,9 @@ def _rescale(scale: float) -> Callable[..., Any]:
     return hook
 
 
-def _main(output: Any) -> Tensor:
+def _mean_square(output: Any) -> Tensor:
     main: Tensor = output[0] if isinstance(output, tuple) else output
-    return main
+    return main.float().pow(2).mean()
 
 
 def _norms(module: nn.Module) -> list[_BatchNorm]:
@@ -149,12 +141,9 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def forward_images(module: nn.Module, images: Pixels, normalise: Normalise) -> Rows:
-    """Run in chunks of nearly equal size. Shapes: images (n, H, W, C); each layer (n, d_t).
-
-    Texts of similar length share a chunk.
-    """
+    """Run in chunks of similar size and length. Shapes: images (n, H, W, C); layers (n, d_t)."""
     groups = [np.arange(len(images))]
-    if is_text(backbone := getattr(module, "backbone", module)):
+    if isinstance(backbone := getattr(module, "backbone", module), TextNetwork):
         groups = [rows.numpy() for rows, _ in group_by_length(backbone, normalise(images))]
     chunks = [c for rows in groups for c in np.array_split(rows, -(-len(rows) // CHUNK) or 1)]
     with torch.inference_mode():

@@ -1,19 +1,16 @@
-"""A warm model as its library's plain network: one linear output on the neck, no hooks.
-
-A head on several feature layers does not fit there; one on the neck alone does, exactly.
-"""
+"""A model as its library's plain network: exact for a head on the neck alone."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import ExportError, ModelError
+from warmstart.errors import ExportError
 from warmstart.network.added import AddedBlock
 from warmstart.network.architectures import build, size_option
 from warmstart.network.ensemble import NAME as BRANCH
@@ -22,6 +19,8 @@ from warmstart.network.stem import refit
 from warmstart.network.surgery import MultiLayerHead, WarmModel
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
+
+_OTHERS = "use --to onnx, torch or openvino"
 
 
 def is_plain(model: WarmModel) -> bool:
@@ -53,18 +52,15 @@ def as_timm(
     """
     name = arch.partition(":")[2]
     if not arch.startswith("timm:"):
-        raise ExportError(
-            f"the network ({name}) is not from timm; use --to onnx, torch or openvino."
-        )
+        raise ExportError(f"the network ({name}) is not from timm; {_OTHERS}.")
     classifier = _classifier(model, "timm")
     weight, bias = linear(model.head)
     state = _backbone_state(model)
     options = {"num_classes": len(bias), **size_option(arch, preprocessing.size)}
-    module = build(arch, {**state, f"{classifier}.weight": weight}, preprocessing.size)
     if preprocessing.channels != 3:
         options["in_chans"] = preprocessing.channels
-    _fill(module, state, classifier, weight, bias, f"timm's {name}")
-    return module, options
+    module = build(arch, {**state, f"{classifier}.weight": weight}, preprocessing.size)
+    return _fill(module, state, classifier, model.head, f"timm's {name}"), options
 
 
 def as_native(model: WarmModel, network: nn.Module, preprocessing: Preprocessing) -> nn.Module:
@@ -73,16 +69,15 @@ def as_native(model: WarmModel, network: nn.Module, preprocessing: Preprocessing
     Raises: ExportError where its output is no linear layer, or blocks were added.
     """
     classifier = _classifier(model, "transformers")
-    weight, bias = linear(model.head)
     state = _backbone_state(model)
     clone: Any = copy.deepcopy(network)
     refit_size(clone, state, preprocessing.size)
     refit(clone, state, preprocessing.channels)
     parent, _, last = classifier.rpartition(".")
-    setattr(clone.get_submodule(parent), last, nn.Linear(weight.shape[1], len(bias)))
-    clone.config.num_labels = clone.num_labels = len(bias)
-    _fill(clone, state, classifier, weight, bias, type(network).__name__)
-    return cast(nn.Module, clone.eval())
+    n_classes, width = model.head.weight.shape
+    setattr(clone.get_submodule(parent), last, nn.Linear(width, n_classes))
+    clone.config.num_labels = clone.num_labels = n_classes
+    return _fill(clone, state, classifier, model.head, type(network).__name__)
 
 
 def is_native(network: nn.Module | None) -> bool:
@@ -106,14 +101,11 @@ def _classifier(model: WarmModel, library: str) -> str:
     name = model.scan.steps.classifier
     if name is None:
         raise ExportError(
-            f"the network has no linear output layer that {library} could hold; "
-            "use --to onnx, torch or openvino."
+            f"the network has no linear output layer that {library} could hold; {_OTHERS}."
         )
     if any(isinstance(module, AddedBlock) for module in model.backbone.modules()):
-        raise ExportError(
-            f"the run added blocks behind the last layer, and {library} has no place for them; "
-            "use --to onnx, torch or openvino."
-        )
+        fault = f"the run added blocks behind the last layer, and {library} has no place for them"
+        raise ExportError(f"{fault}; {_OTHERS}.")
     return name
 
 
@@ -126,18 +118,17 @@ def _fill(
     module: nn.Module,
     state: Mapping[str, Tensor],
     classifier: str,
-    weight: Tensor,
-    bias: Tensor,
+    head: MultiLayerHead,
     title: str,
-) -> None:
-    layer = module.get_submodule(classifier)
-    rows = weight[:, :, None, None] if isinstance(layer, nn.Conv2d) else weight
+) -> nn.Module:
+    weight, bias = linear(head)
+    if isinstance(module.get_submodule(classifier), nn.Conv2d):
+        weight = weight[:, :, None, None]
     try:
-        module.load_state_dict({**state, f"{classifier}.weight": rows, f"{classifier}.bias": bias})
-    except (RuntimeError, ModelError) as error:
-        lines = str(error).strip().splitlines()
-        raise ExportError(
-            f"the run's tensors do not fit {title} ({lines[-1].strip()[:120].rstrip(' .')}); "
-            "use --to onnx, torch or openvino."
-        ) from error
-    module.eval()
+        module.load_state_dict(
+            {**state, f"{classifier}.weight": weight, f"{classifier}.bias": bias}
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()[:120].rstrip(" .")
+        raise ExportError(f"the run's tensors do not fit {title} ({reason}); {_OTHERS}.") from error
+    return module.eval()

@@ -6,28 +6,18 @@ import copy
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from warmstart.errors import ModelError
-from warmstart.network.segments import is_same
+from warmstart.errors import ModelError, first_line
+from warmstart.network.segments import FAULTS, is_same
 
 # Raised by a network, its library or the user's own code at inputs that it was not made for.
-REFUSALS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    IndexError,
-    AssertionError,
-    AttributeError,
-    KeyError,
-    ZeroDivisionError,
-    ModelError,
-)
+REFUSALS = (*FAULTS, AssertionError, KeyError, ZeroDivisionError, ModelError)
 _COUNTS = ("in_chans", "in_channels", "num_channels")  # libraries' names of the number
 
 
@@ -40,8 +30,7 @@ class FirstLayer:
     norm: tuple[str, _BatchNorm] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(NamedTuple):
     name: str
     layer: nn.Module
     inputs: Tensor | None
@@ -61,16 +50,14 @@ def find_stems(module: nn.Module, inputs: Tensor) -> tuple[FirstLayer, ...]:
         raise ModelError(f"{type(module).__name__} has no layer whose channels could be changed.")
     entry = calls[0].inputs
     first = [call for call in calls if entry is not None and call.inputs is entry] or calls[:1]
-    for call in first:
-        _check_stem(type(module).__name__, call, inputs)
+    convolutions = [_check_stem(type(module).__name__, call, inputs) for call in first]
     stems = []
-    for call in first:
+    for call, conv in zip(first, convolutions, strict=True):
         readers = [c for c in calls if c.inputs is call.output]
         layer = readers[0].layer if len(readers) == 1 else None
         is_norm = isinstance(layer, _BatchNorm) and layer.running_mean is not None
         norm = (readers[0].name, cast(_BatchNorm, layer)) if is_norm else None
-        if isinstance(call.layer, nn.Conv2d):
-            stems.append(FirstLayer(call.name, call.layer, norm))
+        stems.append(FirstLayer(call.name, conv, norm))
     return tuple(stems)
 
 
@@ -95,41 +82,35 @@ def _record_calls(module: nn.Module, inputs: Tensor) -> list[_Call]:
             with torch.no_grad():
                 module(inputs.clone())
         except REFUSALS as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"{type(module).__name__} does not take inputs of {inputs.shape[1]} channels "
-                f"({reason[:160]}); pass the preprocessing that it was trained with."
+                f"({first_line(error)}); pass the preprocessing that it was trained with."
             ) from error
     return calls
 
 
 def _is_leaf(layer: nn.Module) -> bool:
-    if isinstance(layer, ParametrizationList):  # a piece of the layer around it
-        return False
     has_own = next(layer.parameters(recurse=False), None) is not None
-    return has_own and all(not list(child.parameters()) for child in layer.children())
+    is_piece = isinstance(layer, ParametrizationList)  # of the layer around it
+    return has_own and not is_piece and not any(list(c.parameters()) for c in layer.children())
 
 
-def _check_stem(kind: str, call: _Call, inputs: Tensor) -> None:
-    where = f"{kind}: its first layer ({call.name or 'itself'})"
-    cure = "choose a base model whose first layer is a plain Conv2d"
-    layer, channels = call.layer, inputs.shape[1]
+def _check_stem(network: str, call: _Call, inputs: Tensor) -> nn.Conv2d:
+    layer, channels, kind = call.layer, inputs.shape[1], type(call.layer).__name__
     if not isinstance(layer, nn.Conv2d):
-        raise ModelError(
-            f"{where} is a {type(layer).__name__}; the number of channels can be changed at a "
-            f"convolution only; {cure}."
-        )
-    if layer.in_channels != channels:
-        raise ModelError(
-            f"{where} takes {layer.in_channels} channels made of the input's {channels}; {cure}."
-        )
-    if layer.groups != 1:
-        raise ModelError(f"{where} is a convolution in {layer.groups} groups; {cure}.")
-    if not _is_plain(layer, inputs):
-        raise ModelError(
-            f"{where} is a {type(layer).__name__}, which transforms its kernels before it uses "
-            f"them; {cure}."
-        )
+        fault = f"is a {kind}; the number of channels can be changed at a convolution only"
+    elif layer.in_channels != channels:
+        fault = f"takes {layer.in_channels} channels made of the input's {channels}"
+    elif layer.groups != 1:
+        fault = f"is a convolution in {layer.groups} groups"
+    elif not _is_plain(layer, inputs):
+        fault = f"is a {kind}, which transforms its kernels before it uses them"
+    else:
+        return layer
+    raise ModelError(
+        f"{network}: its first layer ({call.name or 'itself'}) {fault}; choose a base model whose "
+        "first layer is a plain Conv2d."
+    )
 
 
 def _is_plain(conv: nn.Conv2d, inputs: Tensor) -> bool:
@@ -160,9 +141,7 @@ def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:
 
 
 def refit(module: nn.Module, state: Mapping[str, Tensor], channels: int) -> None:
-    """Shape a fresh network's first layer as in `state`, which was made for `channels`.
-
-    The values of its tensors do not matter: they are replaced afterwards.
+    """Shape a fresh network's first layer as in `state`, made for `channels`; values are arbitrary.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
     >>> refit(net, {"0.weight": torch.zeros(4, 1, 3, 3), "0.bias": torch.zeros(4)}, 1)

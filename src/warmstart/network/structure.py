@@ -1,13 +1,9 @@
-"""Blocks of any module: along its forward where that can be traced, else by its registration.
-
-Lists of equal blocks (`nn.ModuleList`, `nn.Sequential`) are what most networks are made of.
-The order of registration stands for the order of computation.
-"""
+"""Blocks of any module: along its forward where that can be traced, else by its registration."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +13,7 @@ from torch import Tensor, nn
 from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import IMAGENET, config_of, find_family, preprocessing_from
 from warmstart.network.partition import cut
-from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.tensors import named_tensors, place, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Family
 from warmstart.records.plan import Plan
@@ -30,26 +26,30 @@ OUTPUT_NAMES = ("classifier", "score", "head", "fc", "lm_head", OUTPUT)
 def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
     """Names of the blocks, and for every tensor's name its block or "output".
 
-    Tensors registered before the first block are a block of their own, those between blocks and
-    after them belong to the block before. Where no blocks are found, the children are the blocks.
-    The output is the part of a transformers network beside its base, else a layer of a usual name
-    (`classifier`, `score`, `head`, `fc`, `lm_head`, `output`), else the last linear layer, else
-    the last child.
+    Blocks are the members of lists (`nn.ModuleList`, `nn.Sequential`), else the children; the
+    order of registration stands for the order of computation. Tensors registered before the
+    first block are a block of their own, those between and behind blocks belong to the block
+    before. The output is whatever a transformers network has beside its base, else the layer
+    named `classifier`, `score`, `head`, `fc`, `lm_head` or `output`, else the last linear layer,
+    else the last child.
 
     >>> net = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 6), nn.Linear(6, 2))
     >>> find_blocks(net)[0]
     ('0', '1')
     """
-    base = _base(module)
+    children = {name: child for name, child in module.named_children() if len(child.state_dict())}
+    base = getattr(module, "base_model_prefix", "")  # of a transformers network
+    outputs = [name for name in children if name != base]
+    is_base = isinstance(base, str) and base in dict(module.named_children()) and bool(outputs)
+    base = base if is_base else ""
     body = module.get_submodule(base)
     anchors = [_join(base, a) for a in _block_paths(body) or _children(body)]
-    outputs = _beside(module, base) if base else _outputs(module, anchors)
+    if not is_base:
+        outputs = _outputs(module, anchors)
     anchors = [a for a in anchors if a not in outputs]
     owners: dict[str, str] = {}
     current = ""
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor):
-            continue
+    for name in named_tensors(module):
         if _is_inside(name, outputs):
             owners[name] = OUTPUT
             continue
@@ -57,21 +57,10 @@ def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
         owners[name] = current or _outermost(name, anchors)
     early = [owner for owner in owners.values() if owner not in (OUTPUT, *anchors)]
     modules = dict(module.named_modules())
-    name = next((owner for owner in early if owner in modules), WHOLE)
-    joined = dict.fromkeys(early, name)  # everything before the first block is one block
-    owners = {name: joined.get(owner, owner) for name, owner in owners.items()}
+    # Everything before the first block is one block.
+    first = dict.fromkeys(early, next((owner for owner in early if owner in modules), WHOLE))
+    owners = {name: first.get(owner, owner) for name, owner in owners.items()}
     return tuple(dict.fromkeys(o for o in owners.values() if o != OUTPUT)), owners
-
-
-def _base(module: nn.Module) -> str:
-    """Name of the child that a transformers network calls its base; "" for any other network."""
-    base: Any = getattr(module, "base_model_prefix", "")
-    is_child = isinstance(base, str) and base in dict(module.named_children())
-    return base if is_child and _beside(module, base) else ""
-
-
-def _beside(module: nn.Module, base: str) -> list[str]:
-    return [n for n, child in module.named_children() if n != base and len(child.state_dict())]
 
 
 def _block_paths(module: nn.Module) -> list[str]:
@@ -108,10 +97,8 @@ def _kind(module: nn.Module) -> Any:
 
 def _size(module: nn.Module) -> int:
     """Parameters without embedding tables, whose size says nothing about depth."""
-    tables = {
-        id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()
-    }
-    return sum(p.numel() for p in module.parameters() if id(p) not in tables)
+    tables = {p for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    return sum(p.numel() for p in module.parameters() if p not in tables)
 
 
 def _children(module: nn.Module, path: str = "") -> list[str]:
@@ -132,15 +119,15 @@ def _outputs(module: nn.Module, anchors: Sequence[str]) -> list[str]:
         if len(child.state_dict())
         and not any(_is_below(name, a) or _is_below(a, name) for a in anchors)
     }
-    if named := [name for name in free if name.rpartition(".")[2] in OUTPUT_NAMES and name]:
+    if named := [name for name in free if name.rpartition(".")[2] in OUTPUT_NAMES]:
         child = free[named[-1]]
-        inner = [n for n, m in child.named_modules() if isinstance(m, nn.Linear) and n]
-        if inner and isinstance(child, nn.Sequential):
-            return [f"{named[-1]}.{inner[-1]}"]
-        return [named[-1]]
-    order = list(free)
-    latest = order.index(anchors[-1]) if anchors else 0
-    if linear := [n for n in order[latest:] if isinstance(free[n], nn.Linear)]:
+        linear = [n for n, m in child.named_modules() if isinstance(m, nn.Linear) and n]
+        if linear and isinstance(child, nn.Sequential):
+            return [f"{named[-1]}.{linear[-1]}"]
+        return named[-1:]
+    names = list(free)
+    last = names.index(anchors[-1]) if anchors else 0
+    if linear := [name for name in names[last:] if isinstance(free[name], nn.Linear)]:
         return linear[-1:]
     is_row = len(anchors) > 1 and not _block_paths(module)
     return list(anchors[-1:]) if is_row else []
@@ -166,9 +153,6 @@ def _outermost(name: str, anchors: Sequence[str]) -> str:
 
 
 # ---- The owner of each tensor of any module: ordered blocks, then the output.
-#
-# An image network is partitioned as for `fit`, along its forward. Any other is read from its
-# registration, without running it: consecutive modules of one class are blocks.
 
 
 UNUSED = "unused"
@@ -179,8 +163,8 @@ Shape = tuple[int, int, int]
 class Sections:
     """The blocks of a module, and the owner of each of its tensors.
 
-    `owners` holds every name of `unique_tensors`; an owner is one of `names`, "output", or
-    "unused" for tensors that forward never reads.
+    `owners` maps every name of `unique_tensors` to a block, "output", or "unused" for tensors that
+    forward never reads.
     """
 
     names: tuple[str, ...]  # blocks from the input to the output
@@ -221,26 +205,25 @@ def sections_for(module: nn.Module, plan: Plan) -> Sections:
     Raises: PlanError if the plan was made for another network.
     """
     names = tuple(block.name for block in plan.blocks)
-    for candidate in _candidates(module, plan):
-        if (*candidate.names, OUTPUT) == names:
-            return candidate
-    missing = [name for name in names if name not in (*candidate.names, OUTPUT)]
-    n_blocks = f"{len(candidate.names)} blocks, not {len(names) - 1}"
-    raise PlanError(
-        f"the plan was made for another network: this {type(module).__name__} has "
-        f"{f'no block {missing[0]!r}' if missing else n_blocks}; "
-        "make a plan for it with warmstart.plan(network)."
-    )
-
-
-def _candidates(module: nn.Module, plan: Plan) -> Iterator[Sections]:
     if plan.input is not None:
         size: Any = plan.input.size.value
-        sides = tuple(size) if isinstance(size, tuple) else (size, size)
-        yield sections(module, preprocessing=_plain(int(plan.input.channels.number), sides))
+        prep = _plain(int(plan.input.channels.number), size)
+        candidate = sections(module, preprocessing=prep)
     else:
-        yield _by_registration(module)
-        yield sections(module)
+        candidate = _by_registration(module)
+        if (*candidate.names, OUTPUT) != names:
+            candidate = sections(module)
+    own = (*candidate.names, OUTPUT)
+    if own == names:
+        return candidate
+    missing = [name for name in names if name not in own]
+    difference = f"{len(own) - 1} blocks, not {len(names) - 1}"
+    if missing:
+        difference = f"no block {missing[0]!r}"
+    raise PlanError(
+        f"the plan was made for another network: this {type(module).__name__} has {difference}; "
+        "make a plan for it with warmstart.plan(network)."
+    )
 
 
 def _preprocessing(module: nn.Module, inputs: Any) -> Preprocessing | None:
@@ -249,23 +232,23 @@ def _preprocessing(module: nn.Module, inputs: Any) -> Preprocessing | None:
         values = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
         tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
         images = next((v for v in tensors if v.ndim == 4), None)
-        return None if images is None else _plain(images.shape[1], tuple(images.shape[2:]))
+        return None if images is None else _plain(images.shape[1], images.shape[2:])
     if config := config_of(module):
         return preprocessing_from(config)
     own = getattr(module, "config", None)  # of transformers' networks
     side, channels = getattr(own, "image_size", None), getattr(own, "num_channels", None)
     if side is not None:
-        sides = (side, side) if isinstance(side, int) else tuple(side)
-        return _plain(channels or 3, sides)
+        return _plain(channels or 3, side)
     if getattr(module, "main_input_name", "pixel_values") != "pixel_values":
         return None
     stem = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
     return _plain(stem.in_channels if stem else 3, IMAGENET.size)
 
 
-def _plain(channels: int, sides: tuple[int, ...]) -> Preprocessing:
+def _plain(channels: int, sides: int | Sequence[int]) -> Preprocessing:
+    height, width = (sides, sides) if isinstance(sides, int) else sides
     half = (0.5,) * channels
-    return Preprocessing(size=(sides[0], sides[1]), resize=min(sides), mean=half, std=half)
+    return Preprocessing(size=(height, width), resize=min(height, width), mean=half, std=half)
 
 
 def _by_forward(module: nn.Module, prep: Preprocessing) -> Sections | None:
@@ -276,19 +259,14 @@ def _by_forward(module: nn.Module, prep: Preprocessing) -> Sections | None:
             network = cut(copy.deepcopy(module).cpu().float(), prep)
     except Exception:  # somebody else's forward: it may raise anything
         return None
-    names = tuple(_free(block.name) for block in network.blocks)
-    special = {"neck": names[-1], "head": OUTPUT, UNUSED: UNUSED}
-    by_name = {name: special.get(owner) or _free(owner) for name, owner in network.owners.items()}
+    names = tuple(block.name for block in network.blocks)
+    renamed = {"neck": names[-1], "head": OUTPUT}
+    by_name = {name: renamed.get(owner, owner) for name, owner in network.owners.items()}
     owners = {  # under the module's own first names; a cut may use another of a tied tensor
         first: next((by_name[name] for name in tied if name in by_name), UNUSED)
         for first, tied in aliases(module).items()
     }
     return _sections(module, names, owners, (prep.channels, *prep.size))
-
-
-def _free(name: str) -> str:
-    """A block's name that is not one of the words for other owners."""
-    return f"{name}#1" if name in (OUTPUT, UNUSED) else name
 
 
 def _by_registration(module: nn.Module) -> Sections:
@@ -306,9 +284,8 @@ def aliases(module: nn.Module) -> dict[str, list[str]]:
     """For each name in `unique_tensors`, all names of that tensor."""
     first = {place(tensor): name for name, tensor in unique_tensors(module).items()}
     names: dict[str, list[str]] = {name: [] for name in first.values()}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
-            names[first[place(tensor)]].append(name)
+    for name, tensor in named_tensors(module).items():
+        names[first[place(tensor)]].append(name)
     return names
 
 

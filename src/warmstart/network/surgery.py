@@ -21,10 +21,9 @@ from warmstart.network.partition import Network, cut
 from warmstart.network.position_embeddings import refit_size
 from warmstart.network.stem import refit
 from warmstart.network.table_network import build_table
-from warmstart.network.tensors import all_tensors, place, unique_tensors
+from warmstart.network.tensors import named_tensors, place, unique_tensors
 from warmstart.network.text_encoders import build_text
-from warmstart.network.weight_file import Mapped
-from warmstart.network.weights import check_finite, check_match
+from warmstart.network.weights import Mapped, check_finite, check_match
 from warmstart.records.inputs import Inputs, Preprocessing, TableInputs, WaveInputs
 from warmstart.records.network import FeatureLayer
 
@@ -70,9 +69,7 @@ class WarmModel(nn.Module):
 
     def __init__(self, backbone: nn.Module, scan: LayerOrder, head: MultiLayerHead) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.head = head
-        self.scan = scan
+        self.backbone, self.scan, self.head = backbone, scan, head
 
     def features(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The head's input: one (B, d) per feature layer."""
@@ -135,11 +132,9 @@ def rebuild(
     another shape, or not finite.
     """
     where = "model.safetensors"
-    head = {name: tensor for name, tensor in state.items() if name.startswith("head.")}
-    width = head["head.weight"].shape[-1] if "head.weight" in head else 0
-    if tuple(getattr(head.get("head.weight"), "shape", ())) != (n_classes, width):
+    weight = state.get("head.weight", torch.empty(0))
+    if weight.ndim != 2 or len(weight) != n_classes:
         raise ModelError(f"{where}: no head.weight for {n_classes} classes; restore the run.")
-    blank = torch.zeros(n_classes, width)
     backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
     if network is not None:
         module = copy.deepcopy(network)
@@ -159,6 +154,7 @@ def rebuild(
     rebuilt = graft(rebuilt, [make_block(last, generator, hidden) for hidden in added])
     if ensemble is not None:
         rebuilt = add_ensemble_branch(rebuilt, rebuilt.backbone, ensemble)
+    blank = torch.zeros(n_classes, weight.shape[1])
     model = assemble(rebuilt, feature_layers, blank, torch.zeros(n_classes))
     own, unique = model.state_dict(), unique_tensors(model)
     check_match(unique, {n: t for n, t in state.items() if n in unique or n not in own}, where)
@@ -188,14 +184,15 @@ def fresh(arch: str, backbone: Mapping[str, Tensor], inputs: Inputs) -> nn.Modul
 
     Raises: ModelError for an unknown architecture.
     """
+    module: nn.Module
     if isinstance(inputs, TableInputs):
-        return build_table(backbone).eval().requires_grad_(False)
-    if not isinstance(inputs, Preprocessing):
-        encoder = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
-        return encoder.requires_grad_(False)
-    is_vision = arch.startswith(VISION)
-    module = build_vision(arch) if is_vision else build(arch, backbone, inputs.size)
-    refit(module, backbone, inputs.channels)
+        module = build_table(backbone)
+    elif not isinstance(inputs, Preprocessing):
+        module = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
+    else:
+        is_vision = arch.startswith(VISION)
+        module = build_vision(arch) if is_vision else build(arch, backbone, inputs.size)
+        refit(module, backbone, inputs.channels)
     return module.eval().requires_grad_(False)
 
 
@@ -204,7 +201,6 @@ def fresh(arch: str, backbone: Mapping[str, Tensor], inputs: Inputs) -> nn.Modul
 
 _STD = 0.02  # Devlin et al. 2018 (BERT); Dosovitskiy et al. 2020 (ViT): tables, tokens
 _SHIFTS = ("bias", "beta", "shift", "offset")
-Places = set[tuple[int, ...]]
 
 
 def refresh(
@@ -213,14 +209,25 @@ def refresh(
     """Reinitialise the parameters of the named blocks, in place, and reset their statistics.
 
     In a `Network`, `names` are those of its blocks, and the neck goes with the last block; in
-    any other module they are the dotted names of its submodules. Tensors that belong to
-    other blocks, tied ones too, stay unchanged. Layers use their own `reset_parameters`.
-    Parameters of modules without one: tables and tokens get a normal distribution (0.02, cut at
-    two of it), vectors and numbers that scale 1, those that shift (by their names) 0. Constant
-    tables in buffers stay. The global random state is left unchanged.
-    Returns: the names of the parameters. Raises: PlanError for a name that is not there.
+    any other module they are the dotted names of its submodules. Tensors of other blocks, tied
+    ones too, and constant tables in buffers stay unchanged. Layers use their own
+    `reset_parameters`; without one, matrices get a normal distribution (0.02, cut at two of it),
+    vectors 1, or 0 where they shift, by their names. The global random state stays unchanged.
+    Returns: the names of the parameters. Raises: PlanError for an unknown name.
     """
-    module, places = _places_of(where, names)
+    existing: Collection[str]
+    if isinstance(where, Network):
+        module, existing = where.backbone, {*(block.name for block in where.blocks), "neck"}
+        chosen = {*names, "neck"} if where.blocks[-1].name in names else {*names}
+        own = [t for n, t in named_tensors(module).items() if where.owners.get(n) in chosen]
+    else:
+        module = where
+        existing = children = dict(module.named_modules())
+        own = [t for n in names if n in children for t in named_tensors(children[n]).values()]
+    for name in names:
+        if name not in existing:
+            raise PlanError(f"the network has no block {name!r} to make fresh; check its name.")
+    places = {place(tensor) for tensor in own}
     devices = sorted({p.device.index for p in module.parameters() if p.device.type == "cuda"})
     seed = int(torch.randint(2**31, (1,), generator=generator))
     with torch.random.fork_rng(devices), torch.no_grad():
@@ -230,28 +237,12 @@ def refresh(
             _reinitialise(child, places)
     return tuple(
         name
-        for name, tensor in module.state_dict(keep_vars=True).items()
+        for name, tensor in named_tensors(module).items()
         if isinstance(tensor, nn.Parameter) and place(tensor) in places
     )
 
 
-def _places_of(where: Network | nn.Module, names: Collection[str]) -> tuple[nn.Module, Places]:
-    if isinstance(where, Network):
-        existing = {*(block.name for block in where.blocks), "neck"}
-    else:
-        existing = {name for name, _ in where.named_modules()}
-    for name in names:
-        if name not in existing:
-            raise PlanError(f"the network has no block {name!r} to make fresh; check its name.")
-    if not isinstance(where, Network):
-        return where, {place(t) for name in names for t in all_tensors(where.get_submodule(name))}
-    chosen = {*names, "neck"} if where.blocks[-1].name in names else {*names}
-    state = where.backbone.state_dict(keep_vars=True)
-    own = [n for n, owner in where.owners.items() if owner in chosen and n in state]
-    return where.backbone, {place(state[name]) for name in own}
-
-
-def _reinitialise(module: nn.Module, places: Places) -> None:
+def _reinitialise(module: nn.Module, places: Collection[tuple[int, ...]]) -> None:
     for name, parameter in module._parameters.items():
         if parameter is None or place(parameter) not in places:
             continue
@@ -265,9 +256,9 @@ def _reinitialise(module: nn.Module, places: Places) -> None:
     reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
     tensors = (*module._parameters.values(), *module._buffers.values())
     has_own = any(tensor is not None and place(tensor) in places for tensor in tensors)
-    is_alone = all(place(tensor) in places for tensor in all_tensors(module))
+    is_alone = all(place(tensor) in places for tensor in named_tensors(module).values())
     if has_own and is_alone and reset is not None:
         parameters = inspect.signature(reset).parameters.values()
-        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        if all(p.default is not p.empty or p.kind in kinds for p in parameters):
+        free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if all(p.default is not p.empty or p.kind in free for p in parameters):
             reset()

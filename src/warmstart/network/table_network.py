@@ -1,8 +1,8 @@
 """A network for rows of a table: columns, a linear mix of them, residual blocks, an output.
 
-After Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", §3.2 (ResNet),
-with LayerNorm for BatchNorm, as some tables have a hundred rows, and piecewise linear encoding:
-Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep Learning", §3.2.
+Gorishniy et al. 2021, "Revisiting Deep Learning Models for Tabular Data", §3.2 (ResNet), with
+LayerNorm for small tables, and piecewise linear encoding: Gorishniy et al. 2022, "On Embeddings
+for Numerical Features in Tabular Deep Learning", §3.2.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ class ResidualBlock(nn.Module):
         self.second = nn.Linear(2 * width, width)
 
     def forward(self, state: Tensor) -> Tensor:
-        """The update is small at first, as inputs have unit scale."""
         update: Tensor = self.second(self.dropout(self.first(self.norm(state)).relu()))
         return state + update
 
@@ -41,8 +40,7 @@ class ResidualBlock(nn.Module):
 class TableNet(nn.Module):
     """Rows (B, F) to logits (B, K), in blocks: columns, mix, one for each residual block.
 
-    The first block gives the row itself, then the position of its numbers in each span, from 0
-    at the lower knot to 1 at the upper one: (B, F + S).
+    The first block appends the position of numbers in each span, 0 to 1: (B, F + S).
     """
 
     def __init__(self, n_slots: int, n_bins: int, n_classes: int, n_blocks: int = BLOCKS) -> None:
@@ -57,7 +55,7 @@ class TableNet(nn.Module):
         self.output = nn.Linear(WIDTH, n_classes)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The matmul is written here, not in a module, so that it becomes a block."""
+        # The matmul is written here, not in a module, so that it becomes a block.
         spans = (torch.matmul(rows, self.columns) + self.offsets).clamp(0, 1)
         state = self.mix(torch.cat([rows, spans], dim=1))
         logits: Tensor = self.output(self.norm(self.blocks(state)).relu())
@@ -90,12 +88,11 @@ def set_spans(module: TableNet, inputs: TableInputs) -> None:
         slot += len(column.slots)
 
 
-def build_table(weights: Mapping[str, Tensor] | None) -> TableNet:
+def build_table(weights: Mapping[str, Tensor]) -> TableNet:
     """A network shaped as `weights`; the global random state stays unchanged.
 
     Raises: ModelError where they are not those of such a network.
     """
-    weights = weights or {}
     spread = weights.get(SPREAD)
     if spread is None or spread.ndim != 2:
         raise ModelError(f"{SPREAD} is missing among the weights of a table's network; restore it.")

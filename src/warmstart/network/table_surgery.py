@@ -6,7 +6,7 @@ The first layer is a sum over columns, so that each can be kept, begin at zero o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,11 +16,9 @@ from warmstart.errors import ModelError
 from warmstart.network.finished_run import FinishedRunModel
 from warmstart.network.surgery import MultiLayerHead
 from warmstart.network.table_network import BIAS, MIX, SHIFT, SPREAD, WIDTH, TableNet, set_spans
-from warmstart.network.tensors import n_parameters, reshaped, tensor_digest, unique_tensors
+from warmstart.network.tensors import input_change, n_parameters, tensor_digest, unique_tensors
 from warmstart.records.inputs import ColumnRecord, TableInputs
 from warmstart.records.network import InputChange
-
-NAMED = 3  # columns that a sentence names
 
 
 def match_columns(old: TableInputs, new: TableInputs, name: str) -> TableInputs:
@@ -35,16 +33,16 @@ def match_columns(old: TableInputs, new: TableInputs, name: str) -> TableInputs:
     by_name = {column.name: column for column in old.columns}
     shared = [c for c in new.columns if c.name in by_name and by_name[c.name].kind == c.kind]
     if not shared:
-        has, wants = (_some([c.name for c in one.columns], 5) for one in (new, old))
+        has, wants = (_first_names([c.name for c in one.columns], 5) for one in (new, old))
         raise ModelError(
             f"{name} was trained on other columns ({wants}) than the data has ({has}); rename "
             "those that mean the same, or omit --base."
         )
-    columns = (_merged(by_name[c.name], c) if c in shared else c for c in new.columns)
+    columns = (_merge(by_name[c.name], c) if c in shared else c for c in new.columns)
     return TableInputs(columns=tuple(columns))
 
 
-def _merged(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
+def _merge(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
     has_missing = old.has_missing or new.has_missing
     if new.kind == "category":
         more = tuple(value for value in new.values if value not in old.values)
@@ -53,8 +51,10 @@ def _merged(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
 
 
 def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
-    """A run for tables as the base model for other columns: its network, and its head where that
-    reads the columns themselves. Dropped columns count with their mean for good.
+    """Adapt the network and head of a run on a table to other columns.
+
+    Dropped columns count with their mean for good.
+    Raises: ModelError where the run was on other data, or no column has the same name.
     """
     old = base.record.preprocessing
     if not isinstance(old, TableInputs) or not isinstance(base.module, TableNet):
@@ -64,16 +64,12 @@ def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunMo
     if not changes and new == old:
         return base
     both = f"{tensor_digest(unique_tensors(module))} {base.record.sha256} {new}"
-    n_more = n_parameters(module) - n_parameters(base.module)
+    sha256 = hashlib.sha256(both.encode()).hexdigest()
+    parameters = base.record.parameters + n_parameters(module) - n_parameters(base.module)
     return replace(
         base,
         module=module,
-        record=replace(
-            base.record,
-            preprocessing=new,
-            sha256=hashlib.sha256(both.encode()).hexdigest(),
-            parameters=base.record.parameters + n_more,
-        ),
+        record=replace(base.record, preprocessing=new, sha256=sha256, parameters=parameters),
         changes=(*base.changes, *changes),
         head=_new_head(base, old, new),
         unchanged=base.origin,
@@ -82,14 +78,13 @@ def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunMo
 
 def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
     """The run's head, its weights for the columns themselves moved to their new positions."""
-    names = _inputs(old)
-    widths = [len(names) if layer.block == 1 else WIDTH for layer in base.feature_layers]
-    head = base.head
+    head, n_inputs = base.head, len(old.slots) + len(old.bins)
+    widths = [n_inputs if layer.block == 1 else WIDTH for layer in base.feature_layers]
     weights, bias = list(torch.split(head.weight, widths, dim=1)), head.bias.detach()
     for n, layer in enumerate(base.feature_layers):
         if layer.block == 1:
             bias = bias + weights[n] @ _at_mean(old, new)
-            weights[n] = _columns_of(weights[n], names, _inputs(new))
+            weights[n] = _move_columns(weights[n], old, new)
     moved = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
     return moved.requires_grad_(False)
 
@@ -104,21 +99,23 @@ def recolumn(
     clone = TableNet(len(new.slots), len(new.bins), module.output.out_features, len(module.blocks))
     state = module.state_dict()
     same = {n: t for n, t in state.items() if n not in (MIX, SPREAD, SHIFT)}
-    weight = _columns_of(state[MIX], _inputs(old), _inputs(new))
     bias = state[BIAS] + state[MIX] @ _at_mean(old, new)
-    clone.load_state_dict({**clone.state_dict(), **same, MIX: weight, BIAS: bias})
+    moved = {MIX: _move_columns(state[MIX], old, new), BIAS: bias}
+    clone.load_state_dict({**clone.state_dict(), **same, **moved})
     set_spans(clone, new)
-    because = _because(old, new)
+    spans = "the spans of numbers move with their columns"
+    reasons = {
+        MIX: _because(old, new),
+        BIAS: "absorbs the dropped columns at their mean",
+        SPREAD: spans,
+        SHIFT: spans,
+    }
     changes = [
-        reshaped(name, state[name], tensor, text)
-        for name, text in ((MIX, because), (BIAS, _MEANS), (SPREAD, _SPANS), (SHIFT, _SPANS))
+        input_change(name, state[name], tensor, because)
+        for name, because in reasons.items()
         if not torch.equal(state[name], tensor := clone.state_dict()[name])
     ]
     return clone.eval().requires_grad_(False), tuple(changes)
-
-
-_MEANS = "absorbs the dropped columns at their mean"
-_SPANS = "the spans of numbers move with their columns"
 
 
 def _at_mean(old: TableInputs, new: TableInputs) -> Tensor:
@@ -132,30 +129,26 @@ def _at_mean(old: TableInputs, new: TableInputs) -> Tensor:
     return torch.tensor(values)
 
 
-def _inputs(inputs: TableInputs) -> list[str]:
-    return [*inputs.slots, *inputs.bins]
-
-
-def _columns_of(weight: Tensor, before: Sequence[str], after: Sequence[str]) -> Tensor:
-    """Shapes: weight (W, len(before)) to (W, len(after))."""
-    index = {name: n for n, name in enumerate(before)}
+def _move_columns(weight: Tensor, old: TableInputs, new: TableInputs) -> Tensor:
+    """Weights for the inputs of `new`, those without a namesake zero: (W, F + S) both."""
+    before = {name: n for n, name in enumerate((*old.slots, *old.bins))}
+    after = (*new.slots, *new.bins)
     moved = weight.new_zeros(weight.shape[0], len(after))
-    shared = [(n, index[name]) for n, name in enumerate(after) if name in index]
+    shared = [(n, before[name]) for n, name in enumerate(after) if name in before]
     into, out = zip(*shared, strict=True)
     moved[:, list(into)] = weight[:, list(out)]
     return moved
 
 
 def _because(old: TableInputs, new: TableInputs) -> str:
-    before, after = ({c.name for c in one.columns} for one in (old, new))
-    clauses = [f"{len(before & after):,} columns keep their weights by name"]
-    if added := [c.name for c in new.columns if c.name not in before]:
-        clauses.append(f"{len(added):,} new begin at zero ({_some(added)})")
-    if dropped := [c.name for c in old.columns if c.name not in after]:
-        clauses.append(f"{len(dropped):,} of the base model's are dropped ({_some(dropped)})")
+    before, after = ([column.name for column in inputs.columns] for inputs in (old, new))
+    clauses = [f"{len({*before} & {*after}):,} columns keep their weights by name"]
+    if added := [name for name in after if name not in before]:
+        clauses.append(f"{len(added):,} new begin at zero ({_first_names(added)})")
+    if lost := [name for name in before if name not in after]:
+        clauses.append(f"{len(lost):,} of the base model's are dropped ({_first_names(lost)})")
     return ", ".join(clauses)
 
 
-def _some(names: Iterable[str], most: int = NAMED) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+def _first_names(names: Sequence[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")

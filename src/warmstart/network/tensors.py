@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.network.weight_file import release, set_memory_format
+from warmstart.network.weights import Mapped, release
 from warmstart.records.network import InputChange
 
 M = TypeVar("M", bound=nn.Module)
@@ -21,10 +21,10 @@ M = TypeVar("M", bound=nn.Module)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def all_tensors(module: nn.Module) -> list[Tensor]:
-    """Parameters and persistent buffers in the module's order, tied ones once per name."""
-    values = module.state_dict(keep_vars=True).values()
-    return [value for value in values if isinstance(value, Tensor)]
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, tied ones under each, in the module's order."""
+    state = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -35,9 +35,8 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     ['0.weight']
     """
     unique: dict[tuple[int, ...], tuple[str, Tensor]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor):
-            unique.setdefault(place(tensor), (name, tensor))
+    for name, tensor in named_tensors(module).items():
+        unique.setdefault(place(tensor), (name, tensor))
     return dict(unique.values())
 
 
@@ -79,14 +78,16 @@ def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def reshaped(name: str, before: Tensor, after: Tensor, because: str) -> InputChange:
-    """The record of a tensor that surgery at the input reshaped."""
+def input_change(
+    name: str, before: Tensor | None, after: Tensor | None, because: str
+) -> InputChange:
+    """The record of a tensor that surgery at the input reshaped, added or dropped."""
     return InputChange(
         tensor=name,
-        fate="reshaped",
-        shape_before=tuple(before.shape),
-        shape_after=tuple(after.shape),
-        before=digest(before),
+        fate="new" if before is None else "dropped" if after is None else "reshaped",
+        shape_before=None if before is None else tuple(before.shape),
+        shape_after=None if after is None else tuple(after.shape),
+        before=None if before is None else digest(before),
         because=because,
     )
 
@@ -100,7 +101,10 @@ def _updated(total: hashlib._Hash, name: str, tensor: Tensor) -> hashlib._Hash:
 
 
 def in_channels_last(module: M) -> M:
-    """The module with 2-D kernels in channels_last order; one with 3-D kernels is left alone."""
-    if not any(tensor.ndim == 5 for tensor in module.parameters()):
-        set_memory_format(module, torch.channels_last)
+    """Set 2-D kernels to channels_last order, but for mapped ones, and those beside 3-D kernels."""
+    if any(tensor.ndim == 5 for tensor in module.parameters()):
+        return module
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.ndim == 4 and not isinstance(tensor, Mapped):
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return module

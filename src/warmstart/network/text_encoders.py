@@ -1,18 +1,13 @@
-"""Text encoders of transformers: BERT, RoBERTa, DistilBERT, MPNet, in blocks by design.
+"""Text encoders of transformers, in blocks: embeddings, layer after layer, pooling.
 
-    a_0 = embeddings(tokens),   a_k = layer_k(a_k-1, mask),   vector = pool(a_P)
-
-Between blocks passes one tensor (B, L, C + 1): the last channel is the mask, 1 at tokens and 0
-at padding, so that it is passed on and cached with the values, and every mean leaves the padding
-out. Vaswani et al. 2017, "Attention Is All You Need", §3.2.3 on the mask.
-
-A row longer than `window` is several windows in sequence, for long texts: each is encoded
-separately, and pooling covers them all.
+Between blocks passes one tensor (B, L, C + 1), whose last channel is the mask: 1 at tokens, 0 at
+padding (Vaswani et al. 2017, "Attention Is All You Need", §3.2.3). A row longer than `window` is
+several windows in sequence: each is encoded separately, and pooling covers them all.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +38,7 @@ class TextNetwork(Encoder):
     layout = "tokens"
 
     def __init__(self, encoder: nn.Module, pooling: str, pad: int) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder)
         self.pooling = pooling
         self.pad = pad
 
@@ -54,25 +48,24 @@ class TextNetwork(Encoder):
         return inputs.window
 
     def steps(self, window: int) -> SegmentSteps:
-        """Embeddings, then layer after layer, for windows of that many tokens."""
         shared: tuple[str, ...] = ()
         path = "encoder.transformer.layer"
         if not hasattr(self.encoder, "transformer"):
             path = "encoder.encoder.layer"
             if hasattr(self.encoder.encoder, "relative_attention_bias"):
                 shared = ("encoder.encoder.relative_attention_bias",)  # owned by the first reader
-        n_layers = sum(1 for _ in self.get_submodule(path).children())
+        names = [f"{path}.{name}" for name, _ in self.get_submodule(path).named_children()]
         embed = SegmentStep("embeddings", _windowed(_embed, window), ("encoder.embeddings",), ())
         layers = (
             SegmentStep(f"layer.{n}", _windowed(_layer(name), window), (name, *shared), ())
-            for n, name in enumerate((f"{path}.{k}" for k in range(n_layers)), start=1)
+            for n, name in enumerate(names, start=1)
         )
 
         def pool(network: nn.Module, state: Tensor) -> Tensor:
             firsts = state[:, ::window]  # windows of padding alone are masked
             return mean_of_tokens(firsts if network.pooling == "first" else state)
 
-        return encoder_steps([embed, *layers], SegmentStep("neck", pool, (), ()))
+        return encoder_steps([embed, *layers], pool, ())
 
 
 def _windowed(run: Run, window: int) -> Run:
@@ -134,19 +127,14 @@ def longest(state: Tensor) -> int:
     return int(positions.max()) + 1 if len(positions) else 1
 
 
-def is_text(network: object) -> TypeGuard[TextNetwork]:
-    """Whether a network encodes texts."""
-    return isinstance(network, TextNetwork)
-
-
 def group_by_length(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]]:
-    """Groups of texts of similar length: row numbers (b,) and a length in tokens; all rows.
+    """Groups of texts of similar length: row numbers (b,) and a length in tokens.
 
     Padding costs as much as words: batched with the longest, short texts take twice the time.
     Shapes: token numbers (B, L), or a block's output, (B, L, C + 1). Other inputs are one group.
     """
     everything = torch.arange(len(rows), device=rows.device)
-    if not is_text(network):
+    if not isinstance(network, TextNetwork):
         return [(everything, rows.shape[1])]
     is_token = rows.ne(network.pad) if rows.ndim == 2 else rows[..., -1] > 0
     positions = torch.arange(1, rows.shape[1] + 1, device=rows.device)
@@ -168,10 +156,10 @@ def arch_of(config: Settings, pooling: str) -> str:
 
 
 def build_text(arch: str, *, is_random: bool = True) -> TextNetwork:
-    """The network of a line of `arch_of`; the global random state stays unchanged.
+    """The network of a line of `arch_of`, its weights initialised if `is_random`.
 
-    Without `is_random` weights are not initialised. Raises: ModelError if transformers is
-    missing, or cannot build it.
+    The global random state stays unchanged.
+    Raises: ModelError if transformers is missing, or cannot build it.
     """
     kind, settings = settings_of(arch, PREFIX, TEXT_KINDS)
     pooling = str(settings.pop("pooling", "mean"))

@@ -1,8 +1,7 @@
 """One network → one coarse torch.fx graph whose nodes are the network's own blocks.
 
-Only the top level is traced into: the root's forward, `nn.Sequential` containers, wrappers that
-hold most of the parameters, stages (lists of equal blocks), and the ancestors of the
-classifier. Every other module stays a leaf, with its own train and eval behaviour.
+Traced into are the root's forward, `nn.Sequential`, wrappers that hold most of the parameters,
+stages (lists of equal blocks), and the ancestors of the classifier; other modules stay leaves.
 """
 
 from __future__ import annotations
@@ -19,24 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-_ARITHMETIC: tuple[Any, ...] = (
-    operator.getitem,
-    operator.eq,
-    operator.ne,
-    operator.lt,
-    operator.le,
-    operator.gt,
-    operator.ge,
-    operator.add,
-    operator.sub,
-    operator.mul,
-    operator.mod,
-    operator.floordiv,
-    operator.truediv,
-    operator.pow,
-    operator.and_,
-    operator.or_,
-)
+_OPERATORS = "getitem eq ne lt le gt ge add sub mul mod floordiv truediv pow and_ or_"
+_ARITHMETIC = tuple(getattr(operator, name) for name in _OPERATORS.split())
 _SIZES = ("size", "dim", "numel", "ndimension")
 _ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad")
 _MAX_BRANCHES = 16
@@ -44,11 +27,7 @@ Outline = tuple[int, ...] | int | float | str | None  # a tensor's shape, a numb
 
 
 class _SizeBranch(Exception):
-    """The network's Python branches on a size: tracing needs the value of this node."""
-
-    def __init__(self, node: fx.Node) -> None:
-        super().__init__(f"forward branches on {node.name}")
-        self.node = node
+    """The network's Python branches on a size: tracing needs the value of this node (args[0])."""
 
 
 class _CoarseTracer(fx.Tracer):
@@ -65,8 +44,8 @@ class _CoarseTracer(fx.Tracer):
         return not (is_container or module_qualified_name in self.opened)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Answer what depends on an input's own size, which is fixed; refuse what depends on
-        data, or on the batch size: the answer would hold for these inputs alone."""
+        # An input's own size is fixed. An answer about data, or the batch size, would hold for
+        # these inputs alone.
         if not _is_about_sizes(obj.node) or _counts_inputs(obj.node):
             return super().to_bool(obj)
         answer = next(self.answers, None)
@@ -111,7 +90,7 @@ class Trace:
     constants: dict[str, Tensor]
 
 
-def attempts(module: nn.Module, classifier: str | None, inputs: Tensor) -> Iterator[Trace]:
+def traces(module: nn.Module, classifier: str | None, inputs: Tensor) -> Iterator[Trace]:
     """Graphs of a network in eval mode, the finest first; none if it cannot be traced.
 
     `classifier` is the dotted name of the layer that gives the outputs; it becomes a node.
@@ -140,7 +119,7 @@ def _trace(module: nn.Module, opened: frozenset[str], inputs: Tensor) -> Trace |
         try:
             graph = tracer.trace(clone, defaults)
         except _SizeBranch as branch:
-            tracer.graph.output(branch.node)  # run the graph as far as it was traced
+            tracer.graph.output(branch.args[0])  # run the graph as far as it was traced
             run = fx.Interpreter(clone, graph=tracer.graph).run
             answers.append(bool(run(inputs.clone(), *defaults.values())))
         except Exception:  # tracing runs the network's own Python: it may raise anything
@@ -148,7 +127,8 @@ def _trace(module: nn.Module, opened: frozenset[str], inputs: Tensor) -> Trace |
         else:
             added = {n: value for n, value in vars(clone).items() if n not in vars(module)}
             constants = {n: value for n, value in added.items() if isinstance(value, Tensor)}
-            return Trace(_tidied(graph), constants)
+            _drop_unused(graph)
+            return Trace(graph, constants)
     return None
 
 
@@ -160,25 +140,17 @@ def shallow_copy(module: nn.Module) -> nn.Module:
     return clone
 
 
-def _tidied(graph: fx.Graph) -> fx.Graph:
-    for node in reversed(list(graph.nodes)):
-        if "_assert" in getattr(node.target, "__name__", "") and not node.users:
-            graph.erase_node(node)
-    _drop_unused_sizes(graph)
-    for node in [n for n in graph.nodes if n.op == "placeholder"][1:]:
-        if not node.users:
-            graph.erase_node(node)
-    return graph
-
-
-def _drop_unused_sizes(graph: fx.Graph) -> None:
-    """Drop size queries without users.
+def _drop_unused(graph: fx.Graph) -> None:
+    """Drop assertions, and size queries and default arguments without users.
 
     Nothing else is dropped: an operation whose result is not read may work in place.
     """
+    source = next(iter(graph.nodes))
     for node in reversed(list(graph.nodes)):
-        is_query = node.target in (getattr, *_ARITHMETIC, *_SIZES)
-        if not node.users and (is_query or node.op == "get_attr"):
+        is_assertion = "_assert" in getattr(node.target, "__name__", "")
+        is_query = node.op == "get_attr" or node.target in (getattr, *_ARITHMETIC, *_SIZES)
+        is_default = node.op == "placeholder" and node is not source
+        if not node.users and (is_assertion or is_query or is_default):
             graph.erase_node(node)
 
 
@@ -228,11 +200,6 @@ class Recorder(fx.Interpreter):
             self.outlines[n] = result if type(result) in (int, float) else None
         return result
 
-    def shape(self, node: fx.Node) -> tuple[int, ...]:
-        """Shape of a node's tensor; () for any other value."""
-        outline = self.outlines.get(node)
-        return outline if isinstance(outline, tuple) else ()
-
 
 def inline_sizes(graph: fx.Graph, two: Recorder, three: Recorder) -> None:
     """Take numbers out of the data flow, so that only tensors cross from block to block.
@@ -248,21 +215,21 @@ def inline_sizes(graph: fx.Graph, two: Recorder, three: Recorder) -> None:
             if small == large:
                 _replace_argument(user, node, small)
             elif (small, large) == (2, 3):
-                source = next((n for n in user.all_input_nodes if two.shape(n)[:1] == (2,)), None)
+                shapes = {n: two.outlines.get(n) for n in user.all_input_nodes}
+                batches = (n for n, s in shapes.items() if isinstance(s, tuple) and s[:1] == (2,))
+                source = next(batches, None)
                 if source is None or source in node.all_input_nodes:
                     continue
                 with graph.inserting_before(user):
                     size = graph.call_method("size", (source, 0))
                 _replace_argument(user, node, size)
                 two.outlines[size] = 2
-    _drop_unused_sizes(graph)
+    _drop_unused(graph)
 
 
-def _replace_argument(user: fx.Node, old: fx.Node, new: Any) -> None:
-    def swap(argument: fx.Node) -> Any:
-        return new if argument is old else argument
-
-    user.args, user.kwargs = fx.map_arg((user.args, user.kwargs), swap)
+def _replace_argument(user: fx.Node, old: fx.Node, new: fx.Node | float) -> None:
+    arguments = (user.args, user.kwargs)
+    user.args, user.kwargs = fx.map_arg(arguments, lambda node: new if node is old else node)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,7 @@ from warmstart.planning.strategy import (
     word,
     word_of,
 )
-from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Action, BlockPlan, Choice, Plan
+from warmstart.records.plan import Action, BlockPlan, Choice, Plan, by_rule
 from warmstart.records.summary import VerdictKind
 
 NEW = frozenset[Action]({"fresh", "added"})  # blocks without the base model's weights
@@ -29,32 +28,29 @@ OUTPUT = "output"  # the name of the new head among a plan's blocks
 
 def blocks(
     strategy: Strategy,
-    network: NetworkRecord,
+    network: NetworkFacts,
     spread: LearningRateSpread | None,
-    *,
-    fresh: frozenset[str] = frozenset(),
-    partly_fresh: frozenset[str] = frozenset(),
-    no_lora: frozenset[str] = frozenset(),
     rule: Strategy | None = None,
 ) -> tuple[BlockPlan, ...]:
     """Every block with its action and learning rate: 1..P, added layers, the head.
 
-    `strategy` is resolved; `spread` is None where nothing is trained step by step. Blocks in
-    `fresh` are randomly initialised whatever the strategy; those in `partly_fresh` are
-    fine-tuned where they would be frozen or low-rank; those in `no_lora` have no layer for
-    low-rank updates and stay frozen. `rule` is the rule's strategy where the user chose another.
+    `strategy` is resolved; `spread` is None where nothing is trained step by step. Whatever the
+    strategy, fresh blocks of the network are randomly initialised, partly fresh ones fine-tuned,
+    and those without a layer for low-rank updates frozen instead. `rule` is the rule's strategy
+    where the user chose another.
     Raises: PlanError where a block would stay frozen at random values, and as `n_tuned` does.
     """
-    names = [block.name for block in network.blocks]
+    names = [block.name for block in network.record.blocks]
     if strategy == HEAD:
-        _check_no_random_block(names, fresh | partly_fresh)
-    rule_actions: Sequence[Action | None] = [None] * len(names)
-    if rule is not None:
-        rule_actions = body_actions(rule, names, fresh, partly_fresh)
+        _check_no_random_block(names, network.random)
+    fresh, partly_fresh = network.fresh, network.partly_fresh
     plain = body_actions(strategy, names)
-    body = _freeze_no_lora(body_actions(strategy, names, fresh, partly_fresh), names, no_lora)
+    body = _freeze_no_lora(
+        body_actions(strategy, names, fresh, partly_fresh), names, network.no_lora
+    )
+    by_rules = body_actions(rule or strategy, names, fresh, partly_fresh)
     rows: list[tuple[str, Choice]] = []
-    for name, action, before, usual in zip(names, body, plain, rule_actions, strict=True):
+    for name, action, before, rule_action in zip(names, body, plain, by_rules, strict=True):
         is_raised = name in partly_fresh and name not in fresh and action != before
         is_users = rule is not None and name not in fresh and not is_raised
         why = _explain(action, strategy, len(names))
@@ -62,11 +58,13 @@ def blocks(
             why = "randomly initialised: its weights did not carry over from the base model"
         if is_raised:
             why = "holds weights that did not carry over: they are random and have to be trained"
-        if action == "frozen" and name in no_lora:
+        if action == "frozen" and name in network.no_lora:
             why = "it has no linear or plain convolution layer for low-rank updates"
-        rows.append((name, _choose_action(action, why, strategy if is_users else None, usual)))
+        rows.append(
+            (name, _choose_action(action, why, strategy if is_users else None, rule_action))
+        )
     if "add" in strategy.extras:
-        if network.blocks[-1].layout in ("other", "NCL", "NCDHW"):
+        if network.record.blocks[-1].layout in ("other", "NCL", "NCDHW"):
             raise PlanError(
                 f"--strategy {word(strategy)}: the output of block {names[-1]} has no axis of "
                 "channels for added layers to work on; leave out +add."
@@ -74,8 +72,7 @@ def blocks(
         why = "new layers before the head, initialised to change nothing"
         users = strategy if rule is not None else None
         rows.append((added_name(names), _choose_action("added", why, users, None)))
-    why = "your classes; an old head is never kept"
-    rows.append((OUTPUT, Choice(value="replaced", source="rule", because=why)))
+    rows.append((OUTPUT, by_rule("replaced", "your classes; an old head is never kept")))
     actions = [cast(Action, choice.value) for _, choice in rows]
     lrs = block_lrs(actions, spread) if spread else [None] * len(rows)
     return tuple(
@@ -99,14 +96,12 @@ def body_actions(
     upper: Action = "low-rank" if "lora" in strategy.extras else "tuned"
     if strategy.depth == "scratch":
         upper = "fresh"
-    actions: list[Action] = []
+    actions: list[Action] = ["frozen" if n < n_frozen else upper for n in range(len(names))]
     for place, name in enumerate(names):
-        action: Action = "frozen" if place < n_frozen else upper
         if name in fresh:
-            action = "fresh"
-        elif name in partly_fresh and action != "fresh":
-            action = "tuned"
-        actions.append(action)
+            actions[place] = "fresh"
+        elif name in partly_fresh and actions[place] != "fresh":
+            actions[place] = "tuned"
     return actions
 
 
@@ -165,13 +160,11 @@ def _check_no_random_block(names: Sequence[str], random: frozenset[str]) -> None
             )
 
 
-def _choose_action(
-    action: Action, why: str, chosen: Strategy | None, rule: Action | None
-) -> Choice:
-    """The choice of an action; the user's where they have `chosen` the strategy."""
-    if chosen is None:
-        return Choice(value=action, because=why, source="rule")
-    because = f"your choice, {word(chosen)}: {why}"
+def _choose_action(action: Action, why: str, users: Strategy | None, rule: Action | None) -> Choice:
+    """The choice of an action; `users` is the strategy where the user chose it."""
+    if users is None:
+        return by_rule(action, why)
+    because = f"your choice, {word(users)}: {why}"
     return Choice(value=action, because=because, source="user", rule=rule)
 
 
@@ -193,21 +186,17 @@ def _explain(action: Action, strategy: Strategy, n_blocks: int) -> str:
     return f"among {upper}, fine-tuned from the base model's weights"
 
 
-# ---- A plan's strategy and its blocks agree: the word follows the blocks, or is refused.
-
-
 _ALWAYS = ("engine", "batch_size", "seed", "offload")  # choices of feature extraction, too
 _EXCEPT = ", with single blocks set otherwise"
 
 
 def reconcile_strategy(plan: Plan, network: NetworkFacts) -> Plan:
-    """The plan under the strategy that its blocks amount to, where single blocks were set.
+    """The plan with the strategy that matches its blocks, where single blocks were set.
 
-    Where no word describes the blocks, the word stays, and its reason says so. What cannot be
-    trained at all is left for `check_agreement` to refuse.
-    Raises: PlanError where the plan's strategy is none.
+    Where no word describes the blocks, the word stays, and its reason says so; `check_agreement`
+    refuses what cannot be trained. Raises: PlanError if the plan's strategy is invalid.
     """
-    current, actions = strategy_of(plan), _actions(plan)
+    current, actions = strategy_of(plan), plan.actions
     if _gives_actions(current, plan, network) or not set(actions) - {"frozen", "replaced"}:
         return plan
     actual, old = word_of(actions), plan.strategy
@@ -231,7 +220,7 @@ def check_agreement(plan: Plan) -> None:
     strategy = strategy_of(plan)
     body = [block for block in plan.blocks if block.action.value != "replaced"]
     others = [block for block in body if block.action.value != "fresh"]
-    n_tuned = sum(block.action.value == "tuned" for block in body)
+    n_tuned = plan.actions.count("tuned")
     if all(block.action.value == "frozen" for block in body):
         _check_untrained(plan, strategy, len(body))
     elif strategy.depth == "scratch" and others:
@@ -240,7 +229,7 @@ def check_agreement(plan: Plan) -> None:
             "and in scratch every block is fresh; write strategy full, in which each block can be "
             "set."
         )
-    elif "gradual" in strategy.extras and any(b.action.value == "low-rank" for b in body):
+    elif "gradual" in strategy.extras and "low-rank" in plan.actions:
         raise PlanError(
             "the plan has low-rank blocks and strategy gradual, which cannot be combined; set "
             "those blocks to tuned."
@@ -277,19 +266,14 @@ def _gives_actions(strategy: Strategy, plan: Plan, network: NetworkFacts) -> boo
     Blocks at random values are fresh in any strategy, and those without a layer for low-rank
     updates stay frozen.
     """
-    actions = _actions(plan)
-    names = [b.name for b in plan.blocks if b.action.value not in ("added", "replaced")]
+    body = [block for block in plan.blocks if block.action.value not in ("added", "replaced")]
+    names = [block.name for block in body]
     try:
         expected = body_actions(strategy, names, network.fresh, network.partly_fresh)
     except PlanError:  # it names more blocks than there are
         return False
-    body = [action for action in actions if action not in ("added", "replaced")]
-    is_same = all(
-        has == wants or (has == "frozen" and wants == "low-rank" and name in network.no_lora)
-        for name, has, wants in zip(names, body, expected, strict=True)
-    )
-    return is_same and ("added" in actions) == ("add" in strategy.extras)
-
-
-def _actions(plan: Plan) -> list[Action]:
-    return [cast(Action, block.action.value) for block in plan.blocks]
+    for block, action in zip(body, expected, strict=True):
+        no_lora = action == "low-rank" and block.name in network.no_lora
+        if block.action.value != action and not (block.action.value == "frozen" and no_lora):
+            return False
+    return ("added" in plan.actions) == ("add" in strategy.extras)

@@ -1,4 +1,4 @@
-"""From facts to a plan: every value chosen, each with its reason."""
+"""From facts to a plan: every value with its reason."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ from warmstart.planning.fine_tuning import lr_spread, with_training
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
 from warmstart.records.inputs import Inputs, Preprocessing, Sound, TextInputs, WaveInputs
-from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan
+from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan, by_rule
 
-# ---- The head of a handful of texts: with so few, a choice among depths is a matter of chance.
-
-
-# Texts a class, on average, up to which no depth is chosen. On 10 samples of 8 a class (sst2,
-# trec6; MiniLM) choosing among eight depths and seven penalties gave .592 and .599 on the test
-# set, this one .615 and .617, the last layer alone .601 and .554; on 6 samples of 16 a class
-# .667 and .712 against .683 and .718.
+# Texts a class up to which no depth is chosen, as that would be chance. On 10 samples of 8 a class
+# (sst2, trec6; MiniLM) choosing among eight depths and seven penalties gave .592 and .599 on the
+# test set, this one .615 and .617; on 6 samples of 16 a class .667 and .712 against .683 and .718.
 MOST = 16
 DEPTHS = ("late",)
 PENALTIES = (0.1, 0.3)
 
 
 def are_few(kind: str, n: int, n_classes: int) -> bool:
-    """Whether examples are too few to choose a head by: measured for texts alone.
+    """Whether examples are too few to choose a head; measured for texts only.
 
     >>> are_few("text", 48, 6), are_few("text", 600, 6), are_few("image", 48, 6)
     (True, False, False)
@@ -46,7 +42,7 @@ def build(
 ) -> Plan:
     """The plan for a strategy, the user's or the rule's.
 
-    Raises: PlanError for a strategy that is none, or that this network is too short for; for
+    Raises: PlanError for an invalid strategy, or one with more blocks than the network has; for
     --lr where nothing is trained; and where a block would stay frozen at random values.
     """
     rule = _rule_strategy(options, facts, network)
@@ -61,7 +57,7 @@ def build(
             "--strategy last:N, or leave out --lr."
         )
     is_explicit = "strategy" in options.explicit and parse(options.strategy) != AUTO
-    base = Choice(value=options.base, because="shipped with warmstart", source="rule", rule="lite0")
+    base = by_rule(options.base, "shipped with warmstart", rule="lite0")
     if "base" in options.explicit:
         base = replace(_users(options.base), rule="lite0")
     return Plan(
@@ -70,11 +66,8 @@ def build(
         strategy=_choose_strategy(strategy, rule, network, is_explicit),
         blocks=blocks(
             strategy,
-            network.record,
+            network,
             lr_spread(training, strategy) if is_trained else None,
-            fresh=network.fresh,
-            partly_fresh=network.partly_fresh,
-            no_lora=network.no_lora,
             rule=rule if is_explicit else None,
         ),
         head=_plan_head(options.budget, facts, tuple(head_names), network.preprocessing),
@@ -86,7 +79,7 @@ def build(
 
 
 def _rule_strategy(options: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Strategy:
-    """The rule's strategy. A network for tables is small: all of it is trained, or nothing."""
+    """The rule's strategy; a network for tables is trained as a whole, or not at all."""
     if not network.is_table:
         names = [block.name for block in network.record.blocks]
         rule = rule_strategy(network.depth_verdict, names, network.random)
@@ -119,8 +112,8 @@ def _choose_strategy(
         why = "the verdict is that fine-tuning upper layers pays: the upper half"
         if network.compares_fine_tuning:
             why = "fine-tuned beside a linear probe on the frozen network; the better one ships"
-    usual = resolve(AUTO, network.depth_verdict, network.n_blocks)
-    if network.random and rule.count > usual.count:
+    default = resolve(AUTO, network.depth_verdict, network.n_blocks)
+    if network.random and rule.count > default.count:
         why = "down to the lowest layer whose weights did not carry over from the base model"
     return Choice(
         value=word(strategy),
@@ -135,30 +128,23 @@ def _users(value: str) -> Choice:
 
 
 def _closed_form_training(options: PlanOptions, engine: Choice) -> TrainingPlan:
-    """The training choices where nothing is trained step by step."""
-    seed = Choice(
-        value=options.seed, source="rule", because="any fixed number makes a run repeatable", rule=0
-    )
+    seed = by_rule(options.seed, "any fixed number makes a run repeatable", rule=0)
     if "seed" in options.explicit:
         seed = replace(seed, source="user", because="your choice")
-    batch = Choice(value=32, source="rule", because="fixed, so that a row never depends on others")
+    batch = by_rule(32, "fixed, so that a row never depends on others")
     return TrainingPlan(engine=engine, batch_size=batch, seed=seed)
 
 
 def _plan_input(network: NetworkFacts) -> InputPlan | None:
-    """The network's input, compared with that of the base model.
-
-    None where that is not a square, or not known.
-    """
+    """The network's input, compared with the base model's; None if that is not a square."""
     prep, base = network.preprocessing, network.base_inputs or network.preprocessing
     if not (isinstance(prep, Preprocessing) and isinstance(base, Preprocessing)):
         return _plan_sequence_input(prep, base)
     if prep.size[0] != prep.size[1]:
         return None
     size = base.size[0] if base.size[0] == base.size[1] else None
-    bands = f"your images have {prep.channels} bands"
-    if prep.sound is not None:
-        bands = "a spectrogram is grey"
+    is_grey = prep.sound is not None
+    bands = "a spectrogram is grey" if is_grey else f"your images have {prep.channels} bands"
     return InputPlan(
         size=_choose_input(prep.size[0], size, "as it was set"),
         channels=_choose_input(prep.channels, base.channels, bands),
@@ -197,11 +183,9 @@ def _choose_sound(sound: Sound | None) -> dict[str, Choice]:
             because="that of nine of ten clips, up to 16,000; others are resampled",
         ),
         "seconds": _choose_seconds(sound.seconds),
-        "n_mels": Choice(value=sound.mels, because="more is finer than speech", source="rule"),
-        "top_db": Choice(
-            value=sound.range_db,
-            source="rule",
-            because="what is fainter than that below a clip's loudest is mostly noise",
+        "n_mels": by_rule(sound.mels, "more is finer than speech"),
+        "top_db": by_rule(
+            sound.range_db, "what is fainter than that below a clip's loudest is mostly noise"
         ),
     }
 
@@ -219,7 +203,7 @@ def _choose_input(value: int, base: int | None, because: str) -> Choice:
     """A value of the input; `because` explains why it differs from the base model's, if it does."""
     if value == base:
         why = "as in pretraining"
-        return Choice(value=value, because=why, source="rule", rule=base)
+        return by_rule(value, why, rule=base)
     return Choice(value=value, because=because, source="measured", rule=base)
 
 
@@ -241,16 +225,13 @@ def _plan_head(
         many += ", initialised with the base model's head for classes of the same name"
     folds = 1 if facts.holdout else rules.outer_folds(facts.n_groups, facts.n)
     return HeadPlan(
-        candidates=Choice(value=names, source="rule", because=many),
-        penalties=Choice(value=penalties, source="rule", because=spaced),
-        outer_folds=Choice(
-            value=folds,
-            source="rule",
-            because="your validation set is the only fold"
+        candidates=by_rule(names, many),
+        penalties=by_rule(penalties, spaced),
+        outer_folds=by_rule(
+            folds,
+            "your validation set is the only fold"
             if facts.holdout
             else "10 up to 500 independent examples, 5 above and for few groups",
         ),
-        permutations=Choice(
-            value=rules.permutations(budget), source="rule", because=f"--budget {budget}"
-        ),
+        permutations=by_rule(rules.PERMUTATIONS[budget], f"--budget {budget}"),
     )

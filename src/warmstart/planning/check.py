@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
+from typing import Any, Literal, NamedTuple, get_args
 
 from warmstart.errors import PlanError
 from warmstart.nouns import Nouns, count
@@ -16,10 +17,7 @@ from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.learning_rates import OPTIMIZERS
 from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Action, Choice, Plan
-
-# ---- What each value of a plan may be.
-
+from warmstart.records.plan import Action, Choice, Plan, wrong_value
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
 MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery supports
@@ -27,47 +25,74 @@ MOST_RANK = 256  # of updates: above it they are hardly smaller than what they a
 MOST_SHUFFLES = 100_000  # permutations: more reveal nothing new and take hours
 ACTIONS: tuple[str, ...] = get_args(Action)
 AGAIN = "make a new plan with --dry-run"
+BODY_ACTIONS = "frozen, tuned, low-rank or fresh"
 
 Test = Callable[[Any], bool]
+SettingKind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"]
 
 
-def _whole(least: int, most: float = math.inf) -> Test:
+class Limit(NamedTuple):
+    """What a value must be: its kind for --set, a test that it passes, and words for errors."""
+
+    kind: SettingKind
+    test: Test
+    words: str
+
+
+def _is_whole(least: int, most: float) -> Test:
     return lambda value: type(value) is int and least <= value <= most
 
 
-def _number(test: Callable[[float], bool]) -> Test:
-    return lambda value: type(value) in (int, float) and math.isfinite(value) and test(value)
+def _whole(least: int, most: int | None = None, unit: str = "") -> Limit:
+    if most is None:
+        words = f"a whole number{unit}, {least} or more"
+        return Limit("whole", _is_whole(least, math.inf), words)
+    words = f"a whole number from {least} to {most}{unit}"
+    return Limit("whole", _is_whole(least, most), words)
 
 
-_TEXT: tuple[Test, str] = (lambda value: type(value) is str, "a text")
-_SWITCH: tuple[Test, str] = (lambda value: type(value) is bool, "true or false")
-_RATE = (_number(lambda value: value > 0), "a number above 0")
-_POSITIVE = (_whole(1), "a whole number, 1 or more")
-_NOT_NEGATIVE = (_number(lambda value: value >= 0), "a number, 0 or more")
-_SHARE = (_number(lambda value: 0 < value <= 1), "a number above 0, at most 1")
-_BELOW_1 = (_number(lambda value: 0 <= value < 1), "a number from 0, below 1")
-SOUND_LIMITS: dict[str, tuple[Test, str]] = {
-    "input.sample_rate": (
-        _whole(2_000, 48_000),
-        "a whole number from 2000 to 48000 samples a second",
-    ),
-    "input.seconds": (_number(lambda value: 0.05 <= value <= 60), "a number from 0.05 to 60"),
-    "input.n_mels": (_whole(8, 512), "a whole number from 8 to 512"),
-    "input.top_db": (_number(lambda value: 5 <= value <= 200), "a number from 5 to 200"),
+def _number(test: Callable[[float], bool], words: str) -> Limit:
+    def is_valid(value: Any) -> bool:
+        return type(value) in (int, float) and math.isfinite(value) and test(value)
+
+    return Limit("number", is_valid, f"a number{words}")
+
+
+def _between(least: float, most: float) -> Limit:
+    return _number(lambda value: least <= value <= most, f" from {least} to {most}")
+
+
+def _one_of(names: Collection[str]) -> Limit:
+    return Limit("word", lambda value: value in tuple(names), " or ".join(names))
+
+
+_TEXT = Limit("word", lambda value: type(value) is str, "text")
+_ACTION = Limit("word", lambda value: value in ACTIONS, BODY_ACTIONS)
+_SWITCH = Limit("switch", lambda value: type(value) is bool, "true or false")
+_RATE = _number(lambda value: value > 0, " above 0")
+_POSITIVE = _whole(1)
+_NOT_NEGATIVE = _number(lambda value: value >= 0, ", 0 or more")
+_SHARE = _number(lambda value: 0 < value <= 1, " above 0, at most 1")
+_BELOW_1 = _number(lambda value: 0 <= value < 1, " from 0, below 1")
+SOUND_LIMITS: dict[str, Limit] = {
+    "input.sample_rate": _whole(2_000, 48_000, " samples a second"),
+    "input.seconds": _between(0.05, 60),
+    "input.n_mels": _whole(8, 512),
+    "input.top_db": _between(5, 200),
 }
-_LIMITS: dict[str, tuple[Test, str]] = {
+LIMITS: dict[str, Limit] = {
     "base": _TEXT,
     "arch": _TEXT,
     "strategy": _TEXT,
     "partial": _SWITCH,
     "training.batch_size": _POSITIVE,
-    "training.seed": (_whole(0, 2**32 - 1), "a whole number from 0 to 4294967295"),
-    "training.optimizer": (lambda value: value in tuple(OPTIMIZERS), " or ".join(OPTIMIZERS)),
+    "training.seed": _whole(0, 2**32 - 1),
+    "training.optimizer": _one_of(OPTIMIZERS),
     "training.lr": _RATE,
     "training.layer_decay": _SHARE,
     "training.weight_decay": _NOT_NEGATIVE,
     "training.epochs": _RATE,
-    "training.warmup": (_number(lambda value: 0 <= value <= 1), "a number from 0 to 1"),
+    "training.warmup": _between(0, 1),
     "training.crop": _SHARE,
     "training.flip": _SWITCH,
     "training.folds": _POSITIVE,
@@ -75,132 +100,100 @@ _LIMITS: dict[str, tuple[Test, str]] = {
     "training.color_jitter": _BELOW_1,
     "training.time_shift": _BELOW_1,
     "training.spec_augment": _BELOW_1,
-    "training.augmentations": (
-        _whole(0, MOST_AUGMENTATIONS),
-        f"a whole number from 0 to {MOST_AUGMENTATIONS}",
-    ),
-    "training.split_at": (_whole(0), "a whole number, 0 or more"),
-    "training.cache_dtype": (lambda value: value in CACHE_DTYPES, " or ".join(CACHE_DTYPES)),
-    "training.offload": (lambda value: value in CACHE_DTYPES, " or ".join(CACHE_DTYPES)),
+    "training.augmentations": _whole(0, MOST_AUGMENTATIONS),
+    "training.split_at": _whole(0),
+    "training.cache_dtype": _one_of(CACHE_DTYPES),
+    "training.offload": _one_of(CACHE_DTYPES),
     "training.ema_decay": _BELOW_1,
     "training.l2_sp": _NOT_NEGATIVE,
     "training.micro_batch": _POSITIVE,
-    "training.parallel": (machine.is_parallel_mode, machine.PARALLEL_MODES),
+    "training.parallel": Limit("word", machine.is_parallel_mode, machine.PARALLEL_MODES),
     "training.contrastive": _SWITCH,
-    "training.contrastive_temperature": (
-        _number(lambda value: 0 <= value <= 10),
-        "a number from 0 to 10",
-    ),
+    "training.contrastive_temperature": _between(0, 10),
     "training.gradient_checkpointing": _SWITCH,
-    "training.device": (lambda value: value in DEVICES, " or ".join(DEVICES)),
-    "training.precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
-    "training.workers": (_whole(0, MOST_WORKERS), f"a whole number from 0 to {MOST_WORKERS}"),
+    "training.device": _one_of(DEVICES),
+    "training.precision": _one_of(PRECISIONS),
+    "training.workers": _whole(0, MOST_WORKERS),
     "training.compile": _SWITCH,
-    "training.lora_rank": (_whole(1, MOST_RANK), f"a whole number from 1 to {MOST_RANK}"),
+    "training.lora_rank": _whole(1, MOST_RANK),
     "head.outer_folds": _POSITIVE,
-    "head.permutations": (_whole(1, MOST_SHUFFLES), f"a whole number from 1 to {MOST_SHUFFLES}"),
+    "head.permutations": _whole(1, MOST_SHUFFLES),
     "input.size": _POSITIVE,
     "input.channels": _POSITIVE,
     **SOUND_LIMITS,
 }
 # For values that the user set; a base model of their own may have any.
-_USER_LIMITS: dict[str, tuple[Test, str]] = {
-    "input.size": (_whole(LEAST_SIZE), f"a whole number of px, {LEAST_SIZE} or more"),
-    "input.channels": (_whole(1, MOST_CHANNELS), f"a whole number from 1 to {MOST_CHANNELS}"),
+_USER_LIMITS: dict[str, Limit] = {
+    "input.size": _whole(LEAST_SIZE, unit=" of px"),
+    "input.channels": _whole(1, MOST_CHANNELS),
 }
 
 
 def check_values(plan: Plan) -> None:
-    """Refuse values of a wrong type or out of bounds, before anything is read by this plan.
+    """Refuse values of a wrong type or out of bounds, before the plan is used.
 
-    Raises: PlanError that names the value, and what it may be.
+    Raises: PlanError that names the value, and what it must be.
     """
-    limits = _LIMITS | {
-        path: limit for path, limit in _USER_LIMITS.items() if _is_users(plan, path)
-    }
-    for path, (test, kind) in limits.items():
+    limits = dict(LIMITS)
+    for path, limit in _USER_LIMITS.items():
+        choice = _choice_at(plan, path)
+        if choice is not None and choice.source == "user":
+            limits[path] = limit
+    for path, limit in limits.items():
         value = value_at(plan, path)
-        if value is not None and not test(value):
-            raise PlanError(f"the plan has {path} {_format(value)}; it is {kind}.")
+        if value is not None:
+            _check_value(path, value, limit)
     _check_lists(plan)
     if not plan.blocks:
         raise PlanError(f"the plan has no blocks; {AGAIN} to compare.")
     for block in plan.blocks:
-        if block.action.value not in ACTIONS:
-            raise PlanError(
-                f"the plan has {_format(block.action.value)} as action of block {block.name}; "
-                "there are frozen, tuned, low-rank and fresh."
-            )
-        if block.lr is not None and not _RATE[0](block.lr.value):
-            raise PlanError(
-                f"the plan has lr {_format(block.lr.value)} for block {block.name}; it is "
-                f"{_RATE[1]}."
-            )
+        _check_value(f"block.{block.name}.action", block.action.value, _ACTION)
+        if block.lr is not None:
+            _check_value(f"block.{block.name}.lr", block.lr.value, _RATE)
+
+
+def _check_value(path: str, value: object, limit: Limit) -> None:
+    if not limit.test(value):
+        raise wrong_value(f"the plan's {path}", limit.words, value)
 
 
 def _check_lists(plan: Plan) -> None:
-    """The choices of several values: heads, penalties, bands."""
     for penalty in items(plan.head.penalties):
-        if not _RATE[0](penalty):
-            raise PlanError(f"the plan has {penalty!r} in head.penalties; each is {_RATE[1]}.")
+        if not _RATE.test(penalty):
+            raise wrong_value("the plan's head.penalties", "numbers above 0", penalty)
     for name in ("candidates", "penalties"):
         if not items(getattr(plan.head, name)):
             raise PlanError(f"the plan has nothing in head.{name}; name at least one.")
     if plan.input is not None and plan.input.rgb is not None:
         rgb, channels = items(plan.input.rgb), int(value_at(plan, "input.channels"))
-        if len(set(rgb)) != 3 or len(rgb) != 3 or not all(map(_whole(0, channels - 1), rgb)):
-            raise PlanError(
-                f"the plan has input.rgb {','.join(map(str, rgb))}; it is three different bands "
-                f"from 0 to {channels - 1}."
-            )
-
-
-def _is_users(plan: Plan, path: str) -> bool:
-    section, _, name = path.partition(".")
-    choice = getattr(getattr(plan, section), name, None)
-    return choice is not None and choice.source == "user"
+        is_band = _is_whole(0, channels - 1)
+        if len(set(rgb)) != 3 or len(rgb) != 3 or not all(map(is_band, rgb)):
+            bands = f"three different bands from 0 to {channels - 1}"
+            raise wrong_value("the plan's input.rgb", bands, rgb)
 
 
 def value_at(plan: Plan, path: str) -> Any:
     """The value at a path such as `training.batch_size` or `base`; None where there is none."""
-    section, _, name = path.partition(".")
-    record = getattr(plan, section)
-    choice: Choice | None = getattr(record, name) if name and record is not None else record
+    choice = _choice_at(plan, path)
     return None if choice is None else choice.value
 
 
+def _choice_at(plan: Plan, path: str) -> Choice | None:
+    section, _, name = path.partition(".")
+    record = getattr(plan, section)
+    choice: Choice | None = getattr(record, name) if name and record is not None else record
+    return choice
+
+
 def items(choice: Choice) -> tuple[Any, ...]:
-    """The values of a choice of several, or its one."""
+    """The values of a choice, one or several."""
     return choice.value if isinstance(choice.value, tuple) else (choice.value,)
 
 
-def _format(value: Any) -> str:
-    return repr(list(value) if isinstance(value, tuple) else value)
-
-
-_NEEDED = (
-    "optimizer",
-    "lr",
-    "layer_decay",
-    "weight_decay",
-    "epochs",
-    "warmup",
-    "crop",
-    "flip",
-    "folds",
-    "color_jitter",
-    "augmentations",
-    "split_at",
-    "cache_dtype",
-    "ema_decay",
-    "l2_sp",
-    "micro_batch",
-    "gradient_checkpointing",
-    "device",
-    "precision",
-    "workers",
-    "compile",
-)
+# Choices that a plan with training may lack.
+_FOR_SOUNDS = ("time_shift", "spec_augment")
+_FOR_TEXTS = ("contrastive", "contrastive_temperature")
+_OPTIONAL = {*_FOR_SOUNDS, *_FOR_TEXTS, "model_soup", "lora_rank", "parallel", "offload"}
 LEAST_COMPARED = 3  # examples of a batch from which pairs say anything
 
 
@@ -216,11 +209,9 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
     check_agreement(plan)
     if not plan.is_trained:
         return
-    for name in _NEEDED:
-        if getattr(plan.training, name) is None:
-            raise PlanError(
-                f"the plan trains layers and lacks training.{name}; {AGAIN} to compare."
-            )
+    for field in fields(plan.training):
+        if field.name not in _OPTIONAL and getattr(plan.training, field.name) is None:
+            raise PlanError(f"the plan trains blocks without training.{field.name}; {AGAIN}.")
     parallel = value_at(plan, "training.parallel")
     if plan.training.offload is not None and machine.parallel_mode(parallel) in (FSDP, PIPELINE):
         raise PlanError(
@@ -251,26 +242,22 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
 
 def _check_soup(plan: Plan) -> None:
     """A model soup needs trainings that move the same weights from the same values."""
-    training, strategy = plan.training, str(plan.strategy.value)
-    if training.model_soup is None or training.model_soup.value == 1:
+    soup = plan.training.model_soup
+    if soup is None or soup.value == 1:
         return
-    actions = {block.action.value for block in plan.blocks}
-    reason = (
-        "low-rank updates are not averaged"
-        if "low-rank" in actions
-        else "new blocks are initialised at random, and end far from each other"
-        if actions & NEW
-        else "blocks are unfrozen one after the other"
-        if "gradual" in strategy
-        else "blocks learn from pairs"
-        if training.is_paired
-        else ""
+    if "low-rank" in plan.actions:
+        reason = "low-rank updates are not averaged"
+    elif NEW.intersection(plan.actions):
+        reason = "new blocks are initialised at random, and end far from each other"
+    elif "gradual" in str(plan.strategy.value):
+        reason = "blocks are unfrozen one after the other"
+    elif plan.training.is_paired:
+        reason = "blocks learn from pairs"
+    else:
+        return
+    raise PlanError(
+        f"the plan has training.model_soup {soup.value}, and {reason}; --set training.model_soup=1."
     )
-    if reason:
-        raise PlanError(
-            f"the plan has training.model_soup {training.model_soup.value}, and {reason}; "
-            "--set training.model_soup=1."
-        )
 
 
 def check_facts(
@@ -329,7 +316,6 @@ def _check_weights(plan: Plan, network: NetworkFacts) -> None:
 
 
 def _check_heads(plan: Plan, facts: DataFacts, head_names: Sequence[str], nouns: Nouns) -> None:
-    """The heads are among those that can be fitted."""
     special = ("class-mean", "logistic") if facts.task == "classify" else ("stack",)
     plain = [name.partition("+")[0] for name in head_names]  # without the base model's head, too
     valid = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *head_names, *plain]
@@ -350,33 +336,28 @@ def _check_heads(plan: Plan, facts: DataFacts, head_names: Sequence[str], nouns:
 
 def _check_folds(plan: Plan, facts: DataFacts, nouns: Nouns) -> None:
     """A validation set is the only fold; there are no more folds than independent groups."""
-    folds = plan.head.outer_folds.value
-    if facts.holdout and folds != 1:
-        raise PlanError(
-            f"the plan has head.outer_folds {folds}, and the validation set in your data is the "
-            "only fold; --set head.outer_folds=1."
-        )
-    training_folds = plan.training.folds
-    if facts.holdout and training_folds is not None and training_folds.value != 1:
-        raise PlanError(
-            f"the plan has training.folds {training_folds.value}, and the validation set in your "
-            "data is the only fold; leave it out, or --set training.folds=1."
-        )
-    if training_folds is not None and int(training_folds.number) > facts.n_groups:
-        raise PlanError(
-            f"the plan has training.folds {training_folds.value}, and the {nouns.many} form "
-            f"{facts.n_groups} independent groups; --set training.folds={min(facts.n_groups, 5)}."
-        )
-    usual = rules.outer_folds(facts.n_groups, facts.n)
-    if int(str(folds)) > facts.n_groups:
-        raise PlanError(
-            f"the plan has head.outer_folds {folds}, and the {nouns.many} form {facts.n_groups} "
-            f"independent groups; --set head.outer_folds={usual}."
-        )
-    if not facts.holdout and folds == 1:
+    default = rules.outer_folds(facts.n_groups, facts.n)
+    by_path = {
+        "training.folds": (plan.training.folds, min(facts.n_groups, 5)),
+        "head.outer_folds": (plan.head.outer_folds, default),
+    }
+    for path, (choice, fewer) in by_path.items():
+        if choice is None:
+            continue
+        if facts.holdout and choice.value != 1:
+            raise PlanError(
+                f"the plan has {path} {choice.value}, and the validation set in your data is the "
+                f"only fold; --set {path}=1."
+            )
+        if choice.number > facts.n_groups:
+            raise PlanError(
+                f"the plan has {path} {choice.value}, and the {nouns.many} form {facts.n_groups} "
+                f"independent groups; --set {path}={fewer}."
+            )
+    if not facts.holdout and plan.head.outer_folds.value == 1:
         raise PlanError(
             "the plan has head.outer_folds 1, and your data has no validation set; "
-            f"--set head.outer_folds={usual}."
+            f"--set head.outer_folds={default}."
         )
 
 
@@ -387,13 +368,10 @@ def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
         if times > 1:
             raise PlanError(f"the plan has block {name} {times} times; keep one.")
     for place, expected in enumerate(network.blocks):
-        name = plan.blocks[place].name if place < len(plan.blocks) else ""
-        if name != expected.name or place >= len(plan.blocks):
-            has = (
-                f"has block {name}"
-                if place < len(plan.blocks)
-                else f"ends after {count(place, 'block')}"
-            )
+        has = f"ends after {count(place, 'block')}"
+        if place < len(plan.blocks):
+            has = f"has block {plan.blocks[place].name}"
+        if has != f"has block {expected.name}":
             raise PlanError(
                 f"the plan was made for another network: it {has}, {base} has {expected.name} "
                 f"at place {place + 1}; {AGAIN}."
@@ -416,8 +394,8 @@ def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
     for block in plan.blocks[: len(network.blocks)]:
         if block.action.value in ("added", "replaced"):
             raise PlanError(
-                f"the plan has block {block.name} {block.action.value}; {base} has it, so it can "
-                "be frozen, tuned, low-rank or fresh."
+                f"the plan has block {block.name} {block.action.value}; a block of {base} must be "
+                f"{BODY_ACTIONS}."
             )
 
 

@@ -1,8 +1,7 @@
 """Contrastive training on pairs of texts: blocks learn which texts share a class, then a head.
 
-A few texts say little through a head, and much through which of them are alike: n texts make
-n (n - 1) / 2 pairs. Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts" (SetFit),
-train on them one by one; here one update compares all pairs of a batch.
+n texts make n (n - 1) / 2 pairs. Tunstall et al. 2022, "Efficient Few-Shot Learning Without
+Prompts" (SetFit), train on them one by one; here one update compares all pairs of a batch.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.strategy import Strategy
 from warmstart.records.inputs import TextInputs
-from warmstart.records.plan import Choice, Plain, TrainingPlan
+from warmstart.records.plan import Choice, TrainingPlan, by_rule
 
 # All texts in one update: samples of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
 # compares depths and learning rates.
@@ -24,8 +23,9 @@ MANY_RATE, MANY_BATCH, MANY_EPOCHS = 3e-4, 64, 4
 LEAST_UPDATES = 16
 WARM_UP, TEMPERATURE = 0.1, 0.1
 AVERAGED = 0.5  # share of the updates that the moving average of the weights covers
-MOST, TOKENS = 128, 8192  # most texts of an update, and their tokens: all are held in memory
+MOST, TOKENS = 128, 8192  # most texts of an update, and their tokens: all are in memory
 LEAST = 16  # texts of an update, whatever their length
+_ONE_UPDATE = "all pairs in one update: each cosine is pulled to 1 or 0"
 
 
 def pair_blocks(n_blocks: int) -> int:
@@ -40,10 +40,9 @@ def pair_blocks(n_blocks: int) -> int:
 def learns_from_pairs(
     options: PlanOptions, facts: DataFacts, network: NetworkFacts, strategy: Strategy
 ) -> bool | None:
-    """Whether blocks learn from pairs; None where there are no texts, or no classes.
+    """Whether blocks learn from pairs; None without texts or classes.
 
-    The user's choice wins; else all plainly fine-tuned blocks do, where one process holds a
-    whole batch.
+    The user's choice wins; else plainly fine-tuned blocks do, where one process has whole batches.
     """
     if not network.is_text or facts.task != "classify":
         return None
@@ -60,16 +59,13 @@ def with_contrastive(
     network: NetworkFacts,
     strategy: Strategy,
 ) -> TrainingPlan:
-    """The training, changed to contrastive training where blocks learn from pairs.
-
-    A learning rate that the user set stays.
-    """
+    """The training, contrastive where blocks learn from pairs; the user's learning rate stays."""
     is_paired = learns_from_pairs(options, facts, network, strategy)
     if is_paired is None:
         return training
     if not is_paired:
         why = "blocks learn through the loss of the head that was fitted before"
-        return replace(training, contrastive=_rule(False, why))
+        return replace(training, contrastive=by_rule(False, why))
     inputs, n = network.preprocessing, facts.n
     length = inputs.length if isinstance(inputs, TextInputs) else 1
     batch, samples = pair_batch(n, length), pair_samples(n, length)
@@ -81,16 +77,16 @@ def with_contrastive(
         why = "one update compares all texts"
     return replace(
         paired,
-        epochs=_rule(rules.epochs(samples, n), f"{samples:,} texts seen in all"),
-        layer_decay=_rule(1.0, "pairs move lower layers as fast"),
-        batch_size=_rule(batch, why),
-        micro_batch=_rule(batch, "pairs are compared within one forward pass"),
-        l2_sp=_rule(0.0, "a few epochs do not move the weights far"),
+        epochs=by_rule(rules.epochs(samples, n), f"{samples:,} texts seen in all"),
+        layer_decay=by_rule(1.0, "pairs move lower layers as fast"),
+        batch_size=by_rule(batch, why),
+        micro_batch=by_rule(batch, "pairs are compared within one forward pass"),
+        l2_sp=by_rule(0.0, "a few epochs do not move the weights far"),
     )
 
 
 def pair_batch(n: int, length: int) -> int:
-    """Texts of an update, of so many tokens: all that fit into memory, or a batch of more.
+    """Texts of an update, of `length` tokens: all if they fit into memory, else a batch.
 
     >>> pair_batch(48, 32), pair_batch(200, 32), pair_batch(200, 256)
     (48, 64, 32)
@@ -100,7 +96,7 @@ def pair_batch(n: int, length: int) -> int:
 
 
 def pair_samples(n: int, length: int = 1) -> int:
-    """Texts that a training sees in all, of so many tokens.
+    """Samples of a training, texts times epochs.
 
     >>> pair_samples(48), pair_samples(200), pair_samples(5000)
     (192, 1024, 20000)
@@ -112,15 +108,14 @@ def pair_samples(n: int, length: int = 1) -> int:
 def pair_ema_decay(samples: int, batch: int) -> Choice:
     """Decay of the moving average of the weights, where an epoch has several batches.
 
-    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization",
-    §3: the learning rate does not fall meanwhile.
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", §3.
 
     >>> pair_ema_decay(2400, 64).value
     0.9474
     """
     n_steps = -(-samples // batch)
     decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
-    return _rule(decay, "a moving average over about half of the updates, at one learning rate")
+    return by_rule(decay, "a moving average over about half of the updates, at one learning rate")
 
 
 def updated_ema_decay(old: Choice, samples: int, batch: int) -> Choice:
@@ -129,30 +124,22 @@ def updated_ema_decay(old: Choice, samples: int, batch: int) -> Choice:
 
 
 def _in_one_batch(training: TrainingPlan) -> TrainingPlan:
-    """A few texts: the cosines of all pairs are pulled to 1 or 0 a few times."""
     return replace(
         training,
-        contrastive=_rule(True, "so few texts say more through which of them share a class"),
-        contrastive_temperature=_rule(
-            0.0, "all pairs in one update: each cosine is pulled to 1 or 0"
-        ),
-        lr=_rule(RATE, "pairs say little each, and a few updates have to suffice"),
-        warmup=_rule(0.0, "few updates: none is spent on warming up"),
-        ema_decay=_rule(0.0, "few updates: there are no late ones to average"),
+        contrastive=by_rule(True, "so few texts say more through which of them share a class"),
+        contrastive_temperature=by_rule(0.0, _ONE_UPDATE),
+        lr=by_rule(RATE, "pairs say little each, and a few updates have to suffice"),
+        warmup=by_rule(0.0, "few updates: none is spent on warming up"),
+        ema_decay=by_rule(0.0, "few updates: there are no late ones to average"),
     )
 
 
 def _in_batches(training: TrainingPlan, samples: int, batch: int) -> TrainingPlan:
-    """More texts: in each batch, a text is pulled nearer to its own class than to the others."""
     return replace(
         training,
-        contrastive=_rule(True, "texts say more through which of them share a class"),
-        contrastive_temperature=_rule(TEMPERATURE, "the nearest of other classes count most"),
-        lr=_rule(MANY_RATE, "a few epochs have to suffice"),
-        warmup=_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
+        contrastive=by_rule(True, "texts say more through which of them share a class"),
+        contrastive_temperature=by_rule(TEMPERATURE, "the nearest of other classes count most"),
+        lr=by_rule(MANY_RATE, "a few epochs have to suffice"),
+        warmup=by_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
         ema_decay=pair_ema_decay(samples, batch),
     )
-
-
-def _rule(value: Plain, because: str) -> Choice:
-    return Choice(value=value, because=because, source="rule")

@@ -1,4 +1,4 @@
-"""What a plan is made from: the data, the network, and what the user set."""
+"""The facts behind a plan: the data, the network, and the user's options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from warmstart.records.summary import VerdictKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What a plan depends on in the training set."""
+    """The training set."""
 
     n: int
     n_groups: int
@@ -32,31 +32,30 @@ class DataFacts:
 class NetworkFacts:
     """The network, and what was measured with it.
 
-    Tensors that did not carry over from the base model have random values. `fresh` names the
-    blocks that consist mostly of them, `partly_fresh` the blocks that hold some: those are
-    trained and keep the weights that did carry over.
+    Tensors that did not carry over from the base model have random values: most of those of
+    `fresh` blocks, some of those of `partly_fresh` ones.
     """
 
     record: NetworkRecord
     recipe: Recipe | None = None
-    preprocessing: Inputs | None = None  # what the network takes, after any surgery
+    preprocessing: Inputs | None = None  # of the network, after any surgery
     base_inputs: Inputs | None = None  # the base model's own; None: the same
-    verdict: VerdictKind | None = None  # None: not known
+    verdict: VerdictKind | None = None  # None: unknown
     fresh: frozenset[str] = frozenset()
     partly_fresh: frozenset[str] = frozenset()
     no_lora: frozenset[str] = frozenset()  # blocks without a layer for low-rank updates
-    compares_fine_tuning: bool = False  # fine-tune beside the linear probe, and compare
-    is_random: bool = False  # the base model is untrained: fine-tuning is training from scratch
+    compares_fine_tuning: bool = False  # with the linear probe
+    is_random: bool = False  # the base model is untrained
     max_cache_bytes: int = 4_000_000_000  # for the cached activations of frozen blocks
 
     @property
     def nouns(self) -> Nouns:
-        """What the examples are called."""
+        """The words for its examples."""
         return nouns_of(kind_of(self.preprocessing))
 
     @property
     def is_image(self) -> bool:
-        """Whether inputs are images (or spectrograms), which can be cropped and mirrored."""
+        """Whether inputs are images or spectrograms."""
         return self.preprocessing is None or isinstance(self.preprocessing, Preprocessing)
 
     @property
@@ -69,23 +68,22 @@ class NetworkFacts:
 
     @property
     def random(self) -> frozenset[str]:
-        """Blocks that must not be frozen, because they hold random values."""
+        """Blocks that must not be frozen."""
         return self.fresh | self.partly_fresh
 
     @property
     def depth_verdict(self) -> VerdictKind | None:
-        """The verdict that sets the depth: fine-tune where both depths are to be compared."""
+        """The verdict that sets the depth."""
         return "fine-tune" if self.compares_fine_tuning else self.verdict
 
     @property
     def n_blocks(self) -> int:
-        """Number of blocks, the head excluded."""
         return len(self.record.blocks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What the user set; it overrides every rule. `explicit` names the options that were typed."""
+    """The user's options, which override every rule; `explicit` names those that were typed."""
 
     base: str
     strategy: str
@@ -94,6 +92,6 @@ class PlanOptions:
     arch: str | None = None
     lr: float | None = None
     contrastive: bool | None = None  # --set training.contrastive
-    processes: int = 1  # that share the work
+    processes: int = 1
     machine: Machine = field(default_factory=Machine)
     explicit: frozenset[str] = frozenset()

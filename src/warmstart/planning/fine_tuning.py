@@ -6,34 +6,19 @@ import math
 from dataclasses import replace
 
 from warmstart.errors import PlanError
-from warmstart.planning import cached_activations, contrastive, machine, rules
+from warmstart.planning import cached_activations, contrastive, learning_rates, machine, rules
 from warmstart.planning.contrastive import pair_blocks, pair_samples
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
-from warmstart.planning.learning_rates import (
-    DECAY,
-    DECAY_BLOCKS,
-    OPTIMIZERS,
-    WEIGHT_DECAY,
-    LearningRateSpread,
-    base_lr,
-    choose_optimizer,
-    layer_decay,
-    max_new_lr,
-    round_lr,
-    scratch_lr,
-)
+from warmstart.planning.learning_rates import OPTIMIZERS, LearningRateSpread
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import Strategy
 from warmstart.records.data import Task
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Choice, Plain, TrainingPlan
+from warmstart.records.plan import Choice, TrainingPlan, by_rule
 
-# ---- Whether to fine-tune beside the linear probe, where the user chose no depth.
-
-
-LEAST_GROUPS = 40  # independent examples below which held-out rows cannot decide between the two
-# Seconds on two cores, by multiply-adds: as long as people wait for what they did not ask for.
+LEAST_GROUPS = 40  # independent examples below which held-out rows show no fine-tuning gain
+# Seconds on two cores, by multiply-adds, of fine-tuning that nobody asked for.
 MOST_SECONDS = {"fast": 0.0, "balanced": 900.0, "thorough": 5400.0}
 TABLE_SECONDS = 20.0  # for rows of a table, whatever the budget: a training takes a moment
 STEP = 3.0  # forward passes that an update costs
@@ -64,9 +49,6 @@ def compares_fine_tuning(network: NetworkRecord, facts: DataFacts, budget: Budge
     is_enough = facts.n_groups >= LEAST_GROUPS
     most = MOST_SECONDS[budget] if facts.columns is None else TABLE_SECONDS
     return is_enough and fine_tuning_seconds(network, facts, budget) <= most
-
-
-# ---- Training from scratch: how long, and what it takes.
 
 
 # New layers learn the statistics of a batch, and few images mislead them (Wu & He 2018,
@@ -110,21 +92,32 @@ _CROPS: dict[Task, tuple[float, str]] = {
     "multilabel": (CROP, "a crop of a third or more mostly still shows what its labels name"),
     "regress": (WIDE_CROP, "a smaller crop changes what is large, near or many"),
 }
+_MIRRORED = "mirrored images keep their {}; set training.flip=false where left and right matter"
+_ANOTHER = (
+    "a mirrored image may have another number, such as an angle; set training.flip=true where it "
+    "has the same"
+)
 _FLIPS: dict[Task, tuple[bool, str]] = {
-    "classify": (
-        True,
-        "mirrored images keep their class; set training.flip=false where left and right matter",
-    ),
-    "multilabel": (
-        True,
-        "mirrored images keep their labels; set training.flip=false where left and right matter",
-    ),
-    "regress": (
-        False,
-        "a mirrored image may have another number, such as an angle; set training.flip=true "
-        "where it has the same",
-    ),
+    "classify": (True, _MIRRORED.format("class")),
+    "multilabel": (True, _MIRRORED.format("labels")),
+    "regress": (False, _ANOTHER),
 }
+# Crop, flip and jitter of other inputs.
+_TEXT_AUGMENTATIONS = (
+    by_rule(1.0, "texts are not cropped: half a sentence may mean the opposite"),
+    by_rule(False, "a text backwards is no text"),
+    by_rule(0.0, "texts have no light to vary"),
+)
+_NUMBER_AUGMENTATIONS = (
+    by_rule(1.0, "numbers are not cropped: each has its place"),
+    by_rule(False, "the order of numbers is fixed"),
+    by_rule(0.0, "numbers have no light to vary"),
+)
+_SOUND_AUGMENTATIONS = (
+    by_rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class"),
+    by_rule(False, "mirrored, a sound is played backwards"),
+    by_rule(COLOUR, "a tenth louder or fainter is the same class"),
+)
 TABLE_FOLDS = 5
 # At the learning rate for new layers, 100 rows of wines were classified no better than from
 # scratch; at 0.3 of it 0.4 to 2.7 points better, over four pairs of tables.
@@ -144,46 +137,41 @@ def with_training(
     Raises: PlanError where --lr is no learning rate.
     """
     is_scratch = strategy.depth == "scratch"
-    optimizer = choose_optimizer(network.recipe)
-    name, nouns = str(optimizer.value), network.nouns
+    optimizer = learning_rates.choose_optimizer(network.recipe)
+    name = str(optimizer.value)
     soup = _choose_soup(options, network, strategy)
     budget: rules.Budget = "balanced" if soup else options.budget
     if network.is_table:
         samples = table_samples(facts.n, is_scratch)
-        batch = _rule(table_batch(samples), "the largest up to 1,024 that leaves 300 steps, or 32")
+        why = "the largest up to 1,024 that leaves 300 steps, or 32"
+        batch = by_rule(table_batch(samples), why)
     else:
         few = rules.samples_seen(facts.n, budget)
         samples = samples_from_scratch(facts.n) if is_scratch else few
         batch = _choose_batch(facts.n, is_scratch, network)
-    why = f"{samples:,} {nouns.many} seen in all"
-    is_sound = _is_sound(network)
+    why = f"{samples:,} {network.nouns.many} seen in all"
+    if is_scratch:
+        why += ": new layers learn slowly"
+    crop, flip, color_jitter = _choose_augmentations(network, facts.task)
+    mild = f"mild, as is usual with {OPTIMIZERS[name]}"
     training = replace(
         closed,
         optimizer=optimizer,
         lr=_choose_lr(options, network, name, is_scratch),
         layer_decay=_choose_layer_decay(network.n_blocks, is_scratch),
-        weight_decay=_rule(WEIGHT_DECAY[name], f"mild, as is usual with {OPTIMIZERS[name]}"),
+        weight_decay=by_rule(learning_rates.WEIGHT_DECAY[name], mild),
         batch_size=batch,
-        epochs=_rule(
-            rules.epochs(samples, facts.n),
-            f"{why}: new layers learn slowly" if is_scratch else why,
-        ),
-        warmup=_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
-        crop=_choose_crop(network, facts.task),
-        flip=_choose_flip(network, facts.task),
-        time_shift=_rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
-        if is_sound
-        else None,
-        spec_augment=_rule(MASK, "a sound is recognised with a few pitches or a moment hidden")
-        if is_sound
-        else None,
+        epochs=by_rule(rules.epochs(samples, facts.n), why),
+        warmup=by_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
+        crop=crop,
+        flip=flip,
         folds=_choose_folds(options, facts, network),
-        color_jitter=_choose_color_jitter(network),
+        color_jitter=color_jitter,
         augmentations=cached_activations.choose_augmentations(samples, facts.n, options.budget),
         ema_decay=choose_ema_decay(samples, int(batch.number)),
         l2_sp=_choose_l2_sp(facts, is_scratch, network),
         micro_batch=choose_micro_batch(int(batch.number)),
-        gradient_checkpointing=_rule(
+        gradient_checkpointing=by_rule(
             False, "activations fit into memory; recomputing them takes a third more time"
         ),
         device=machine.device(options.machine),
@@ -191,8 +179,12 @@ def with_training(
         workers=machine.workers(options.machine),
         compile=machine.compiled(options.machine, -(-samples // int(batch.number))),
         model_soup=soup,
-        lora_rank=_rule(RANK, "higher ranks rarely help") if "lora" in strategy.extras else None,
+        lora_rank=by_rule(RANK, "higher ranks rarely help") if "lora" in strategy.extras else None,
     )
+    if _is_sound(network):
+        shift = by_rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
+        mask = by_rule(MASK, "a sound is recognised with a few pitches or a moment hidden")
+        training = replace(training, time_shift=shift, spec_augment=mask)
     training = contrastive.with_contrastive(training, options, facts, network, strategy)
     return replace(training, model_soup=None) if training.is_paired else training
 
@@ -208,7 +200,7 @@ def _choose_soup(options: PlanOptions, network: NetworkFacts, strategy: Strategy
     if options.budget != "thorough" or is_new or network.is_table:
         return None
     why = "trainings in different orders; their averaged weights have less log-loss than each"
-    return _rule(rules.SOUP, why)
+    return by_rule(rules.SOUP, why)
 
 
 def choose_ema_decay(samples: int, batch: int) -> Choice:
@@ -219,43 +211,39 @@ def choose_ema_decay(samples: int, batch: int) -> Choice:
     """
     n_steps = -(-samples // max(batch, 1))
     decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
-    return _rule(decay, "a moving average over the last tenth of the steps")
+    return by_rule(decay, "a moving average over the last tenth of the steps")
 
 
 def choose_micro_batch(batch: int) -> Choice:
     """How many images of a batch pass through the network at once."""
-    return _rule(batch, "a whole batch at once, unless memory runs out")
+    return by_rule(batch, "a whole batch at once, unless memory runs out")
 
 
 def lr_spread(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
     """What the learning rates of the blocks follow from. Raises: PlanError where it is missing."""
     if training.lr is None or training.layer_decay is None:
         raise PlanError(
-            "the plan trains layers and lacks training.lr or training.layer_decay; write a "
-            "plan with --dry-run to compare."
+            "the plan trains blocks without training.lr or training.layer_decay; make a new plan "
+            "with --dry-run."
         )
     optimizer = str(training.optimizer.value) if training.optimizer else ""
     return LearningRateSpread(
         base=training.lr.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
-        max_new=max_new_lr(optimizer),
+        max_new=learning_rates.max_new_lr(optimizer),
     )
-
-
-def _rule(value: Plain, because: str) -> Choice:
-    return Choice(value=value, because=because, source="rule")
 
 
 def _choose_lr(
     options: PlanOptions, network: NetworkFacts, optimizer: str, is_scratch: bool
 ) -> Choice:
-    rule = base_lr(network.record.family, optimizer, network.recipe)
+    rule = learning_rates.base_lr(network.record.family, optimizer, network.recipe)
     if is_scratch:
-        rule = scratch_lr(optimizer)
+        rule = learning_rates.scratch_lr(optimizer)
     elif network.is_table:
         why = "0.3 of the learning rate for new layers, to keep what the base model has learned"
-        rule = replace(rule, value=round_lr(TABLE_SLOWER * rule.number), because=why)
+        rule = replace(rule, value=learning_rates.round_lr(TABLE_SLOWER * rule.number), because=why)
     if options.lr is None:
         return rule
     if not (math.isfinite(options.lr) and options.lr > 0):
@@ -265,23 +253,26 @@ def _choose_lr(
 
 def _choose_layer_decay(n_blocks: int, is_scratch: bool) -> Choice:
     if is_scratch:
-        return _rule(1.0, "every layer is new, so that none should move less than another")
+        return by_rule(1.0, "every layer is new, so that none should move less than another")
     why = "a layer nearer the input is more general, and moves less than the one above it"
-    if n_blocks > DECAY_BLOCKS:
+    n, decay = learning_rates.DECAY_BLOCKS, learning_rates.DECAY
+    if n_blocks > n:
         why = (
-            f"{DECAY:g} in a network of {DECAY_BLOCKS} blocks, milder in one of {n_blocks}, so "
-            "that its first layer moves as much"
+            f"{decay:g} in a network of {n} blocks, milder in one of {n_blocks}, so that its first "
+            "layer moves as much"
         )
-    return _rule(layer_decay(n_blocks), why)
+    return by_rule(learning_rates.layer_decay(n_blocks), why)
 
 
 def _choose_batch(n: int, is_scratch: bool, network: NetworkFacts) -> Choice:
     if is_scratch:
-        return _rule(BATCH, "new layers learn from the statistics of a batch")
+        return by_rule(BATCH, "new layers learn from the statistics of a batch")
     size = rules.batch_size(n)
     if n >= 20 * size:
-        return _rule(size, "the largest up to 32 that leaves 20 steps an epoch")
-    return _rule(size, f"the smallest stable one; {network.nouns.count(n)} make few steps an epoch")
+        return by_rule(size, "the largest up to 32 that leaves 20 steps an epoch")
+    return by_rule(
+        size, f"the smallest stable one; {network.nouns.count(n)} make few steps an epoch"
+    )
 
 
 def _is_sound(network: NetworkFacts) -> bool:
@@ -310,56 +301,41 @@ def table_batch(samples: int) -> int:
     return size
 
 
-def _choose_crop(network: NetworkFacts, task: Task) -> Choice:
+def _choose_augmentations(network: NetworkFacts, task: Task) -> tuple[Choice, Choice, Choice]:
+    """Crop, flip and jitter."""
     if network.is_text:
-        return _rule(1.0, "texts are not cropped: half a sentence may mean the opposite")
+        return _TEXT_AUGMENTATIONS
     if _is_sound(network):
-        return _rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class")
+        return _SOUND_AUGMENTATIONS
     if not network.is_image:
-        return _rule(1.0, "numbers are not cropped: each has its place")
+        return _NUMBER_AUGMENTATIONS
+    crop = by_rule(*_CROPS[task])
     if network.record.family == "mlp":
-        return _rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
-    return _rule(*_CROPS[task])
-
-
-def _choose_flip(network: NetworkFacts, task: Task) -> Choice:
-    if network.is_text:
-        return _rule(False, "a text backwards is no text")
-    if _is_sound(network):
-        return _rule(False, "mirrored, a sound is played backwards")
-    if not network.is_image:
-        return _rule(False, "the order of numbers is fixed")
-    return _rule(*_FLIPS[task])
-
-
-def _choose_color_jitter(network: NetworkFacts) -> Choice:
-    if network.is_text:
-        return _rule(0.0, "texts have no light to vary")
-    if not network.is_image:
-        return _rule(0.0, "numbers have no light to vary")
-    prep = network.preprocessing
-    if isinstance(prep, Preprocessing) and prep.channels not in (1, 3):
-        return _rule(0.0, "bands are measurements: their brightness is not varied")
-    if _is_sound(network):
-        return _rule(COLOUR, "a tenth louder or fainter is the same class")
-    return _rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
+        crop = by_rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
+    jitter = by_rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
+    inputs = network.preprocessing
+    if isinstance(inputs, Preprocessing) and inputs.channels not in (1, 3):
+        jitter = by_rule(0.0, "bands are measurements: their brightness is not varied")
+    return crop, by_rule(*_FLIPS[task]), jitter
 
 
 def _choose_l2_sp(facts: DataFacts, is_scratch: bool, network: NetworkFacts) -> Choice:
     """Li, Grandvalet & Davoine 2018, "Explicit Inductive Bias for Transfer Learning", §3."""
     if is_scratch:
-        return _rule(0.0, "there are no pretrained weights to stay near to")
+        return by_rule(0.0, "there are no pretrained weights to stay near to")
     per_class = facts.n // max(facts.n_classes, 1)
     many = network.nouns.many
     if per_class >= FEW_A_CLASS:
-        return _rule(0.0, f"{per_class} {many} a class are enough to hold the weights")
-    return _rule(L2_SP, f"with {per_class} {many} a class, weights stay near the base model's")
+        return by_rule(0.0, f"{per_class} {many} a class are enough to hold the weights")
+    return by_rule(L2_SP, f"with {per_class} {many} a class, weights stay near the base model's")
 
 
 def _choose_folds(options: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Choice:
     if facts.holdout:
-        return _rule(1, "your validation set is the only fold")
+        return by_rule(1, "your validation set is the only fold")
     if network.is_table:
         why = "rows train quickly, and more held-out rows select and estimate better"
-        return _rule(min(TABLE_FOLDS, facts.n_groups), why)
-    return _rule(rules.training_folds(options.budget, facts.n_groups), f"--budget {options.budget}")
+        return by_rule(min(TABLE_FOLDS, facts.n_groups), why)
+    return by_rule(
+        rules.training_folds(options.budget, facts.n_groups), f"--budget {options.budget}"
+    )

@@ -1,4 +1,4 @@
-"""From a few measured speeds to what a run will take: plain numbers in, seconds and MB out."""
+"""Forecasts of a run's seconds and MB, from measured speeds, and plans cut to fit --minutes."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from warmstart.planning.schedule import Schedule, for_fold, head_only, schedule
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Forecast, Plan
 
-VALIDATIONS = 9  # of the held-out rows: before, during, and at shares of the training
+VALIDATIONS = 9  # forward passes of the held-out rows in a training
 ENDS = 2  # forward passes of some rows at the end of each training
 MEAN_COPIES = 3  # extra models of a model soup: the first one, its weights, the others'
-PIXELS_MB = 64  # of images held in memory; more lie on disk
+PIXELS_MB = 64  # of images in memory; more are on disk
 # Memory of an engine on top of torch, measured with EfficientNet-Lite0.
 ENGINE_MB = {"torch": 0, "traced": 30, "onnxruntime": 100, "openvino": 100}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
-    """What this machine needs, measured with this network a moment ago."""
+    """Speeds of this machine with this network, just measured."""
 
     elapsed: float  # seconds until now: imports, reading, loading, partitioning
-    forward: float  # seconds an image, through the frozen network in torch
+    forward: float  # seconds an image, of a forward pass in torch
     setup: float  # seconds until the engine of the feature extraction runs
-    extracted: float  # seconds an image, through the network in that engine
+    extracted: float  # seconds an image, in that engine
     decode: float  # seconds an image, on one core
     step: float  # seconds of one training step; 0 where nothing is trained
-    augment: float  # seconds of one augmentation of an image, on one core; 0 likewise
+    augment: float  # seconds of an augmentation, on one core; 0 likewise
     algebra: float  # seconds of one inverse of 300 rows
-    forward_mb: float  # peak memory until a forward pass was over
-    step_mb: float  # what a training step took beyond that
+    forward_mb: float  # peak memory of a forward pass
+    step_mb: float  # of a training step beyond that
     threads: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How much there is to do."""
+    """The amount of work."""
 
     n: int
     n_test: int
@@ -52,10 +52,10 @@ class Load:
     width: int  # features of each image, all layers together
     image_bytes: int  # of one prepared image
     model_bytes: int
-    is_streamed: bool = False  # offloaded: no more of it is in memory than in a measured step
+    is_streamed: bool = False  # offloaded: never in memory as a whole
     n_sharing: int = 1  # processes that share the weights in training
     offload_bytes: int = 0  # on disk between two blocks of such a network
-    trained_share: float = 1.0  # share of a forward pass that training repeats, above the cache
+    trained_share: float = 1.0  # share of a forward pass above the cache
     cached_values: int = 0  # cached numbers of each augmentation of an image
     caches_plain: bool = False  # whether feature extraction has cached the plain images
     runs_controls: bool = False  # whether the budget runs the network again for evidence
@@ -82,7 +82,6 @@ def forecast(plan: Plan, load: Load, speeds: Speeds) -> Forecast:
 
 
 def _disk_bytes(plan: Plan, load: Load) -> float:
-    """The model, its features, the cached outputs of frozen blocks."""
     features = 4 * load.width * load.n_missing + load.offload_bytes
     if not plan.is_trained or not (chosen := schedule(plan)).split_at:
         return load.model_bytes + features
@@ -91,7 +90,6 @@ def _disk_bytes(plan: Plan, load: Load) -> float:
 
 
 def _n_cached(chosen: Schedule) -> int:
-    """Cached versions of an image, the plain one among them."""
     return chosen.augmentations + 1 if chosen.is_varied else 1
 
 
@@ -111,8 +109,7 @@ def _check_seconds(load: Load, speeds: Speeds) -> float:
 def control_images(n: int) -> float:
     """Forward passes of the transfer gain, domain gap and preprocessing checks, in whole images.
 
-    By eye from runs on eight image sets: 100 to 300 at first, more where the first step of the
-    transfer gain is not clear. bench/results/forecast.json judges it on five of them.
+    By eye from runs on eight image sets; bench/results/forecast.json judges it on five of them.
 
     >>> control_images(50) < control_images(500)
     True
@@ -121,13 +118,13 @@ def control_images(n: int) -> float:
 
 
 def _head_seconds(plan: Plan, n: int, speeds: Speeds) -> float:
-    """Every candidate and penalty. Measured from 59 to 1,000 rows: proportional to the rows."""
+    """Every candidate and penalty: proportional to the rows, measured from 59 to 1,000."""
     fits = _count(plan.head.candidates.value) * _count(plan.head.penalties.value)
     return 0.1 + fits * 0.067 * n * speeds.algebra
 
 
 def _training_seconds(plan: Plan, load: Load, speeds: Speeds) -> float:
-    """All trainings and their validations, a head for each, and the cache before them."""
+    """All trainings and their validations, a head for each, and the cache."""
     chosen = schedule(plan)
     n_folds = 1 if load.holdout else chosen.folds
     n_held = load.holdout or (load.n // HOLDOUT_DIVISOR if n_folds == 1 else load.n)
@@ -144,7 +141,7 @@ def _training_seconds(plan: Plan, load: Load, speeds: Speeds) -> float:
 
 
 def _cache_seconds(load: Load, speeds: Speeds, chosen: Schedule) -> float:
-    """Decoding the images once; where outputs are cached, the forward pass of every version."""
+    """Decoding the images once, and caching the activations of every version."""
     decoded = load.n * speeds.decode / speeds.threads
     if not chosen.split_at:
         return decoded
@@ -175,17 +172,14 @@ def _count(value: object) -> int:
     return len(value) if isinstance(value, tuple) else 1
 
 
-# ---- The time that a run may take for its trainings.
-
-
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Until when there is time for training, of `time.perf_counter`; None: without limit."""
+    """The deadline of all trainings, of `time.perf_counter`; None: without limit."""
 
     until: float | None = None
 
-    def share(self, part: float) -> float | None:
-        """When a training should end that may take this part of the remaining time.
+    def share(self, fraction: float) -> float | None:
+        """The deadline of a training that may take this fraction of the remaining time.
 
         >>> Allowance().share(0.5) is None
         True
@@ -193,38 +187,29 @@ class Allowance:
         if self.until is None:
             return None
         now = time.perf_counter()
-        return now + part * max(self.until - now, 0.0)
+        return now + fraction * max(self.until - now, 0.0)
 
 
-# ---- --minutes M: a plan cut down until its forecast fits, with a record of the cuts.
-#
-# What the user set stays. The cheapest losses come first: trainings that only sharpen the
-# estimate, then epochs, then training itself.
-
-
-MARGIN = 0.9  # share of the minutes that the forecast may fill: it may be wrong by a tenth
+MARGIN = 0.9  # share of the minutes for the forecast, which may be wrong by a tenth
 LEAST_STEPS = 40  # updates below which a training says little
-CLOSE = 0.08  # share of the minutes that controls of the base model may take
+CLOSE = 0.08  # share of the minutes for controls of the base model
 TRIES = 6  # bisections of the number of epochs
 _FROM, _GIVEN_UP = "cut from ", " was given up: "
 _NO_TIME = "the minutes leave no time for it"
 
 
 def skips_controls(minutes: float, network: NetworkRecord, n: int) -> bool:
-    """Whether controls of the base model would take too much of the minutes.
-
-    By multiply-adds, so that two runs agree.
-    """
+    """Whether controls of the base model take too much of the minutes, by multiply-adds."""
     macs = sum(block.macs for block in network.blocks)
     return training_seconds(control_images(n) * macs) > CLOSE * 60 * minutes
 
 
 def fit_to_time(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -> Plan:
-    """The plan, cut no more than it takes for its forecast to fit.
+    """The plan, cut until its forecast fits; its choices record the cuts.
 
-    Where not even `LEAST_STEPS` updates fit, only the head is trained; epochs that the user set
-    stay. The augmentations of an offloaded network are increased to as many as fit. `forecast`
-    returns the seconds that following a plan takes in all.
+    The user's values stay. Folds and the model soup are cut first, then epochs; where not even
+    `LEAST_STEPS` updates fit, only the head is trained. An offloaded network gets as many
+    augmentations as fit. `forecast` returns the seconds of a whole run with a plan.
     """
 
     def fits(other: Plan) -> bool:
@@ -255,7 +240,7 @@ def fit_to_time(plan: Plan, seconds: float, forecast: Callable[[Plan], float]) -
 
 
 def _restore_augmentations(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan:
-    """The plan with as many of the augmentations that an offloaded network lost as fit."""
+    """The plan with as many augmentations of an offloaded network as fit."""
     current = plan.training.augmentations
     is_offloaded = plan.training.offload is not None
     if not is_offloaded or current is None or current.source != "rule" or current.rule is None:
@@ -270,7 +255,7 @@ def _restore_augmentations(plan: Plan, minutes: float, fits: Callable[[Plan], bo
 
 
 def _shorten(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan | None:
-    """The longest training that fits, to some hundredths; None where none does."""
+    """The longest training that fits, to some hundredths; None if none does."""
     training, batch = plan.training, int(plan.training.batch_size.number)
     epochs = training.epochs
     if epochs is None:
@@ -294,13 +279,13 @@ def _shorten(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan |
 
 
 def time_ran_out(plan: Plan) -> str:
-    """Why a training that the user chose was left out; empty where none was."""
+    """Why the user's training was left out; empty if it was not."""
     because = plan.strategy.because
     return _NO_TIME if because.endswith(f"{_GIVEN_UP}{_NO_TIME}") else ""
 
 
 def given_up(plan: Plan, nouns: Nouns = IMAGES) -> str:
-    """What was cut from a plan, in words; empty where nothing was."""
+    """The cuts of a plan, in words; empty without any."""
     if plan.strategy.because.endswith(_NO_TIME):
         return plan.strategy.because
     cuts = []

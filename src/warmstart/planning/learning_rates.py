@@ -1,4 +1,4 @@
-"""Learning rates: how fast each block moves, from plain numbers, each with its reason."""
+"""The learning rate of each block, with its reason."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warmstart.records.network import Family, Recipe
-from warmstart.records.plan import Action, Choice
+from warmstart.records.plan import Action, Choice, by_rule
 
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}  # names in plans and in sentences
 
-# Usual learning rates of fine-tuning where none is on record: AdamW 1e-3 for the upper layers of
-# a convnet (3e-4 moved them too little in ten epochs; `bench run tail` compares them), v0 3e-5
-# for a transformer; SGD ten times that (BiT fine-tuned convnets with SGD at 0.003: Kolesnikov et
-# al. 2020, "Big Transfer", §3.3).
-USUAL: dict[Family, dict[str, float]] = {
+# Of fine-tuning without a recipe: AdamW 1e-3 for a convnet (3e-4 was too low for ten epochs; see
+# `bench run tail`), v0 3e-5 for a transformer; SGD ten times that (BiT fine-tuned convnets with
+# SGD at 0.003: Kolesnikov et al. 2020, "Big Transfer", §3.3).
+DEFAULT_LRS: dict[Family, dict[str, float]] = {
     "convnet": {"adamw": 1e-3, "sgd": 1e-2},
     "transformer": {"adamw": 3e-5, "sgd": 3e-4},
     "mlp": {"adamw": 1e-3, "sgd": 1e-2},
@@ -35,9 +34,9 @@ DECAY_BLOCKS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningRateSpread:
-    """What all learning rates follow from: the uppermost block's, and its decay towards the input.
+    """The uppermost block's learning rate, and its decay towards the input.
 
-    `max_new`: the highest learning rate that the rule gives to randomly initialised layers.
+    `max_new`: the highest learning rate of randomly initialised layers.
     """
 
     base: float
@@ -46,7 +45,7 @@ class LearningRateSpread:
     max_new: float = math.inf
 
     def factor(self, times: float) -> float:
-        """Learning rate of new layers over the base, `times` at most.
+        """Learning rate of new layers over the base, at most `times`.
 
         >>> low = LearningRateSpread(base=3e-5, decay=1.0, max_new=0.003)
         >>> low.factor(10), LearningRateSpread(base=1e-3, decay=1.0, max_new=0.003).factor(10)
@@ -64,20 +63,18 @@ def choose_optimizer(recipe: Recipe | None) -> Choice:
     if recipe is not None and recipe.optimizer.lower() in OPTIMIZERS:
         name = recipe.optimizer.lower()
         why = f"{OPTIMIZERS[name]} trained this base model too"
-        return Choice(value=name, because=why, source="rule")
-    why = (
-        "it is the least sensitive to the learning rate; what trained this base model is not on "
-        "record"
-    )
+        return by_rule(name, why)
+    why = "it is the least sensitive to the learning rate; "
+    why += "what trained this base model is not on record"
     if recipe is not None:
         why = f"{recipe.optimizer}, which trained this base model, is not offered here"
-    return Choice(value="adamw", because=why, source="rule")
+    return by_rule("adamw", why)
 
 
 def base_lr(family: Family, optimizer: str, recipe: Recipe | None) -> Choice:
-    """Peak learning rate of the uppermost fine-tuned block: a tenth of its pretraining rate.
+    """Peak learning rate of the uppermost fine-tuned block: a tenth of its pretraining's.
 
-    With another optimizer, or no recipe, the usual one for the family.
+    With another optimizer, or without a recipe, the default of the family.
 
     >>> recipe = Recipe(optimizer="sgd", lr=0.01, batch_size=32, schedule="cosine")
     >>> base_lr("convnet", "sgd", recipe).value
@@ -88,13 +85,13 @@ def base_lr(family: Family, optimizer: str, recipe: Recipe | None) -> Choice:
     name = OPTIMIZERS[optimizer]
     if recipe is not None and recipe.optimizer.lower() == optimizer:
         why = f"a tenth of {recipe.lr:g}, with which {name} trained this base model"
-        return Choice(value=round_lr(recipe.lr / 10), because=why, source="rule")
+        return by_rule(round_lr(recipe.lr / 10), why)
     lack = "its pretraining learning rate is not on record"
     if recipe is not None:
         lack = f"its pretraining learning rate {recipe.lr:g} was for {recipe.optimizer}"
     network = {"mlp": "an MLP"}.get(family, f"a {family}")
     why = f"usual for fine-tuning {network} with {name}; {lack}"
-    return Choice(value=USUAL[family][optimizer], because=why, source="rule")
+    return by_rule(DEFAULT_LRS[family][optimizer], why)
 
 
 def scratch_lr(optimizer: str) -> Choice:
@@ -104,7 +101,7 @@ def scratch_lr(optimizer: str) -> Choice:
     0.001
     """
     why = f"usual for training new layers with {OPTIMIZERS[optimizer]}"
-    return Choice(value=SCRATCH[optimizer], because=why, source="rule")
+    return by_rule(SCRATCH[optimizer], why)
 
 
 def convert_lr(lr: float, before: str, after: str, is_scratch: bool) -> float:
@@ -113,12 +110,12 @@ def convert_lr(lr: float, before: str, after: str, is_scratch: bool) -> float:
     >>> convert_lr(3e-4, "adamw", "sgd", False)
     0.003
     """
-    usual = SCRATCH if is_scratch else USUAL["convnet"]  # the same ratio in every family
-    return round_lr(lr * usual[after] / usual[before])
+    lrs = SCRATCH if is_scratch else DEFAULT_LRS["convnet"]  # the same ratio in every family
+    return round_lr(lr * lrs[after] / lrs[before])
 
 
 def max_new_lr(optimizer: str) -> float:
-    """The highest learning rate that the rule gives to randomly initialised layers among others.
+    """The highest learning rate of randomly initialised layers among others.
 
     >>> max_new_lr("adamw"), max_new_lr("another")
     (0.003, inf)
@@ -127,9 +124,9 @@ def max_new_lr(optimizer: str) -> float:
 
 
 def layer_decay(n_blocks: int) -> float:
-    """A block's learning rate over that of the block above it: 0.75, milder for many blocks.
+    """A block's learning rate over that of the block above it: 0.75, milder beyond 12 blocks.
 
-    Beyond 12 blocks the first still gets what it gets in a network of 12.
+    There the first block gets the same learning rate as in a network of 12.
 
     >>> layer_decay(3), layer_decay(12), layer_decay(24)
     (0.75, 0.75, 0.866)
@@ -147,11 +144,11 @@ def block_lr(base: float, height: int, decay: float) -> float:
 
 
 def block_lrs(actions: Sequence[Action], spread: LearningRateSpread) -> list[Choice | None]:
-    """The learning rate of every block by the rule, input to output; None where nothing moves.
+    """The rule's learning rate of each block, None where nothing moves.
 
-    `actions` are those of the blocks, of added layers, and of the head, in this order. Where no
-    block moves the head is fitted in closed form, and all are None. Above randomly initialised
-    layers the head cannot be fitted first: then it is as new as they are.
+    `actions` are those of the blocks, added layers and head, in this order. Where no block moves,
+    the head is fitted in closed form, and all are None. Above randomly initialised layers the
+    head is random, too.
 
     >>> spread = LearningRateSpread(base=0.01, decay=0.5)
     >>> rates = block_lrs(["frozen", "tuned", "tuned", "replaced"], spread)
@@ -185,15 +182,15 @@ def _choose_lr(
         return None
     if action == "added" or (action == "fresh" and not spread.is_scratch):
         why = f"{new:g} x {text}: new layers have the farthest to go"
-        return Choice(value=round_lr(new * base), because=why, source="rule")
+        return by_rule(round_lr(new * base), why)
     if action == "replaced" and is_new_head:
         why = f"{new:g} x {text}: above randomly initialised layers it is random too"
-        return Choice(value=round_lr(new * base), because=why, source="rule")
+        return by_rule(round_lr(new * base), why)
     if action == "replaced":
         why = f"{text}, as the layers below it: it is fitted to them first"
         if spread.is_scratch:
             why = f"{text}, as for every new layer"
-        return Choice(value=round_lr(base), because=why, source="rule")
+        return by_rule(round_lr(base), why)
     times, lead, why = 1.0, "", "layers nearer the input move less"
     if not height:
         why = "the layer next to the head moves most"
@@ -205,4 +202,4 @@ def _choose_lr(
         why = "every layer is new"
     power = "" if not height or spread.decay == 1 else f" x {spread.decay:g}^{height}"
     value = block_lr(times * base, height, spread.decay)
-    return Choice(value=value, because=f"{lead}{text}{power}: {why}", source="rule")
+    return by_rule(value, f"{lead}{text}{power}: {why}")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Choice, Plan
+from warmstart.records.plan import Choice, Plan, by_rule
 
 DEVICES = ("cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -16,12 +16,12 @@ COMPILED_STEPS = 2000  # steps on a GPU from which compiling for about a minute 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What training may use. `has_bfloat16`: whether the GPU multiplies in it."""
+    """What training may use; `has_bfloat16`: the GPU multiplies in it."""
 
     device: str = "cpu"
     has_bfloat16: bool = False
     threads: int = 1
-    is_explicit: bool = False  # whether the user named the device
+    is_explicit: bool = False  # the user named the device
 
 
 def device(machine: Machine) -> Choice:
@@ -33,7 +33,7 @@ def device(machine: Machine) -> Choice:
     if machine.is_explicit:
         return Choice(value=machine.device, because="your choice", source="user")
     why = "torch can use no GPU" if machine.device == "cpu" else "torch can use this GPU"
-    return Choice(value=machine.device, because=why, source="rule")
+    return by_rule(machine.device, why)
 
 
 def precision(machine: Machine) -> Choice:
@@ -46,11 +46,11 @@ def precision(machine: Machine) -> Choice:
         why = "on processors half precision is mostly slower, and less exact"
         if machine.device == "mps":
             why = "half precision is slow or unsafe there"
-        return Choice(value="float32", because=why, source="rule")
+        return by_rule("float32", why)
     if machine.has_bfloat16:
-        return Choice(value="bfloat16", because="twice as fast on this GPU", source="rule")
+        return by_rule("bfloat16", "twice as fast on this GPU")
     why = "twice as fast on this GPU; the loss is scaled so that small gradients do not vanish"
-    return Choice(value="float16", because=why, source="rule")
+    return by_rule("float16", why)
 
 
 def workers(machine: Machine) -> Choice:
@@ -60,7 +60,7 @@ def workers(machine: Machine) -> Choice:
     (1, 4)
     """
     count = 1 if machine.device == "cpu" else max(min(machine.threads // 2, 8), 1)
-    return Choice(value=count, because="the network needs the other threads", source="rule")
+    return by_rule(count, "the network needs the other threads")
 
 
 def compiled(machine: Machine, n_steps: int) -> Choice:
@@ -71,16 +71,13 @@ def compiled(machine: Machine, n_steps: int) -> Choice:
     """
     if machine.device != "cuda":
         why = "on processors compiling takes longer than it saves"
-        return Choice(value=False, because=why, source="rule")
+        return by_rule(False, why)
     pays = n_steps >= COMPILED_STEPS
     why = f"{n_steps:,} steps {'pay' if pays else 'do not pay'} for a minute of compiling"
-    return Choice(value=pays, because=why, source="rule")
+    return by_rule(pays, why)
 
 
-# ---- training.parallel: what several processes share: rows, weights too, or a network's blocks.
-
-
-DATA, FSDP, PIPELINE = "data", "fsdp", "pipeline"
+DATA, FSDP, PIPELINE = "data", "fsdp", "pipeline"  # processes share rows, weights or blocks
 _PIPELINE = re.compile(r"pipeline:([1-9][0-9]{0,3})")
 MICRO = 4  # micro-batches a stage: Huang et al. 2019, "GPipe", §3: little idle time from there
 PARALLEL_MODES = "data, fsdp, or pipeline:N for N processes"
@@ -122,8 +119,8 @@ def by_memory(
     """`fsdp` where the weights and their training state do not fit into memory, else None.
 
     In bytes: `n_bytes` of the network, which is in memory twice, as loaded and as trained;
-    `n_moving` of what is trained; `free` on a machine that `processes` processes share.
-    Activations are not counted: they are the same in both modes. None: only rows are shared.
+    `n_moving` of its trained blocks; `free` on a machine that `processes` processes share.
+    Activations do not count: they are the same in both modes.
 
     >>> by_memory(4 * 10**9, 4 * 10**9, "adamw", 2, 30 * 10**9).value
     'fsdp'
@@ -137,13 +134,13 @@ def by_memory(
         f"{processes} times the weights with their gradients and moments take "
         f"{need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
     )
-    return Choice(value=FSDP, because=why, source="rule")
+    return by_rule(FSDP, why)
 
 
 def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int | None) -> Plan:
     """The plan with shared weights, where several processes need that and the user chose nothing.
 
-    An offloaded network is never in memory as a whole; float16 cannot be shared.
+    Offloaded networks and float16 cannot be shared.
     """
     training = plan.training
     is_open = training.parallel is None and training.offload is None and processes > 1
@@ -151,14 +148,10 @@ def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int 
     if not plan.is_trained or not is_open or is_half:
         return plan
     moving = {b.name for b in plan.blocks if b.action.value in ("tuned", "fresh")}
-    sizes = {block.name: 4 * block.parameters for block in network.blocks}
-    mode = by_memory(
-        sum(sizes.values()),
-        sum(size for name, size in sizes.items() if name in moving),
-        str(training.optimizer.value) if training.optimizer else "",
-        processes,
-        free,
-    )
+    n_bytes = sum(4 * block.parameters for block in network.blocks)
+    n_moving = sum(4 * block.parameters for block in network.blocks if block.name in moving)
+    optimizer = str(training.optimizer.value) if training.optimizer else ""
+    mode = by_memory(n_bytes, n_moving, optimizer, processes, free)
     return replace(plan, training=replace(training, parallel=mode)) if mode else plan
 
 
@@ -173,8 +166,7 @@ def pipeline_micro_batch(batch: int, n: int) -> Choice:
     """
     count = max(m for m in range(1, min(MICRO * n, batch) + 1) if batch % m == 0)
     some = "1 micro-batch" if count == 1 else f"{count} micro-batches, so that no stage is idle"
-    why = f"a batch passes through {n} stages in {some}"
-    return Choice(value=batch // count, because=why, source="rule")
+    return by_rule(batch // count, f"a batch passes through {n} stages in {some}")
 
 
 def least_idle(n: int, n_micro: int) -> float:

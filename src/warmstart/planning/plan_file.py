@@ -7,6 +7,7 @@ import math
 import tomllib
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,17 +19,25 @@ from warmstart.planning.facts import PlanOptions
 from warmstart.planning.fine_tuning import allows_soup
 from warmstart.planning.settings import update_lrs
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.records.plan import Choice, Plan, TrainingPlan
+from warmstart.records.plan import Choice, Plan, TrainingPlan, format_value, wrong_value
 from warmstart.records.run_folder import to_plain
 
-# ---- --plan FILE: a plan from a file, overlaid with the options of the command.
+R = TypeVar("R")
+FORMAT = 1
+# Choices that follow from --strategy, and from --device.
+_OF_CACHE = ("split_at", "augmentations", "cache_dtype")
+_OF_STRATEGY = (*_OF_CACHE, "optimizer", "lr", "layer_decay", "weight_decay", "lora_rank", "l2_sp")
+_OF_DEVICE = ("device", "precision", "workers", "compile")
+_COMPARE = "write a plan with --dry-run --out plan.toml to compare"
+_TABLES = {"columns": "column", "blocks": "block"}  # fields whose records have a table each
+_SOURCES = ("rule", "measured", "user")
 
 
 def options_for(file: Plan, options: PlanOptions) -> PlanOptions:
-    """The options under which `build` returns what `overlay` takes from it.
+    """The options for `build`, whose plan `overlay` takes values from.
 
-    Without a --strategy of the user's own, that is a plan which trains as the file's does,
-    so that --lr and --budget find what they change. Its blocks are not used.
+    Without --strategy, it trains like the file's plan, so that --lr and --budget have their
+    effect; its blocks are not used.
     """
     if "strategy" in options.explicit:
         return options
@@ -43,11 +52,10 @@ def options_for(file: Plan, options: PlanOptions) -> PlanOptions:
 def overlay(built: Plan, file: Plan, explicit: frozenset[str]) -> Plan:
     """The file's plan, with the values of `built` for the options in `explicit`.
 
-    The columns of a table are `built`'s: it was read as the file says. `base` brings the input
-    with it, `strategy` the blocks and their learning rates, `budget` the heads to try, the
-    permutations and the folds of training, `lr` every learning rate that the user did not set
-    for a block, `device` all that follows from it. `built` comes from `options_for`.
-    Raises: PlanError where --lr meets a plan that trains nothing.
+    The columns of a table are always `built`'s. `base` brings the input with it, `strategy` the
+    blocks and their learning rates, `budget` the candidate heads, permutations and folds, `lr`
+    every learning rate that the user did not set for a block, `device` what follows from it.
+    `built` comes from `options_for`. Raises: PlanError for --lr where the plan trains nothing.
     """
     head = file.head
     if "budget" in explicit:
@@ -75,59 +83,34 @@ def overlay(built: Plan, file: Plan, explicit: frozenset[str]) -> Plan:
     return plan
 
 
-def _unless_users(file: Choice | None, ours: Choice | None) -> Choice | None:
-    return file if file is not None and file.source == "user" else ours
-
-
 def _overlay_training(built: Plan, file: Plan, explicit: frozenset[str]) -> TrainingPlan:
-    """The file's training, with the choices that follow from the options."""
     theirs, ours = file.training, built.training
     # What suits contrastive training does not suit training with a head.
     is_alike = built.is_trained and file.is_trained and ours.is_paired == theirs.is_paired
     if "strategy" in explicit and is_alike:
-        theirs = replace(
-            theirs,
-            optimizer=ours.optimizer,
-            lr=ours.lr,
-            layer_decay=ours.layer_decay,
-            weight_decay=ours.weight_decay,
-            lora_rank=ours.lora_rank,
-            split_at=ours.split_at,
-            augmentations=ours.augmentations,
-            cache_dtype=ours.cache_dtype,
-            l2_sp=ours.l2_sp,
-            model_soup=theirs.model_soup if allows_soup(strategy_of(built)) else None,
-        )
+        theirs = _replaced(theirs, ours, _OF_STRATEGY)
+        if not allows_soup(strategy_of(built)):
+            theirs = replace(theirs, model_soup=None)
     elif "strategy" in explicit:
         theirs = replace(ours, engine=theirs.engine, seed=theirs.seed)
     if "lr" in explicit and ours.lr is not None:
         theirs = replace(theirs, lr=ours.lr)
     if "device" in explicit and theirs.device is not None and ours.device is not None:
-        theirs = replace(
-            theirs,
-            device=ours.device,
-            precision=ours.precision,
-            workers=ours.workers,
-            compile=ours.compile,
-        )
+        theirs = _replaced(theirs, ours, _OF_DEVICE)
     if "budget" in explicit and theirs.folds is not None:
         theirs = replace(theirs, folds=ours.folds or theirs.folds)
         strategy = strategy_of(built if "strategy" in explicit else file)
         if is_alike and not ours.is_paired and allows_soup(strategy):
-            theirs = replace(
-                theirs,
-                model_soup=ours.model_soup,
-                epochs=_unless_users(theirs.epochs, ours.epochs),
-                ema_decay=_unless_users(theirs.ema_decay, ours.ema_decay),
-            )
+            theirs = replace(theirs, model_soup=ours.model_soup)
+            for name in ("epochs", "ema_decay"):
+                choice = getattr(theirs, name)
+                if choice is None or choice.source != "user":
+                    theirs = _replaced(theirs, ours, (name,))
     return replace(theirs, seed=ours.seed) if "seed" in explicit else theirs
 
 
-R = TypeVar("R")
-FORMAT = 1
-_COMPARE = "write a plan with --dry-run --out plan.toml to compare"
-_TABLES = {"columns": "column", "blocks": "block"}  # fields whose records have a table each
-_SOURCES = ("rule", "measured", "user")
+def _replaced(theirs: TrainingPlan, ours: TrainingPlan, names: Iterable[str]) -> TrainingPlan:
+    return replace(theirs, **{name: getattr(ours, name) for name in names})
 
 
 def write_plan(plan: Plan) -> str:
@@ -164,7 +147,7 @@ def read_plan(text: str, where: str = "plan.toml") -> Plan:
     version = plain.get("format", FORMAT)
     if type(version) is not int or version != FORMAT:
         raise PlanError(
-            f"{where}: format is {_format(version)}; this version reads format {FORMAT}; "
+            f"{where}: format is {format_value(version)}; this version reads format {FORMAT}; "
             f"{_COMPARE}."
         )
     return _PlanReader(where).record(Plan, plain, "")
@@ -182,16 +165,17 @@ def _without_none(value: Any) -> Any:
 class _PlanReader:
     """Converts plain values to records by their type hints; `where` is the file, for errors.
 
-    `records/run_folder.py` does the same for files that warmstart wrote; this reader names the
-    key that a person got wrong.
+    Unlike `records/run_folder.py`, it names the key that a person got wrong.
     """
 
     where: str
 
     def record(self, kind: type[R], value: Any, key: str) -> R:
         """A record of type `kind` from a table."""
+        if kind is Choice and not isinstance(value, dict):
+            raise self._wrong(key, '{value = …, because = "…", source = "user"}', value)
         if not isinstance(value, dict):
-            raise self._error(key, f"is {_format(value)}; it is a table")
+            raise self._wrong(key, "a table", value)
         hints = typing.get_type_hints(kind)
         fields = {
             _TABLES.get(f.name, f.name): f
@@ -206,70 +190,47 @@ class _PlanReader:
         values: dict[str, Any] = {}
         for name, field in fields.items():
             inner = f"{key}.{name}" if key else name
-            if name in value:
+            if name in value and kind is Choice:
+                values[name] = self._choice_value(name, value[name], inner)
+            elif name in value:
                 values[field.name] = self._value(hints[field.name], value[name], inner)
             elif field.default is dataclasses.MISSING:
                 raise PlanError(f"{self.where} lacks {inner!r}; {_COMPARE}.")
         return kind(**values)
 
     def _value(self, hint: Any, value: Any, key: str) -> Any:
-        if typing.get_origin(hint) is types.UnionType:  # a record that may be left away
+        if typing.get_origin(hint) is types.UnionType:  # a record that may be left out
             (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
         if typing.get_origin(hint) is tuple:
-            return self._records(typing.get_args(hint)[0], value, key)
-        if hint is Choice:
-            return self._choice(value, key)
+            if not isinstance(value, list):
+                raise self._wrong(key, f"a list of tables, each under [[{key}]]", value)
+            (kind, _) = typing.get_args(hint)
+            return tuple(self.record(kind, item, f"{key} {n}") for n, item in enumerate(value, 1))
         if dataclasses.is_dataclass(hint):
             return self.record(typing.cast(type[Any], hint), value, key)
         if type(value) is not hint:
-            kind = {"str": "a text", "int": "a whole number"}[hint.__name__]
-            raise self._error(key, f"is {_format(value)}; it is {kind}")
+            raise self._wrong(key, {"str": "text", "int": "a whole number"}[hint.__name__], value)
         return value
 
-    def _records(self, kind: type[R], value: Any, key: str) -> tuple[R, ...]:
-        if not isinstance(value, list):
-            raise self._error(key, f"is {_format(value)}; write [[{key}]] above each")
-        return tuple(self.record(kind, item, f"{key} {n}") for n, item in enumerate(value, 1))
-
-    def _choice(self, value: Any, key: str) -> Choice:
-        if not isinstance(value, dict):
-            raise self._error(
-                key, f'is {_format(value)}; write {{value = …, because = "…", source = "user"}}'
-            )
-        names = [field.name for field in dataclasses.fields(Choice)]
-        for name in value:
-            if name not in names:
-                like = nearest(name, names)
-                cure = f"did you mean {like}?" if like else f"a value has {', '.join(names)}."
-                raise PlanError(f"{self.where}: unknown key {name!r} in [{key}]; {cure}")
-        for name in ("value", "because", "source"):
-            if name not in value:
-                raise PlanError(f"{self.where} lacks '{key}.{name}'; {_COMPARE}.")
-        because, source = value["because"], value["source"]
-        if not isinstance(because, str) or not because:
-            raise self._error(f"{key}.because", f"is {_format(because)}; give the reason")
-        if source not in _SOURCES:
-            raise self._error(
-                f"{key}.source", f"is {_format(source)}; it is one of {', '.join(_SOURCES)}"
-            )
-        rule = self._plain(value["rule"], f"{key}.rule") if "rule" in value else None
-        plain = self._plain(value["value"], f"{key}.value")
-        if plain == "auto":
-            raise self._error(f"{key}.value", 'is "auto"; write the value itself')
-        return Choice(value=plain, because=because, source=source, rule=rule)
-
-    def _plain(self, value: Any, key: str) -> Any:
-        """A number, a text, true or false, or a list of these."""
-        items = value if isinstance(value, list) else [value]
-        for item in items:
+    def _choice_value(self, name: str, value: Any, key: str) -> Any:
+        """The value of a field of a choice."""
+        if name == "because":
+            if not isinstance(value, str) or not value:
+                raise self._wrong(key, "the reason", value)
+            return value
+        if name == "source":
+            if value not in _SOURCES:
+                raise self._wrong(key, f"one of {', '.join(_SOURCES)}", value)
+            return value
+        for item in value if isinstance(value, list) else [value]:
             if not _is_plain(item):
-                raise self._error(
-                    key, f"is {_format(item)}; a value is a number, a text, true or false"
-                )
-        return tuple(items) if isinstance(value, list) else value
+                raise self._wrong(key, "a number, text, true or false", item)
+        if name == "value" and value == "auto":
+            raise self._wrong(key, "the value itself", value)
+        return tuple(value) if isinstance(value, list) else value
 
-    def _error(self, key: str, why: str) -> PlanError:
-        return PlanError(f"{self.where}: {key} {why}.")
+    def _wrong(self, key: str, kind: str, value: object) -> PlanError:
+        return wrong_value(f"{self.where}: {key}", kind, value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -277,12 +238,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (int, float)):
         return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
     return isinstance(value, str)
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        return "a table" if isinstance(value, dict) else "a list"
-    if isinstance(value, int) and abs(value) >= 2**63:
-        return "a number of more than 64 bits"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

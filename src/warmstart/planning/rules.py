@@ -1,7 +1,6 @@
 """The rules of a plan: functions of plain numbers, each checkable by hand.
 
-Free of torch and of settings. A constant marked v0 is an initial value that no experiment has
-set yet; others carry their source.
+A constant marked v0 is an initial value without an experiment; others carry their source.
 """
 
 from __future__ import annotations
@@ -20,6 +19,11 @@ LOGISTIC_LIMIT = 1500  # rows x classes up to which a logistic path costs less t
 # estimate and .850 on the test set, these five .891 and .863 in two thirds of the time.
 MANY = 600
 PROBES_OF_MANY = ("last", "late", "equal", "grid-late", "grid-upper")
+PERMUTATIONS: dict[Budget, int] = {"fast": 199, "balanced": 999, "thorough": 999}
+# Most rows of the evidence: the cost of a permutation grows with their square, and 600 still show
+# an effect of 4 to 6 points.
+EVIDENCE_ROWS: dict[Budget, int] = {"fast": 400, "balanced": 600, "thorough": 600}
+LEARNING_CURVE_ROWS: dict[Budget, int] = {"fast": 400, "balanced": 1000, "thorough": 1000}
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # in units of the kernel's mean diagonal
 
 
@@ -37,46 +41,15 @@ def outer_folds(n_groups: int, n: int = 0) -> int:
     return min(n_groups, 5 if are_groups or n_groups > 500 else 10)
 
 
-def permutations(budget: Budget) -> int:
-    """Label permutations of the permutation test.
-
-    >>> permutations("fast"), permutations("balanced")
-    (199, 999)
-    """
-    return 199 if budget == "fast" else 999
-
-
 def penalties(n: int) -> tuple[float, ...]:
     """Ridge penalties to choose from; every second one above 500 rows, where fits are expensive.
 
-    The log-loss is flat around its minimum: on trashnet (1,000 rows) the coarser grid
-    changed the test accuracy by nothing.
+    On trashnet (1,000 rows) the coarser grid did not change the test accuracy.
 
     >>> penalties(300) == PENALTIES, penalties(3000)
     (True, (0.01, 0.1, 1.0, 10.0))
     """
     return PENALTIES if n <= 500 else PENALTIES[::2]
-
-
-def evidence_rows(budget: Budget) -> int:
-    """Most rows that the evidence uses; a stratified sample of more.
-
-    The cost of a permutation grows with their square. 600 rows still show an effect of 4 to
-    6 points.
-
-    >>> evidence_rows("fast"), evidence_rows("balanced")
-    (400, 600)
-    """
-    return 400 if budget == "fast" else 600
-
-
-def learning_curve_rows(budget: Budget) -> int:
-    """Most rows that the learning curve uses.
-
-    >>> learning_curve_rows("fast"), learning_curve_rows("balanced")
-    (400, 1000)
-    """
-    return 400 if budget == "fast" else 1000
 
 
 DEPTH_ROWS = 300  # a fit per block and penalty: enough to locate the useful layers
@@ -92,15 +65,6 @@ SCALE_IMAGES = 24  # on which the scales of a network without BatchNorm are meas
 PREPROCESSING_STAGES = (64, 300)
 FIRST_BLOCKS_IMAGES = 8  # every pixel counts, so few suffice for brightness and contrast
 DOMAIN_GAP_IMAGES = 24
-
-
-def runs_controls(budget: Budget) -> bool:
-    """Whether the network is run again for controls; `fast` uses the extracted features only.
-
-    >>> runs_controls("fast"), runs_controls("balanced")
-    (False, True)
-    """
-    return budget != "fast"
 
 
 def candidates(
@@ -142,44 +106,43 @@ def candidates(
 
 
 class EngineSpeed(NamedTuple):
-    """How fast an engine is with one network on one machine."""
+    """An engine's speed with one network on one machine."""
 
     setup: float  # seconds until it runs
     speed: float  # images a second
 
 
 # EfficientNet-Lite0 at 224 px, two cores, from processor seconds (bench/results/engines.json).
-USUAL = {
+REFERENCE = {
     "torch": EngineSpeed(0.2, 100.0),
     "traced": EngineSpeed(1.5, 110.0),
     "onnxruntime": EngineSpeed(1.7, 140.0),
     "openvino": EngineSpeed(1.9, 160.0),
 }
-USUAL_MACS = 384e6  # multiply-adds of this network
+REFERENCE_MACS = 384e6  # multiply-adds of this network
 LEAST_WORK = 0.02  # of that, below which an image does not get any faster
 MEASURED = 64  # images of a measurement
 TENTH = 0.1  # of the extraction time, which all measurements may take
 SHORT = 3.0  # seconds of extraction below which a better engine would hardly be noticed
-HOPE = 1.5  # times its usual speed, at which an engine that was not measured may still win
+OPTIMISM = 1.5  # over the estimated speed, for engines not measured yet
 
 
 def estimate_speeds(measured: Mapping[str, EngineSpeed], macs: int) -> dict[str, EngineSpeed]:
-    """Every engine's speed: as measured, else as usual for so many multiply-adds.
-
-    How much faster this machine is with the measured engines, it is taken to be with the others.
+    """Every engine's speed: measured, or estimated from multiply-adds and the measured engines.
 
     >>> estimate_speeds({}, 384_000_000)["torch"], estimate_speeds({}, 768_000_000)["torch"]
     (EngineSpeed(setup=0.2, speed=100.0), EngineSpeed(setup=0.2, speed=50.0))
     >>> estimate_speeds({"onnxruntime": EngineSpeed(1.0, 70.0)}, 384_000_000)["torch"]
     EngineSpeed(setup=0.2, speed=50.0)
     """
-    work = max(macs / USUAL_MACS, LEAST_WORK)
-    ratios = [math.log(speed.speed * work / USUAL[name].speed) for name, speed in measured.items()]
+    work = max(macs / REFERENCE_MACS, LEAST_WORK)
+    ratios = [math.log(one.speed * work / REFERENCE[name].speed) for name, one in measured.items()]
     faster = math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
-    usual = {
-        name: EngineSpeed(speed.setup, speed.speed / work * faster) for name, speed in USUAL.items()
+    estimated = {
+        name: EngineSpeed(speed.setup, speed.speed / work * faster)
+        for name, speed in REFERENCE.items()
     }
-    return usual | dict(measured)
+    return estimated | dict(measured)
 
 
 def engine_seconds(speed: EngineSpeed, n_missing: int) -> float:
@@ -194,14 +157,12 @@ def engine_seconds(speed: EngineSpeed, n_missing: int) -> float:
 def choose_engine(missing: Mapping[str, int], speeds: Mapping[str, EngineSpeed]) -> str:
     """The engine with the least work left; `missing` counts images not in its feature cache.
 
-    Since each engine has its own cache, a data set that grew stays on the engine it began with.
-
-    >>> usual = estimate_speeds({}, 384_000_000)
-    >>> choose_engine({"torch": 100, "onnxruntime": 100}, usual)
+    >>> speeds = estimate_speeds({}, 384_000_000)
+    >>> choose_engine({"torch": 100, "onnxruntime": 100}, speeds)
     'torch'
-    >>> choose_engine({"torch": 1000, "onnxruntime": 1000}, usual)
+    >>> choose_engine({"torch": 1000, "onnxruntime": 1000}, speeds)
     'onnxruntime'
-    >>> choose_engine({"torch": 50, "onnxruntime": 250}, usual)
+    >>> choose_engine({"torch": 50, "onnxruntime": 250}, speeds)
     'torch'
     """
     return min(missing, key=lambda engine: engine_seconds(speeds[engine], missing[engine]))
@@ -210,11 +171,11 @@ def choose_engine(missing: Mapping[str, int], speeds: Mapping[str, EngineSpeed])
 def engine_to_measure(
     missing: Mapping[str, int], measured: Mapping[str, EngineSpeed], macs: int
 ) -> str | None:
-    """The engine to measure before an engine is chosen; None where it would not pay.
+    """The engine to measure before an engine is chosen; None where that would not pay.
 
-    First the one that would be chosen: it costs two batches. Then those that would win if they
-    were half as fast again as estimated. All measurements together may take a tenth of the
-    extraction. The decision depends on recorded numbers alone, so that two runs decide alike.
+    First the estimated best, then those that would win at half as much speed again. All
+    measurements may take a tenth of the extraction. It depends on recorded numbers alone, so that
+    two runs agree.
 
     >>> few, many = ({"torch": n, "onnxruntime": n} for n in (200, 2000))
     >>> engine_to_measure(few, {}, 384_000_000), engine_to_measure(many, {}, 384_000_000)
@@ -231,16 +192,14 @@ def engine_to_measure(
     if best not in measured:
         return best if spent <= TENTH * extraction else None
     cost = {name: speed.setup + MEASURED / speed.speed for name, speed in speeds.items()}
-    hoped = {
-        name: engine_seconds(
-            EngineSpeed(speeds[name].setup, HOPE * speeds[name].speed), missing[name]
-        )
-        for name in missing
-        if name != best
-    }
-    spent += sum(cost[name] for name in hoped if name in measured)
-    for name in sorted(hoped, key=hoped.__getitem__):
-        is_faster = name not in measured and hoped[name] < extraction
+    seconds = {}
+    for name in missing:
+        if name != best:
+            optimistic = speeds[name]._replace(speed=OPTIMISM * speeds[name].speed)
+            seconds[name] = engine_seconds(optimistic, missing[name])
+    spent += sum(cost[name] for name in seconds if name in measured)
+    for name in sorted(seconds, key=seconds.__getitem__):
+        is_faster = name not in measured and seconds[name] < extraction
         if is_faster and spent + cost[name] <= TENTH * extraction:
             return name
     return None
@@ -265,10 +224,10 @@ TRAINED = 75.0
 def training_seconds(macs: float) -> float:
     """Approximate seconds of so many multiply-adds of training; not measured, so that runs agree.
 
-    >>> training_seconds(300 * USUAL_MACS)
+    >>> training_seconds(300 * REFERENCE_MACS)
     4.0
     """
-    return macs / (USUAL_MACS * TRAINED)
+    return macs / (REFERENCE_MACS * TRAINED)
 
 
 EPOCHS: dict[Budget, int] = {"fast": 10, "balanced": 10, "thorough": 20}
@@ -314,11 +273,10 @@ MAX_AUGMENTATIONS: dict[Budget, int] = {"fast": 4, "balanced": 4, "thorough": 8}
 
 
 def training_folds(budget: Budget, n_groups: int) -> int:
-    """Folds of fine-tuning, never more than there are independent examples.
+    """Folds of fine-tuning, at most as many as independent examples.
 
-    Each of five trains on four fifths of the examples: the fine-tuning gain from half of them
-    says little about the gain from all (bench/results/gain.json). Above 500 examples three are
-    enough.
+    Five, as the gain from half the examples says little about the gain from all
+    (bench/results/gain.json); three above 500 examples.
 
     >>> [training_folds("balanced", n) for n in (2, 300, 501)]
     [2, 5, 3]

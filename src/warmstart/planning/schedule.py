@@ -1,13 +1,14 @@
-"""A plan's training choices as plain numbers, and which blocks are trained when."""
+"""A plan's training choices as plain numbers, and the blocks of each stage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any
 
 from warmstart.errors import PlanError
 from warmstart.planning.machine import DATA, parallel_mode
-from warmstart.records.plan import Action, Choice, Plan, TrainingPlan
+from warmstart.records.plan import Action, Choice, Plan, TrainingPlan, wrong_value
 
 MOST_STAGES = 4  # of gradual unfreezing
 
@@ -52,47 +53,37 @@ class Schedule:
         return self.crop < 1 or self.flip or largest > 0
 
 
+_TYPES: dict[str, type] = {"float": float, "int": int, "str": str, "bool": bool}
+
+
 def schedule(plan: Plan) -> Schedule:
     """Read a plan's training choices; a plan for the user's own loop may lack some.
 
     Raises: PlanError where one is missing that has no default.
     """
-    training = plan.training
-    batch = int(_number(training.batch_size, "batch_size"))
-    tuned = tuple(b.name for b in plan.blocks if b.action.value == "tuned")
-    _number(training.epochs, "epochs")
-    return Schedule(
-        optimizer=str(_require(training.optimizer, "optimizer").value),
-        weight_decay=_number(training.weight_decay, "weight_decay"),
-        n_steps=-(-plan.samples_seen // batch),
-        batch_size=batch,
-        warmup=_number(training.warmup, "warmup"),
-        crop=_number(training.crop, "crop"),
-        flip=bool(_require(training.flip, "flip").value),
-        folds=int(_number(training.folds, "folds")),
-        seed=int(_number(training.seed, "seed")),
-        color_jitter=_optional(training.color_jitter, 0.0),
-        time_shift=_optional(training.time_shift, 0.0),
-        spec_augment=_optional(training.spec_augment, 0.0),
-        model_soup=int(_optional(training.model_soup, 1)),
-        augmentations=int(_optional(training.augmentations, 0)),
-        split_at=int(_optional(training.split_at, 0)),
-        cache_dtype=str(training.cache_dtype.value) if training.cache_dtype else "float32",
-        ema_decay=_optional(training.ema_decay, 0.0),
-        l2_sp=_optional(training.l2_sp, 0.0),
-        contrastive=training.is_paired,
-        contrastive_temperature=_optional(training.contrastive_temperature, 0.0),
-        micro_batch=min(int(_optional(training.micro_batch, batch)), batch),
-        gradient_checkpointing=bool(
-            training.gradient_checkpointing and training.gradient_checkpointing.value
-        ),
-        parallel=parallel_mode(training.parallel.value) if training.parallel else DATA,
-        device=str(training.device.value) if training.device else "cpu",
-        precision=str(training.precision.value) if training.precision else "float32",
-        workers=int(_optional(training.workers, 0)),
-        compile=bool(training.compile and training.compile.value),
-        joining=tuned if "gradual" in str(plan.strategy.value) else (),
-    )
+    training, values = plan.training, dict[str, Any]()
+    for field in fields(Schedule):
+        choice = getattr(training, field.name, None)
+        if choice is not None:
+            kind = _TYPES[str(field.type)]
+            values[field.name] = kind(_value(choice, field.name, kind in (int, float)))
+        elif field.default is MISSING and field.name != "n_steps":
+            raise PlanError(
+                f"the plan trains blocks without training.{field.name}; make a new plan with "
+                "--dry-run."
+            )
+    batch = values["batch_size"]
+    values["micro_batch"] = min(values.get("micro_batch", batch), batch)
+    values["parallel"] = parallel_mode(values.get("parallel", DATA))
+    if "gradual" in str(plan.strategy.value):
+        values["joining"] = tuple(b.name for b in plan.blocks if b.action.value == "tuned")
+    return Schedule(n_steps=-(-plan.samples_seen // batch), **values)
+
+
+def _value(choice: Choice, name: str, is_number: bool) -> Any:
+    if is_number and isinstance(choice.value, (str, tuple)):
+        raise wrong_value(f"the plan's training.{name}", "a number", choice.value)
+    return choice.value
 
 
 def scaled_steps(n_steps: int, share: float) -> int:
@@ -105,10 +96,9 @@ def scaled_steps(n_steps: int, share: float) -> int:
 
 
 def for_fold(full: Schedule, n_held: int, n: int) -> Schedule:
-    """The schedule of a training that holds `n_held` of `n` examples out.
+    """The schedule of a training that holds `n_held` of `n` examples out, for as many epochs.
 
-    It has as many epochs. Where one update compares all texts it has as many updates, of fewer
-    texts: the same text twice in one would say nothing.
+    Where one update compares all texts, it has as many updates of fewer texts.
     """
     steps = scaled_steps(full.n_steps, 1 - n_held / n)
     if not full.contrastive:
@@ -121,15 +111,11 @@ def for_fold(full: Schedule, n_held: int, n: int) -> Schedule:
     return replace(fold, n_steps=steps, ema_decay=ema_decay)
 
 
-def _optional(choice: Choice | None, default: float) -> float:
-    return default if choice is None else choice.number
-
-
 def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dict[str, Action]]:
     """The action of each block, stage by stage: one stage, or blocks unfrozen from the top.
 
-    Gradual unfreezing: Howard & Ruder 2018, "Universal Language Model Fine-tuning", §3.3.
-    Many blocks are unfrozen in four stages, so that each has enough steps to be judged by.
+    Gradual unfreezing: Howard & Ruder 2018, "Universal Language Model Fine-tuning", §3.3. At most
+    four stages, so that each has enough steps.
 
     >>> from dataclasses import replace
     >>> plain = Schedule(optimizer="adamw", weight_decay=0.0, n_steps=8, batch_size=8, warmup=0.1,
@@ -146,10 +132,7 @@ def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dic
 
 
 def as_followed(plan: Plan, joined: int) -> Plan:
-    """The plan as it was followed: blocks that were not unfrozen are frozen in it.
-
-    Where none was, and nothing else moves, the head is the fitted one.
-    """
+    """The plan after gradual unfreezing: blocks that were not unfrozen are frozen in it."""
     stages = stage_actions(schedule(plan), {})
     frozen = schedule(plan).joining if not joined else tuple(stages[joined - 1])
     if len(stages) < 2 or not frozen:
@@ -167,15 +150,12 @@ def as_followed(plan: Plan, joined: int) -> Plan:
 
 
 def given_up(plan: Plan, why: str) -> Plan:
-    """The plan as it was followed where training was given up: only the head is trained."""
+    """The plan after training was given up: only the head is trained."""
     return head_only(plan, why, f"{plan.strategy.value} was given up: {why}")
 
 
 def head_only(plan: Plan, why: str, because: str = "") -> Plan:
-    """The plan as it was followed where no training is kept.
-
-    `because` is the reason beside the strategy, where that says more.
-    """
+    """The plan with a head only; `because` is the reason of its strategy, if not `why`."""
     blocks = [
         replace(block, action=replace(block.action, value="frozen", because=why), lr=None)
         if block.action.value != "replaced"
@@ -183,29 +163,8 @@ def head_only(plan: Plan, why: str, because: str = "") -> Plan:
         for block in plan.blocks
         if block.action.value != "added"
     ]
-    closed = TrainingPlan(
-        engine=plan.training.engine,
-        batch_size=plan.training.batch_size,
-        seed=plan.training.seed,
-        offload=plan.training.offload,
-    )
-    strategy = Choice(
-        value="head", because=because or why, source="measured", rule=plan.strategy.value
-    )
-    return replace(plan, strategy=strategy, blocks=tuple(blocks), training=closed)
-
-
-def _require(choice: Choice | None, name: str) -> Choice:
-    if choice is None:
-        raise PlanError(
-            f"plan: training.{name} is missing though blocks are trained; "
-            "write a plan with --dry-run to compare."
-        )
-    return choice
-
-
-def _number(choice: Choice | None, name: str) -> float:
-    value = _require(choice, name).value
-    if isinstance(value, (str, tuple)):
-        raise PlanError(f"plan: training.{name} is {value!r}; it is a number.")
-    return float(value)
+    always = ("engine", "batch_size", "seed", "offload")
+    training = TrainingPlan(**{name: getattr(plan.training, name) for name in always})
+    rule = plan.strategy.value
+    strategy = Choice(value="head", because=because or why, source="measured", rule=rule)
+    return replace(plan, strategy=strategy, blocks=tuple(blocks), training=training)

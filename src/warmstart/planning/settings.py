@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.actions import OUTPUT
+from warmstart.planning.check import LIMITS, SettingKind
 from warmstart.planning.contrastive import updated_ema_decay
 from warmstart.planning.fine_tuning import choose_ema_decay, choose_micro_batch, lr_spread
 from warmstart.planning.learning_rates import (
@@ -20,59 +21,12 @@ from warmstart.planning.learning_rates import (
 )
 from warmstart.planning.machine import n_stages, pipeline_micro_batch
 from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.records.plan import Action, BlockPlan, Choice, Plain, Plan
+from warmstart.records.plan import BlockPlan, Choice, Plain, Plan, Value, by_rule, wrong_value
 
-# ---- What --set may set: paths into a plan, and the types of their values.
-
-
-Kind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"]
 PAIRS = "training.contrastive"
-# What may be set outside the blocks, and its type.
-PATHS: dict[str, Kind] = {
-    "training.batch_size": "whole",
-    "training.optimizer": "word",
-    "training.lr": "number",
-    "training.layer_decay": "number",
-    "training.weight_decay": "number",
-    "training.epochs": "number",
-    "training.warmup": "number",
-    "training.crop": "number",
-    "training.flip": "switch",
-    "training.folds": "whole",
-    "training.model_soup": "whole",
-    "training.lora_rank": "whole",
-    "training.color_jitter": "number",
-    "training.time_shift": "number",
-    "training.spec_augment": "number",
-    "training.augmentations": "whole",
-    "training.split_at": "whole",
-    "training.cache_dtype": "word",
-    "training.ema_decay": "number",
-    "training.l2_sp": "number",
-    PAIRS: "switch",
-    "training.contrastive_temperature": "number",
-    "training.micro_batch": "whole",
-    "training.gradient_checkpointing": "switch",
-    "training.device": "word",
-    "training.parallel": "word",
-    "training.precision": "word",
-    "training.workers": "whole",
-    "training.compile": "switch",
-    "head.candidates": "words",
-    "head.penalties": "numbers",
-    "head.outer_folds": "whole",
-    "input.size": "whole",
-    "input.channels": "whole",
-    "input.rgb": "wholes",
-    "input.sample_rate": "whole",
-    "input.seconds": "number",
-    "input.n_mels": "whole",
-    "input.top_db": "number",
-}
-# What loading and feature extraction have followed already.
+# What takes effect at loading and feature extraction, before there is a plan.
 EARLY = ("base.partial", "training.engine", "training.offload")
 COLUMN = "column."  # column.NAME: the type of a table's column, set when the data are read
-# What has another option.
 ELSEWHERE = {
     "training.seed": "use --seed",
     "head.permutations": "use --budget",
@@ -80,7 +34,14 @@ ELSEWHERE = {
     "arch": "use --arch",
     "strategy": "use --strategy",
 }
-_EXAMPLES: dict[Kind, str] = {
+# What --set may set outside the blocks, and its kind.
+PATHS: dict[str, SettingKind] = {
+    path: limit.kind
+    for path, limit in LIMITS.items()
+    if path not in (*ELSEWHERE, *EARLY, "partial")
+}
+PATHS |= {"head.candidates": "words", "head.penalties": "numbers", "input.rgb": "wholes"}
+_EXAMPLES: dict[SettingKind, str] = {
     "whole": "a whole number, such as 8",
     "number": "a number, such as 0.001",
     "switch": "true or false",
@@ -89,7 +50,7 @@ _EXAMPLES: dict[Kind, str] = {
     "numbers": "numbers separated by commas, such as 0.1,1",
     "wholes": "whole numbers separated by commas, such as 3,2,1",
 }
-_ONE: dict[Kind, Kind] = {"words": "word", "numbers": "number", "wholes": "whole"}
+_ONE: dict[SettingKind, SettingKind] = {"words": "word", "numbers": "number", "wholes": "whole"}
 # Names in other tools.
 _SYNONYMS = {
     "lr": "training.lr",
@@ -126,10 +87,10 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
         path, equals, text = (side.strip() for side in setting.partition("="))
         if not equals or not path or not text:
             raise PlanError(
-                f"--set {setting}: it needs a path and a value, such as training.epochs=20."
+                f"--set {setting} needs a path and a value, such as training.epochs=20."
             )
         if text.lower() == "auto":
-            raise PlanError(f"--set {setting}: auto is no value; leave out this --set instead.")
+            raise PlanError(f"--set {setting}: auto is not a value; leave out this --set instead.")
         if path in texts:
             raise PlanError(f"--set {path} is given twice; keep one.")
         texts[path] = text
@@ -154,18 +115,16 @@ def check_path(path: str, text: str) -> None:
     same_name = [other for other in PATHS if other.rpartition(".")[2] == path.rpartition(".")[2]]
     like = _SYNONYMS.get(path.lower())
     like = like or (same_name[0] if same_name else nearest(path, (*PATHS, *EARLY)))
-    cure = (
-        f"did you mean {like}?"
-        if like
-        else (
+    cure = f"did you mean {like}?"
+    if not like:
+        cure = (
             "there are training.NAME, head.NAME, input.NAME, base.partial, column.NAME, "
             "block.NAME.action and block.NAME.lr."
         )
-    )
     raise PlanError(f"--set {path}={text}: there is no {path} in a plan; {cure}")
 
 
-def parse_value(path: str, text: str, kind: Kind) -> Plain | tuple[Plain, ...]:
+def parse_value(path: str, text: str, kind: SettingKind) -> Value:
     """The value of a text. Raises: PlanError if it is of another type.
 
     >>> parse_value("head.penalties", "0.1, 1", "numbers")
@@ -177,12 +136,12 @@ def parse_value(path: str, text: str, kind: Kind) -> Plain | tuple[Plain, ...]:
     item_kind = _ONE.get(kind, kind)
     values = [_parse_item(item, item_kind) for item in items]
     if None in values:
-        raise PlanError(f"--set {path}={text}: it takes {_EXAMPLES[kind]}.")
+        raise wrong_value(f"--set {path}", _EXAMPLES[kind], text)
     plain = cast(list[Plain], values)
     return tuple(plain) if item_kind != kind else plain[0]
 
 
-def _parse_item(text: str, kind: Kind) -> Plain | None:
+def _parse_item(text: str, kind: SettingKind) -> Plain | None:
     """One number, word or switch; None where the text is none."""
     if kind == "word":
         return text.lower() or None
@@ -200,18 +159,17 @@ BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
 
 
 def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
-    """The plan with the user's values; learning rates that follow from them are updated.
+    """The plan with the user's values, in any order; learning rates are updated.
 
-    A block is named, or numbered 1..P from the input: `block.blocks.0.lr=1e-4`,
-    `block.3.action=frozen`. The order of settings does not matter. Ranges are for
-    `check_plan` to check.
-    Raises: PlanError that names the setting and what it may be.
+    A block has its name, or its number 1..P from the input: `block.blocks.0.lr=1e-4`,
+    `block.3.action=frozen`. `check_plan` checks ranges.
+    Raises: PlanError that names the setting and what it must be.
     """
     texts = parse_settings(settings)
     values = {path: text for path, text in texts.items() if not path.startswith("block.")}
     blocks = _parse_blocks(plan, {path: text for path, text in texts.items() if path not in values})
     after, changed = _with_actions(_with_values(plan, values), blocks)
-    if "training.lora_rank" in values and "low-rank" not in _actions(after.blocks):
+    if "training.lora_rank" in values and "low-rank" not in after.actions:
         raise PlanError(
             f"--set training.lora_rank={values['training.lora_rank']}: no block is low-rank; add "
             "--strategy full+lora."
@@ -222,24 +180,17 @@ def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
 
 
 def update_lrs(plan: Plan, places: Iterable[int]) -> Plan:
-    """Reset the blocks at these places to the rule's learning rate; one that the user set stays."""
+    """The plan with the rule's learning rates at these places; the user's stay."""
     if not plan.is_trained:
         return plan
-    chosen = set(places)
-    lrs = block_lrs(_actions(plan.blocks), lr_spread(plan.training, strategy_of(plan)))
+    changed = set(places)
+    lrs = block_lrs(plan.actions, lr_spread(plan.training, strategy_of(plan)))
     blocks = []
     for place, (block, lr) in enumerate(zip(plan.blocks, lrs, strict=True)):
         # A block that no longer moves loses its learning rate, the user's too.
         is_users = lr is not None and block.lr is not None and block.lr.source == "user"
-        blocks.append(replace(block, lr=lr) if place in chosen and not is_users else block)
+        blocks.append(replace(block, lr=lr) if place in changed and not is_users else block)
     return replace(plan, blocks=tuple(blocks))
-
-
-def _actions(blocks: Sequence[BlockPlan]) -> list[Action]:
-    return [cast(Action, block.action.value) for block in blocks]
-
-
-# ---- values outside the blocks -----------------------------------------------------------
 
 
 def _with_values(plan: Plan, values: Mapping[str, str]) -> Plan:
@@ -260,7 +211,6 @@ def _with_values(plan: Plan, values: Mapping[str, str]) -> Plan:
 
 
 def _with_steps(plan: Plan) -> Plan:
-    """Update what the rule derives from the number of steps and their size."""
     training, epochs = plan.training, plan.training.epochs
     ema_decay, micro_batch = training.ema_decay, training.micro_batch
     batch = int(training.batch_size.number)
@@ -288,16 +238,16 @@ def _with_optimizer(before: Plan, after: Plan) -> Plan:
     if lr is not None and lr.source != "user":
         value = convert_lr(lr.number, str(old.value), name, is_scratch)
         why = f"for {OPTIMIZERS[name]} what {lr.number:g} is for {last}"
-        training = replace(training, lr=Choice(value=value, because=why, source="rule"))
+        training = replace(training, lr=by_rule(value, why))
     if decay is not None and decay.source != "user":
         why = f"mild, as is usual with {OPTIMIZERS[name]}"
-        decay = Choice(value=WEIGHT_DECAY[name], because=why, source="rule")
+        decay = by_rule(WEIGHT_DECAY[name], why)
         training = replace(training, weight_decay=decay)
     return replace(after, training=training)
 
 
-def _users(value: Plain | tuple[Plain, ...], old: Choice | None) -> Choice:
-    """The user's value; `rule` is what the rule chose, as far as that is known."""
+def _users(value: Value, old: Choice | None) -> Choice:
+    """The user's value, with the rule's if known."""
     rule = None
     if old is not None:
         rule = old.value if old.rule is None and old.source != "user" else old.rule
@@ -311,11 +261,8 @@ def _untrained_error(setting: str, plan: Plan) -> PlanError:
     )
 
 
-# ---- blocks ------------------------------------------------------------------------------
-
-
 def _parse_blocks(plan: Plan, texts: Mapping[str, str]) -> dict[tuple[int, str], str]:
-    """The text for each place and field of the blocks, `action` or `lr`."""
+    """The texts by place and field, `action` or `lr`."""
     fields: dict[tuple[int, str], str] = {}
     for path, text in texts.items():
         place, field = _find_block(plan, path, text)
@@ -374,7 +321,8 @@ def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Pla
     for (place, field), text in texts.items():
         if field == "action":
             blocks[place] = replace(blocks[place], action=_users(text, blocks[place].action))
-    before, after = _actions(plan.blocks), _actions(blocks)
+    changed_plan = replace(plan, blocks=tuple(blocks))
+    before, after = plan.actions, changed_plan.actions
     if before != after and not set(after) - {"frozen", "replaced"}:
         raise PlanError(
             "--set block.NAME.action=frozen leaves no layer to train; use --strategy head instead."
@@ -382,7 +330,7 @@ def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Pla
     changed = {n for n, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]}
     if ("fresh" in before) != ("fresh" in after):
         changed.add(len(blocks) - 1)  # the head begins fitted, or at random too
-    return replace(plan, blocks=tuple(blocks)), changed
+    return changed_plan, changed
 
 
 def _with_lrs(plan: Plan, texts: Mapping[tuple[int, str], str]) -> Plan:

@@ -1,4 +1,4 @@
-"""How deep a run trains: the grammar of --strategy, and the depth behind each word."""
+"""The grammar of --strategy, and the depth behind each word."""
 
 from __future__ import annotations
 
@@ -45,11 +45,7 @@ _SYNONYMS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """A depth and extras.
-
-    `count` is N of `last:N`, K of `frozen:K`, 0 for the others; blocks are numbered from the
-    input, the head excluded.
-    """
+    """A depth and extras; `count` is N of `last:N`, K of `frozen:K`, else 0."""
 
     depth: Depth
     count: int = 0
@@ -61,7 +57,7 @@ AUTO = Strategy(depth="auto")
 
 
 def parse(text: str) -> Strategy:
-    """Read a value of --strategy. A bare extra stands for its usual depth.
+    """Read a value of --strategy; a bare extra has its default depth.
 
     Raises: PlanError that names the word and what to write instead.
 
@@ -86,7 +82,7 @@ def parse(text: str) -> Strategy:
 
 
 def strategy_of(plan: Plan) -> Strategy:
-    """The strategy that a plan names. Raises: PlanError if that is none, or is auto."""
+    """The strategy of a plan. Raises: PlanError if that is invalid, or auto."""
     value = plan.strategy.value
     try:
         strategy = parse(str(value))
@@ -111,9 +107,7 @@ def word(strategy: Strategy) -> str:
 
 
 def word_of(actions: Sequence[Action]) -> Strategy | None:
-    """The strategy that gives blocks these actions, the head's included; None where none does.
-
-    Actions do not show whether blocks are unfrozen gradually.
+    """The strategy, gradual ones apart, that gives blocks these actions; None if none does.
 
     >>> word(word_of(["frozen", "tuned", "added", "replaced"]))
     'last:1+add'
@@ -135,10 +129,10 @@ def word_of(actions: Sequence[Action]) -> Strategy | None:
 
 
 def n_tuned(strategy: Strategy, n_blocks: int, network: str = "the network") -> int:
-    """How many of the uppermost blocks are trained. `network` is its name in errors.
+    """How many of the uppermost blocks are trained; `network` is its name in errors.
 
-    Raises: PlanError where the network has fewer blocks than are named, or where nothing is
-    left to train; ValueError for `auto`, which `resolve` turns into a depth.
+    Raises: PlanError where the network has too few blocks, or none is left to train; ValueError
+    for `auto`, which `resolve` turns into a depth.
 
     >>> n_tuned(parse("last:2"), 18), n_tuned(parse("frozen:5"), 18), n_tuned(parse("full"), 18)
     (2, 13, 18)
@@ -165,9 +159,8 @@ def n_tuned(strategy: Strategy, n_blocks: int, network: str = "the network") -> 
 def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> Strategy:
     """The strategy with a depth: the user's, or the one that the verdict calls for.
 
-    `fine-tune` trains the upper half; so do lora and gradual, which need blocks to train. Else
-    only the head is trained. `frozen:P` comes back as `head`.
-    Raises: PlanError as `n_tuned` does.
+    `fine-tune`, lora and gradual train the upper half; else only the head is trained. `frozen:P`
+    becomes `head`. Raises: PlanError as `n_tuned` does.
 
     >>> word(resolve(AUTO, "fine-tune", 18)), word(resolve(parse("auto+add"), None, 18))
     ('last:9', 'head+add')

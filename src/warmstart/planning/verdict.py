@@ -1,4 +1,4 @@
-"""The verdict: the first row of a table that matches the evidence (RECIPE §4).
+"""The verdict: the first row of a table that matches the evidence (RECIPE §4), and its sentences.
 
 A test that was not run never matches. Numbers are shares (0.05 = 5 points of accuracy).
 """
@@ -11,22 +11,20 @@ from dataclasses import dataclass, replace
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain, VerdictKind
-from warmstart.tasks.words import CLASS_WORDS, Words, change_text, points
-
-# ---- Words for what the labels are learnt from: a base model, the user's network, random weights.
+from warmstart.tasks.words import CLASS_WORDS, Words, change_text, percent, points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """Pieces of sentences about what the labels are learnt from."""
+    """Pieces of sentences about a base model, the user's own network, or untrained layers."""
 
     source: str  # after "The labels can be learnt"
-    head: str  # what is fitted where no layer is trained
-    training: str  # training layers, as a subject at the beginning of a sentence
-    trained: str  # what was done where the user chose {}
-    compared: str  # what was compared where layers were not trained
+    head: str  # the linear probe
+    training: str  # fine-tuning, at the beginning of a sentence
+    trained: str  # that it was done, as the user's {}
+    compared: str  # the comparison without it
     is_blank: bool = False  # the layers are untrained
-    nouns: Nouns = IMAGES  # what the examples are called
+    nouns: Nouns = IMAGES
 
 
 BASE = Basis(
@@ -48,7 +46,7 @@ BLANK = Basis(
 
 
 def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
-    """The words for a base model; the user's own network may or may not be pretrained.
+    """The words for a base model.
 
     >>> basis_of(None).source
     'from this base model'
@@ -60,12 +58,12 @@ def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
 
 
 SIGNAL_P = 0.01
-PLAIN_P = 0.005  # the same on raw inputs, tested second: both together err in less than 2 %
+PLAIN_P = 0.005  # on raw inputs, tested second: both together err in less than 2 %
 # Below so many examples a p above 0.01 says little: of 12 draws of 20 to 39 images from real
 # sets that would have been called no-signal, the model beat chance in 10 (bench/verdict).
 LEAST_EXAMPLES = 40
-NEAR = 0.01  # of accuracy: a difference that nobody would train longer for
-LITTLE = 0.02  # of mistakes: fine-tuning cannot gain more, and would hardly show
+NEAR = 0.01  # of accuracy: a negligible difference
+LITTLE = 0.02  # share of mistakes that leaves fine-tuning too little to gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +73,8 @@ class VerdictLimits:
     `blind`: 100 examples of two classes could miss an effect of 24 to 26 points, 66 one of 30.
     """
 
-    blind: float = 0.30  # an effect this large could be missed: too few examples to say anything
-    fair: float = 0.10  # a transfer gain below this, at most, makes training from scratch fair
+    blind: float = 0.30  # examples are too few where such an effect could be missed
+    fair: float = 0.10  # below such a transfer gain, training from scratch is fair
 
 
 LIMITS = VerdictLimits()
@@ -89,17 +87,17 @@ class VerdictFacts:
     p: float
     mde: float
     n: int = LEAST_EXAMPLES  # examples of the permutation test
-    plain: float = 0.0  # accuracy there on raw inputs, where p shows no signal
+    plain: float = 0.0  # its accuracy on raw inputs, where p shows no signal
     plain_p: float = 1.0
-    accuracy: float = 0.0  # of a linear probe, there
-    mistakes: float = 1.0  # of it, at most, with 90 % certainty
+    accuracy: float = 0.0  # of a linear probe
+    mistakes: float = 1.0  # of the probe, at most, with 90 % certainty
     transfer_gain: float | None = None
     transfer_gain_error: float = 0.0
-    scratch_gap: float | None = None  # accuracy from scratch with twice the examples, less this
+    scratch_gap: float | None = None  # `scratch_later` minus this accuracy
     scratch_error: float = 0.0
     scratch_later: float = 0.0  # accuracy from scratch with twice the examples
     is_tuned: bool = False  # fine-tuning was compared with the linear probe
-    ships_trained: bool = False  # and it ships: too late to advise against it
+    ships_trained: bool = False  # the fine-tuned network ships
 
 
 def has_signal(p: float) -> bool:
@@ -156,7 +154,7 @@ def verdict_kind(facts: VerdictFacts, limits: VerdictLimits = LIMITS) -> Verdict
 
 
 def leaves_little(accuracy: float) -> bool:
-    """Whether a linear probe is so accurate that fine-tuning has next to nothing to gain.
+    """Whether a linear probe is so accurate that fine-tuning has too little to gain.
 
     >>> leaves_little(0.985), leaves_little(0.97)
     (True, False)
@@ -186,7 +184,7 @@ def sentence(
     if is_hidden(facts.p, facts.plain_p):
         reason = (
             f"the labels can be learnt from {basis.nouns.plain} "
-            f"({words.about.format(_percent(facts.plain))}), but not from "
+            f"({_about(words, facts.plain)}), but not from "
         )
         against = _against(facts, f"{reason}its features", f"{reason}the base model's features")
         return f"{against}. {_BETTER.format(basis.nouns.picture)}"
@@ -196,7 +194,7 @@ def sentence(
         return _no_transfer_sentence(facts, words, basis)
     if kind == "linear-probe":
         return (
-            f"{basis.head} is enough: it {words.does.format(_percent(accuracy))}, which leaves at "
+            f"{basis.head} is enough: it {words.does.format(percent(accuracy))}, which leaves at "
             f"most {points(facts.mistakes)} points for {basis.training.lower()}."
         )
     return _inconclusive_sentence(facts, accuracy, words, basis)
@@ -219,25 +217,25 @@ _CURE = "use --strategy head, or a lower learning rate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a run did and measured, for the verdict.
+    """The results of a run, for the verdict.
 
-    `chosen` is the strategy that the user set, empty where the rule chose. `blind` is the score
-    of a constant prediction. `given_up` says which training was given up and why.
+    `chosen` is the user's strategy, empty where the rule chose. `blind` is the score of the best
+    constant prediction. `given_up` says which training was given up and why.
     """
 
     estimate: Estimate
     gain: FineTuningGain | None
-    is_fine_tuned: bool  # what ships was trained step by step
+    is_fine_tuned: bool  # the shipped model's blocks were trained
     chosen: str = ""
     blind: float = 0.0
     given_up: str = ""
 
 
 def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
-    """The kind that agrees with what was done; `kind` is that of the evidence before it.
+    """The kind after the run; `kind` is that of the evidence before it.
 
-    Where fine-tuning was compared with the linear probe, what ships is the verdict. A strategy
-    that the user chose says nothing about which is better, unless the comparison does.
+    Where fine-tuning was compared with the linear probe, the shipped one decides; for a strategy
+    of the user's own the interval of the gain does.
     """
     if kind in ("no-signal", "no-transfer") or outcome.gain is None:
         return kind
@@ -254,15 +252,14 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
     if gain is None:
         return f"{outcome.given_up}." if outcome.given_up else ""
     change = change_text(gain.value, gain.low, gain.high, words.score)
-    than = "over the linear probe" if not basis.is_blank else "over a head on untrained layers"
-    against = than.replace("over", "against", 1)
+    against = f"against {'a head on untrained layers' if basis.is_blank else 'the linear probe'}"
     if outcome.chosen:
         trained = basis.trained.format(outcome.chosen)
         if outcome.chosen.startswith("scratch"):
             trained = "The network was trained from scratch"
         text = f"{trained} as you chose: {change} {against}."
         if outcome.estimate.value <= outcome.blind < outcome.estimate.value - gain.value:
-            return f"{text} It is no better than {words.blindly}: {_CURE}."
+            return f"{text} It is no better than {words.blind}: {_CURE}."
         return f"{text} The linear probe is better: {_CURE}." if gain.high < 0 else text
     if not outcome.is_fine_tuned:
         since = f", as its {words.answers} are no better" if gain.value > 0 else ""
@@ -278,14 +275,8 @@ def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis 
     return f"{basis.training} was kept for its lower log-loss: {change} {against}."
 
 
-def _percent(share: float) -> str:
-    """A score in per cent, without its sign; 0 and 100 only where they are exact.
-
-    >>> _percent(0.86), _percent(0.997), _percent(1.0)
-    ('86', '99.7', '100')
-    """
-    is_close = 0 < share < 0.005 or 0.995 <= share < 1
-    return f"{100 * share:.1f}" if is_close else f"{100 * share:.0f}"
+def _about(words: Words, score: float) -> str:
+    return f"{words.score} about {percent(score)}"
 
 
 def _no_transfer_sentence(facts: VerdictFacts, words: Words, basis: Basis) -> str:
@@ -294,7 +285,7 @@ def _no_transfer_sentence(facts: VerdictFacts, words: Words, basis: Basis) -> st
         more = "more" if gap >= 0 else "less"
         return (
             "Training from scratch is as good: with twice the examples the same architecture "
-            f"from scratch is expected to {words.be.format(_percent(facts.scratch_later))}, which "
+            f"from scratch is expected to {words.be.format(percent(facts.scratch_later))}, which "
             f"is {points(abs(gap))} points {more} than this base model reaches with these "
             f"({_interval(gap, facts.scratch_error)})."
         )
@@ -329,16 +320,16 @@ def _no_signal_sentence(kind: VerdictKind, facts: VerdictFacts, n: int) -> str:
 
 
 def _inconclusive_sentence(facts: VerdictFacts, accuracy: float, words: Words, basis: Basis) -> str:
-    right = f"linear probe: {words.about.format(_percent(accuracy))}"
+    probe = f"linear probe: {_about(words, accuracy)}"
     gain, error = facts.transfer_gain, facts.transfer_gain_error
     untried = "" if facts.is_tuned else f" {basis.training} was not tried."
     if gain is None:
         if untried:
             untried = f" {basis.training} was not tried: {basis.compared}."
-        return f"The labels can be learnt {basis.source} ({right}).{untried}"
+        return f"The labels can be learnt {basis.source} ({probe}).{untried}"
     if gain - 1.64 * error <= 0:
         return (
-            f"The labels can be learnt ({right}), but it is not clear that pretraining helps: it "
+            f"The labels can be learnt ({probe}), but it is not clear that pretraining helps: it "
             f"is worth {points(gain)} points ({_interval(gain, error)})."
         )
     return (

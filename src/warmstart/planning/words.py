@@ -19,9 +19,9 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class BlockRange:
-    """Neighbouring blocks with the same action; numbers count from the input, from 1.
+    """Neighbouring blocks with the same action, numbered 1..P from the input.
 
-    `low` and `high` are their learning rates, None where nothing moves.
+    `low` and `high` are their learning rates, None without any.
     """
 
     first: int
@@ -33,7 +33,6 @@ class BlockRange:
 
     @property
     def layers(self) -> str:
-        """`1–13` or `18`."""
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
 
     @property
@@ -61,10 +60,7 @@ def runs(plan: Plan) -> Iterator[BlockRange]:
 
 
 def user_choices(plan: Plan) -> Iterator[str]:
-    """The user's values and the rule's, one line a value.
-
-    Blocks that follow from the user's own strategy are not listed one by one.
-    """
+    """The user's values and the rule's, one line each, without blocks of --strategy."""
     choices: dict[str, Choice | None] = {"base": plan.base, "strategy": plan.strategy}
     sections = ("training", plan.training), ("head", plan.head), ("input", plan.input)
     for section, record in sections:
@@ -109,24 +105,21 @@ def _describe(run: BlockRange) -> str:
 
 
 def describe_failure(plan: Plan, kind: str, scales: Sequence[float]) -> str:
-    """Why a training was given up, and the rule's learning rate.
-
-    `kind` is that of the guard that stopped it, `scales` those of the learning rates tried.
-    """
+    """Why a training was given up, by the kind of its guard and the learning rate scales tried."""
     lr = plan.training.lr
-    own = lr.number if lr is not None else 0.0
-    tried = [f"{own * scale:.3g}" for scale in scales]
+    value = lr.number if lr is not None else 0.0
+    tried = [f"{value * scale:.3g}" for scale in scales]
     rates = f"learning rate {tried[0]}"
     if len(tried) > 1:
         rates = f"learning rates {', '.join(tried[:-1])} and {tried[-1]}"
     failed = "diverged" if kind == "diverged" else "made no progress"
-    usual = own if lr is None or not isinstance(lr.rule, (int, float)) else float(lr.rule)
-    rule = f"; the rule's is {usual:g}" if usual != own else ""
+    by_rule = value if lr is None or not isinstance(lr.rule, (int, float)) else float(lr.rule)
+    rule = f"; the rule's is {by_rule:g}" if by_rule != value else ""
     return f"training {failed} at {rates}{rule}"
 
 
 def output_words(task: Task, names: Sequence[str]) -> str:
-    """What the outputs of a model are.
+    """The outputs of a model.
 
     >>> output_words("classify", ["a", "b"]), output_words("regress", ["age"])
     ('2 classes', 'the number "age"')

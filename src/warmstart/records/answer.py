@@ -1,4 +1,4 @@
-"""What a finished model says of new inputs, and what it needs to say it."""
+"""Predictions of a finished model, and what it needs for them."""
 
 from __future__ import annotations
 
@@ -12,67 +12,65 @@ from warmstart.records.run_folder import ABSENT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecord:
-    """model/config.json: what rebuilds the network beside its tensors."""
+    """model/config.json: what rebuilds the network, together with its tensors."""
 
     task: Task
-    arch: str  # "timm:…", "torchvision:…", or "module:…" for a network of the user's own
+    arch: str  # "timm:…", "torchvision:…", or "module:…" for the user's own network
     base: str
     base_sha256: str
-    head: str  # which of the plan's candidates was chosen
+    head: str  # the chosen candidate of the plan
     penalty: float
     feature_layers: tuple[FeatureLayer, ...]
     classes: tuple[str, ...]
     preprocessing: Inputs
     strategy: str = "head"
-    recipe: Recipe | None = None  # how its layers were trained here; None: they were not
-    lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
-    added: tuple[int, ...] = ()  # hidden widths of the blocks added after the last part
-    ensemble: int | None = None  # part after which the start's own layers stand beside tuned ones
+    recipe: Recipe | None = None  # how its blocks were fine-tuned; None: all frozen
+    lineage: tuple[str, ...] = ()  # its base models, the oldest first
+    added: tuple[int, ...] = ()  # hidden widths of the blocks added after the last one
+    ensemble: int | None = None  # block after which base and fine-tuned blocks run side by side
     format: int = 1
 
     @property
-    def own_layers(self) -> tuple[FeatureLayer, ...]:
-        """Where pictures are compared: without the layers that stand beside tuned ones."""
+    def neighbour_layers(self) -> tuple[FeatureLayer, ...]:
+        """The feature layers in which neighbours are searched: not those of the base model."""
         return tuple(layer for layer in self.feature_layers if not layer.of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationRecord:
-    """model/calibration.json: from scores to "sure" and "unknown".
+    """model/calibration.json: when a prediction is confident, an input out of distribution.
 
-    The temperature and class bias stand in the network itself as well; here for readers.
+    The network itself holds the temperature and class bias, too; here they are for readers.
     """
 
     temperature: float
     class_bias: tuple[float, ...]
-    confident_from: (
-        float | None
-    )  # least probability that counts as sure; None: nothing can be promised
-    promised_error: float  # error rate among the sure, with 95 % certainty
-    ood_from: float  # distance to the training examples beyond which an input is unknown
-    nearest: int  # how many neighbours that distance looks at
+    confident_from: float | None  # least confident probability; None: nothing can be promised
+    promised_error: float  # error rate of confident predictions, with 95 % certainty
+    ood_from: float  # distance to the training examples from which an input is OOD
+    nearest: int  # neighbours behind that distance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelCalibration(CalibrationRecord):
-    """The same of several labels: sure is a set of which every label is."""
+    """Multi-label: a set is confident where every label is."""
 
-    thresholds: tuple[float, ...]  # probability from which on each label is named
+    thresholds: tuple[float, ...]  # least probability of each predicted label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberCalibration(CalibrationRecord):
-    """The same of a number: the interval says how sure it is."""
+    """Regression: the interval is the confidence."""
 
     half_width: float | None  # of the interval; None: too few examples to promise one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One answered input: a line of `predict --json`.
+    """The prediction for one input: a line of `predict --json`.
 
-    `sure` is None where too few examples exist to promise anything. An input that cannot
-    be read has no label; `error` says why.
+    `confident` is None where too few examples exist to promise anything. An unreadable input
+    has no label; `error` says why.
     """
 
     path: str
@@ -87,29 +85,23 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelAnswer(Answer):
-    """The same of several labels: `label` is the likeliest, `probability` its own.
-
-    `labels` are those named, which may be none.
-    """
+    """Multi-label: `label` is the most probable one, `labels` the predicted ones, maybe none."""
 
     labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberAnswer(Answer):
-    """The same of a number: `label` is it as a text; `sure` is None, for the interval says more."""
+    """Regression: `label` is the number as text; `confident` is None, as the interval says more."""
 
     value: float | None = None
     low: float | None = None  # None: too few examples to promise an interval
     high: float | None = None
 
 
-# ---- Which images to label next (`suggest --json`).
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """One image to label: what the model takes it for now, and why it is asked about."""
+    """One image to label: its prediction now, and why it was chosen."""
 
     path: str
     label: str
@@ -119,7 +111,7 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedGain:
-    """Gain in accuracy from `n` more examples drawn at random, with its 95 % interval."""
+    """Gain in accuracy from `n` more random examples, with its 95 % interval."""
 
     gain: float
     low: float
@@ -130,7 +122,7 @@ class ExpectedGain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """Images that were not considered: in the run's data already, same bytes twice, unreadable."""
+    """Images left out: in the run's data already, same bytes twice, unreadable."""
 
     known: int
     copies: int
@@ -139,7 +131,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestions:
-    """What `suggest --json` prints: images to label, the most telling first."""
+    """What `suggest --json` prints: images to label, the most informative first."""
 
     suggestions: tuple[Suggestion, ...]
     expected: ExpectedGain | None

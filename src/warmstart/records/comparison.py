@@ -1,4 +1,4 @@
-"""Several runs on the same examples (`compare --json`)."""
+"""Models on the same examples (`compare --json`, `rank --json`, `audit MODEL DATA --json`)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from warmstart.records.inputs import Kind, Preprocessing
 from warmstart.records.run_folder import ABSENT
 from warmstart.records.summary import Readiness, Scores, VerdictKind
 
-# The test part of all runs; or examples that each of them held out in some way.
-ComparedRows = Literal["test", "held-out"]
+ComparedRows = Literal["test", "held-out"]  # of all runs: their test set, or any held-out rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """One run: how right it is on the examples that all of them held out, and what it took.
+    """One run: its accuracy on the examples that all runs held out, and its cost.
 
-    `value` is the accuracy there with its 95 % interval. `updates` were made in all its
-    trainings together. `near_end_*`: when its accuracy on examples held out first was 95 % of
-    what it was at the end, in updates of one training and seconds since the run began; 0 updates
-    for an output fitted in closed form, None where it was not looked at.
+    `value` is the accuracy with its 95 % interval, `updates` those of all its trainings.
+    `*_to_95`: when validation accuracy first reached 95 % of its final value, in updates of one
+    training and seconds of the run; 0 updates for a linear probe, None without validation.
     """
 
     name: str
@@ -33,9 +31,9 @@ class ComparedRun:
     value: float
     low: float
     high: float
-    n_train: int  # different images that it learnt from
+    n_train: int  # different training images
     seconds: float
-    seconds_features: float  # of them for the look at the images; `kept`: an earlier one served
+    seconds_features: float  # of them for feature extraction
     features_cached: bool
     updates: int
     updates_to_95: int | None
@@ -62,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRun:
-    """A strategy that did not come to a model, and why."""
+    """A strategy that failed, and why."""
 
     name: str
     error: str
@@ -72,9 +70,8 @@ class FailedRun:
 class Comparison:
     """Runs from best to worst on the same `n` examples, and every pair of them.
 
-    `n_common_train`: images that all of them learnt from. Examples are left out that a run had
-    seen before, by its own findings (`leaked`), and those whose label is another one in
-    another run (`relabelled`).
+    `n_common_train`: training images of all runs. Left out are examples that leaked into a run's
+    training, by its own findings (`leaked`), and those with different labels (`relabelled`).
     """
 
     metric: str
@@ -86,34 +83,30 @@ class Comparison:
     leaked: int = 0
     relabelled: int = 0
     failed: tuple[FailedRun, ...] = ()
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: of images
-
-
-# ---- Which start suits a data set (`rank --json`).
+    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedModel:
-    """One start after one look: how right a new output on it is, and what that cost.
+    """One base model: the accuracy of a linear probe on it, and its cost.
 
-    `value` is the accuracy on examples not seen, with its 95 % interval; `difference` is
-    this start minus the best of the ranking on the same examples (0 for the best itself).
-    `seconds` were spent in this call on the look and the head; where all features came
-    from the store (`cached`) they say nothing of the start, and no pass was timed.
+    `value` is the held-out accuracy with its 95 % interval; `difference` is this base model minus
+    the best on the same examples (0 for the best). `seconds` are those of feature extraction and
+    head; where all features were `cached` they say nothing, and no forward pass was timed.
     """
 
     name: str  # as typed: "lite0", "timm:resnet18", "FILE@timm:resnet18"
     title: str
-    arch: str | None  # what --arch wants with it, for a file of weights
+    arch: str | None  # its --arch, for a file of weights
     value: float
     low: float
     high: float
     seconds: float
     parameters: int
-    macs: int  # multiply-accumulates for one image, up to the old output
+    macs: int  # multiply-accumulates for one image, without the head
     seconds_per_image: float | None
     cached: bool
-    head: str  # the head that was best on it
+    head: str  # the best one
     difference: float
     difference_low: float
     difference_high: float
@@ -121,7 +114,7 @@ class RankedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedModel:
-    """A start that could not be looked at, and why."""
+    """A base model that failed, and why."""
 
     name: str
     error: str
@@ -129,37 +122,33 @@ class FailedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Starts from best to worst on the same `n` examples not seen.
+    """Base models from best to worst on the same `n` held-out examples.
 
-    A tie group holds a start and those below it whose 95 % interval of the paired
-    difference to it holds 0; groups of one are not listed. `take` is the start with the
-    least work among the best and those that tie with it.
+    A tie is a base model and those below it whose paired difference to it has a 95 % interval
+    around 0; ties of one are not listed. `choice` is the cheapest of the best and its ties.
     """
 
     models: tuple[RankedModel, ...]
     ties: tuple[tuple[str, ...], ...]
     choice: str
-    because: str  # why that one
+    because: str
     n: int
-    majority: float  # share of the largest class: right without looking
+    majority: float  # share of the largest class
     method: str  # of the estimates: "nested-cv" or "holdout"
     failed: tuple[FailedModel, ...] = ()
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
-    left_out: tuple[str, ...] = ()  # on this computer, but beyond what is looked at unasked
+    left_out: tuple[str, ...] = ()  # installed, but not tried by default
 
 
-# ---- What a finished model is worth on labelled images (`audit MODEL DATA --json`).
-
-
-LeakCheck = Literal["near copies", "bytes", "nothing"]  # what was looked for
+LeakCheck = Literal["near copies", "bytes", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainGap:
-    """The training images beside those judged on; `gap` is the difference of accuracies.
+    """Accuracy on the training images; `gap` is that minus the audited accuracy.
 
-    `n` may be a draw of them, `of` is how many there are.
+    `n` of the `of` training images were used.
     """
 
     n: int
@@ -174,26 +163,26 @@ class TrainGap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassScore:
-    """One class: how many of its images are found, and how far its name can be believed."""
+    """Recall and precision of one class, and its commonest confusion."""
 
     label: str
     n: int
     recall: float
     low: float
     high: float
-    precision: float | None  # None: the model never answers with it
-    answers: int  # how often the model answers with it
-    confused_with: str | None  # what its images are most often taken for, None: for nothing else
-    n_confused: int  # how many of them
+    precision: float | None  # None: never predicted
+    answers: int  # predictions of it
+    confused_with: str | None  # the commonest mistake; None: no mistake
+    n_confused: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """Whether the model's probabilities are what they say.
+    """Whether the model's probabilities are calibrated.
 
-    `gap` is mean confidence less accuracy, with its interval. `temperature` is what logits are
-    divided by to mend it; the figures after that are of images that it was not fitted on. None
-    where too few images are there to fit one, or the model knows too little.
+    `gap` is mean confidence minus accuracy, with its interval. `temperature` divides the logits
+    to close it; the figures after it are cross-validated. None where images are too few to fit
+    one, or the model is too weak.
     """
 
     ece: float
@@ -210,7 +199,7 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfidenceBin:
-    """Answers that are about as sure: how sure, and how often right, with its interval."""
+    """Predictions of about equal confidence: its mean, and their accuracy with its interval."""
 
     confidence: float
     accuracy: float
@@ -221,7 +210,7 @@ class ConfidenceBin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence:
-    """Whether answers are right as often as they are sure, in words and by how sure they are."""
+    """Confidence against accuracy, in words and in bins of confidence."""
 
     sentence: str
     bins: tuple[ConfidenceBin, ...]
@@ -229,7 +218,7 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MajorityClass:
-    """Answering always with the largest class."""
+    """Always predicting the largest class."""
 
     label: str
     accuracy: float
@@ -237,12 +226,11 @@ class MajorityClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditedModel:
-    """A finished model on labelled images of which it knows the classes.
+    """A finished model on labelled images of its classes.
 
-    `test` is of all of them, `without_leaks` of those that are no training images, nor near
-    copies of such, nor of one group with them; it is None where nothing leaks, or everything.
-    `guess`, `classes` and `calibration` are without leaks, where that is not None.
-    `trained_on` counts the training images that copies were looked for among.
+    `test` is on all images; `without_leaks` leaves out training images, their near-duplicates and
+    groups, and is None where nothing leaks, or everything. Where it is not None, `majority`,
+    `classes` and `calibration` are without leaks, too. `trained_on` training images were compared.
     """
 
     model: str
@@ -251,10 +239,10 @@ class AuditedModel:
     n_classes: int
     outputs: int
     labels_from: str
-    is_assumed: bool  # the order of the outputs was assumed, nothing tells it
-    better_order: float | None  # accuracy under another order, where the assumed one is wrong
+    is_assumed: bool  # the order of the outputs is a guess
+    better_order: float | None  # accuracy under another order, where the guess is wrong
     preprocessing: Preprocessing
-    preprocessing_from: str  # whose preprocessing that is
+    preprocessing_from: str
     test: Scores
     majority: MajorityClass
     leaked: int
@@ -265,6 +253,6 @@ class AuditedModel:
     classes: tuple[ClassScore, ...]
     calibration: Reliability
     findings: tuple[Finding, ...]
-    unknown_classes: tuple[str, ...]  # of the data, that the model has no output for
-    unknown_images: int  # of those; they are left out of all figures
-    unused_outputs: tuple[str, ...]  # that the data has no image of
+    unknown_classes: tuple[str, ...]  # classes of the data without an output
+    unknown_images: int  # of those, left out of all figures
+    unused_outputs: tuple[str, ...]  # without an image in the data

@@ -1,4 +1,4 @@
-"""What was read: examples, splits, problems (data.json)."""
+"""The examples, their splits and problems (data.json), label issues and off-topic examples."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FindingKind = Literal[
 ]
 
 
-# A stable code of each kind: what `--ignore` takes, and the name of its page in the documentation.
+# A stable code of each kind: for `--ignore`, and the name of its page in the documentation.
 CODES: dict[FindingKind, str] = {
     "unreadable": "WS101",
     "near-duplicate": "WS102",
@@ -56,12 +56,12 @@ CODES: dict[FindingKind, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One labelled example. `id` is unique in its data set: the path under the data root."""
+    """One labelled example; `id`, its path under the data root, is unique."""
 
     id: str
     label: str
     split: Split
-    sha256: str  # of the encoded bytes: what the feature store is addressed by
+    sha256: str  # of the encoded bytes; the key in the feature cache
     group: str | None = None
 
 
@@ -102,7 +102,7 @@ def without(findings: Iterable[Finding], ignored: Collection[str]) -> tuple[Find
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataRecord:
-    """data.json: what was read. Classes come from the training part alone, sorted by name."""
+    """data.json. Classes are those of the training set, sorted by name."""
 
     name: str
     kind: Kind
@@ -111,18 +111,13 @@ class DataRecord:
     classes: tuple[str, ...]
     examples: tuple[Example, ...]
     problems: tuple[Finding, ...] = ()
-    columns: tuple[ColumnRecord, ...] = ()  # of a table of plain columns, as its training rows say
-    # The same with the reasons, and those that are left out; for the plan.
+    columns: tuple[ColumnRecord, ...] = ()  # of a table, from its training rows
+    # For the plan: with reasons, and the columns left out.
     column_choices: tuple[ColumnPlan, ...] | None = field(default=None, metadata=ABSENT)
-    near_duplicates: tuple[
-        tuple[str, str], ...
-    ] = ()  # ids of near copies: re-encoded, mirrored, cropped …
+    near_duplicates: tuple[tuple[str, str], ...] = ()  # ids
 
 
-# ---- Label issues and off-topic examples (inspection.json, `check --json`).
-
-
-# Why no number of label issues is stated. `not-significant`: it was tested, and there are none.
+# Why no number of label issues is stated; `not-significant`: the test found none.
 Why = Literal[
     "outcome",
     "distribution-shift",
@@ -145,16 +140,16 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelIssue:
-    """One label that a model without it contradicts; `is_issue` where it is called wrong.
+    """One label that a model trained without it contradicts.
 
-    Of several labels `label` and `suggested` are all that the example has and should have,
-    with `|` between, and `concerns` those of them that are in question.
+    Multi-label: `label` and `suggested` are all labels that the example has and should have, with
+    `|` between, and `concerns` those in question.
     """
 
     id: str
     label: str
     suggested: str
-    probability: float | None  # of the suggested class; None: it is a number
+    probability: float | None  # of the suggested class; None: regression
     score: float  # label quality, 0 (worst) to 1: the probability of the label itself
     is_issue: bool
     concerns: tuple[str, ...] | None = field(default=None, metadata=ABSENT)
@@ -162,16 +157,16 @@ class LabelIssue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelIssues:
-    """What is said of the labels, the same on every surface, and a list of them, worst first.
+    """The label issues, worst first.
 
     `count` is 0 where the test found none and null where no number can be stated; `why` says
     which. `rate` is the share of all labels that are wrong, null unless there are issues.
     `ranked` holds every issue, and the labels that the model contradicts most.
     """
 
-    judged: int  # labels that a model without them was asked about
+    judged: int  # labels predicted by a model trained without them
     disagreements: int  # of them, those that it contradicts
-    count: int | None  # near copies and groups counted once
+    count: int | None  # near-duplicates and groups counted once
     rate: Share | None
     why: Why | None
     sentence: str
@@ -179,13 +174,13 @@ class LabelIssues:
 
     @property
     def issues(self) -> tuple[LabelIssue, ...]:
-        """The labels that are called wrong: none where no number is stated."""
+        """The label issues themselves; none where no number is stated."""
         return tuple(one for one in self.ranked if one.is_issue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffTopicExample:
-    """One example and how far it is from all others, in standard deviations of the log."""
+    """One example; `score` is its distance from all others, in standard deviations of the log."""
 
     id: str
     label: str
@@ -197,29 +192,25 @@ class OffTopicExample:
 class OffTopic:
     """Examples unlike those of every class, the farthest first.
 
-    `count` is null where the examples are too few to say what is usual; `threshold` is the score
-    from which an example is off-topic.
+    `count` is null where the examples are too few; `threshold` is the least off-topic score.
     """
 
-    count: int | None  # near copies and groups counted once
+    count: int | None  # near-duplicates and groups counted once
     threshold: float | None
     sentence: str
     ranked: tuple[OffTopicExample, ...] = ()
 
     @property
-    def found(self) -> tuple[OffTopicExample, ...]:
-        """Those that are off-topic."""
+    def off_topic(self) -> tuple[OffTopicExample, ...]:
+        """The off-topic examples themselves."""
         return tuple(one for one in self.ranked if one.is_off_topic)
 
 
-# ---- How records hold the labels of an example that has several.
-
-
-SEPARATOR = "|"  # of the labels of one example
+SEPARATOR = "|"  # between the labels of one example
 
 
 def split_labels(label: str) -> tuple[str, ...]:
-    """The labels of an example from how records hold them; it may have none.
+    """The labels of an example, as joined in records; it may have none.
 
     >>> split_labels("cat|dog"), split_labels("")
     (('cat', 'dog'), ())

@@ -1,4 +1,4 @@
-"""A model in another program's format, and what was checked of it (export.json)."""
+"""A model in another program's format, and its checks (export.json)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ExportFormat = Literal["onnx", "torch", "timm", "transformers", "openvino"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Accuracy of one model minus that of another on the same `n` images, 95 % interval."""
+    """Accuracy of one model minus another's on the same `n` images, with its 95 % interval."""
 
     value: float
     low: float
@@ -25,36 +25,33 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """What an export answered in a process without warmstart, against the model itself."""
+    """An export in a process without warmstart, compared with the model itself."""
 
     n: int
-    images: Literal["run", "noise"]  # noise: none of the run's images was there to be read
+    images: Literal["run", "noise"]  # noise: no image of the run is readable
     difference: float  # largest |difference| of a logit
-    tolerance: float | None  # None: rounded to 8 bits, not held to one
+    tolerance: float | None  # None: 8 bits have none
     same_labels: int  # of n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SingleLayerHead:
-    """A head refitted on the last tap, for a format that holds no other.
+    """A head refitted on the last feature layer, for a format that holds no other.
 
-    `estimate` is the twin's own, `original` the model's on the same images; both are None
-    where nothing honest can be said, and `why` says why.
+    `estimate` is of this head, `original` of the model on the same images; both are None where
+    neither can be estimated, and `why` says why.
     """
 
     head: str
     estimate: Estimate | None
     original: Estimate | None
-    gap: Gap | None  # twin minus original
+    gap: Gap | None  # this head minus original
     why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantized:
-    """What 8-bit numbers cost and bring, measured on images of the run.
-
-    `images`: those that nothing was learnt from; "train" where the run has no others.
-    """
+    """What 8-bit numbers cost and gain; `images` are "train" where the run has no others."""
 
     images: Literal["test", "holdout", "train"]
     accuracy: float
@@ -68,7 +65,9 @@ class Quantized:
     seconds_before: float
     is_too_much: bool
     sentence: str
-    metric: str | None = field(default=None, metadata=ABSENT)  # that `accuracy` is; None: itself
+    metric: str | None = field(
+        default=None, metadata=ABSENT
+    )  # of `accuracy`; None: accuracy itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +77,13 @@ class Exported:
     run: str
     to: ExportFormat
     title: str
-    inputs: str  # what it takes, in words
-    outputs: str  # what it gives, in words
+    inputs: str  # in words
+    outputs: str  # in words
     files: dict[str, int]  # bytes by name
     agreement: Agreement
-    libraries: dict[str, str]  # versions it was made and checked with
+    libraries: dict[str, str]  # versions of the export and its checks
     single_layer: SingleLayerHead | None = None
     quantized: Quantized | None = None
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
-    task: Task | None = field(default=None, metadata=ABSENT)  # None: it names classes
+    task: Task | None = field(default=None, metadata=ABSENT)  # None: classify
     format: int = 1

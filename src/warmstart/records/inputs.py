@@ -1,16 +1,8 @@
-"""What a network takes: how an example of any kind becomes numbers.
+"""The inputs of a network: how an example of any kind becomes numbers.
 
-The seam between kinds of data. A start's record carries one of these descriptions, and each
-question that depends on the kind is answered in one place, by which description it is:
-
-    bytes of an example -> encoded example       modalities.preprocessing.encode, and
-                                                 decoder_name for cache keys
-    batch of encoded examples -> input tensor    features.batches.to_tensor, noise
-    an example for people to look at             reporting.report
-
-Every description has `kind`; `shape` and `dtype` of an encoded example, as NumPy has them; and
-`blank`, which fills an example that stands for none. Code that only makes sense for pictures
-asks for them by `pictures`.
+Every description has `kind`; `shape` and `dtype` of an encoded example, as in NumPy; and `blank`,
+the value of padding. `modalities.preprocessing` encodes examples, `features.batches` makes input
+tensors of them.
 """
 
 from __future__ import annotations
@@ -21,22 +13,19 @@ from typing import ClassVar, Literal
 from warmstart.errors import ModelError
 from warmstart.records.run_folder import ABSENT
 
-# ---- Columns of a table as a network takes them (data.json, model/preprocess.json).
-
-
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))  # cells, in lower case
-SPAN = 8.0  # standard deviations at which a number is cut off: one wild value is not the row
+SPAN = 8.0  # standard deviations at which a number is clipped, so that no outlier rules the row
 ColumnKind = Literal["number", "category"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnRecord:
-    """One column, as the training rows have it.
+    """One column of a table, fitted on the training rows.
 
-    A number x is given as (x - mean) / std, cut off at ±8, one that is missing as 0. A category
-    is 1 in the slot of its value; a value that is none of `values` fills no slot. Where
-    training rows lacked some, one more slot is 1 where the value is missing. `knots` are
-    quantiles in scaled units, between which a network sees how far a number has come.
+    A number x becomes (x - mean) / std, clipped at ±8, a missing one 0. A category is 1 in the
+    slot of its value, and fills none if it is not among `values`. Where training rows lacked
+    some, one more slot is 1 where the value is missing. `knots` are quantiles in scaled units,
+    for the piecewise linear encoding of a number.
     """
 
     name: str
@@ -49,31 +38,29 @@ class ColumnRecord:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the numbers that a row has for it.
+        """Names of its numbers in an encoded row.
 
         >>> ColumnRecord(name="cp", kind="category", values=("a", "b"), has_missing=True).slots
         ('cp = a', 'cp = b', 'cp is missing')
         """
-        own = (self.name,) if self.kind == "number" else self._values
-        return (*own, f"{self.name} is missing") if self.has_missing else own
+        names = [f"{self.name} = {value}" for value in self.values]
+        if self.kind == "number":
+            names = [self.name]
+        return (*names, f"{self.name} is missing") if self.has_missing else tuple(names)
 
     @property
     def bins(self) -> tuple[str, ...]:
-        """Names of the spans between knots.
+        """Names of the bins between knots.
 
         >>> ColumnRecord(name="age", kind="number", knots=(-1.0, 0.0, 1.0)).bins
         ('age, span 1', 'age, span 2')
         """
         return tuple(f"{self.name}, span {n}" for n in range(1, len(self.knots)))
 
-    @property
-    def _values(self) -> tuple[str, ...]:
-        return tuple(f"{self.name} = {value}" for value in self.values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableInputs:
-    """How a row of a table becomes a vector (width,) float32: its columns, one after the other."""
+    """How a row of a table becomes a vector (width,) float32: its columns in order."""
 
     columns: tuple[ColumnRecord, ...]
 
@@ -83,53 +70,46 @@ class TableInputs:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """What each number of the vector is."""
+        """Names of the vector's numbers."""
         return tuple(slot for column in self.columns for slot in column.slots)
 
     @property
     def bins(self) -> tuple[str, ...]:
-        """What each number is that the network adds to the vector: one for each span."""
+        """Names of the numbers that the network adds to the vector: one for each bin."""
         return tuple(name for column in self.columns for name in column.bins)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an encoded row: (width,)."""
         return (len(self.slots),)
-
-
-# ---- How a clip of sound becomes a picture: part of a network's description of its inputs.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sound:
-    """Log-mel power as a grey picture, low pitches below, time to the right.
+    """How a clip of sound becomes a grey image: a log-mel spectrogram, low pitches below.
 
-    Of a clip longer than `seconds` the middle is taken, a shorter one lies amid silence.
+    A clip longer than `seconds` is cut to its middle, a shorter one padded with silence.
     """
 
-    rate: int  # samples a second that every clip is brought to
-    seconds: float  # what the picture's width stands for
+    rate: int  # samples a second, after resampling
+    seconds: float  # width of the image
     window: int  # samples of a frame, under a Hann window
     hop: int  # samples between the middles of two frames
-    mels: int  # bands, evenly spaced in mel: the picture's rows
-    low: float  # Hz where the lowest band begins
-    high: float  # Hz where the highest ends
-    range_db: float  # how far below the clip's loudest value black lies
-
-
-# ---- Tensors of any shape as a network of the user's own takes them.
+    mels: int  # bands, evenly spaced in mel: rows of the image
+    low: float  # Hz, of the lowest band
+    high: float  # Hz, of the highest band
+    range_db: float  # from black to the clip's loudest value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInputs:
-    """Examples that are tensors already: of one shape and type, given to the network as they are.
+    """Examples that are tensors of one shape and type already.
 
-    `low` and `high` are the least and the greatest number among the first ones: for a network
-    that takes whole numbers (tokens, say) a trial lies between them.
+    `low` and `high` are the range of the first ones: test inputs of networks for whole numbers
+    (tokens, say) lie between them.
     """
 
     shape: tuple[int, ...]  # of one example, without the batch axis
-    dtype: str  # as NumPy names it: float32, int64, …
+    dtype: str  # of NumPy: float32, int64, …
     low: float = 0.0
     high: float = 1.0
 
@@ -137,26 +117,22 @@ class TensorInputs:
     blank: ClassVar[int] = 0
 
 
-# ---- How a clip of sound becomes the waveform that an encoder of sounds takes.
-
-
-# Beside which the variance of a clip counts, as the feature extractors of transformers have it.
-LEAST_VARIANCE = 1e-7
+LEAST_VARIANCE = 1e-7  # added to the variance of a clip, as in transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveInputs:
-    """A clip as its samples, (n,) float32, all clips at one rate and of one length.
+    """How a clip becomes a waveform (n,) float32, of one rate and length.
 
-    Of a clip longer than `seconds` the middle is taken, a shorter one lies amid silence.
+    A clip longer than `seconds` is cut to its middle, a shorter one padded with silence.
 
     >>> WaveInputs(rate=16_000, seconds=0.5, is_scaled=True).shape
     (8000,)
     """
 
-    rate: int  # samples a second that every clip is brought to
+    rate: int  # samples a second, after resampling
     seconds: float
-    is_scaled: bool  # each clip by itself to mean 0 and variance 1, before silence is put around it
+    is_scaled: bool  # each clip to mean 0 and variance 1, before padding
 
     kind: ClassVar[Literal["audio"]] = "audio"
     dtype: ClassVar[str] = "float32"
@@ -164,13 +140,11 @@ class WaveInputs:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an encoded example: (samples,)."""
         return (round(self.rate * self.seconds),)
 
 
-WINDOWS = 8  # of a long text, at most: what is stored and trained grows with them
+WINDOWS = 8  # most windows of a long text: cache and training grow with them
 Kind = Literal["image", "audio", "text", "table", "tensor"]
-_MANY = {"audio": "samples of clips"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,11 +161,9 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: Literal["bicubic", "bilinear", "nearest", "lanczos"] = "bicubic"
     squash: bool = False
-    # Raw values of each band that become 0 and 1, for images of more than 8 bits or more than
-    # four bands; empty for ordinary pictures.
+    # Raw values of each band that become 0 and 1, for more than 8 bits or four bands; else empty.
     ranges: tuple[tuple[float, float], ...] = ()
-    # How clips become pictures; None, and left out of every file and key, where inputs are images.
-    sound: Sound | None = field(default=None, metadata=ABSENT)
+    sound: Sound | None = field(default=None, metadata=ABSENT)  # None: images, not clips
 
     kind: ClassVar[Kind] = "image"
     dtype: ClassVar[str] = "uint8"
@@ -210,41 +182,38 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextInputs:
-    """How a text becomes token numbers, (length,) int32, those beyond its end being `pad`.
+    """How a text becomes token ids (length,) int32, padded with `pad`.
 
-    The tokens are those of a tokenizer, named by the SHA-256 of its tokenizer.json: see
-    `warmstart.modalities.text`. Where `length` is more than the network has places for it is so
-    many windows of `most` places, each of which passes by itself. What is longer is cut off.
+    Where `length` is more than `most`, the network runs on windows of `most` tokens one by one.
+    Longer texts are truncated.
     """
 
-    tokenizer: str  # sha256 of the bytes of tokenizer.json
-    length: int  # tokens kept, the special ones of every window included
-    most: int  # tokens that the network has places for
-    pad: int  # number of the token that fills a row
-    vocabulary: int  # numbers of tokens that the network knows
-    unknown: int | None = None  # number of the token for what the tokenizer has no word for
+    tokenizer: str  # sha256 of tokenizer.json
+    length: int  # tokens, with the special ones of every window
+    most: int  # tokens of the network's longest input
+    pad: int  # id of the padding token
+    vocabulary: int  # ids of the network
+    unknown: int | None = None  # id of the token for unknown words
 
     kind: ClassVar[Kind] = "text"
     dtype: ClassVar[str] = "int32"
 
     @property
     def window(self) -> int:
-        """Tokens that pass the network at a time."""
+        """Tokens of one forward pass."""
         return min(self.length, self.most)
 
     @property
     def n_windows(self) -> int:
-        """Windows of the longest text that is read whole."""
+        """Windows of the longest text."""
         return -(-self.length // self.window)
 
     @property
     def blank(self) -> int:
-        """A row of these is an empty text."""
         return self.pad
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an encoded example: (length,)."""
         return (self.length,)
 
 
@@ -252,7 +221,7 @@ Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs | WaveInputs
 
 
 def kind_of(inputs: Inputs | None) -> Kind:
-    """What a network is given: clips of sound apart from images, though both may be drawn.
+    """The kind of a network's inputs; spectrograms are audio.
 
     >>> kind_of(None)
     'image'
@@ -263,7 +232,7 @@ def kind_of(inputs: Inputs | None) -> Kind:
 
 
 def pictures(inputs: Inputs) -> Preprocessing:
-    """The description of pictures, where the question makes sense for them alone.
+    """The inputs, for code that only makes sense for images.
 
     Raises: ModelError where the network takes something else.
 
@@ -271,8 +240,6 @@ def pictures(inputs: Inputs) -> Preprocessing:
     1
     """
     if not isinstance(inputs, Preprocessing):
-        taken = _MANY.get(inputs.kind, f"{inputs.kind}s")
-        raise ModelError(
-            f"the network takes {taken}, and this is done for images alone; leave it out."
-        )
+        many = "waveforms" if inputs.kind == "audio" else f"{inputs.kind}s"
+        raise ModelError(f"the network takes {many}, and this is for images alone; leave it out.")
     return inputs

@@ -1,4 +1,4 @@
-"""The start, its parts and taps, the fate of each tensor (network.json, weights_ledger.json)."""
+"""The base model, its blocks, the fate of each tensor (network.json, weights_ledger.json)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 from warmstart.records.inputs import Inputs
 
-# "tokens": (B, L, C + 1), ragged rows padded; the last channel is 1 where there is a token, else 0.
+# "tokens": (B, L, C + 1), ragged rows padded; the last channel is 1 for a token, 0 for padding.
 Layout = Literal["NCHW", "NHWC", "NLC", "NC", "NCL", "NCDHW", "tokens", "other"]
 CHANNELS_FIRST: tuple[Layout, ...] = ("NCHW", "NCL", "NCDHW")
 Pool = Literal["avg", "grid2", "first", "neck"]
@@ -18,7 +18,7 @@ Fate = Literal["frozen", "kept", "copied", "trained", "reshaped", "new", "droppe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How weights were trained, as far as that is on record."""
+    """How weights were trained."""
 
     optimizer: str  # "adamw", "sgd", or another's name
     lr: float  # peak learning rate
@@ -28,38 +28,38 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputChange:
-    """One tensor that surgery at the input made, before anything was trained."""
+    """One tensor that input surgery changed, before training."""
 
     tensor: str
     fate: Literal["reshaped", "new", "dropped"]
     shape_before: tuple[int, ...] | None  # None for `new`
     shape_after: tuple[int, ...] | None  # None for `dropped`
-    before: str | None  # sha256 of the bytes in the start, None for `new`; `copied`: of the copied
+    before: str | None  # sha256 in the base model, None for `new`; `copied`: of the original
     because: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModelRecord:
-    """The pretrained network a run begins from."""
+    """The pretrained network of a run."""
 
-    name: str  # as the user would type it: "lite0", "timm:resnet18", "module:Net"
-    title: str  # as a person would say it: "EfficientNet-Lite0 (ImageNet)"
-    arch: str  # what rebuilds it: "timm:tf_efficientnet_lite0", or "module:..." for the user's own
+    name: str  # as typed: "lite0", "timm:resnet18", "module:Net"
+    title: str  # for people: "EfficientNet-Lite0 (ImageNet)"
+    arch: str  # "timm:tf_efficientnet_lite0", or "module:..." for the user's own network
     sha256: str  # over names, shapes and bytes of all tensors
     parameters: int
     classes: int  # outputs of the original head
-    source: str  # where the weights came from
+    source: str  # of the weights
     preprocessing: Inputs
-    recipe: Recipe | None = None  # how it was trained, where that is on record
-    labels: tuple[str, ...] = ()  # class names of its head, where it carries them (a run)
-    lineage: tuple[str, ...] = ()  # what it was trained from, the oldest first
+    recipe: Recipe | None = None  # None: not on record
+    labels: tuple[str, ...] = ()  # class names of its head, if it is a run
+    lineage: tuple[str, ...] = ()  # its own base models, the oldest first
     added: tuple[int, ...] = ()  # hidden widths of the blocks that earlier runs added
-    is_random: bool = False  # its weights are random: it has learnt nothing
+    is_random: bool = False  # its weights are random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRecord:
-    """One link of the cut network; shapes without the batch axis."""
+    """One block of the network; shapes without the batch axis."""
 
     name: str
     parameters: int
@@ -71,22 +71,22 @@ class BlockRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRecord:
-    """network.json: the ordered parts 1..P, and the original head apart."""
+    """network.json: the blocks 1..P in order, without the original head."""
 
     blocks: tuple[BlockRecord, ...]
     head_parameters: int
-    partition: Literal["traced", "whole"]  # "whole": the network could not be cut, it is one part
-    neck_width: int  # length of the vector that the original head sees
-    neck_is_average: bool  # that vector is the plain average of the last part's output
-    family: Family = "convnet"  # decides the learning rate where none is on record
+    partition: Literal["traced", "whole"]  # "whole": one block, as it cannot be cut
+    neck_width: int  # length of the original head's input
+    neck_is_average: bool  # that is the plain average of the last block's output
+    family: Family = "convnet"  # sets the learning rate without a recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureLayer:
-    """Where features are taken: after part `part` (1..P), pooled by `pool`.
+    """The output of block `block` (1..P), pooled by `pool`.
 
-    `neck` (only for the last part) is what the original head's linear layer sees. `of` says
-    whose layers: "" those of the network, "base" those of the start that stand beside them.
+    `neck` (last block only) is the input of the original head's linear layer. `of`: "" for the
+    network's own blocks, "base" for those of the base model beside them in an ensemble.
     """
 
     block: int
@@ -95,7 +95,7 @@ class FeatureLayer:
 
     @property
     def name(self) -> str:
-        """`17.grid2`, `17.grid2.base`: the key of this tap's features in files and arrays."""
+        """`17.grid2`, `17.grid2.base`: the key of its features in files and arrays."""
         return f"{self.block}.{self.pool}" + (f".{self.of}" if self.of else "")
 
 
@@ -109,13 +109,13 @@ class LedgerRow:
     shape: tuple[int, ...]
     numel: int
     buffer: bool
-    before: str | None  # sha256 of the bytes in the start, None for `new`
-    after: str | None  # sha256 of the bytes in the model, None for `dropped`
-    shape_before: tuple[int, ...] | None = None  # in the start, where that is not `shape`
+    before: str | None  # sha256 in the base model, None for `new`
+    after: str | None  # sha256 in the model, None for `dropped`
+    shape_before: tuple[int, ...] | None = None  # in the base model, if not `shape`
 
     @property
     def numel_before(self) -> int:
-        """Elements that the start has of this tensor; 0 for a new one and for a second copy."""
+        """Elements of this tensor in the base model; 0 for a new one and for a second copy."""
         if self.before is None or self.fate == "copied":
             return 0
         return self.numel if self.shape_before is None else math.prod(self.shape_before)
@@ -128,9 +128,6 @@ class Ledger:
     rows: tuple[LedgerRow, ...]
 
 
-# ---- What became of each tensor of a start in a model trained elsewhere (`audit --json`).
-
-
 GroupState = Literal[
     "frozen", "frozen in name only", "moved", "another shape", "only in MODEL", "only in BASE"
 ]
@@ -138,7 +135,7 @@ GroupState = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many tensors, and how many numbers they hold."""
+    """Counts of tensors, and of their elements."""
 
     tensors: int
     numbers: int
@@ -146,11 +143,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditGroup:
-    """The tensors of one layer or block. Counts are of tensors.
+    """The tensors of one layer or block, for `audit`. Counts are of tensors.
 
-    Statistics are what a normalisation layer gathers from the data it sees (running mean,
-    running variance, how many batches): they move without a learning rate. "frozen in name
-    only": all weights kept their bytes, but statistics moved, so the layer's output did too.
+    Statistics are those of normalisation layers (running mean and variance, number of batches):
+    they change without a learning rate. "frozen in name only": all weights are identical, but
+    statistics changed, and so did the layer's output.
     """
 
     name: str  # the first two components of the tensors' names
@@ -162,17 +159,16 @@ class AuditGroup:
     reshaped: int
     only_model: int
     only_base: int
-    change: float | None  # length of the change over the weights' length; None: not to be told
+    change: float | None  # norm of the change over the weights' norm; None: unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """Two sets of weights compared by name; tied tensors stand once.
+    """A model trained elsewhere against its base model (`audit --json`); tied tensors stand once.
 
-    Fates of `rows`: `frozen` (the same bytes), `trained` (moved), `reshaped`, `new` (only in
-    the model), `dropped` (only in the start); their `part` is the group. Where a number is
-    kept in more digits on one side, that side is rounded before it is compared: `rounded`
-    says how, such as "float32 to float16".
+    Fates of `rows`: `frozen` (the same bytes), `trained`, `reshaped`, `new` (only in the model),
+    `dropped` (only in the base model); their `block` is the group. The more precise side is
+    rounded before comparing, as in `rounded`: "float32 to float16".
     """
 
     model: str
@@ -182,7 +178,7 @@ class Audit:
     reshaped: Tally
     only_model: Tally
     only_base: Tally
-    carried: float  # share of the start's weights with the same name and shape in the model
+    carried: float  # share of the base model's weights with the same name and shape in the model
     rounded: tuple[str, ...]
     groups: tuple[AuditGroup, ...]
     rows: tuple[LedgerRow, ...]

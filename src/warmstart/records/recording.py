@@ -1,4 +1,4 @@
-"""Keeping a run's own record while it works: events, time by stage, the marker at its end."""
+"""The log of a run: its events, seconds by stage, and the marker at its end."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ LOG = "progress.jsonl"
 
 @dataclass
 class Clock:
-    """Seconds by stage; one stage runs at a time, and gets the time until the next begins."""
+    """Seconds by stage; one stage runs at a time."""
 
     began: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    before: float = 0.0  # seconds that earlier processes worked on the same run
+    before: float = 0.0  # seconds of earlier processes of the same run
     _last: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        """Give the time since the last lap to `stage`."""
+        """Add the time since the last lap to `stage`."""
         now = time.perf_counter()
         self.seconds[stage] += now - self._last
         self._last = now
 
     def add(self, earlier: Mapping[str, float]) -> None:
-        """Count what earlier processes worked, in seconds by stage."""
+        """Add the seconds by stage of earlier processes."""
         for stage, seconds in earlier.items():
             self.seconds[stage] += seconds
             self.before += seconds
@@ -53,7 +53,7 @@ class Clock:
 
 
 def seconds_alive() -> float:
-    """Seconds since this process began; where the system does not tell, its processor time."""
+    """Seconds since this process began; its processor time where the system has no /proc."""
     try:
         with open("/proc/self/stat", encoding="utf-8") as file:
             ticks = int(file.read().rpartition(")")[2].split()[19])
@@ -63,10 +63,9 @@ def seconds_alive() -> float:
 
 
 def open_log(folder: RunFolder) -> TextIO:
-    """progress.jsonl for appending, held alone until it is closed; a kill gives it back.
+    """progress.jsonl for appending, locked until it is closed or the process killed.
 
-    What a kill has left of a line is cut off.
-    Raises: RunFolderError if another process holds it.
+    Half a line, left by a kill, is cut off. Raises: RunFolderError if another process has the lock.
     """
     log = open(folder.path / LOG, "a", encoding="utf-8")  # noqa: SIM115  (the caller closes it)
     try:
@@ -74,9 +73,9 @@ def open_log(folder: RunFolder) -> TextIO:
     except BlockingIOError:
         log.close()
         raise RunFolderError(
-            f"another process is at work on {folder.path}; wait for its end, or stop it first."
+            f"another process works on {folder.path}; wait until it ends, or stop it first."
         ) from None
-    except OSError:  # a disk without locks does without
+    except OSError:  # the disk has no locks
         pass
     content = (folder.path / LOG).read_bytes()
     log.truncate(content.rfind(b"\n") + 1)
@@ -84,7 +83,7 @@ def open_log(folder: RunFolder) -> TextIO:
 
 
 def earlier_events(path: Path) -> list[Event]:
-    """The events of a log, oldest first; lines that are none are passed over."""
+    """The events of a log, oldest first; other lines are skipped."""
     events = []
     for line in path.read_bytes().splitlines():
         try:
@@ -95,10 +94,10 @@ def earlier_events(path: Path) -> list[Event]:
 
 
 def seconds_worked(path: Path) -> dict[str, float]:
-    """Seconds by stage that a log tells of. Time in which nobody worked is not counted.
+    """Seconds by stage in a log, without idle time.
 
-    Each process begins its part of the log with a note that says what it had worked before
-    there was a folder. What it worked after its last event is not known.
+    The first event of each process (`opening`) holds the seconds before the folder existed; those
+    after its last event are unknown.
     """
     seconds = dict.fromkeys(STAGES, 0.0)
     last: float | None = None
@@ -113,12 +112,9 @@ def seconds_worked(path: Path) -> dict[str, float]:
 
 
 def opening(folder: RunFolder, clock: Clock, text: str = "") -> Event:
-    """The event with which a process begins its part of the log.
-
-    It names the folder, and by stage the seconds worked before; `text` is for people.
-    """
-    own = {stage: round(s, 3) for stage, s in clock.seconds.items() if s}
-    values: dict[str, float | int | str] = {"folder": str(folder.path), **own}
+    """The first event of a process: the folder, and seconds by stage so far; `text` for people."""
+    seconds = {stage: round(s, 3) for stage, s in clock.seconds.items() if s}
+    values: dict[str, float | int | str] = {"folder": str(folder.path), **seconds}
     if text:
         values |= {"title": "Resumed", "text": text}
     return Event(stage="read", kind="note", values=values)
@@ -127,25 +123,24 @@ def opening(folder: RunFolder, clock: Clock, text: str = "") -> Event:
 def recorded(steps: Steps[Result], folder: RunFolder, log: TextIO | None = None) -> Steps[Result]:
     """Run steps, append each event to progress.jsonl, and mark how they ended.
 
-    `log` is what `open_log` gave, if it was opened before. Checkpoints are removed at the end.
-    Raises: TrainingError where the disk or the memory is full, or another process of the job is
-    gone (INTERRUPTED: nothing is lost); whatever else the steps raise, after marking FAILED or
-    INTERRUPTED.
+    `log` is that of `open_log`, if already open. Checkpoints are removed at the end.
+    Raises: TrainingError where disk or memory is full, or another process of the job has ended
+    (INTERRUPTED: nothing is lost); errors of the steps, after marking FAILED or INTERRUPTED.
     """
     try:
-        with log or open_log(folder) as kept:
-            result = yield from _logged(steps, kept)
+        with log or open_log(folder) as file:
+            result = yield from _logged(steps, file)
     except (KeyboardInterrupt, GeneratorExit):
         folder.mark("INTERRUPTED", "stopped by the user; what was computed is kept")
         raise
     except Exception as error:
-        lack = _lack(error, folder)
-        if lack is not None:
-            what, cure = lack
+        shortage = _shortage(error, folder)
+        if shortage is not None:
+            what, cure = shortage
             folder.mark("INTERRUPTED", what)
             raise TrainingError(
                 f"{what}; what was computed is kept. {cure}, then run {folder.resume_command} to "
-                "go on."
+                "continue."
             ) from error
         folder.mark("FAILED", str(error) if isinstance(error, WarmstartError) else repr(error))
         raise
@@ -155,27 +150,24 @@ def recorded(steps: Steps[Result], folder: RunFolder, log: TextIO | None = None)
 
 
 def clear_checkpoints(folder: RunFolder) -> None:
-    """Remove what is of no use to a run that is done."""
+    """Remove the checkpoints of a finished run."""
     shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
 
 
-def _lack(error: BaseException | None, folder: RunFolder) -> tuple[str, str] | None:
-    """What the computer ran out of, where that is why the work ended, and what helps."""
+def _shortage(error: BaseException | None, folder: RunFolder) -> tuple[str, str] | None:
+    """What the computer ran out of, if that caused the error, and the cure."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
-            return f"the disk is full ({error.filename or _fullest(folder)})", "Make room"
+            places = [folder.path, default_root(), Path(tempfile.gettempdir())]
+            places = [place for place in places if place.exists()]
+            where = error.filename or min(places, key=lambda place: shutil.disk_usage(place).free)
+            return f"the disk is full ({where})", "Make room"
         if isinstance(error, MemoryError):
             return "there is not enough memory", "Close other programs"
         if isinstance(error, ProcessError):
             return str(error), "Start the processes again"
         error = error.__cause__
     return None
-
-
-def _fullest(folder: RunFolder) -> Path:
-    """Of the folders that a run writes to the one whose disk has least room left."""
-    places = [folder.path, default_root(), Path(tempfile.gettempdir())]
-    return min((p for p in places if p.exists()), key=lambda p: shutil.disk_usage(p).free)
 
 
 def _logged(steps: Steps[Result], log: TextIO) -> Steps[Result]:
@@ -190,4 +182,4 @@ def _logged(steps: Steps[Result], log: TextIO) -> Steps[Result]:
             log.flush()
             yield event
     finally:
-        steps.close()  # an interrupted look stores what it has before the marker is written
+        steps.close()  # interrupted extraction saves its features before the marker is written

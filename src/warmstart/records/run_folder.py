@@ -1,7 +1,7 @@
 """The run folder and its files: records written as JSON and read back.
 
-Everything is written beside its final name, forced to disk, then renamed, so that a
-crash or a full disk never leaves half a file under a name that will be trusted.
+Everything is written beside its final name, forced to disk, then renamed: neither a crash nor a
+full disk leaves half a file.
 """
 
 from __future__ import annotations
@@ -24,9 +24,28 @@ from typing import Any, TypeVar
 
 from warmstart.errors import RunFolderError
 
-# ---- The codec of a run's files: records to dicts, lists and scalars, and back.
-
-
+R = TypeVar("R")
+MARKERS = ("DONE", "FAILED", "INTERRUPTED")
+RECORDS = (
+    "plan.toml",
+    "network.json",
+    "data.json",
+    "inspection.json",
+    "weights_ledger.json",
+    "predictions.jsonl",
+    "progress.jsonl",
+    "summary.json",
+    "README.md",
+    "env.json",
+    "clean.csv",
+    "label_issues.csv",
+    "off_topic.csv",
+    "request.json",
+    "report.html",
+)
+FOLDERS = ("model", "checkpoints", "track")
+PIECES = 2048  # of text that are written at once
+ABSENT = {"absent": True}  # metadata of a field that is left out where it is None
 _SCALARS = (float, int, str, bool)
 _hints = functools.cache(typing.get_type_hints)  # slower than all the rest of reading a record
 
@@ -48,10 +67,7 @@ def to_plain(value: Any) -> Any:
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """What a record's file holds of it, not yet plain itself: for one that is written in pieces.
-
-    Raises: TypeError for what is no record.
-    """
+    """The fields of a record that its file holds. Raises: TypeError for what is no record."""
     pairs = ((field, getattr(record, field.name)) for field in dataclasses.fields(record))
     return {
         field.name: item
@@ -61,9 +77,9 @@ def fields_of(record: Any) -> dict[str, Any]:
 
 
 def from_plain(kind: type[R], value: Any) -> R:
-    """Build a record of type `kind` from what `to_plain` gave; unknown keys are ignored.
+    """Build a record of type `kind` from the result of `to_plain`; unknown keys are ignored.
 
-    Raises: KeyError for a missing key, TypeError or ValueError for a value of another kind.
+    Raises: KeyError for a missing key, TypeError or ValueError for a value of another type.
 
     >>> from warmstart.records.network import FeatureLayer
     >>> from_plain(FeatureLayer, {"block": 3, "pool": "avg"})
@@ -75,8 +91,7 @@ def from_plain(kind: type[R], value: Any) -> R:
         return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        union: R = _from_union(inner, value)
-        return union
+        return _from_union(inner, value)  # type: ignore[no-any-return]
     if origin is tuple:
         each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
         return tuple(from_plain(k, v) for k, v in zip(each, value, strict=True))  # type: ignore[return-value]
@@ -87,9 +102,8 @@ def from_plain(kind: type[R], value: Any) -> R:
     if kind is float and type(value) is int:
         return float(value)  # type: ignore[return-value]
     if kind in _SCALARS and type(value) is not kind:
-        raise TypeError(f"{value!r} is not of kind {kind.__name__}")
-    scalar: R = value
-    return scalar
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value  # type: ignore[no-any-return]
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -97,7 +111,7 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def _lacks(kind: Any, value: Any) -> bool:
-    """Whether a value is no record of this kind, though it may be one of another kind."""
+    """Whether a value lacks a field of this record, so that it may be one of another kind."""
     if not (dataclasses.is_dataclass(kind) and isinstance(value, dict)):
         return False
     return any(f.name not in value for f in dataclasses.fields(kind) if _is_required(f))
@@ -120,42 +134,13 @@ def _from_union(kinds: tuple[Any, ...], value: Any) -> Any:
     raise TypeError(f"{value!r} is none of {', '.join(getattr(k, '__name__', '?') for k in kinds)}")
 
 
-# ---- Fields that came later: where they are None, files and keys are what they were without them.
-
-
-ABSENT = {"absent": True}  # metadata of such a field; `to_plain` leaves it out
-
-
-R = TypeVar("R")
-MARKERS = ("DONE", "FAILED", "INTERRUPTED")
-RECORDS = (
-    "plan.toml",
-    "network.json",
-    "data.json",
-    "inspection.json",
-    "weights_ledger.json",
-    "predictions.jsonl",
-    "progress.jsonl",
-    "summary.json",
-    "README.md",
-    "env.json",
-    "clean.csv",
-    "label_issues.csv",
-    "off_topic.csv",
-    "request.json",
-    "report.html",
-)
-FOLDERS = ("model", "checkpoints", "track")
-PIECES = 2048  # of text, that are written at once
-
-
 def write_bytes(path: Path, payload: bytes) -> None:
     """Write a file whole or not at all: beside, fsync, rename."""
     write_chunks(path, (payload,))
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    """The same for what comes piece by piece, so that it need not lie in memory as a whole."""
+    """`write_bytes` in pieces, which are never in memory together."""
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
@@ -171,7 +156,7 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Force the names in a folder to disk; a system that cannot open folders does without."""
+    """Force the names in a folder to disk, where the system can open folders."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -183,22 +168,18 @@ def sync_folder(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a record, or anything `to_plain` accepts, as indented UTF-8 JSON.
-
-    A record of many examples never lies in memory as text.
-    """
+    """Write a record, or anything that `to_plain` accepts, as indented UTF-8 JSON, in pieces."""
     encoder = json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False, default=fields_of)
     write_chunks(path, _encoded(chain(encoder.iterencode(value), ("\n",))))
 
 
-def write_json_lines(path: Path, values: typing.Iterable[Any]) -> None:
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
     """Write one compact JSON document a line."""
     lines = (json.dumps(to_plain(v), ensure_ascii=False, allow_nan=False) for v in values)
     write_chunks(path, _encoded(line + "\n" for line in lines))
 
 
 def _encoded(pieces: Iterable[str]) -> Iterator[bytes]:
-    """Many small pieces of text as fewer ones of bytes."""
     pieces = iter(pieces)
     while some := [*islice(pieces, PIECES)]:
         yield "".join(some).encode()
@@ -237,19 +218,19 @@ def _no_number(text: str) -> float:
 
 def _why_not(run: Path) -> str:
     if (folder := RunFolder(run)).is_unfinished:
-        return f"its run is at work or has not finished. To go on: {folder.resume_command}."
+        return f"its run has not finished. To continue: {folder.resume_command}."
     return "it is not a finished run folder. Name a folder that `warmstart fit` wrote."
 
 
 class RunFolder:
-    """One run's files. Created empty; a folder that holds anything else is never touched."""
+    """The files of one run; a folder with other files is never touched."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises: RunFolderError if there is something, and not just a run that failed."""
+        """Raises: RunFolderError if the folder holds anything but a failed run."""
         try:
             is_free = not path.exists() or (path.is_dir() and _is_free(path))
             is_waiting = not is_free and RunFolder(path).is_resumable
@@ -257,26 +238,26 @@ class RunFolder:
             raise _unwritable(path, error) from error
         if is_waiting:
             raise RunFolderError(
-                f"{path} holds a run that has not come to its end; nothing was changed. "
-                f"Run {RunFolder(path).resume_command} to go on with it, or choose another --out."
+                f"{path} holds an unfinished run; nothing was changed. "
+                f"Run {RunFolder(path).resume_command} to continue it, or choose another --out."
             )
         if not is_free:
             raise RunFolderError(
                 f"{path} exists and is not empty; nothing was changed. "
-                "Choose another --out, or leave --out away."
+                "Choose another --out, or leave out --out."
             )
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Make a new run folder; what a run that failed has left there is removed.
+        """Make a new run folder; the files of a failed run there are removed.
 
-        Raises: RunFolderError if it exists and is not empty, or cannot be made.
+        Raises: RunFolderError if it exists and is not empty, or cannot be written.
         """
         cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for left in path.iterdir():
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            for entry in path.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             probe = path / ".writable"
             probe.touch()
             probe.unlink()
@@ -286,7 +267,7 @@ class RunFolder:
 
     @classmethod
     def create_beside(cls, root: Path, name: str) -> RunFolder:
-        """Make root/name, or root/name-2, root/name-3 … where those are taken."""
+        """Make root/name, or the first free one of root/name-2, root/name-3, …"""
         path, n = root / name, 1
         while path.exists() and (not path.is_dir() or any(path.iterdir())):
             n += 1
@@ -301,39 +282,36 @@ class RunFolder:
         try:
             write_bytes(self.path / marker, (text + "\n").encode() if text else b"")
         except OSError:
-            # On a full disk an empty file is mostly still to be had; its name says what matters.
+            # A full disk mostly still takes an empty file, whose name says what matters.
             with suppress(OSError):
                 (self.path / marker).touch()
 
     def unmark(self) -> None:
-        """Take the markers away: the run is at work."""
+        """Remove the markers: the run is working."""
         for marker in MARKERS:
             (self.path / marker).unlink(missing_ok=True)
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it holds a run that was begun and has neither ended nor failed."""
+        """Whether its run has begun and neither ended nor failed."""
         is_over = any((self.path / marker).exists() for marker in ("DONE", "FAILED"))
         return (self.path / "request.json").is_file() and not is_over
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether its run was begun and is not done, however it ended."""
+        """Whether its run has begun and is not done, whatever its marker."""
         ends = ("FAILED", "INTERRUPTED")
         return self.is_resumable or any((self.path / end).exists() for end in ends)
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with an unfinished run."""
+        """The command that continues an unfinished run."""
         if self.is_resumable:
             return f"`warmstart resume {shlex.quote(str(self.path))}`"
         return "the same command again"
 
     def point_latest(self) -> None:
-        """Let runs/latest point here; a file of that name that is not a link is left alone.
-
-        A disk that has no links does without.
-        """
+        """Link runs/latest here, unless that is no link or the disk has no links."""
         link = self.path.parent / "latest"
         if link.exists() and not link.is_symlink():
             return
@@ -345,10 +323,7 @@ class RunFolder:
 
 
 def _is_free(path: Path) -> bool:
-    """True if the folder is empty, or holds a run that cannot go on, and nothing besides.
-
-    Such a run failed, was none of `fit`, or was killed before its request was written down.
-    """
+    """Whether the folder is empty, or holds nothing but a run that cannot be resumed."""
     names = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
     if RunFolder(path).is_resumable:
         return False

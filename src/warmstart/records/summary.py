@@ -1,4 +1,4 @@
-"""What was measured and what is claimed (inspection.json, predictions.jsonl, summary.json)."""
+"""Evidence, predictions and results (inspection.json, predictions.jsonl, summary.json)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from warmstart.records.data import Finding, LabelIssues, OffTopic, Task
 from warmstart.records.inputs import Kind
 from warmstart.records.run_folder import ABSENT
 
-# ---- Metrics of tasks other than one class an example: `test`, and `evaluate --json`.
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScore:
-    """One label of several: how well rows are ranked by it, and found by its threshold."""
+    """One label of several: average precision, and F1 at its threshold."""
 
     label: str
     n: int  # rows that have it
@@ -27,13 +25,13 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScores:
-    """Multi-label metrics on data that no choice has seen; `mAP` is mean average precision.
+    """Multi-label metrics on unseen data; `low` and `high` are of `mAP`, mean average precision.
 
-    `low` and `high` are of `mAP`. `exact` is the share of rows whose labels are all right.
+    `exact` is the share of rows whose labels are all right.
     """
 
     n: int
-    mAP: float  # as the whole field writes it
+    mAP: float
     low: float
     high: float
     macro_f1: float
@@ -46,10 +44,10 @@ class LabelScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberScores:
-    """Regression metrics on data that no choice has seen; errors in the user's unit.
+    """Regression metrics on unseen data; errors are in the user's unit, `low` and `high` of `r2`.
 
-    `low` and `high` are of `r2`. `coverage` is the share of rows inside their interval, which
-    promises `promised`; None where there were too few examples to promise any.
+    `coverage` is the share of rows inside their interval, `promised` the promised one; None where
+    examples are too few for intervals.
     """
 
     n: int
@@ -68,20 +66,20 @@ VerdictKind = Literal["linear-probe", "fine-tune", "no-transfer", "no-signal", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """One measured fact the verdict rests on, with its interval."""
+    """One measured fact behind the verdict, with its interval."""
 
-    name: str  # signal knowledge depth appetite tail_gain distance ceiling preprocessing; scratch
+    name: str  # a key of `tasks.words.EVIDENCE_NAMES`
     value: float | None
     low: float | None
     high: float | None
     n: int
-    meaning: str  # for a reader who never trained a network
+    meaning: str  # for people
     details: dict[str, float | int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the evidence says about this start and this data."""
+    """What the evidence says about this base model and this data."""
 
     kind: VerdictKind
     sentence: str
@@ -90,10 +88,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """inspection.json: evidence, findings, and what is said of labels and odd examples.
-
-    `off_topic` is null where it was not looked for: it is, among images.
-    """
+    """inspection.json: evidence, findings, label issues; off-topic examples among images."""
 
     evidence: tuple[Evidence, ...]
     label_issues: LabelIssues
@@ -115,14 +110,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelPrediction(Prediction):
-    """The same of several labels; `target` and `label` hold them with `|` between."""
+    """Multi-label; `target` and `label` hold the labels with `|` between."""
 
-    labels: tuple[str, ...]  # those named
+    labels: tuple[str, ...]  # the predicted ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberPrediction(Prediction):
-    """The same of a number; `scores` are empty, `target` and `label` numbers as texts."""
+    """Regression; `scores` are empty, `target` and `label` numbers as text."""
 
     value: float
     low: float | None  # None: too few examples to promise an interval
@@ -131,7 +126,7 @@ class NumberPrediction(Prediction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """How good the shipped model is on examples it has not seen, with a 95 % interval."""
+    """The score of the shipped model on unseen examples, with its 95 % interval."""
 
     metric: str
     value: float
@@ -143,7 +138,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Metrics on labelled data that no choice has seen: `test`, and `evaluate --json`."""
+    """Metrics on unseen labelled data: `test`, and `evaluate --json`."""
 
     n: int
     accuracy: float
@@ -160,9 +155,8 @@ TestScores = Scores | LabelScores | NumberScores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FineTuningGain:
-    """What fine-tuning brought over the linear probe on the same held-out examples.
+    """The fine-tuned network minus the linear probe on the same held-out examples.
 
-    The fine-tuned row is what ships, or, where the linear probe ships, what was not kept.
     `log_loss` is the linear probe's; a `log_loss_change` below 0 is an improvement, in nats.
     """
 
@@ -178,7 +172,7 @@ class FineTuningGain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Whether the model can be used, and the reasons for that level, the gravest first."""
+    """Whether the model can be used, and why, the gravest reason first."""
 
     level: Level
     reasons: tuple[str, ...] = ()
@@ -186,7 +180,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShippedCandidate:
-    """What stands in model/, and why. `none`: nothing was shipped."""
+    """What model/ holds, and why; "none": nothing was shipped."""
 
     strategy: str
     why: str
@@ -202,14 +196,14 @@ class DataCounts:
     unreadable: int
     near_duplicates: int
     leaks: int
-    label_issues: int | None  # null: no number can be stated
+    label_issues: int | None  # null: unknown
     kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
-    off_topic: int | None = field(default=None, metadata=ABSENT)  # None: not looked for
+    off_topic: int | None = field(default=None, metadata=ABSENT)  # None: not searched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorCounts:
-    """The start as the summary names it."""
+    """The base model."""
 
     name: str
     sha256: str
@@ -218,7 +212,7 @@ class TensorCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrozenProof:
-    """Frozen tensors, and whether their bytes are what they were at the start."""
+    """Counts of frozen tensors, and whether their bytes are those of the base model."""
 
     parameters: int
     buffers: int
@@ -227,7 +221,7 @@ class FrozenProof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """Another method on the same rows and folds; `difference`: its accuracy less the model's."""
+    """Another method on the same rows and folds; `difference`: its accuracy minus the model's."""
 
     name: str
     estimate: Estimate
@@ -235,13 +229,13 @@ class Baseline:
     low: float
     high: float
     n: int
-    is_better: bool  # beyond noise
+    is_better: bool
     sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardNote:
-    """A guard that fired: what was seen at which step, and what was done."""
+    """A guard that fired, at which step, and what followed."""
 
     kind: Literal["stuck", "diverged", "overfit", "forgetting"]
     step: int
@@ -250,11 +244,10 @@ class GuardNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """summary.json. `estimate` is of what ships; predictions.jsonl holds what it is made of.
+    """summary.json. `estimate` is of what ships, from the lines of predictions.jsonl.
 
     `linear_probe` and `fine_tuning_gain` are measured on the same folds; a gain is None where
-    nothing was fine-tuned. `own_head`: what the head of a run that serves as the base model is
-    worth, before a new one was fitted.
+    nothing was fine-tuned. `own_head`: the head of a base model that is a run.
     """
 
     task: Task
@@ -277,15 +270,9 @@ class Summary:
     format: int = 1
 
 
-# ---- What `warmstart check` found (`check --json`).
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """Verdict, sizes, findings, label issues and off-topic examples, the worst first.
-
-    `path` is the folder with the files, None where none were asked for.
-    """
+    """`check --json`; `path` is the folder of its files, if --out was set."""
 
     verdict: Verdict
     data: DataCounts
@@ -293,5 +280,5 @@ class Checked:
     label_issues: LabelIssues
     seconds: dict[str, float]
     path: str | None
-    off_topic: OffTopic | None = field(default=None, metadata=ABSENT)  # None: not looked for
-    task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
+    off_topic: OffTopic | None = field(default=None, metadata=ABSENT)  # None: not searched
+    task: Task | None = field(default=None, metadata=ABSENT)  # None: classify

@@ -3,45 +3,41 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from warmstart.formatting import percent
-from warmstart.nouns import Nouns
 from warmstart.records.data import Finding, LabelIssue, OffTopicExample, Task, split_labels
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, standing
-from warmstart.reporting.next_steps import label_issues
 from warmstart.tasks.words import TASK_WORDS, contradiction
 
 NAMED = 14  # classes up to which each has a bar with its name
 LISTED = 12  # items of a finding
-ISSUES, OFF_TOPIC, PROBLEMS = 12, 6, 6  # pictures of each
-PROBLEM_KINDS = ("conflict", "leakage", "near-duplicate")
-# The number of outputs and their nouns; regression has none.
-OUTPUTS: dict[Task, Callable[[int], list[tuple[int, str, str]]]] = {
-    "classify": lambda n: [(n, "class", "classes")],
-    "multilabel": lambda n: [(n, "label", "labels")],
-    "regress": lambda n: [],
-}
-_PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
-_CAPTIONS = {
+ISSUES, OFF_TOPIC, EACH = 12, 6, 6  # pictures of each
+# Kinds of findings whose examples are shown, with their captions.
+PROBLEMS = {
     "conflict": "two labels",
     "leakage": "also in training, or nearly",
     "near-duplicate": "near-duplicate",
 }
+OUTPUTS: dict[Task, tuple[str, str]] = {
+    "classify": ("class", "classes"),
+    "multilabel": ("label", "labels"),
+    "regress": ("number", "numbers"),
+}
+_PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
 
 
 def questionable(facts: ReportFacts) -> tuple[LabelIssue, ...]:
     """Label issues; where there are none, the labels that the model contradicts most."""
-    issues = label_issues(facts)
+    issues = facts.label_issues
     return () if issues is None else (issues.issues or issues.ranked)[:ISSUES]
 
 
 def off_topic(facts: ReportFacts) -> tuple[OffTopicExample, ...]:
-    """Examples that are unlike those of every class."""
     report = facts.inspection.off_topic if facts.inspection is not None else None
-    return () if report is None else report.found[:OFF_TOPIC]
+    return () if report is None else report.off_topic[:OFF_TOPIC]
 
 
 def problem_examples(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
@@ -49,37 +45,38 @@ def problem_examples(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
     ids = {e.id for e in facts.data.examples} if facts.data is not None else set()
     examples = []
     for finding in facts.summary.findings:
-        if finding.kind in PROBLEM_KINDS:
+        if finding.kind in PROBLEMS:
             items = [item for item in finding.items if item in ids]
-            examples += [(id, finding.kind) for id in items[:PROBLEMS]]
+            examples += [(id, finding.kind) for id in items[:EACH]]
     return tuple(examples)
 
 
 def data_section(facts: ReportFacts) -> str:
-    """Sizes, classes, findings, label issues."""
-    findings = facts.summary.findings
-    list_ = html.items(map(_finding, findings), "plain")
-    problems = [(id, _CAPTIONS[kind]) for id, kind in problem_examples(facts)]
+    findings = html.paragraph("No problems found in the data.")
+    if facts.summary.findings:
+        rows = map(_finding, facts.summary.findings)
+        findings = html.heading("Findings") + html.items(rows, "plain")
+    problems = [(id, PROBLEMS[kind]) for id, kind in problem_examples(facts)]
+    title = html.heading("Examples of the findings") if problems else ""
     return html.section(
         "data",
         "Data: what the model was trained on",
         _counts(facts),
         _classes(facts),
-        html.heading("Findings") + list_
-        if findings
-        else html.paragraph("No problems found in the data."),
-        html.heading("Examples of the findings") + html.shots(facts, problems) if problems else "",
+        findings,
+        title + html.shots(facts, problems),
         _off_topic(facts),
         _questionable(facts),
     )
 
 
 def _counts(facts: ReportFacts) -> str:
-    data, one, many = facts.summary.data, facts.nouns.one, facts.nouns.many
+    data, task = facts.summary.data, facts.summary.task
+    one, many = facts.nouns.one, facts.nouns.many
     rows = [
         (data.train, f"training {one}", f"training {many}"),
         (data.test, f"test {one}", f"test {many}"),
-        *OUTPUTS[facts.summary.task](data.classes),
+        (0 if task == "regress" else data.classes, *OUTPUTS[task]),
         (data.unreadable, "unreadable", "unreadable"),
         (data.near_duplicates, "near-duplicate", "near-duplicates"),
         (data.leaks, f"test {one} with leakage", f"test {many} with leakage"),
@@ -93,11 +90,14 @@ def _classes(facts: ReportFacts) -> str:
     if facts.data is None:
         return ""
     labels = [e.label for e in facts.data.examples if e.split != "test"]
-    return _SIZES[facts.summary.task](labels, facts.nouns) if labels else ""
-
-
-def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
-    sizes = sorted(Counter(names).items(), key=lambda pair: (-pair[1], pair[0]))
+    if facts.summary.task == "multilabel":
+        labels = [name for label in labels for name in split_labels(label)]
+    if not labels:
+        return ""
+    if facts.summary.task == "regress":
+        return _distribution(labels)
+    nouns, (one, many) = facts.nouns, OUTPUTS[facts.summary.task]
+    sizes = sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0]))
     (largest, most), (smallest, least) = sizes[0], sizes[-1]
     title = f"{nouns.title}s of each {one}"
     about = (
@@ -125,22 +125,13 @@ def _sizes(names: Sequence[str], one: str, many: str, nouns: Nouns) -> str:
     return html.figure(title, picture, about)
 
 
-def _distribution(labels: Sequence[str], nouns: Nouns) -> str:
+def _distribution(labels: Sequence[str]) -> str:
     values = sorted(float(label) for label in labels)
     low, middle, high = (values[int(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
     return html.paragraph(
         f"Numbers from {values[0]:.4g} to {values[-1]:.4g}; half of them lie between "
         f"{low:.4g} and {high:.4g}, the median is {middle:.4g}."
     )
-
-
-_SIZES: dict[Task, Callable[[Sequence[str], Nouns], str]] = {
-    "classify": lambda labels, nouns: _sizes(labels, "class", "classes", nouns),
-    "multilabel": lambda labels, nouns: _sizes(
-        [name for label in labels for name in split_labels(label)], "label", "labels", nouns
-    ),
-    "regress": _distribution,
-}
 
 
 def _finding(finding: Finding) -> str:
@@ -161,13 +152,12 @@ def _off_topic(facts: ReportFacts) -> str:
 
 
 def _questionable(facts: ReportFacts) -> str:
-    issues, examples = label_issues(facts), questionable(facts)
+    issues, examples = facts.label_issues, questionable(facts)
     if issues is None or not examples:
         return ""
     task, n = facts.summary.task, facts.summary.data.train
-    title = (
-        "Label issues" if issues.count else f"{TASK_WORDS[task].label.title()}s to look at first"
-    )
+    noun = TASK_WORDS[task].label.title()
+    title = "Label issues" if issues.count else f"{noun}s to look at first"
     text = f"{issues.sentence} label_issues.csv lists them by score"
     text += "." if issues.why == "outcome" else "; correct it and pass it to --relabel."
     captions = []

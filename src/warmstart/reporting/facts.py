@@ -10,7 +10,7 @@ from warmstart.events import Event
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.comparison import ClassScore, Confidence
-from warmstart.records.data import DataRecord
+from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Evidence, Inspection, LabelScore, Summary
@@ -115,6 +115,15 @@ class ReportFacts:
     def held_out(self) -> tuple[HeldOutAnswer, ...]:
         """Cross-validated predictions for the training examples."""
         return tuple(one for one in self.answers if one.split == "oof")
+
+    @property
+    def label_issues(self) -> LabelIssues | None:
+        return self.inspection.label_issues if self.inspection is not None else None
+
+    @property
+    def has_issues(self) -> bool:
+        """Whether label issues are counted; then they come first."""
+        return self.label_issues is not None and bool(self.label_issues.count)
 
     @property
     def majority(self) -> tuple[str, float] | None:

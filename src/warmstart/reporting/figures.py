@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from warmstart.records.comparison import ConfidenceBin
 from warmstart.reporting.html import at, circle, digits, fixed, fluid, label, line, rect, short, tag
@@ -30,51 +30,31 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
-    """Maps values to positions: `low` to `start`, `high` to `stop`."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-    is_log: bool = False
-
-    def at(self, value: float) -> float:
-        """The position of a value, clipped to the ends.
-
-        >>> Scale(0, 10, 100, 200).at(5), Scale(1, 100, 0, 2, True).at(10)
-        (150.0, 1.0)
-        """
-        low, high = self.low, self.high
-        if self.is_log:
-            low, high, value = (math.log(max(x, 1e-12)) for x in (low, high, value))
-        share = (value - low) / (high - low) if high > low else 0.5
-        return self.start + (self.stop - self.start) * min(max(share, 0.0), 1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Axes:
-    """A frame for curves with its ticks."""
+    """A frame for curves: the least and largest x and y, and ticks (value, words)."""
 
-    x: Scale
-    y: Scale
+    x: tuple[float, float]
+    y: tuple[float, float]
+    _: KW_ONLY
+    x_words: str
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
-    x_words: str
+    is_log: bool = False  # along x
+
+    def x_at(self, value: float) -> float:
+        return position(value, self.x, (LEFT, CHART_WIDTH - RIGHT), self.is_log)
+
+    def y_at(self, value: float) -> float:
+        return position(value, self.y, (FLOOR, TOP))
 
 
-def axes(
-    x: tuple[float, float],
-    y: tuple[float, float],
-    *,
-    x_words: str,
-    x_ticks: Sequence[tuple[float, str]],
-    y_ticks: Sequence[tuple[float, str]],
-    is_log: bool = False,
-) -> Axes:
-    """A frame from the least to the largest values."""
-    across = Scale(*x, LEFT, CHART_WIDTH - RIGHT, is_log)
-    return Axes(across, Scale(*y, FLOOR, TOP), x_ticks, y_ticks, x_words)
+def position(value: float, ends: Point, places: Point, is_log: bool = False) -> float:
+    """Where a value lies if `ends` lie at `places`; clipped to them."""
+    low, high = ends
+    if is_log:
+        low, high, value = (math.log(max(x, 1e-12)) for x in (low, high, value))
+    share = (value - low) / (high - low) if high > low else 0.5
+    return places[0] + (places[1] - places[0]) * min(max(share, 0.0), 1.0)
 
 
 def chart(
@@ -94,7 +74,7 @@ def band(frame: Axes, points: Sequence[tuple[float, float, float]]) -> str:
 
 def upright(frame: Axes, x: float, words: str, class_: str = "peg") -> str:
     """A vertical line at x with words at its top."""
-    place = frame.x.at(x)
+    place = frame.x_at(x)
     is_right = place > CHART_WIDTH / 2
     shift, anchor = (-4, "end") if is_right else (4, "start")
     text = label(place + shift, TOP + 9, words, "soft small", anchor)
@@ -102,11 +82,7 @@ def upright(frame: Axes, x: float, words: str, class_: str = "peg") -> str:
 
 
 def thinned(points: Sequence[Point], most: int = MOST) -> list[Point]:
-    """At most `most` points, each the mean of its neighbours.
-
-    >>> thinned([(1, 1.0), (2, 3.0), (3, 5.0), (4, 7.0)], 2)
-    [(1.5, 2.0), (3.5, 6.0)]
-    """
+    """At most `most` points, each the mean of its neighbours."""
     if len(points) <= most:
         return list(points)
     means = []
@@ -118,11 +94,7 @@ def thinned(points: Sequence[Point], most: int = MOST) -> list[Point]:
 
 
 def steps_to(high: float, n: int = 4) -> list[float]:
-    """Round values from 0 to about `high`.
-
-    >>> steps_to(950), steps_to(2.3)
-    ([0.0, 250.0, 500.0, 750.0], [0.0, 1.0, 2.0])
-    """
+    """Round values from 0 to about `high`."""
     if high <= 0:
         return [0.0]
     rough = high / n
@@ -135,18 +107,14 @@ def _frame(frame: Axes) -> str:
     right = CHART_WIDTH - RIGHT
     body = []
     for value, words in frame.y_ticks:
-        y = frame.y.at(value)
-        body += [
-            line(LEFT, right, y, y, "rule"),
-            label(LEFT - 5, y + 4, words, "soft small", "end"),
-        ]
+        y = frame.y_at(value)
+        body.append(line(LEFT, right, y, y, "rule"))
+        body.append(label(LEFT - 5, y + 4, words, "soft small", "end"))
     for value, words in frame.x_ticks:
-        x = frame.x.at(value)
+        x = frame.x_at(value)
         anchor = "end" if x > CHART_WIDTH - 20 else "middle"
-        body += [
-            line(x, x, FLOOR, FLOOR + 4, "axis"),
-            label(x, FLOOR + 15, words, "soft small", anchor),
-        ]
+        body.append(line(x, x, FLOOR, FLOOR + 4, "axis"))
+        body.append(label(x, FLOOR + 15, words, "soft small", anchor))
     body.append(line(LEFT, right, FLOOR, FLOOR, "axis"))
     body.append(label((LEFT + right) / 2, CHART_HEIGHT - 4, frame.x_words, "soft", "middle"))
     return "".join(body)
@@ -159,12 +127,12 @@ def _curve(frame: Axes, curve: Curve) -> str:
     shape = tag("polyline", points=points, class_=curve.class_)
     if curve.has_dots:
         class_ = "ring" if "base" in curve.class_ else "dot"
-        shape += "".join(circle(frame.x.at(x), frame.y.at(y), 3.5, class_) for x, y in curve.points)
+        shape += "".join(circle(frame.x_at(x), frame.y_at(y), 3.5, class_) for x, y in curve.points)
     return shape
 
 
 def _xy(frame: Axes, point: Point) -> str:
-    return f"{digits(frame.x.at(point[0]))},{digits(frame.y.at(point[1]))}"
+    return f"{digits(frame.x_at(point[0]))},{digits(frame.y_at(point[1]))}"
 
 
 # ---- Amounts as horizontal, stacked and vertical bars.
@@ -185,15 +153,6 @@ class Bar:
     class_: str = "bar"
 
 
-@dataclass(frozen=True, slots=True)
-class BarPiece:
-    """One piece of a whole."""
-
-    words: str
-    share: float
-    class_: str
-
-
 def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> str:
     """Horizontal bars; names and values stand above them, so that long names fit."""
     body = []
@@ -209,14 +168,14 @@ def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> str:
     return fluid("".join(body), name=name, title=title, about=about, height=ROW * len(bars))
 
 
-def stacked(pieces: Sequence[BarPiece], *, name: str, title: str, about: str) -> str:
-    """Pieces of a whole in one bar; the page shows the legend."""
+def stacked(pieces: Sequence[tuple[str, float, str]], *, name: str, title: str, about: str) -> str:
+    """Pieces (words, share, class) of a whole in one bar; the page shows the legend."""
     body, x = [], 0.0
-    for piece in pieces:
-        sides = {"x": f"{digits(100 * x)}%", "width": f"{digits(100 * piece.share)}%"}
-        text = tag("title", piece.words)
-        body.append(tag("rect", text, y=0, height=26, class_=piece.class_, **sides))
-        x += piece.share
+    for words, share, class_ in pieces:
+        sides = {"x": f"{digits(100 * x)}%", "width": f"{digits(100 * share)}%"}
+        text = tag("title", words)
+        body.append(tag("rect", text, y=0, height=26, class_=class_, **sides))
+        x += share
     return fluid("".join(body), name=name, title=title, about=about, height=26)
 
 
@@ -232,11 +191,7 @@ def standing(
     title: str,
     about: str,
 ) -> str:
-    """Vertical bars; shares from 0 to 1 with "%", else counts up to the largest.
-
-    `best` is the index of the bar that stands out, `mark` a line across; `first` and `last` name
-    both ends.
-    """
+    """Vertical bars of shares ("%") or counts, `best` standing out, `mark` a line across."""
     top = 1.0 if unit == "%" else max(max(values), 1.0)
     floor, right = HEIGHT - _BOTTOM, WIDTH - 4
     body = []
@@ -267,14 +222,14 @@ _TICKS = ((0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100 %"))
 
 def diagram(bins: Sequence[ConfidenceBin], *, name: str, title: str, about: str) -> str:
     """A reliability diagram: a dot with its interval per bin, larger where it holds more."""
-    frame = axes((0.0, 1.0), (0.0, 1.0), x_words="confidence", x_ticks=_TICKS, y_ticks=_TICKS)
-    x, y = frame.x, frame.y
+    frame = Axes((0.0, 1.0), (0.0, 1.0), x_words="confidence", x_ticks=_TICKS, y_ticks=_TICKS)
+    x, y = frame.x_at, frame.y_at
     most = max((one.n for one in bins), default=1)
-    body = [line(x.at(0), x.at(1), y.at(0), y.at(1), "peg thin")]
+    body = [line(x(0), x(1), y(0), y(1), "peg thin")]
     for one in bins:
-        place = x.at(one.confidence)
-        body.append(line(place, place, y.at(one.low), y.at(one.high), "range thin"))
-        body.append(circle(place, y.at(one.accuracy), 3.0 + 4.0 * (one.n / most) ** 0.5, "dot"))
+        place = x(one.confidence)
+        body.append(line(place, place, y(one.low), y(one.high), "range thin"))
+        body.append(circle(place, y(one.accuracy), 3.0 + 4.0 * (one.n / most) ** 0.5, "dot"))
     return chart(frame, (), "".join(body), name=name, title=title, about=about)
 
 
@@ -296,18 +251,15 @@ class MeasuredShare:
     is_main: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A share to compare with; drawn below the line."""
-
-    words: str
-    value: float
-
-
 def on_a_line(
-    measures: Sequence[MeasuredShare], marks: Sequence[Mark], *, name: str, title: str, about: str
+    measures: Sequence[MeasuredShare],
+    marks: Sequence[tuple[str, float]],
+    *,
+    name: str,
+    title: str,
+    about: str,
 ) -> str:
-    """Measures above a line of 0 to 100 %, marks below it, each label in its own row."""
+    """Measures above a line of 0 to 100 %, marks (words, share) below it, each in its own row."""
     axis = LINE_ROW * len(measures) + 18
     height = axis + 24 + LINE_ROW * len(marks)
     body = [line(at(0), at(1), axis, axis, "axis")]
@@ -317,13 +269,10 @@ def on_a_line(
         body.append(line(at(share), at(share), axis - 4, axis + 4, "axis"))
         body.append(label(at(share), axis + 18, words, "soft small", anchor))
     # The main one lies on top, and its label nearest to the line.
-    for number, mark in enumerate(marks):
-        x, y = at(mark.value), axis + 40 + LINE_ROW * number
-        body += [
-            line(x, x, axis, y - 13, "lead"),
-            line(x, x, axis - 8, axis + 8, "peg"),
-            label(x, y, mark.words, "soft", anchor_of(mark.value)),
-        ]
+    for number, (words, share) in enumerate(marks):
+        x, y = at(share), axis + 40 + LINE_ROW * number
+        body += [line(x, x, axis, y - 13, "lead"), line(x, x, axis - 8, axis + 8, "peg")]
+        body.append(label(x, y, words, "soft", anchor_of(share)))
     for number, measure in enumerate(measures):
         body.append(_measure(measure, axis, 16 + LINE_ROW * number))
     return fluid("".join(body), name=name, title=title, about=about, height=height)
@@ -331,9 +280,9 @@ def on_a_line(
 
 def _measure(measure: MeasuredShare, axis: float, y: float) -> str:
     x, low, high = at(measure.value), at(measure.low), at(measure.high)
-    thin, r, dot, strong = (
-        ("", 7, "dot", "strong ") if measure.is_main else (" thin", 5, "ring", "")
-    )
+    thin, r, dot, strong = "", 7, "dot", "strong "
+    if not measure.is_main:
+        thin, r, dot, strong = " thin", 5, "ring", ""
     return (
         line(x, x, y + 4, axis, "lead")
         + line(low, high, axis, axis, f"range{thin}")
@@ -352,11 +301,7 @@ def interval_bar(value: float, low: float, high: float, mark: float | None = Non
 
 
 def anchor_of(share: float) -> str:
-    """The anchor that keeps a label at this position inside the picture.
-
-    >>> anchor_of(0.1), anchor_of(0.5), anchor_of(0.9)
-    ('start', 'middle', 'end')
-    """
+    """The anchor that keeps a label at this position inside the picture."""
     return "start" if share < 0.3 else "end" if share > 0.7 else "middle"
 
 
@@ -373,12 +318,12 @@ def scatter(
     ends = [x for point in points for x in point]
     low, high = min(ends), max(ends)
     ticks = [(x, f"{x:.4g}") for x in (low, (low + high) / 2, high)]
-    frame = axes((low, high), (low, high), x_words="true", x_ticks=ticks, y_ticks=ticks)
+    frame = Axes((low, high), (low, high), x_words="true", x_ticks=ticks, y_ticks=ticks)
     body = ""
     if half is not None:
         xs = [low + (high - low) * k / 40 for k in range(41)]
         body = band(frame, [(x, max(x - half, low), min(x + half, high)) for x in xs])
     step = max(len(points) // SCATTER_MOST, 1)
-    body += "".join(circle(frame.x.at(x), frame.y.at(y), 2, "dot") for x, y in points[::step])
+    body += "".join(circle(frame.x_at(x), frame.y_at(y), 2, "dot") for x, y in points[::step])
     diagonal = (Curve([(low, low), (high, high)], "curve pale"),)
     return chart(frame, diagonal, body, name=name, title=title, about=about)

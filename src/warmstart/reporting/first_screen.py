@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
+from warmstart.records.answer import NumberCalibration
 from warmstart.records.data import Task
-from warmstart.records.summary import Level
+from warmstart.records.summary import Estimate, Level
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.figures import Mark, MeasuredShare, on_a_line
+from warmstart.reporting.figures import MeasuredShare, on_a_line
 from warmstart.reporting.html import short
 from warmstart.reporting.next_steps import NextStep, leaks_much, next_steps
 from warmstart.reporting.verdict import against_shuffled
-from warmstart.tasks.words import score_of
+from warmstart.tasks.words import TASK_WORDS, score_of, test_estimate
 
-
-def screen(
-    facts: ReportFacts, sizes: str, picture: str, use: Sequence[str], steps: Sequence[NextStep]
-) -> str:
-    """Readiness, sizes, verdict, picture, usefulness, next steps; `picture` is markup."""
-    verdict = facts.summary.verdict
-    kind = "verdict bad" if verdict.kind in ("no-signal", "no-transfer") else "verdict"
-    cards = "".join(f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(steps, 1))
-    return (
-        f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
-        + html.paragraph(f"{facts.name}: {sizes}", "over")
-        + html.paragraph(sentence(verdict.sentence), kind)
-        + picture
-        + "<h2>Would I use it?</h2>"
-        + "".join(html.paragraph(text) for text in use)
-        + "<h2>What to do next</h2>"
-        + f'<ol class="cards">{cards}</ol>'
-    )
-
-
-def captioned(picture: str, caption: str) -> str:
-    """A picture without a heading, with a caption."""
-    return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
-
-
-def probe_marks(facts: ReportFacts) -> list[Mark]:
-    """The linear probe on the line of the score, where something else ships."""
-    probe = facts.summary.linear_probe
-    if probe is None or facts.summary.shipped.strategy in ("head", "none"):
-        return []
-    place = min(max(probe.value, 0.0), 1.0)
-    return [Mark(f"linear probe {percent(probe.value, probe.n)}", place)]
-
-
-def use_text(facts: ReportFacts) -> str:
-    """Whether one would use the model, in a word; the readiness line has the reasons."""
-    words: dict[Level, str] = {
-        "ready": "Yes.",
-        "review": "Yes, if a person reviews its answers before they matter.",
-        "not-ready": "Not yet.",
-    }
-    return words[facts.summary.readiness.level]
-
-
-def _card(facts: ReportFacts, number: int, step: NextStep) -> str:
-    return (
-        f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
-        + (html.command(step.command) if step.command else "")
-        + html.shots(facts, step.examples)
-    )
-
-
+FEW = 0.05  # errors among the confident answers, up to which they need no review
+USE: dict[Level, str] = {
+    "ready": "Yes.",
+    "review": "Yes, if a person reviews its answers before they matter.",
+    "not-ready": "Not yet.",
+}
 # Kinds of findings that change how far a score can be believed, and the sentence that says so.
 WARNINGS = {
     "leakage": "But some test {many} are among the training {many}, or nearly: the score on the "
@@ -89,52 +42,82 @@ _TARGETS: dict[Task, str] = {
 }
 
 
-def warnings(facts: ReportFacts) -> list[str]:
-    """A sentence for each such kind of finding."""
-    kinds = {finding.kind for finding in facts.summary.findings}
-    kinds -= set() if leaks_much(facts) else {"leakage"}
-    words = {"target": _TARGETS[facts.summary.task], "many": facts.nouns.many}
-    return [text.format(**words) for kind, text in WARNINGS.items() if kind in kinds]
-
-
-# ---- The first screen of a classifier.
-
-
-FEW = 0.05  # errors among the confident answers, up to which they need no review
-
-
 def first_screen(facts: ReportFacts) -> str:
-    """Readiness, the accuracy as a picture, usefulness, the next steps."""
-    data = facts.summary.data
-    sizes = f"{facts.nouns.count(data.train, 'training')}, {data.classes} classes"
-    sizes += f", {facts.nouns.count(data.test, 'test')}" if data.test else ""
-    return screen(facts, sizes, _picture(facts), would_use(facts), next_steps(facts))
+    """Readiness, sizes, verdict, the score as a picture, usefulness, next steps."""
+    data, verdict, task = facts.summary.data, facts.summary.verdict, facts.summary.task
+    sizes = f"{facts.nouns.count(data.train, 'training')}, "
+    sizes += TASK_WORDS[task].output.format(data.classes)
+    if data.test and task == "classify":
+        sizes += f", {facts.nouns.count(data.test, 'test')}"
+    kind = "verdict bad" if verdict.kind in ("no-signal", "no-transfer") else "verdict"
+    cards = (f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(next_steps(facts), 1))
+    return (
+        f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
+        + html.paragraph(f"{facts.name}: {sizes}", "over")
+        + html.paragraph(sentence(verdict.sentence), kind)
+        + _picture(facts)
+        + "<h2>Would I use it?</h2>"
+        + "".join(html.paragraph(text) for text in would_use(facts))
+        + "<h2>What to do next</h2>"
+        + f'<ol class="cards">{"".join(cards)}</ol>'
+    )
+
+
+def _card(facts: ReportFacts, number: int, step: NextStep) -> str:
+    return (
+        f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
+        + (html.command(step.command) if step.command else "")
+        + html.shots(facts, step.examples)
+    )
 
 
 def _picture(facts: ReportFacts) -> str:
-    shuffled = against_shuffled(facts, "accuracy")
-    if facts.summary.verdict.kind == "no-signal" and shuffled is not None:
-        return captioned(shuffled[1], shuffled[2])
+    """The score between 0 and 100 %, or without a signal the permutation test."""
     estimate, test = facts.summary.estimate, facts.summary.test
+    shuffled = against_shuffled(facts, "accuracy")
+    is_classes = facts.summary.task == "classify"
+    if is_classes and facts.summary.verdict.kind == "no-signal" and shuffled is not None:
+        _, picture, caption = shuffled
+        return _captioned(picture, caption)
+    name = TASK_WORDS[facts.summary.task].name
     measures = []
     if test is not None:
-        words = f"{interval(score_of(test), test.low, test.high, test.n)} on the test set"
-        measures.append(MeasuredShare(words, score_of(test), test.low, test.high, is_main=False))
+        measures.append(_measure(test_estimate(test), "{} on the test set", is_main=False))
     if estimate is not None:
-        words = f"accuracy {interval(estimate.value, estimate.low, estimate.high, estimate.n)}"
-        measures.append(MeasuredShare(words, estimate.value, estimate.low, estimate.high))
+        measures.append(_measure(estimate, f"{name} {{}}", is_main=True))
     if not measures:
         return ""
-    marks = probe_marks(facts)
+    marks = _marks(facts)
+    texts = [*(one.words for one in measures), *(f"{words} for comparison" for words, _ in marks)]
+    title, about = f"{name[0].upper()}{name[1:]}, in per cent", "; ".join(texts)
+    return _captioned(
+        on_a_line(measures, marks, name="score", title=title, about=about), _caption(facts)
+    )
+
+
+def _captioned(picture: str, caption: str) -> str:
+    return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
+
+
+def _measure(score: Estimate, words: str, is_main: bool) -> MeasuredShare:
+    text = words.format(interval(score.value, score.low, score.high, score.n))
+    # R² may be negative.
+    value, low, high = (min(max(x, 0.0), 1.0) for x in (score.value, score.low, score.high))
+    return MeasuredShare(text, value, low, high, is_main=is_main)
+
+
+def _marks(facts: ReportFacts) -> list[tuple[str, float]]:
+    """The constant prediction, and the linear probe where something else ships."""
+    marks, probe = [], facts.summary.linear_probe
     if facts.majority is not None:
         permutation_test = facts.evidence("permutation_test")
         n = permutation_test.n if permutation_test is not None else facts.summary.data.train
         name, share = facts.majority
-        marks.insert(0, Mark(f"always predicting “{short(name, 14)}” {percent(share, n)}", share))
-    texts = [*(one.words for one in measures), *(f"{one.words} for comparison" for one in marks)]
-    title = "Accuracy, in per cent"
-    picture = on_a_line(measures, marks, name="accuracy", title=title, about="; ".join(texts))
-    return captioned(picture, _caption(facts))
+        marks.append((f"always predicting “{short(name, 14)}” {percent(share, n)}", share))
+    if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
+        place = min(max(probe.value, 0.0), 1.0)
+        marks.append((f"linear probe {percent(probe.value, probe.n)}", place))
+    return marks
 
 
 def _caption(facts: ReportFacts) -> str:
@@ -149,11 +132,22 @@ def _caption(facts: ReportFacts) -> str:
 
 
 def would_use(facts: ReportFacts) -> list[str]:
-    """Whether one would use the model, in sentences for a layman."""
+    """Whether one would use the model, and how far, in sentences for a layman."""
     if not facts.ships:
         return [f"No: nothing was shipped, for {facts.summary.shipped.why.rstrip('.')}."]
-    texts = [use_text(facts), _of_100(facts), confident_text(facts), *warnings(facts)]
+    if facts.summary.task == "classify":
+        texts = [_of_100(facts), _confident(facts)]
+    else:
+        texts = [_intervals(facts)]
+    texts = [USE[facts.summary.readiness.level], *texts, *_warnings(facts)]
     return [text for text in texts if text]
+
+
+def _warnings(facts: ReportFacts) -> list[str]:
+    kinds = {finding.kind for finding in facts.summary.findings}
+    kinds -= set() if leaks_much(facts) else {"leakage"}
+    words = {"target": _TARGETS[facts.summary.task], "many": facts.nouns.many}
+    return [text.format(**words) for kind, text in WARNINGS.items() if kind in kinds]
 
 
 def _of_100(facts: ReportFacts) -> str:
@@ -174,7 +168,7 @@ def _of_100(facts: ReportFacts) -> str:
     return text + "."
 
 
-def confident_text(facts: ReportFacts) -> str:
+def _confident(facts: ReportFacts) -> str:
     """How many answers are confident, and the error rate guaranteed for those."""
     calibration, held_out = facts.calibration, facts.held_out
     if calibration is None or not held_out:
@@ -195,3 +189,20 @@ def confident_text(facts: ReportFacts) -> str:
     if error <= FEW:
         return f"{text} Use those without review, and review the others."
     return f"{text} Where that is too many, review each answer."
+
+
+def _intervals(facts: ReportFacts) -> str:
+    """How far to trust the labels or the number of an answer."""
+    calibration = facts.calibration
+    if not isinstance(calibration, NumberCalibration):
+        return (
+            "Each label has its own threshold, chosen for the best F1. The table below says label "
+            "by label how far to trust it."
+        )
+    half = calibration.half_width
+    if half is None:
+        return "Too few examples to guarantee an interval: review each answer."
+    return (
+        f"The truth lies within ± {half:.3g} of 9 of 10 answers for {facts.nouns.many} like these: "
+        "that is the interval of every answer. Use the model where that is near enough."
+    )

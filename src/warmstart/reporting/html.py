@@ -13,20 +13,12 @@ WIDE = 380.0  # units; wider pictures are scrolled on a narrow screen
 
 
 def svg_escaped(text: str) -> str:
-    """Text for an element or an attribute.
-
-    >>> escaped('<b> & "x"')
-    '&lt;b&gt; &amp; &quot;x&quot;'
-    """
+    """Text for an element or an attribute."""
     return escape(printable(text), quote=True)
 
 
 def short(text: str, most: int) -> str:
-    """Text of at most `most` letters, cut in the middle: names often differ at their end.
-
-    >>> short("longsleeve", 7), short("hat", 7)
-    ('lon…eve', 'hat')
-    """
+    """Text of at most `most` letters, cut in the middle: names often differ at their end."""
     if len(text) <= most:
         return text
     end = (most - 1) // 2
@@ -34,11 +26,7 @@ def short(text: str, most: int) -> str:
 
 
 def digits(value: float) -> str:
-    """A coordinate with at most two decimals.
-
-    >>> digits(3.0), digits(1 / 3), digits(-0.001)
-    ('3', '0.33', '0')
-    """
+    """A coordinate with at most two decimals."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
@@ -61,26 +49,19 @@ def tag(name: str, content: str = "", **attributes: Value) -> str:
 
 
 def at(share: float) -> str:
-    """A position from 0 to 1 as a share of the picture's width, with a margin at both ends.
-
-    >>> at(0.0), at(0.5), at(1.0)
-    ('2%', '50%', '98%')
-    """
+    """A position from 0 to 1 as a share of the picture's width, with a margin at both ends."""
     return f"{digits(2 + 96 * min(max(share, 0.0), 1.0))}%"
 
 
 def line(x1: Value, x2: Value, y1: Value, y2: Value, class_: str) -> str:
-    """A straight line."""
     return tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=class_)
 
 
 def rect(x: Value, y: Value, width: Value, height: Value, class_: str, **more: Value) -> str:
-    """A rectangle."""
     return tag("rect", "", x=x, y=y, width=width, height=height, class_=class_, **more)
 
 
 def circle(cx: Value, cy: Value, r: float, class_: str) -> str:
-    """A circle."""
     return tag("circle", cx=cx, cy=cy, r=r, class_=class_)
 
 
@@ -117,20 +98,12 @@ def _picture(body: str, name: str, title: str, about: str, attributes: str) -> s
 
 
 def escaped(text: str) -> str:
-    """Text for the page; no line break comes between a number and its per cent sign.
-
-    >>> escaped("<b> 83 %")
-    '&lt;b&gt; 83\\xa0%'
-    """
+    """Text for the page; no line break comes between a number and its per cent sign."""
     return svg_escaped(text).replace(" %", "\xa0%")
 
 
 def path(text: str) -> str:
-    """A path or a command to copy; lines may break after its slashes.
-
-    >>> path("a/99 %")
-    'a/<wbr>99 %'
-    """
+    """A path or a command to copy; lines may break after its slashes."""
     return svg_escaped(text).replace("/", "/<wbr>")
 
 
@@ -144,13 +117,11 @@ def section(id: str, title: str, *blocks: str) -> str:
 
 
 def paragraph(text: str, class_: str = "") -> str:
-    """A paragraph of plain text; empty without text."""
     kind = f' class="{class_}"' if class_ else ""
     return f"<p{kind}>{escaped(text)}</p>" if text else ""
 
 
 def heading(text: str) -> str:
-    """A heading inside a section."""
     return f"<h3>{escaped(text)}</h3>"
 
 
@@ -163,7 +134,6 @@ def figure(title: str, picture: str, caption: str = "", wide: bool = False) -> s
 
 
 def side_by_side(*blocks: str) -> str:
-    """Blocks beside each other where the page is wide enough."""
     body = "".join(blocks)
     return f'<div class="beside">{body}</div>' if body else ""
 
@@ -192,7 +162,6 @@ def table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def fold(words: str, body: str) -> str:
-    """A collapsed section; empty if its content is."""
     return f"<details><summary>{escaped(words)}</summary>{body}</details>" if body else ""
 
 
@@ -204,11 +173,7 @@ def items(rows: Iterable[str], class_: str = "") -> str:
 
 
 def command(words: str) -> str:
-    """A command to type; no line breaks inside the name of an option.
-
-    >>> command("fit a --fix")
-    '<pre><code>fit a <span class="option">--fix</span></code></pre>'
-    """
+    """A command to type; no line breaks inside the name of an option."""
     markup = (
         f'<span class="option">{path(word)}</span>' if word.startswith("--") else path(word)
         for word in words.split(" ")
@@ -248,10 +213,6 @@ def shots(facts: ReportFacts, examples: Sequence[tuple[str, str]]) -> str:
 
 
 def _path_end(id: str) -> str:
-    """The end of a long path; the whole is in the picture's description.
-
-    >>> _path_end("train/hat/1.jpg"), _path_end("/data/photos/train/hat/1.jpg")
-    ('train/hat/1.jpg', '…/hat/1.jpg')
-    """
+    """The end of a long path; the whole is in the picture's description."""
     names = id.split("/")
     return id if len(names) <= 3 else "/".join(["…", *names[-2:]])

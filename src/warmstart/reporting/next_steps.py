@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warmstart.formatting import count, interval
+from warmstart.formatting import interval
+from warmstart.nouns import count
 from warmstart.records.comparison import ClassScore
-from warmstart.records.data import LabelIssues
 from warmstart.reporting.facts import ReportFacts
 from warmstart.tasks.words import TASK_WORDS, change_text, contradiction
 
@@ -32,23 +32,21 @@ class NextStep:
 
 def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     """Three steps at most, the most urgent of each sort."""
-    repair, images, labels = repair_step(facts), _images_step(facts), labels_step(facts)
-    first = (labels, images) if has_issues(facts) else (images, labels)
-    if repair is not None:
-        first = (repair, labels) if has_issues(facts) else (repair, images)
-    steps = (*first, _model_step(facts), use_step(facts))
+    repair, labels = _repair_step(facts), _labels_step(facts)
+    if facts.summary.task == "classify":
+        images = _images_step(facts)
+        first = (labels, images) if facts.has_issues else (images, labels)
+        if repair is not None:
+            first = (repair, labels) if facts.has_issues else (repair, images)
+        steps = (*first, _model_step(facts), _use_step(facts))
+    else:
+        curve, more = facts.evidence("learning_curve"), None
+        if curve is not None:
+            more = NextStep(title=f"More {facts.nouns.many}", text=curve.meaning)
+        is_labels_first = facts.has_issues or not facts.ships
+        first = (labels, more) if is_labels_first else (more, labels)
+        steps = (repair, *first, _use_step(facts))
     return tuple(step for step in steps if step is not None)[:3]
-
-
-def label_issues(facts: ReportFacts) -> LabelIssues | None:
-    """The label issues; None where the run folder does not have them."""
-    return facts.inspection.label_issues if facts.inspection is not None else None
-
-
-def has_issues(facts: ReportFacts) -> bool:
-    """Whether label issues are counted; then they come first."""
-    issues = label_issues(facts)
-    return issues is not None and bool(issues.count)
 
 
 def leaks_much(facts: ReportFacts) -> bool:
@@ -66,8 +64,7 @@ def weakest(facts: ReportFacts) -> ClassScore | None:
     return lowest if lowest.recall < 1 else None
 
 
-def repair_step(facts: ReportFacts) -> NextStep | None:
-    """What must be repaired before any score can be believed."""
+def _repair_step(facts: ReportFacts) -> NextStep | None:
     findings = {finding.kind: finding for finding in facts.summary.findings}
     many = facts.nouns.many
     if shift := findings.get("distribution-shift"):
@@ -107,7 +104,7 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
     text = f"“{score.label}” has the lowest recall: {recall} of its {facts.nouns.count(score.n)}"
     if score.confused_with is not None:
         text += f", most often taken for “{score.confused_with}” ({score.n_confused})"
-    issues = label_issues(facts)
+    issues = facts.label_issues
     ids = set() if issues is None else {one.id for one in issues.issues}
     wrong = sorted(
         (
@@ -125,12 +122,12 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
     )
 
 
-def labels_step(facts: ReportFacts) -> NextStep | None:
+def _labels_step(facts: ReportFacts) -> NextStep | None:
     """Label issues, or the labels that the model contradicts most.
 
     None for outcomes of a table: there is nothing to correct.
     """
-    issues, task = label_issues(facts), facts.summary.task
+    issues, task = facts.label_issues, facts.summary.task
     if issues is None or not issues.ranked or issues.why == "outcome":
         return None
     examples = tuple(
@@ -213,8 +210,7 @@ def _other_depth(facts: ReportFacts, strategy: str) -> NextStep:
     )
 
 
-def use_step(facts: ReportFacts) -> NextStep | None:
-    """The command that predicts, where the model can be used."""
+def _use_step(facts: ReportFacts) -> NextStep | None:
     if not facts.ships or facts.summary.readiness.level == "not-ready":
         return None
     ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from warmstart.formatting import duration, short_interval, size
-from warmstart.records.data import Task
-from warmstart.reporting import html, other_tasks
+from warmstart.reporting import html
 from warmstart.reporting.data import data_section
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying
 from warmstart.reporting.first_screen import first_screen
 from warmstart.reporting.plan import base_section, plan_section
-from warmstart.reporting.proof import proof_section
+from warmstart.reporting.proof import answers_section, proof_section
 from warmstart.reporting.training import training_section
 from warmstart.reporting.verdict import verdict_section
 from warmstart.tasks.words import signed_points
@@ -22,7 +20,6 @@ STYLE = Path(__file__).with_name("report.css").read_text("utf-8")  # light, dark
 
 
 def baselines_section(facts: ReportFacts) -> str:
-    """The model and each other method, with their difference."""
     baselines, own, rows = facts.summary.baselines, facts.summary.estimate, []
     if baselines and own is not None and facts.ships:
         score = short_interval(own.value, own.low, own.high, own.n)
@@ -55,7 +52,6 @@ STAGES = {
 
 
 def cost_section(facts: ReportFacts) -> str:
-    """Seconds by stage, memory, the command, and what else the result depends on."""
     total = duration(facts.summary.seconds.get("total", 0.0))
     memory = size(int(facts.summary.peak_rss_mb * 1e6))
     return html.section(
@@ -95,46 +91,28 @@ def _repeat(facts: ReportFacts) -> str:
     return f"<div>{html.heading('To repeat it')}{command}{table}</div>"
 
 
-Section = Callable[[ReportFacts], str]
-
 # Nothing may be loaded, run, framed or sent: only the style above and pictures inside the page.
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'"
 )
-SHARED = {
+SECTIONS = {
+    "data": data_section,
+    "answers": answers_section,
     "base": base_section,
     "verdict": verdict_section,
     "plan": plan_section,
     "training": training_section,
-}
-SECTIONS = {
-    "data": data_section,
-    **SHARED,
     "proof": proof_section,
     "beside": baselines_section,
     "cost": cost_section,
-}
-# Of models without classes: multilabel and regression.
-OTHER = {
-    "data": data_section,
-    "answers": other_tasks.answers_section,
-    **SHARED,
-    "proof": other_tasks.weights_section,
-    "cost": cost_section,
-}
-PAGES: dict[Task, tuple[Section, Mapping[str, Section]]] = {
-    "classify": (first_screen, SECTIONS),
-    "multilabel": (other_tasks.first_screen, OTHER),
-    "regress": (other_tasks.first_screen, OTHER),
 }
 TITLES = {"base": "Base model", "beside": "Baselines"}  # where the id is not the title
 
 
 def page(facts: ReportFacts) -> str:
     """The text of report.html; the same facts give the same text."""
-    first, sections = PAGES[facts.summary.task]
-    bodies = {name: body for name, make in sections.items() if (body := make(facts))}
+    bodies = {name: body for name, make in SECTIONS.items() if (body := make(facts))}
     links = html.items(
         f'<a href="#{name}">{TITLES.get(name, name.capitalize())}</a>' for name in bodies
     )
@@ -150,7 +128,7 @@ def page(facts: ReportFacts) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{html.escaped(f'{facts.name}: report')}</title>\n<style>\n{STYLE}</style></head>"
         '\n<body><a class="skip" href="#main">Skip to the result</a>\n'
-        f'<main id="main"><div class="first">{first(facts)}</div>\n'
+        f'<main id="main"><div class="first">{first_screen(facts)}</div>\n'
         f'<nav aria-label="Sections of the report">{links}</nav>\n'
         f"{''.join(section + chr(10) for section in bodies.values())}</main>\n"
         f"<footer>{footer}</footer></body></html>\n"

@@ -9,7 +9,7 @@ from warmstart.formatting import percent, sentence
 from warmstart.records.plan import Choice, Plan
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.figures import Bar, BarPiece, lying, stacked, standing
+from warmstart.reporting.figures import Bar, lying, stacked, standing
 from warmstart.tasks.words import TASK_WORDS
 
 # Class and words of each action in the picture.
@@ -25,10 +25,11 @@ _SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
 
 
 def plan_section(facts: ReportFacts) -> str:
-    """The layers as a strip, their table, and all other choices."""
     if facts.plan is None:
         return ""
-    strategy, discarded = facts.plan.strategy, ""
+    strategy, discarded, which = facts.plan.strategy, "", "Every choice, with its reason"
+    if facts.is_discarded:
+        which = "Every choice of the training that was tried, with its reason"
     if facts.is_discarded and facts.ships:
         end = "given up" if facts.summary.guards else "not kept"
         discarded = (
@@ -43,12 +44,7 @@ def plan_section(facts: ReportFacts) -> str:
         html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
         html.paragraph(discarded),
         _own(facts.plan),
-        html.fold(
-            "Every choice of the training that was tried, with its reason"
-            if facts.is_discarded
-            else "Every choice, with its reason",
-            _choices(facts.plan),
-        ),
+        html.fold(which, _choices(facts.plan)),
     )
 
 
@@ -59,27 +55,22 @@ def _strip(facts: ReportFacts) -> str:
     pieces = []
     for one in facts.layers:
         class_, words = ACTIONS.get(one.action, ("new", one.action))
-        pieces.append(BarPiece(f"{one.layers}: {words}", one.n / total, class_))
-    pieces.append(BarPiece("head: new", 1 / total, "new"))
+        pieces.append((f"{one.layers}: {words}", one.n / total, class_))
+    pieces.append(("head: new", 1 / total, "new"))
     title = f"The layers, from the {facts.nouns.one} to the head"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
     names = {"frozen": "frozen: not a bit may change", "tuned": "fine-tuned", "new": "new"}
-    classes = dict.fromkeys(piece.class_ for piece in pieces)
+    classes = dict.fromkeys(class_ for _, _, class_ in pieces)
     legend = html.legend((class_, names[class_]) for class_ in classes)
     return f"<figure>{html.heading(title)}{picture}{legend}</figure>"
 
 
 def _layers(facts: ReportFacts, plan: Plan) -> str:
-    rows = [
-        (
-            html.escaped(one.layers),
-            html.escaped(ACTIONS.get(one.action, ("", one.action))[1]),
-            html.escaped(one.rates or "–"),
-            f"{one.weights:,}",
-            html.escaped(one.names),
-        )
-        for one in facts.layers
-    ]
+    rows = []
+    for one in facts.layers:
+        action = ACTIONS.get(one.action, ("", one.action))[1]
+        cells = (one.layers, action, one.rates or "–", f"{one.weights:,}", one.names)
+        rows.append(tuple(map(html.escaped, cells)))
     if rows:
         lr = None if facts.is_discarded else plan.blocks[-1].lr
         words = f"{lr.number:g}" if lr is not None else "in closed form"
@@ -127,11 +118,6 @@ def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
 
 
 def _value(value: object) -> str:
-    """A value for people.
-
-    >>> _value((0.01, 1.0)), _value(True), _value("adamw")
-    ('0.01, 1', 'yes', 'adamw')
-    """
     if isinstance(value, tuple):
         return ", ".join(map(_value, value))
     if isinstance(value, bool):
@@ -143,7 +129,6 @@ def _value(value: object) -> str:
 
 
 def base_section(facts: ReportFacts) -> str:
-    """The base model, its transfer gain, and the accuracy of each layer."""
     base, network = facts.summary.base, facts.network
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
     rows += [(f"{len(network.blocks)}", "layers")] if network and network.blocks else []
@@ -186,12 +171,12 @@ def _depth(facts: ReportFacts) -> str:
     scores = {int(key.removeprefix("block.")): float(details[key]) for key in keys}
     numbers = sorted(scores)
     best = int(float(details.get("best_block", numbers[-1])))
-    words, one = TASK_WORDS[facts.summary.task], facts.nouns.one
+    words = TASK_WORDS[facts.summary.task]
     title = f"How well each layer alone {words.apart.format(an=facts.nouns.an)}"
     picture = standing(
         [scores[number] for number in numbers],
         best=numbers.index(best) if best in numbers else None,
-        first=f"layer {numbers[0]}, at the {one}",
+        first=f"layer {numbers[0]}, at the {facts.nouns.one}",
         last=f"layer {numbers[-1]}",
         mark=facts.majority[1] if facts.majority is not None else None,
         name="depth",

@@ -4,82 +4,71 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from warmstart.formatting import at_most, interval, percent, sentence, short_interval
+from warmstart.records.answer import NumberCalibration
 from warmstart.records.comparison import ClassScore
-from warmstart.records.network import Ledger
-from warmstart.records.summary import Scores
+from warmstart.records.summary import LabelScore, Scores
 from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
-from warmstart.reporting.figures import Bar, BarPiece, diagram, interval_bar, lying, stacked
+from warmstart.reporting.figures import Bar, diagram, interval_bar, lying, scatter, stacked
 from warmstart.reporting.html import fixed, label, rect, short, svg_escaped, tag
+from warmstart.tasks.words import other_metrics
 from warmstart.tasks.words import percent as percent_of
 
-# ---- The confusion matrix as a picture: darker where more images are.
+# ---- Confusion: the matrix, the commonest mistakes, a map of many classes.
 
 
-CELL = 30.0
-SMALL_CELL, SMALL_NAMES = 9.0, 74.0  # units; the latter left of the matrix, and above it
-_LETTERS, _LETTER = 14, 7.4
+CELL, SMALL_CELL = 30.0, 9.0  # units
+SMALL_NAMES = 74.0  # units left of a small matrix, and above it
+_LETTERS, _LETTER = 14, 7.4  # of a name at most, and the width of one
 PALEST, DARKEST = 0.1, 0.48  # opacity: numbers stay legible on it, in light and dark
+WORST = 12  # mistakes that are shown
+WHOLE = 16  # classes up to which the matrix shows all of them
+MOST_CLASSES = 12  # of more classes, those with the most mistakes
+MOST_PAIRS, NAME = 10, 15  # pairs of classes that are named, with so many letters
+MAPPED = 250  # classes up to which the small map is drawn
+OTHERS = "all others"
+
+Counts = Mapping[tuple[str, str], int]  # examples by (target, answer)
 
 
-@dataclass(frozen=True, slots=True)
-class ConfusionTable:
-    """Counts by (target, answer); `rows` and `columns` give the order and the names."""
-
-    rows: Sequence[str]
-    columns: Sequence[str]
-    counts: Mapping[tuple[str, str], int]
-
-    def totals(self) -> Counter[str]:
-        """The number of images by class."""
-        totals: Counter[str] = Counter()
-        for (target, _), n in self.counts.items():
-            totals[target] += n
-        return totals
-
-
-def matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
-    """Cells with their counts; the shade is the share of a class's images."""
-    longest = max((len(name) for name in (*table.rows, *table.columns)), default=0)
-    space = 10 + _LETTER * min(longest, _LETTERS)
-    body, totals = [], table.totals()
-    for i, row in enumerate(table.rows):
-        for j, column in enumerate(table.columns):
-            n, x, y = table.counts.get((row, column), 0), space + CELL * j, space + CELL * i
-            body.append(_cell(x, y, CELL, row == column, n / max(totals[row], 1)))
-            if n:
-                body.append(label(x + CELL / 2, y + CELL / 2 + 4, f"{n:,}", "small", "middle"))
-    return _framed(table, body, CELL, space, "", name=name, title=title, about=about)
-
-
-def small_matrix(table: ConfusionTable, *, name: str, title: str, about: str) -> str:
-    """A matrix of many classes: no counts, no empty cells."""
-    space, cell, totals = SMALL_NAMES, SMALL_CELL, table.totals()
-    body = [rect(space, space, cell * len(table.columns), cell * len(table.rows), "ground")]
-    rows, columns = ({name: k for k, name in enumerate(x)} for x in (table.rows, table.columns))
-    for (target, answer), n in table.counts.items():
-        if target in rows and answer in columns:
-            x, y = space + cell * columns[answer], space + cell * rows[target]
-            body.append(_cell(x, y, cell, target == answer, n / totals[target]))
-    return _framed(table, body, cell, space, " tiny", name=name, title=title, about=about)
-
-
-def _framed(
-    table: ConfusionTable, body: list[str], cell: float, space: float, class_: str, **texts: str
+def matrix(
+    counts: Counts,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    is_small: bool = False,
+    name: str,
+    title: str,
+    about: str,
 ) -> str:
-    """The cells with the names of classes and answers."""
-    for i, row in enumerate(table.rows):
+    """A confusion matrix, shaded by the share of a class's examples, with counts unless small."""
+    longest = max(map(len, (*rows, *columns)), default=0)
+    cell = SMALL_CELL if is_small else CELL
+    space = SMALL_NAMES if is_small else 10 + _LETTER * min(longest, _LETTERS)
+    width, height = cell * len(columns), cell * len(rows)
+    class_ = "soft tiny" if is_small else "soft"
+    totals: Counter[str] = Counter()
+    for (target, _), n in counts.items():
+        totals[target] += n
+    body = [rect(space, space, width, height, "ground")] if is_small else []
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            n, x, y = counts.get((row, column), 0), space + cell * j, space + cell * i
+            if n or not is_small:
+                body.append(_cell(x, y, cell, row == column, n / max(totals[row], 1)))
+            if n and not is_small:
+                body.append(label(x + cell / 2, y + cell / 2 + 4, f"{n:,}", "small", "middle"))
+    for i, row in enumerate(rows):
         y = space + cell * (i + 0.5) + 3
-        body.append(label(space - 5, y, short(row, _LETTERS), f"soft{class_}", "end"))
-    for j, column in enumerate(table.columns):
+        body.append(label(space - 5, y, short(row, _LETTERS), class_, "end"))
+    for j, column in enumerate(columns):
         turn = f"translate({space + cell * (j + 0.5) + 3:.1f} {space - 5:.1f}) rotate(-90)"
         text = svg_escaped(short(column, _LETTERS))
-        body.append(tag("text", text, class_=f"soft{class_}", transform=turn))
-    width, height = space + cell * len(table.columns) + 4, space + cell * len(table.rows) + 4
-    return fixed("".join(body), width=width, height=height, **texts)
+        body.append(tag("text", text, class_=class_, transform=turn))
+    sides = {"width": space + width + 4, "height": space + height + 4}
+    return fixed("".join(body), name=name, title=title, about=about, **sides)
 
 
 def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
@@ -90,68 +79,39 @@ def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
     return rect(x + gap / 2, y + gap / 2, size, size, class_, fill_opacity=opacity)
 
 
-# ---- Confusion: matrix, commonest mistakes, a map of many classes.
-
-
-WORST = 12  # mistakes that are shown
-WHOLE = 16  # classes up to which the matrix shows all of them
-MOST_CLASSES = 12  # of more classes, those with the most mistakes
-MOST_PAIRS, NAME = 10, 15  # pairs of classes that are named, with so many letters
-MAPPED = 250  # classes up to which the small map is drawn
-OTHERS = "all others"
-
-
-def confusion(facts: ReportFacts) -> str:
-    """The confusion matrix; of many classes, those with the most mistakes."""
+def _confusion(facts: ReportFacts) -> str:
+    """Matrix and mistakes; of many classes those with the most mistakes, and a small map."""
     held_out = facts.held_out
     counts = Counter((one.target, one.label) for one in held_out)
     if not counts:
         return ""
-    rows = columns = _order(held_out)
-    title = "Confusion matrix"
-    if len(rows) > WHOLE:
-        mistakes = Counter(one.target for one in held_out if not one.is_right)
-        ranked = sorted(mistakes.items(), key=lambda pair: (-pair[1], pair[0]))
+    names = rows = columns = tuple(sorted({name for pair in counts for name in pair}))
+    pairs = [(pair, n) for pair, n in counts.items() if pair[0] != pair[1]]
+    pairs.sort(key=lambda pair: (-pair[1], pair[0]))
+    texts = (f"{a} taken for {b} {n} times" for (a, b), n in pairs[:3])
+    mistakes = f"{'; '.join(texts) or 'none is taken for another class'}."
+    title, cells = "Confusion matrix", counts
+    if len(names) > WHOLE:
+        wrong = Counter(one.target for one in held_out if not one.is_right)
+        ranked = sorted(wrong.items(), key=lambda pair: (-pair[1], pair[0]))
         rows = tuple(sorted(name for name, _ in ranked[:MOST_CLASSES]))
-        columns, counts = (*rows, OTHERS), _merged(counts, rows)
+        columns, cells = (*rows, OTHERS), Counter()
+        for (target, answer), n in counts.items():
+            if target in rows:
+                cells[target, answer if answer in rows else OTHERS] += n
         title = f"Confusion matrix of the {len(rows)} classes with the most mistakes"
-    table = ConfusionTable(rows, columns, counts)
     right = sum(one.is_right for one in held_out)
-    about = f"{right:,} of {facts.nouns.count(len(held_out))} are right; {_commonest(held_out)}"
-    picture = matrix(table, name="confusion", title=title, about=about)
+    about = f"{right:,} of {facts.nouns.count(len(held_out))} are right; {mistakes}"
+    picture = matrix(cells, rows, columns, name="confusion", title=title, about=about)
     caption = (
         "A row is a class, a column an answer. Blue is right, red is wrong; the darker, the larger "
         "the share of the row."
     )
-    return html.figure(title, picture, caption, wide=True)
+    figures = html.figure(title, picture, caption, wide=True), _commonest(pairs, mistakes)
+    return html.side_by_side(*figures) + _small_map(counts, names, mistakes)
 
 
-def _order(held_out: Sequence[HeldOutAnswer]) -> tuple[str, ...]:
-    return tuple(sorted({one.target for one in held_out} | {one.label for one in held_out}))
-
-
-def _merged(counts: Counter[tuple[str, str]], rows: Sequence[str]) -> Counter[tuple[str, str]]:
-    merged: Counter[tuple[str, str]] = Counter()
-    for (target, answer), n in counts.items():
-        if target in rows:
-            merged[(target, answer if answer in rows else OTHERS)] += n
-    return merged
-
-
-def mistaken_pairs(held_out: Sequence[HeldOutAnswer]) -> list[tuple[tuple[str, str], int]]:
-    """Pairs (class, answer) of mistakes with their counts, the commonest first."""
-    pairs = Counter((one.target, one.label) for one in held_out if not one.is_right)
-    return sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))
-
-
-def _commonest(held_out: Sequence[HeldOutAnswer]) -> str:
-    pairs = (f"{a} taken for {b} {n} times" for (a, b), n in mistaken_pairs(held_out)[:3])
-    return f"{'; '.join(pairs) or 'none is taken for another class'}."
-
-
-def commonest(facts: ReportFacts) -> str:
-    """The commonest mistakes as bars; empty where there are none."""
-    pairs = mistaken_pairs(facts.held_out)
+def _commonest(pairs: Sequence[tuple[tuple[str, str], int]], about: str) -> str:
     if not pairs:
         return ""
     most = pairs[0][1]
@@ -160,39 +120,36 @@ def commonest(facts: ReportFacts) -> str:
         for (a, b), n in pairs[:MOST_PAIRS]
     ]
     title = "The commonest mistakes"
-    picture = lying(bars, name="mixed", title=title, about=_commonest(facts.held_out))
+    picture = lying(bars, name="mixed", title=title, about=about)
     more = len(pairs) - MOST_PAIRS
     rarer = f" {more:,} more pairs are rarer." if more > 0 else ""
     return html.figure(title, picture, f"True class → answer.{rarer}")
 
 
-def small_map(facts: ReportFacts) -> str:
+def _small_map(counts: Counts, names: Sequence[str], about: str) -> str:
     """All classes at once, where they are too many for a matrix with numbers."""
-    names = _order(facts.held_out)
     if not WHOLE < len(names) <= MAPPED:
         return ""
-    counts = Counter((one.target, one.label) for one in facts.held_out)
-    title, about = f"All {len(names)} classes at once", _commonest(facts.held_out)
-    table = ConfusionTable(names, names, counts)
-    picture = small_matrix(table, name="map", title=title, about=about)
+    title = f"All {len(names)} classes at once"
+    picture = matrix(counts, names, names, is_small=True, name="map", title=title, about=about)
     caption = "Rows are classes, columns answers, both in alphabetical order."
     return html.fold(title, html.figure(title, picture, caption, wide=True))
 
 
 def proof_section(facts: ReportFacts) -> str:
-    """Scores, confusion, classes, worst mistakes, calibration, weights, forgetting."""
+    if facts.summary.task != "classify":
+        return html.section("proof", "Proof: what became of the weights", _ledger(facts))
     if not facts.ships:
         return ""
     return html.section(
         "proof",
         "Proof: how accurate it is, and how far to trust it",
         _scores(facts),
-        html.side_by_side(confusion(facts), commonest(facts)),
-        small_map(facts),
+        _confusion(facts),
         _classes(facts),
         _worst(facts),
         _calibration(facts),
-        ledger_figure(facts),
+        _ledger(facts),
         _forgetting(facts),
     )
 
@@ -225,18 +182,10 @@ def _scores(facts: ReportFacts) -> str:
 def _classes(facts: ReportFacts) -> str:
     if not facts.classes:
         return ""
-    held_out = facts.held_out
-    overall = sum(one.is_right for one in held_out) / max(len(held_out), 1)
+    overall = sum(one.is_right for one in facts.held_out) / max(len(facts.held_out), 1)
     test_scores = {score.label: score for score in facts.test_classes}
-    head = [
-        "class",
-        facts.nouns.many,
-        "recall (95 % CI)",
-        "0 to 100 %",
-        "precision",
-        "most often taken for",
-        *(["recall in the test set"] if test_scores else []),
-    ]
+    head = ["class", facts.nouns.many, "recall (95 % CI)", "0 to 100 %", "precision"]
+    head += ["most often taken for", *(["recall in the test set"] if test_scores else [])]
     rows = []
     for score in sorted(facts.classes, key=lambda score: (score.recall, score.n, score.label)):
         row = _class(score, overall)
@@ -257,11 +206,11 @@ def _classes(facts: ReportFacts) -> str:
 
 
 def _class(score: ClassScore, overall: float) -> list[str]:
-    precision = "never predicted"
+    precision, confused_with = "never predicted", "–"
     if score.precision is not None:
         precision = percent(score.precision, score.answers)
-    other = score.confused_with
-    confused_with = "–" if other is None else f"{other} ({score.n_confused:,})"
+    if score.confused_with is not None:
+        confused_with = f"{score.confused_with} ({score.n_confused:,})"
     return [
         html.escaped(score.label),
         f"{score.n:,}",
@@ -287,9 +236,8 @@ def _worst(facts: ReportFacts) -> str:
         (one.id, f"{one.target}, taken for {one.label} with {percent(one.probability, n)}")
         for one in mistakes
     ]
-    return html.heading("The worst mistakes, the most confident first") + html.shots(
-        facts, examples
-    )
+    title = "The worst mistakes, the most confident first"
+    return html.heading(title) + html.shots(facts, examples)
 
 
 def _calibration(facts: ReportFacts) -> str:
@@ -326,21 +274,21 @@ def _confident(facts: ReportFacts) -> str:
 # ---- Weights.
 
 
-# Class and word of each fate in the picture.
+# The class of each fate in the picture.
 FATES = {
-    "frozen": ("frozen", "frozen"),
-    "kept": ("frozen", "kept"),
-    "copied": ("frozen", "copied"),
-    "trained": ("tuned", "trained"),
-    "merged": ("tuned", "merged"),
-    "reshaped": ("tuned", "reshaped"),
-    "new": ("new", "new"),
+    "frozen": "frozen",
+    "kept": "frozen",
+    "copied": "frozen",
+    "trained": "tuned",
+    "merged": "tuned",
+    "reshaped": "tuned",
+    "new": "new",
 }
 NOT_LAYERS = ("head", "added", "unused")  # blocks that are new in every model, or new by name
 TRAINED = ("trained", "merged")  # fates of weights that training has changed
 
 
-def ledger_figure(facts: ReportFacts) -> str:
+def _ledger(facts: ReportFacts) -> str:
     """What became of every tensor of the base model, and what is new."""
     if facts.ledger is None:
         return ""
@@ -350,8 +298,8 @@ def ledger_figure(facts: ReportFacts) -> str:
         sizes[row.fate] += row.numel if row.fate in FATES else 0
     total = max(sizes.total(), 1)
     pieces = [
-        BarPiece(f"{word}: {sizes[fate]:,} numbers", sizes[fate] / total, class_)
-        for fate, (class_, word) in FATES.items()
+        (f"{fate}: {sizes[fate]:,} numbers", sizes[fate] / total, class_)
+        for fate, class_ in FATES.items()
         if sizes[fate]
     ]
     picture = stacked(pieces, name="ledger", title=title, about=about)
@@ -363,7 +311,7 @@ def ledger_figure(facts: ReportFacts) -> str:
             f"{verb} the same as in the base model, bit for bit (SHA-256 of each in "
             "weights_ledger.json)."
         )
-    classes = dict.fromkeys(FATES[row.fate][0] for row in facts.ledger.rows if row.fate in FATES)
+    classes = dict.fromkeys(FATES[row.fate] for row in facts.ledger.rows if row.fate in FATES)
     names = {"frozen": "as in the base model", "tuned": "trained", "new": "new"}
     legend = html.legend((class_, names[class_]) for class_ in classes)
     fates = html.items(map(html.escaped, facts.fates), "plain")
@@ -372,35 +320,81 @@ def ledger_figure(facts: ReportFacts) -> str:
 
 def _forgetting(facts: ReportFacts) -> str:
     """Whether fine-tuning undid what the base model knew, where what ships was fine-tuned."""
-    notes = [note for note in facts.summary.guards if note.kind == "forgetting"]
+    notes = [note.action for note in facts.summary.guards if note.kind == "forgetting"]
     texts = [
         str(event.values.get("text", ""))
         for event in facts.events
         if notes and event.kind == "guard" and event.values.get("guard") == "forgetting"
     ]
-    texts = [sentence(text) for text in texts or [note.action for note in notes]]
+    texts = [sentence(text) for text in texts or notes]
     if not texts and facts.ledger is None:
         return ""
-    body = "".join(map(html.paragraph, texts or [_forgetting_text(facts, facts.ledger)]))
+    body = "".join(map(html.paragraph, texts or [_no_forgetting(facts)]))
     return html.heading("Forgetting") + body
 
 
-def _forgetting_text(facts: ReportFacts, ledger: Ledger | None) -> str:
-    many, rows = facts.nouns.many, ledger.rows if ledger is not None else ()
+def _no_forgetting(facts: ReportFacts) -> str:
+    many, rows = facts.nouns.many, facts.ledger.rows if facts.ledger is not None else ()
     fates = {row.fate for row in rows}
     has_new = any(row.fate == "new" and row.block not in NOT_LAYERS for row in rows)
     if has_new and fates <= {"new", "dropped"}:
         return "The layers were trained from scratch: there was no base model to forget."
-    if fates.isdisjoint(TRAINED) and "reshaped" in fates:
-        return (
-            f"No layer was trained. The input was adapted to {many} of another kind than the base "
-            "model's; its accuracy on its own kind was not measured."
-        )
     if not fates.isdisjoint(TRAINED):
         return (
             f"The fine-tuned layers still tell these {many} apart as well as the base model's did: "
             f"no forgetting was seen. On other kinds of {many} this was not measured."
         )
+    if "reshaped" in fates:
+        return (
+            f"No layer was trained. The input was adapted to {many} of another kind than the base "
+            "model's; its accuracy on its own kind was not measured."
+        )
     if has_new:
         return "The layers of the base model were not changed; the others are new."
     return "None is possible: no layer of the base model was changed."
+
+
+# ---- Answers that are several labels, or a number.
+
+
+def answers_section(facts: ReportFacts) -> str:
+    """Each label with its scores, or predictions against targets; empty for classes."""
+    if facts.summary.task == "classify":
+        return ""
+    test, text = facts.summary.test, "Each example was predicted by a model not trained on it."
+    if test is not None:
+        text += f" On the test set: {other_metrics(test)}"
+    return html.section(
+        "answers",
+        "Answers: how good they are on held-out examples",
+        html.paragraph(text),
+        _labels(facts),
+        _numbers(facts),
+    )
+
+
+def _labels(facts: ReportFacts) -> str:
+    def order(score: LabelScore) -> tuple[float, str]:
+        return score.average_precision or 0.0, score.label
+
+    head = ["label", facts.nouns.many, "average precision"]
+    head += ["F1", "precision", "recall", "threshold"]
+    rows = []
+    for one in sorted(facts.label_scores, key=order):
+        average = "" if one.average_precision is None else f"{one.average_precision:.2f}"
+        scores = (f"{x:.2f}" for x in (one.f1, one.precision, one.recall, one.threshold))
+        rows.append((html.escaped(one.label), f"{one.n:,}", average, *scores))
+    return html.table("Labels, the weakest first", head, rows)
+
+
+def _numbers(facts: ReportFacts) -> str:
+    if not facts.numbers:
+        return ""
+    calibration = facts.calibration
+    half = calibration.half_width if isinstance(calibration, NumberCalibration) else None
+    title = "Predictions against targets"
+    about = f"{len(facts.numbers):,} held-out examples; on the line a prediction is right."
+    if half is not None:
+        about += f" Within the band (± {half:.3g}) lie 9 of 10."
+    picture = scatter(facts.numbers, half, name="numbers", title=title, about=about)
+    return html.figure(title, picture, about)

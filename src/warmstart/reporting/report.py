@@ -113,9 +113,8 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
 def wanted(facts: ReportFacts) -> tuple[str, ...]:
     """Ids of the examples on the page, in its order, each once, at most 40."""
     ids = [id for step in next_steps(facts) for id, _ in step.examples]
-    ids += [one.id for one in questionable(facts)]
-    ids += [one.id for one in off_topic(facts)]
-    ids += [one.id for one in worst(facts)]
+    for examples in (questionable(facts), off_topic(facts), worst(facts)):
+        ids += [one.id for one in examples]
     ids += [id for id, _ in problem_examples(facts)]
     return tuple(dict.fromkeys(ids))[:MOST]
 
@@ -196,11 +195,9 @@ def read_plan_if_there(path: Path) -> Plan | None:
 
 
 def _read_calibration(run: Path) -> CalibrationRecord | None:
-    path = run / "model"
-    if not (path / "calibration.json").is_file() or not (path / "config.json").is_file():
-        return None
-    task = read_json(path / "config.json", ModelRecord).task
-    return read_json(path / "calibration.json", CALIBRATIONS[task])
+    model = read_if_there(run / "model" / "config.json", ModelRecord)
+    path = run / "model" / "calibration.json"
+    return None if model is None else read_if_there(path, CALIBRATIONS[model.task])
 
 
 def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
@@ -217,10 +214,7 @@ def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
 
 
 def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, ...]:
-    """The predictions for held-out examples that the record lists.
-
-    Raises: RunFolderError if the file is damaged.
-    """
+    """The predictions for held-out examples that the record lists. Raises: RunFolderError."""
 
     def parse(line: dict[str, Any]) -> HeldOutAnswer:
         target, label, scores = line["target"], line["label"], line["scores"]
@@ -289,18 +283,27 @@ def _groups(
 # ---- The command that repeats a run.
 
 
-OPTIONS = (
-    *("base", "arch", "strategy", "budget", "lr", "minutes", "test", "label", "text", "kind"),
-    *("task", "group", "relabel", "seed"),
-)
+OPTIONS = [
+    "base",
+    "arch",
+    "strategy",
+    "budget",
+    "lr",
+    "minutes",
+    "test",
+    "label",
+    "text",
+    "kind",
+    "task",
+    "group",
+    "relabel",
+    "seed",
+]
 _DEFAULTS = {field.name: field.default for field in fields(Request)}
 
 
 def repeat_of(run: Path, place: str) -> Repeat:
-    """The request of a run as a command, and its options for further ones.
-
-    `place` is the folder as it was named. Without request.json there is no command.
-    """
+    """The request of a run as a command; `place` is the folder as it was named."""
     file = _read(run / REQUEST)
     request = file.get("request")
     rows = tuple(_environment(file, _read(run / "env.json")))
@@ -328,8 +331,7 @@ def _command(request: Mapping[str, Any], data: str, place: str) -> str:
         words += ["--plan", shlex.quote(f"{place}/plan.toml")]
     if request.get("device") not in (None, "auto"):
         words += ["--device", _word(request["device"])]
-    settings = request.get("settings")
-    for setting in decoded(settings) or () if settings is not None else ():
+    for setting in decoded(request.get("settings")) or ():
         words += ["--set", shlex.quote(setting)]
     return " ".join([*words, *(["--fix"] if request.get("fix") else [])])
 
@@ -391,12 +393,10 @@ WORKERS = 4
 def thumbnails(
     ids: Sequence[str], record: DataRecord, load: Load, preprocessing: Inputs | None
 ) -> dict[str, str]:
-    """Small pictures as data URIs, by id; `load` gives the bytes of an example.
+    """Small pictures as data URIs, by id; `preprocessing` says how bands become a picture.
 
     Omits what the record does not list, what has changed, and what cannot be decoded.
-    `preprocessing` says how bands become a picture.
     """
-
     hashes = {example.id: example.sha256 for example in record.examples}
 
     def thumbnail(id: str) -> str | None:
@@ -406,9 +406,8 @@ def thumbnails(
         except (DataError, OSError, KeyError):
             return None
 
-    listed = [id for id in ids if id in hashes]
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        uris = zip(listed, pool.map(thumbnail, listed), strict=True)
+        uris = zip(ids, pool.map(thumbnail, ids), strict=True)
         return {id: uri for id, uri in uris if uri is not None}
 
 
@@ -425,27 +424,23 @@ def excerpts(ids: Sequence[str], record: DataRecord, load: Load) -> dict[str, st
 
 
 def _unchanged(id: str, hashes: Mapping[str, str], load: Load) -> bytes | None:
+    """The bytes of an example that the record lists, if they are the same."""
     try:
-        payload = load(id)
+        payload = load(id) if id in hashes else None
     except (DataError, OSError, KeyError):
         return None
-    return payload if sha256(payload).hexdigest() == hashes.get(id) else None
+    is_same = payload is not None and sha256(payload).hexdigest() == hashes[id]
+    return payload if is_same else None
 
 
 def data_uri(image: Image.Image) -> str:
-    """A small picture as a data URI; tiny ones lose nothing.
-
-    >>> data_uri(Image.new("L", (8, 8)))[:22]
-    'data:image/png;base64,'
-    """
-    kind, options = ("JPEG", {"quality": QUALITY, "optimize": True})
-    if max(image.size) <= TINY:
-        kind, options = "PNG", {"optimize": True}
-    elif max(image.size) > SIDE:
+    """A small picture as a data URI; tiny ones lose nothing."""
+    kind = "PNG" if max(image.size) <= TINY else "JPEG"
+    if max(image.size) > SIDE:
         image = image.copy()
         image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, kind, quality=QUALITY, optimize=True)  # PNG has no quality
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

@@ -11,7 +11,7 @@ from warmstart.nouns import Nouns
 from warmstart.reporting import html
 from warmstart.reporting.curves import Axis, CurveReader
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.figures import Curve, Point, axes, chart, steps_to, thinned, upright
+from warmstart.reporting.figures import Axes, Curve, Point, chart, steps_to, thinned, upright
 from warmstart.tasks.words import TASK_WORDS, change_text
 
 UPDATES = "updates of the weights"
@@ -33,7 +33,6 @@ class TrainingCurve:
 
 
 def read_curve(events: Sequence[Event]) -> TrainingCurve:
-    """Read the curves of a run from its events."""
     reader, axis, curve = CurveReader(), Axis(), TrainingCurve()
     for event in events:
         values = reader.read(event)
@@ -55,7 +54,6 @@ def read_curve(events: Sequence[Event]) -> TrainingCurve:
 
 
 def training_section(facts: ReportFacts) -> str:
-    """The curves of loss and accuracy, and the guards."""
     curve = read_curve(facts.events)
     return html.section(
         "training",
@@ -129,18 +127,12 @@ def _accuracies(facts: ReportFacts, curve: TrainingCurve) -> str:
     if probes:
         legend.append(("base", "dashed: linear probe (a new output layer on the frozen network)"))
     name, many = TASK_WORDS[facts.summary.task].name, facts.nouns.many
-    return _figure(
-        curve,
-        rows,
-        1.0,
-        f"Validation {name} during training",
-        "held",
-        is_share=True,
-        x_words="epoch",
-        caption=f"Each fold holds some {many} out and trains on the others; an epoch is one pass "
-        f"over those. Few {many} only; the scores of the proof come from all of them.",
-        legend=legend,
+    caption = (
+        f"Each fold holds some {many} out and trains on the others; an epoch is one pass over "
+        f"those. Few {many} only; the scores of the proof come from all of them."
     )
+    title, words = f"Validation {name} during training", {"x_words": "epoch", "caption": caption}
+    return _figure(curve, rows, 1.0, title, "held", is_share=True, legend=legend, **words)
 
 
 def _figure(
@@ -157,7 +149,7 @@ def _figure(
 ) -> str:
     last = max(x for _, points in rows for x, _ in points)
     heights = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else steps_to(top)
-    frame = axes(
+    frame = Axes(
         (0.0, last),
         (0.0, max(top, heights[-1])),
         x_words=x_words,

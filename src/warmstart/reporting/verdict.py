@@ -9,24 +9,18 @@ from warmstart.nouns import Nouns
 from warmstart.records.summary import Evidence
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.figures import Curve, MeasuredShare, Point, axes, band, chart, on_a_line
+from warmstart.reporting.figures import Axes, Curve, MeasuredShare, Point, band, chart, on_a_line
 from warmstart.stats.learning_curve import PowerLaw
 from warmstart.tasks.words import EVIDENCE_NAMES, signed_points
 
 # Evidence that is a difference of shares, in points.
-POINTS = (
-    "transfer_gain",
-    "depth",
-    "learning_curve",
-    "fine_tuning_gain",
-    "preprocessing",
-    "scratch",
+POINTS = frozenset(
+    {"transfer_gain", "depth", "learning_curve", "fine_tuning_gain", "preprocessing", "scratch"}
 )
 _POINTS_IN_CURVE = 24
 
 
 def verdict_section(facts: ReportFacts) -> str:
-    """Permutation test and learning curve as pictures, then the table of all evidence."""
     shipped, test = facts.summary.shipped, against_shuffled(facts, "permutation_test")
     prefix = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
     return html.section(
@@ -69,7 +63,7 @@ def _learning_curve(facts: ReportFacts) -> str:
         return ""
     law, n, many = PowerLaw(scale, rate), float(facts.summary.data.train), facts.nouns.many
     first, last = points[0][0], max(2.0 * n, points[-1][0] * 1.1)
-    frame = axes(
+    frame = Axes(
         (first, last),
         (0.0, 1.0),
         is_log=True,
@@ -83,16 +77,16 @@ def _learning_curve(facts: ReportFacts) -> str:
         Curve(points, "none", has_dots=True),
         Curve(scratch_points, "curve base", has_dots=True),
     )
-    names = {"name": "learning_curve", "title": f"Would more {many} help?"}
+    title, about = f"Would more {many} help?", evidence.meaning
     interval = band(frame, _gain_interval(evidence, law, n, last))
-    picture = chart(frame, curves, interval, **names, about=evidence.meaning)
+    picture = chart(frame, curves, interval, name="learning_curve", title=title, about=about)
     caption = (
         f"{evidence.meaning} Dots: the linear probe with fewer {many}, the last is its "
         "cross-validated score. Dashed: extrapolated to twice as many, with a 95 % interval."
     )
     if scratch_points:
         caption += " Grey: the same architecture trained from scratch."
-    return html.figure(names["title"], picture, caption)
+    return html.figure(title, picture, caption)
 
 
 def _accuracies(evidence: Evidence) -> list[Point]:
@@ -112,7 +106,7 @@ def _between(low: float, high: float) -> list[float]:
 def _gain_interval(
     evidence: Evidence, law: PowerLaw, n: float, last: float
 ) -> list[tuple[float, float, float]]:
-    """The interval of the gain, growing from n examples to twice as many."""
+    """The interval of the gain, from n examples to twice as many."""
     now, whole = law.at(n), law.at(2 * n) - law.at(n)
     if evidence.value is None or evidence.low is None or evidence.high is None:
         return []
@@ -124,25 +118,17 @@ def _gain_interval(
 
 
 def _table(evidence: Sequence[Evidence], nouns: Nouns) -> str:
-    rows = [
-        (
-            html.escaped(EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)),
-            html.escaped(_value(one)),
-            html.escaped(one.meaning),
-            f"{one.n:,}" if one.n else "",
-        )
-        for one in evidence
-    ]
+    rows = []
+    for one in evidence:
+        name = EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)
+        cells = (name, _value(one), one.meaning, f"{one.n:,}" if one.n else "")
+        rows.append(tuple(map(html.escaped, cells)))
     head = ("measured", "95 % interval", "in words", nouns.many)
     return html.fold("All evidence, with intervals", html.table("Evidence", head, rows))
 
 
 def _value(one: Evidence) -> str:
-    """A measured value with its interval, in points, per cent or as a number.
-
-    >>> _value(Evidence(name="depth", value=0.02, low=-0.01, high=0.05, n=9, meaning="…"))
-    '+2 points (−1.0 to +5)'
-    """
+    """A measured value with its interval, in points, per cent or as a number."""
     if one.value is None:
         return "not measured"
     numbers, unit = [x for x in (one.value, one.low, one.high) if x is not None], "%"

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from warmstart import events, request
 from warmstart.data.dataset import Collection
 from warmstart.data.labels import TaskOption
 from warmstart.data.near_duplicates import with_near_duplicates
@@ -24,8 +23,8 @@ from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
 from warmstart.distributed import here
 from warmstart.errors import ModelError, RunFolderError
-from warmstart.evaluation.metrics import MODEL_VARIANCE
-from warmstart.events import Event, Steps, drain
+from warmstart.evaluation.metrics import MODEL_VARIANCE, Method
+from warmstart.events import Event, Steps, drain, note
 from warmstart.features.batches import fit_inputs
 from warmstart.features.extract import ExtractedRows
 from warmstart.features.extraction import ExtractedFeatures, extract_features
@@ -36,21 +35,23 @@ from warmstart.network.registry import DEFAULTS, ModelListing
 from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
 from warmstart.network.table_surgery import change_columns
-from warmstart.nouns import nouns_of
+from warmstart.nouns import count, nouns_of
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.words import output_words
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
+from warmstart.records.data import DataRecord
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 from warmstart.records.recording import Clock
-from warmstart.records.summary import Estimate
-from warmstart.request import DEFAULT_BASE, Request
-from warmstart.run import lineage, notes
+from warmstart.request import DEFAULT_BASE, Request, read_data
+from warmstart.request import check as check_request
+from warmstart.run import lineage
 from warmstart.run import plan as run_plan
 from warmstart.run.cleaning import drop_unreadable, near_duplicate_pairs
 from warmstart.run.inputs import check_wave_settings, choose_offload, input_options
-from warmstart.stats.paired import Difference, rank_models
+from warmstart.stats.paired import rank_models
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
 from warmstart.training.linear_probe import fit_head
@@ -79,30 +80,24 @@ class ExtractedModel:
     engine: Choice
     seconds: float
     per_second: float | None
-    inherited: Inheritance  # what a run passes on to a head here
-
-    @property
-    def work(self) -> tuple[int, int]:
-        """MACs per example and parameters."""
-        return sum(block.macs for block in self.network.blocks), self.base.parameters
+    inherited: Inheritance
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredModel:
-    """A base model and its head. Shapes: hits (n,) of 0 and 1 over the held-out rows."""
+    """A base model, not compared yet. Shapes: hits (n,) of 0 and 1 over the held-out rows."""
 
-    extracted: ExtractedModel
-    estimate: Estimate
+    model: RankedModel
     hits: NDArray[np.float64]
-    head: str
-    seconds: float
+    method: Method
 
 
 def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) -> Ranking:
     """Order, ties and choice. All base models were scored on the same rows."""
     n = len(scored[0].hits)
     held = slice(len(labelled.learn) - n, None)  # a hold-out stands last; folds hold out all
-    by_work = sorted(scored, key=lambda one: one.extracted.work)  # of equals the lighter first
+    # Of equals the lighter first.
+    by_work = sorted(scored, key=lambda one: (one.model.macs, one.model.parameters))
     rng = np.random.default_rng([seed, 3])
     standing = rank_models(
         np.stack([one.hits for one in by_work]),
@@ -110,10 +105,14 @@ def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         rng,
         inflation=1.0 if labelled.holdout else MODEL_VARIANCE,
     )
-    models = {
-        index: _ranked(by_work[index], gap)
-        for index, gap in zip(standing.order, standing.to_best, strict=True)
-    }
+    models = {}
+    for index, gap in zip(standing.order, standing.to_best, strict=True):
+        models[index] = replace(
+            by_work[index].model,
+            difference=gap.value,
+            difference_low=gap.low,
+            difference_high=gap.high,
+        )
     groups = [[models[index] for index in group] for group in standing.ties]
     choice = min(groups[0], key=lambda base: (base.macs, base.parameters))
     labels = labelled.labels[held]
@@ -125,29 +124,7 @@ def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         n=n,
         majority=labelled.target.blind_score(labels),
         task=None if labelled.target.task == "classify" else labelled.target.task,
-        method=scored[0].estimate.method,
-    )
-
-
-def _ranked(scored: ScoredModel, gap: Difference) -> RankedModel:
-    extracted, estimated = scored.extracted, scored.estimate
-    macs, parameters = extracted.work
-    return RankedModel(
-        name=extracted.name,
-        title=extracted.base.title,
-        arch=extracted.arch,
-        value=estimated.value,
-        low=estimated.low,
-        high=estimated.high,
-        seconds=round(scored.seconds, 3),
-        parameters=parameters,
-        macs=macs,
-        seconds_per_image=1 / extracted.per_second if extracted.per_second else None,
-        cached=not extracted.features.n_extracted,
-        head=scored.head,
-        difference=gap.value,
-        difference_low=gap.low,
-        difference_high=gap.high,
+        method=scored[0].method,
     )
 
 
@@ -158,8 +135,9 @@ def _reason(
     n: int,
     labelled: LabelledRows,
 ) -> str:
-    shown = f"{100 * choice.value:.0f} % ({100 * choice.low:.0f} to {100 * choice.high:.0f})"
-    text = labelled.target.words.ranked.format(shown=shown, n=labelled.nouns.count(n))
+    interval = f"{100 * choice.value:.0f} % ({100 * choice.low:.0f} to {100 * choice.high:.0f})"
+    score = labelled.target.words.score
+    text = f"{score} {interval} on {labelled.nouns.count(n)} held out from training"
     tied = [
         f"{m.name} ({100 * m.value:.0f} %, {m.macs / max(choice.macs, 1):.1f} times the work)"
         for m in best
@@ -178,32 +156,60 @@ def _reason(
     return f"{text}, {middle:.0f} points ({low:.0f} to {high:.0f}) above {gap.name}, the next"
 
 
-# ---- The base model of a run.
+# ---- The data and the base model of a run.
 
 
-def table_base(base: Any, collection: Collection, seed: int) -> PretrainedModel:
-    """The network for these columns: untrained, or a run's, its columns matched by name.
+def read_and_choose(
+    request: Request, clock: Clock
+) -> Steps[tuple[Request, Collection, PretrainedModel]]:
+    """Check a request, read its plan file and its data, choose the base model."""
+    check_request(request)
+    request = run_plan.with_plan_file(request)
+    collection = yield from read_data(request)
+    yield data_note(collection)
+    request, base = yield from choose_base(request, collection, clock)
+    return request, collection, base
 
-    Raises: ModelError for a base model with other inputs, RunFolderError for a folder that is no
-    run.
-    """
+
+def data_note(collection: Collection) -> Event:
+    """The number of examples and how they are split."""
     record = collection.record
+    n = {s: sum(e.split == s for e in record.examples) for s in ("train", "holdout", "test")}
+    n_read = count(len(record.examples), collection.wording.noun)
+    text = f"{n_read}, {output_words(record.task, record.classes)}"
+    if n["test"] or n["holdout"]:
+        text += f", {n['train']:,} to train on"
+    if n["holdout"]:
+        text += f", {n['holdout']:,} in your hold-out set"
+    if n["test"]:
+        text += f", {n['test']:,} in the test set"
+    return note("read", "Data", text)
+
+
+def base_note(record: BaseModelRecord, surgery: str = "") -> Event:
+    """The base model, and what was changed in it to fit the inputs."""
+    text = f"{record.title}, {record.parameters / 1e6:.1f} M parameters"
+    return note("read", "Base", f"{text}\n{surgery}" if surgery else text)
+
+
+def _table_base(base: Any, record: DataRecord, seed: int) -> PretrainedModel:
+    """The network for these columns: untrained, or a run's, its columns matched by name."""
     inputs = TableInputs(columns=record.columns)
     if base == SCRATCH:
         n_outputs = max(len(record.classes), 1)  # of an output that is never used
         module = draw(inputs, n_outputs, seed)
         return PretrainedModel(module=module, record=describe(module, inputs, n_outputs))
     if not lineage.is_run(base):
-        shown = base if isinstance(base, str) else type(base).__name__
+        title = base if isinstance(base, str) else type(base).__name__
         raise ModelError(
-            f"{shown} takes no rows of a table; name a run on a table (--base runs/NAME), or leave "
-            "--base away: then a network is trained from scratch."
+            f"{title} takes no rows of a table; name a run on a table (--base runs/NAME), or omit "
+            "--base: then a network is trained from scratch."
         )
     return change_columns(lineage.base_from_run(Path(base)), inputs)
 
 
-def tensor_base(base: Any, collection: Collection) -> PretrainedModel:
-    """The user's own network, which gets the tensors unchanged. Raises: ModelError."""
+def _tensor_base(base: Any, collection: Collection) -> PretrainedModel:
+    """The user's own network, which gets the tensors unchanged."""
     if not isinstance(base, nn.Module):
         raise ModelError(
             f"{collection.wording.source} holds tensors, which a network of your own takes: give "
@@ -222,17 +228,17 @@ def choose_base(
     cannot be loaded, or none of those on disk can; RunFolderError for a folder that is no run,
     or shipped no model.
     """
-    request = with_default_base(request, collection)
     kind = collection.record.kind
+    request = _with_default_base(request, kind)
     if kind == "table":
         if request.arch is not None:
             raise ModelError(
                 f"--arch {request.arch}: for rows of a table warmstart has a network of its own; "
                 "leave it out."
             )
-        return request, table_base(request.base, collection, request.seed)
+        return request, _table_base(request.base, collection.record, request.seed)
     if kind == "tensor":
-        return request, tensor_base(request.base, collection)
+        return request, _tensor_base(request.base, collection)
     options = input_options(request, collection)
     if not request.base_is_auto:
         request = replace(request, stream=here().same(choose_offload(request)))
@@ -252,27 +258,22 @@ def _choose_by_ranking(
     request: Request, collection: Collection, options: InputOptions
 ) -> Steps[Choice]:
     kind = collection.record.kind
-    names, left_out = on_disk(MAX_PARAMETERS, kind)
+    names, _ = on_disk(MAX_PARAMETERS, kind)
     if len(names) < 2:
         only = names[0] if names else DEFAULTS.get(kind, DEFAULT_BASE)
         why = "the only base model on this computer that --base auto considers"
         return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
-    result = yield from rank(
-        collection, names, seed=request.seed, left_out=left_out, inputs=options
-    )
-    value, because = result.choice, result.because
+    ranked = yield from rank(collection, names, seed=request.seed, inputs=options)
+    value, because = ranked.choice, ranked.because
     choice = Choice(value=value, because=because, source="measured", rule=DEFAULTS[kind])
-    choice = here().same(choice)
-    yield events.note("features", "Chosen", f"{value}, {because}")
-    return choice
+    yield note("features", "Chosen", f"{value}, {because}")
+    return here().same(choice)
 
 
-def with_default_base(request: Request, collection: Collection) -> Request:
-    """The request with the default base model for this kind of data, where none was named."""
-    default = DEFAULTS.get(collection.record.kind, DEFAULT_BASE)
-    if request.base is not DEFAULT_BASE and request.base != DEFAULT_BASE:
-        return request
-    if default == DEFAULT_BASE or (request.given is not None and "base" in request.given):
+def _with_default_base(request: Request, kind: Kind) -> Request:
+    default = DEFAULTS.get(kind, DEFAULT_BASE)
+    is_named = request.base is not DEFAULT_BASE and request.base != DEFAULT_BASE
+    if is_named or default == DEFAULT_BASE or "base" in (request.given or ()):
         return request
     return replace(request, base=default, given=request.typed)
 
@@ -301,9 +302,8 @@ def _with_own_scaling(run: PretrainedModel, inputs: InputOptions) -> InputOption
         return inputs
     if inputs.sound is not None and prep.sound is not None:
         return replace(inputs, sound=prep.sound)
-    own = prep.ranges
-    is_same = len(own) == (inputs.channels or len(own))
-    return replace(inputs, ranges=own) if own and is_same else inputs
+    is_same = len(prep.ranges) == (inputs.channels or len(prep.ranges))
+    return replace(inputs, ranges=prep.ranges) if prep.ranges and is_same else inputs
 
 
 def on_disk(
@@ -331,9 +331,8 @@ def split_name(name: str) -> tuple[str, str | None]:
     (('me@home.safetensors', 'timm:resnet18'), ('lite0', None))
     """
     file, at, arch = name.rpartition("@")
-    if at and arch.startswith(("timm:", "torchvision:")):
-        return file, arch
-    return name, None
+    has_arch = at and arch.startswith(("timm:", "torchvision:"))
+    return (file, arch) if has_arch else (name, None)
 
 
 def rank(
@@ -353,10 +352,9 @@ def rank(
     examples = tuple(e for e in collection.record.examples if e.split != "test")
     training = replace(collection, record=replace(collection.record, examples=examples))
     names = tuple(dict.fromkeys(names))
-    models = "1 base model" if len(names) == 1 else f"{len(names)} base models"
-    counted = nouns_of(collection.record.kind).count(len(examples))
-    text = f"{models} on {counted}: {len(names) * len(examples):,} forward passes at most"
-    yield events.note("read", "Rank", text)
+    on = nouns_of(collection.record.kind).count(len(examples))
+    n_passes = f"{len(names) * len(examples):,} forward passes at most"
+    yield note("read", "Rank", f"{count(len(names), 'base model')} on {on}: {n_passes}")
     extracted: list[ExtractedModel] = []
     failed: list[FailedModel] = []  # texts: an exception would keep its network in memory
     for name in names:
@@ -364,7 +362,7 @@ def rank(
             extracted.append((yield from _extract(name, training, extracted, inputs)))
         except (ModelError, RunFolderError) as error:
             failed.append(FailedModel(name=name, error=str(error)))
-            yield events.note("read", "Failed", f"{name}: {error}")
+            yield note("read", "Failed", f"{name}: {error}")
     if not extracted:
         raise ModelError(failed[0].error)
     lost = {id: why for one in extracted for id, why in one.unreadable.items()}
@@ -376,8 +374,8 @@ def rank(
         for one in extracted:
             scored.append(_score(one, labelled, seed))
             yield Event(stage="head", kind="step", step=len(scored), of=len(extracted))
-    result = ranking(scored, labelled, seed)
-    return replace(result, failed=tuple(failed), left_out=tuple(left_out))
+    ranked = ranking(scored, labelled, seed)
+    return replace(ranked, failed=tuple(failed), left_out=tuple(left_out))
 
 
 def _extract(
@@ -389,7 +387,7 @@ def _extract(
     """Load a base model and extract its features; near-duplicates are searched once."""
     file, arch = split_name(name)
     base = fit_inputs(open_base(file, arch, inputs=inputs), collection, inputs)
-    yield notes.base(base.record)
+    yield base_note(base.record)
     began = time.perf_counter()
     per_second = None
     with closing(extract_features(collection, base)) as steps:
@@ -402,24 +400,24 @@ def _extract(
             per_second = float(event.values.get("per_second", per_second or 0)) or None
             yield event
     examples = [e for e in collection.record.examples if e.id not in extracted.unreadable]
-    read = extracted.reader(examples)
+    read, network = extracted.reader(examples), extracted.network.record
     for layer in extracted.feature_layers:
         read(layer)  # raises where stored features are damaged
-    inherited = yield from lineage.inherit(
-        base, extracted.network.record, collection.record, extracted
-    )
+    inherited = yield from lineage.inherit(base, network, collection.record, extracted)
+    if before:
+        pairs = before[0].near_duplicates
+    else:
+        pairs = near_duplicate_pairs(drop_unreadable(collection, extracted.unreadable), extracted)
     return ExtractedModel(
         name=name,
         arch=arch,
         base=base.record,
-        network=extracted.network.record,
+        network=network,
         feature_layers=extracted.feature_layers,
         features=extracted.features,
         unreadable=extracted.unreadable,
         engine=extracted.engine,
-        near_duplicates=before[0].near_duplicates
-        if before
-        else near_duplicate_pairs(drop_unreadable(collection, extracted.unreadable), extracted),
+        near_duplicates=pairs,
         seconds=time.perf_counter() - began,
         per_second=per_second,
         inherited=inherited,
@@ -431,18 +429,33 @@ def _score(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredMode
     began = time.perf_counter()
     request = Request(data=None, base=one.name, budget="fast", seed=seed)
     shapes = probe_layers(one.feature_layers)
-    facts = NetworkFacts(record=one.network)
-    names = one.inherited.names(tuple(shapes))
+    facts, names = NetworkFacts(record=one.network), one.inherited.names(tuple(shapes))
     plan = run_plan.make_plan(request, labelled.facts(), facts, names, one.engine)
     read = partial(one.features.read, labelled.learn)
     heads = dataset.heads(plan, shapes, read, len(labelled.learn), one.inherited.prior)
-    fit = drain(
-        fit_head(heads, dataset.selection_problem(labelled, plan), 0 if labelled.holdout else None)
-    )
+    problem = dataset.selection_problem(labelled, plan)
+    fit = drain(fit_head(heads, problem, 0 if labelled.holdout else None))
     held = fit.fold >= 0
     hits = labelled.target.credits(fit.probabilities[held], labelled.labels[held])
-    seconds = one.seconds + time.perf_counter() - began
-    return ScoredModel(one, estimate(fit, labelled), hits, fit.name, seconds)
+    score = estimate(fit, labelled)
+    model = RankedModel(
+        name=one.name,
+        title=one.base.title,
+        arch=one.arch,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        seconds=round(one.seconds + time.perf_counter() - began, 3),
+        parameters=one.base.parameters,
+        macs=sum(block.macs for block in one.network.blocks),
+        seconds_per_image=1 / one.per_second if one.per_second else None,
+        cached=not one.features.n_extracted,
+        head=fit.name,
+        difference=0.0,
+        difference_low=0.0,
+        difference_high=0.0,
+    )
+    return ScoredModel(model, hits, score.method)
 
 
 def rank_base_models(
@@ -462,11 +475,12 @@ def rank_base_models(
     Raises: UsageError for an invalid seed, DataError if the data cannot be used,
     ModelError if no base model can.
     """
-    request.check(Request(data=data, seed=seed))
+    request = Request(data=data, seed=seed)
+    check_request(request)
     collection = yield from read(data, label=label, group=group, task=task, strict=strict)
-    yield notes.data(collection)
+    yield data_note(collection)
     kind = collection.record.kind
     names, left_out = (tuple(models), ()) if models else on_disk(kind=kind)
-    options = input_options(Request(data=data, seed=seed), collection)
-    result = yield from rank(collection, names, seed=seed, left_out=left_out, inputs=options)
-    return result if kind == "image" else replace(result, kind=kind)
+    options = input_options(request, collection)
+    ranked = yield from rank(collection, names, seed=seed, left_out=left_out, inputs=options)
+    return ranked if kind == "image" else replace(ranked, kind=kind)

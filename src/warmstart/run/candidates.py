@@ -25,8 +25,9 @@ from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import change_text, points
 from warmstart.training.boosting import compare_boosting
 from warmstart.training.checkpoint import Checkpoints
-from warmstart.training.dataset import LabelledRows, Reader, ReadFeatures, TrainingDataset
+from warmstart.training.dataset import LabelledRows, Reader, TrainingDataset
 from warmstart.training.fine_tune import FineTuned, fine_tune
+from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit, with_calibration
 from warmstart.training.output import weights_by_layer
 from warmstart.training.score import ModelEvaluation, estimate, score_test
@@ -44,7 +45,6 @@ class CandidatePair:
     base: Reader
 
     def __call__(self, examples: Sequence[Example]) -> ReadFeatures:
-        """From examples to the reader of their features, (n, d_t) per layer."""
         tuned, base = self.tuned(examples), self.base(examples)
 
         def read(layer: FeatureLayer) -> Features:
@@ -66,7 +66,7 @@ def fine_tune_and_choose(
         fine_tuned = yield from fine_tune(
             training_data, plan, head, digests, checkpoints, allowance
         )
-    chosen = yield from choose(training_data, plan, head, fine_tuned)
+    chosen = yield from _choose(training_data, plan, head, fine_tuned)
     return replace(chosen, baselines=(yield from compare_boosting(training_data, chosen)))
 
 
@@ -102,13 +102,10 @@ def restrict_to_rows_of(head: HeadFit, other: HeadFit) -> HeadFit:
     )
 
 
-def choose(
+def _choose(
     training_data: TrainingDataset, plan: Plan, head: HeadFit, fine_tuned: FineTuned
 ) -> Steps[FineTuned]:
-    """What ships, by held-out rows; a depth that the user set ships as it is.
-
-    `head` is the linear probe on the frozen network, fitted on all rows.
-    """
+    """What ships, by held-out rows; a depth that the user set ships as it is."""
     decision, fold = fine_tuned.decision, fine_tuned.fold
     if decision is None or fold is None:
         return fine_tuned
@@ -147,10 +144,9 @@ def _probe(
 ) -> FineTuned:
     """The frozen network with the linear probe: training is reported and thrown away."""
     strategy = str(fine_tuned.plan.strategy.value)
-    trained = f"{strategy} was fine-tuned beside it"
-    if strategy.startswith("scratch"):
-        trained = "the network was trained from scratch beside it"
-    why = f"{trained} and is no better on held-out examples"
+    is_scratch = strategy.startswith("scratch")
+    trained = "the network was trained from scratch" if is_scratch else f"{strategy} was fine-tuned"
+    why = f"{trained} beside it and is no better on held-out examples"
     return replace(
         fine_tuned,
         network=training_data.extracted.network,
@@ -171,15 +167,15 @@ def _ensemble(
     option, strategy = decision.option, str(fine_tuned.plan.strategy.value)
     cut, share = frozen_prefix(fine_tuned.plan), option.share
     base = training_data.extracted.network
-    tuned = share * fine_tuned.head.calibration.scale
-    own = (1 - share) * head.calibration.scale
+    tuned_scale = share * fine_tuned.head.calibration.scale
+    probe_scale = (1 - share) * head.calibration.scale
     columns = {
-        layer: tuned * weight
+        layer: tuned_scale * weight
         for layer, weight in weights_by_layer(fine_tuned.head, base.record).items()
     }
     for layer, weight in weights_by_layer(head, base.record).items():
         place = layer if layer.block <= cut else replace(layer, of="base")
-        columns[place] = columns.get(place, 0.0) + own * weight
+        columns[place] = columns.get(place, 0.0) + probe_scale * weight
     bias = share * _scaled_bias(fine_tuned.head) + (1 - share) * _scaled_bias(head)
     joint = replace(
         fine_tuned.head,
@@ -190,9 +186,9 @@ def _ensemble(
         probabilities=decision.probabilities,
     )
     words = training_data.labelled.target.words
-    other = "the network from scratch" if strategy.startswith("scratch") else strategy
+    trained = "the network from scratch" if strategy.startswith("scratch") else strategy
     why = (
-        f"on held-out examples an ensemble of {other} and the linear probe "
+        f"on held-out examples an ensemble of {trained} and the linear probe "
         f"({100 * share:.0f} to {100 * (1 - share):.0f}) gives the best {words.answers}"
     )
     if decision.ahead < TINY_GAIN:
@@ -218,26 +214,26 @@ def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: R
     that were never held out.
     """
     held, target = fold >= 0, labelled.target
-    truth, groups = labelled.labels[held], labelled.groups()[held]
+    truth, groups, n = labelled.labels[held], labelled.groups()[held], int(held.sum())
     before, after = (target.credits(one[held], truth) for one in (probe, tuned))
     is_once = labelled.holdout or fold.max() < 1  # one fold: as a hold-out
     inflation = 1.0 if is_once else MODEL_VARIANCE
     gap = hits_difference(after, before, groups, inflation)
-    loss = target.answer_losses(probe[held], truth) - target.answer_losses(tuned[held], truth)
-    error = float(np.sqrt(inflation)) * standard_error(loss, groups)
+    probe_loss = target.answer_losses(probe[held], truth)
+    loss = probe_loss - target.answer_losses(tuned[held], truth)
+    details: dict[str, float | int | str] = {
+        "log_loss": float(probe_loss.mean()),
+        "log_loss_gain": float(loss.mean()),
+        "log_loss_error": float(np.sqrt(inflation)) * standard_error(loss, groups),
+    }
+    change = change_text(gap.value, gap.low, gap.high)
+    text = f"Fine-tuned against linear probe on the same {n:,} held-out examples: {change}."
     return Evidence(
         name="fine_tuning_gain",
         value=gap.value,
         low=gap.low,
         high=gap.high,
-        n=len(truth),
-        meaning=(
-            f"Fine-tuned against linear probe on the same {len(truth):,} held-out examples: "
-            f"{change_text(gap.value, gap.low, gap.high)}."
-        ),
-        details={
-            "log_loss": float(target.answer_losses(probe[held], truth).mean()),
-            "log_loss_gain": float(loss.mean()),
-            "log_loss_error": error,
-        },
+        n=n,
+        meaning=text,
+        details=details,
     )

@@ -14,6 +14,7 @@ from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import pictures
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Summary
+from warmstart.run.lineage import ancestors, base_model
 from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, other_metrics, percent, score_of
 
 PREFIX = "text:"
@@ -59,18 +60,11 @@ print(dict(zip(config["classes"], logits.softmax(0).tolist())))
 """)
 
 
-def plain_text(model: ModelRecord) -> str:
-    """A script that predicts for one text without warmstart, run inside the run folder."""
+def _text_script(model: ModelRecord) -> str:
     kind, brace, rest = model.arch.removeprefix(PREFIX).partition("{")
     design = json.dumps(json.loads(brace + rest or "{}"), sort_keys=True)
     options = "" if kind == "distilbert" else ", add_pooling_layer=False"
     return _TEXT_SNIPPET.substitute(design=design, kind=kind, options=options)
-
-
-def can_be_plain(model: ModelRecord) -> bool:
-    """Whether those lines are all: no added blocks, no second set of layers, one label a text."""
-    is_own = model.arch.startswith(PREFIX) and model.ensemble is None
-    return is_own and not model.added and model.task == "classify"
 
 
 # From outputs to answers, by task.
@@ -94,13 +88,11 @@ class CardFacts:
     base: BaseModelRecord
     model: ModelRecord | None
     hooks: tuple[Hook, ...] | None
-    ancestors: tuple[str, ...] = ()  # of the base model, the oldest first
-    base_model: str | None = None  # where the oldest is published, as the hub names it
-    layers: str = ""  # what is frozen and trained, in words
-    weights: tuple[str, ...] = ()  # what became of the weights, one line per fate
-    choices: tuple[str, ...] = ()  # what the user set, and the rule's value
-    surgery: str = ""  # what of the base model did not carry over
-    is_confident: bool = True  # whether any answer can be called confident
+    layers: str  # what is frozen and trained, in words
+    weights: tuple[str, ...]  # what became of the weights, one line per fate
+    choices: tuple[str, ...]  # what the user set, and the rule's value
+    surgery: str  # what of the base model did not carry over
+    is_confident: bool  # whether any answer can be called confident
 
 
 def card(facts: CardFacts) -> str:
@@ -109,7 +101,7 @@ def card(facts: CardFacts) -> str:
     lead = (
         f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
         f"Base model: {base.title}, {base.parameters / 1e6:.1f} M parameters. "
-        f"{lineage(base, facts.ancestors)}Shipped: {shipped.strategy}; {shipped.why}.\n"
+        f"{_built_on(base, ancestors(base))}Shipped: {shipped.strategy}; {shipped.why}.\n"
     )
     sections = [_front_matter(facts), f"# {facts.name}\n", lead]
     if facts.model is not None:
@@ -123,8 +115,9 @@ def _front_matter(facts: CardFacts) -> str:
     kind = {"table": "tabular"}.get(facts.data.kind, facts.data.kind)  # as the hub calls it
     tag = words.tag.replace("image", kind)
     lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
-    if facts.model is not None and facts.base_model is not None:
-        lines.append(f"base_model: {_quoted(facts.base_model)}")
+    source = base_model(facts.base)
+    if facts.model is not None and source is not None:
+        lines.append(f"base_model: {_quoted(source)}")
     if facts.model is not None and facts.summary.estimate is not None:
         scored = facts.summary.test
         value = score_of(scored) if scored else facts.summary.estimate.value
@@ -148,11 +141,11 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def lineage(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
+def _built_on(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
     """The ancestors of a run that is the base model, as one sentence; else empty.
 
     >>> from types import SimpleNamespace as Record
-    >>> lineage(Record(name="runs/b", labels=("cat", "dog")), ["lite0", "runs/a"])
+    >>> _built_on(Record(name="runs/b", labels=("cat", "dog")), ["lite0", "runs/a"])
     'Built on runs/b (cat, dog), which was built on runs/a, which was built on lite0. '
     """
     if not ancestors:
@@ -276,8 +269,7 @@ networks["base"].load_state_dict({**state, **base})
 """
 
 
-def plain_torch(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
-    """A script that predicts without warmstart, run inside the run folder."""
+def _image_script(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
     prep = pictures(model.preprocessing)
     return _SNIPPET.substitute(
         load=_ONE if model.ensemble is None else _BOTH,
@@ -294,12 +286,13 @@ def _plain_torch(facts: CardFacts) -> str:
     model, code = facts.model, ""
     if model is None:
         return ""
-    if can_be_plain(model):
-        code = plain_text(model)
+    if model.arch.startswith(PREFIX):
+        if model.ensemble is None and not model.added and model.task == "classify":
+            code = _text_script(model)
     elif facts.hooks is not None and model.arch.startswith("timm:"):
         is_ordinary = pictures(model.preprocessing).channels in (1, 3)
         if is_ordinary and not model.added and not facts.surgery:
-            code = plain_torch(model, facts.hooks)
+            code = _image_script(model, facts.hooks)
     return f"## Without warmstart\n\n```python\n{code}```\n" if code else ""
 
 
@@ -324,11 +317,11 @@ def _data(facts: CardFacts) -> str:
 
 def _limits(facts: CardFacts) -> str:
     if facts.model is None:
+        images = nouns_of(facts.data.kind).pictures
         return (
             "## Limits\n\nNothing was shipped. The numbers hold for inputs like the examples "
             "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
-            f"the {nouns_of(facts.data.kind).pictures} contradict, `predictions.jsonl` every "
-            "prediction.\n"
+            f"the {images} contradict, `predictions.jsonl` every prediction.\n"
         )
     outputs = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
     return (

@@ -1,6 +1,4 @@
-"""Data cleaning: unreadable files, duplicates, conflicting labels, and data leakage between
-training and test set.
-"""
+"""Data cleaning: unreadable files, duplicates, conflicting labels, data leakage."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from warmstart.data.dataset import Collection, check_unreadable, some, unreadable
-from warmstart.data.labels import check_remaining, check_split_labels, labelling_of
+from warmstart.data.labels import LABELLINGS, check_remaining, check_split_labels
 from warmstart.data.near_duplicates import (
     MIN_SIMILARITY,
     MIN_SOUND_SIMILARITY,
@@ -44,22 +42,15 @@ def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Colle
     (copies with different labels); `leakage` (test or hold-out images that are in the training set
     too: reported, never removed); `small-class` (fewer than 5 training images). Test labels are
     not read, so nothing here depends on them.
-    Raises: DataError if a class keeps fewer than 2 training images, too many of all cannot
-    be read, or an id is unknown.
+    Raises: DataError if a class keeps fewer than 2 training images, or too many of all cannot
+    be read.
     """
     record, nouns = collection.record, nouns_of(collection.record.kind)
-    ids = {example.id for example in record.examples}
-    for id in reasons:
-        if id not in ids:
-            raise DataError(
-                f"{id} is called unreadable, but {record.name} holds no such {nouns.one}"
-            )
     examples = tuple(example for example in record.examples if example.id not in reasons)
-    n_lost = len(reasons)
-    was = "was" if n_lost == 1 else "were"
+    was = "was" if len(reasons) == 1 else "were"
+    sentence = f"{nouns.count(len(reasons))} could not be read and {was} left out."
     lost = unreadable(
-        {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)},
-        f"{nouns.count(n_lost)} could not be read and {was} left out.",
+        {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)}, sentence
     )
     why = f"none of its {nouns.many} can be read; replace them"
     classes = check_remaining(record.classes, examples, collection.wording, why, record.task)
@@ -85,9 +76,7 @@ def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Colle
 def find_duplicates(
     examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
 ) -> tuple[Finding, ...]:
-    """Identical bytes in the training set: `near-duplicate`, or `conflict` where labels differ.
-
-    A duplicate's items are the ids after the first of each set; a conflict's are all its ids.
+    """Identical bytes in the training set: copies after the first, or conflicts of labels.
 
     >>> same = [Example(id=i, label=l, split="train", sha256="s") for i, l in ("ax", "by")]
     >>> [(finding.kind, finding.items) for finding in find_duplicates(same)]
@@ -104,16 +93,14 @@ def find_duplicates(
             conflicts += [example.id for example in same]
         else:
             copies += [example.id for example in same[1:]]
-    findings = []
-    if copies:
-        n = len(copies)
-        sentence = f"{nouns.count(n, 'training')} {is_are(n)} an exact copy of another one."
-        findings.append(Finding(kind="near-duplicate", sentence=sentence, items=tuple(copies)))
-    if conflicts:
-        n = len(conflicts)
-        sentence = f"{nouns.count(n, 'training')} are identical and carry {agreement.apart}."
-        findings.append(Finding(kind="conflict", sentence=sentence, items=tuple(conflicts)))
-    return tuple(findings)
+    n, m = len(copies), len(conflicts)
+    copied = f"{nouns.count(n, 'training')} {is_are(n)} an exact copy of another one."
+    apart = f"{nouns.count(m, 'training')} are identical and carry {agreement.apart}."
+    findings = (
+        Finding(kind="near-duplicate", sentence=copied, items=tuple(copies)),
+        Finding(kind="conflict", sentence=apart, items=tuple(conflicts)),
+    )
+    return tuple(finding for finding in findings if finding.items)
 
 
 def find_leakage(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Finding, ...]:
@@ -144,7 +131,7 @@ def find_small_classes(
 ) -> tuple[Finding, ...]:
     """Classes with fewer than 5 training images; items are class names."""
     sizes: dict[str, int] = {}
-    names = labelling_of(task).names
+    names = LABELLINGS[task].names
     for example in examples:
         for name in names(example.label) if example.split == "train" else ():
             sizes[name] = sizes.get(name, 0) + 1
@@ -160,11 +147,7 @@ def find_small_classes(
 
 
 def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
-    """The collection without some examples; `dropped` maps their ids to reasons.
-
-    Raises: DataError if an id is unknown, a class is gone, or keeps fewer than 2 training images.
-    """
-    _check_ids(collection, dropped)
+    """The collection without some examples; `dropped` maps their ids to reasons."""
     record = collection.record
     examples = tuple(example for example in record.examples if example.id not in dropped)
     lost = nouns_of(record.kind).count(len(dropped))
@@ -174,30 +157,12 @@ def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
     return replace(collection, record=replace(record, classes=classes, examples=examples))
 
 
-def index_rows(collection: Collection, dropped: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """One row of `COLUMNS` per example; a dropped one has no label but a reason.
-
-    Raises: DataError if an id in `dropped` is unknown.
-    """
-    _check_ids(collection, dropped)
-    return [
-        (
-            example.id,
-            "" if example.id in dropped else example.label,
-            example.split,
-            example.group or "",
-            dropped.get(example.id, ""),
-        )
-        for example in collection.record.examples
-    ]
-
-
 def write_index(path: Path, collection: Collection, dropped: Mapping[str, str]) -> None:
-    """Write the data set as CSV (RFC 4180), whole or not at all; `--relabel` with it equals `drop`.
-
-    Raises: DataError if an id is unknown, RunFolderError if the file cannot be written.
-    """
-    rows = index_rows(collection, dropped)
+    """Write `COLUMNS` of every example; `--relabel` with this file equals `drop`."""
+    rows = [
+        (e.id, "" if e.id in dropped else e.label, e.split, e.group or "", dropped.get(e.id, ""))
+        for e in collection.record.examples
+    ]
     try:
         write_csv(path, COLUMNS, rows)
     except OSError as error:
@@ -205,15 +170,6 @@ def write_index(path: Path, collection: Collection, dropped: Mapping[str, str]) 
             f"{path} cannot be written ({error.strerror or error}); free space there or choose "
             "another place"
         ) from error
-
-
-def _check_ids(collection: Collection, dropped: Mapping[str, str]) -> None:
-    unknown = dropped.keys() - {example.id for example in collection.record.examples}
-    if unknown:
-        raise DataError(
-            f"{min(unknown)} is to be dropped, but {collection.record.name} holds no such "
-            f"{nouns_of(collection.record.kind).one}"
-        )
 
 
 def clean(
@@ -281,10 +237,7 @@ def _is_one_recording(
 
 
 def apply_fix(collection: Collection, reasons: Mapping[str, str]) -> Collection:
-    """The collection of a run with --fix: without the ids in `reasons`. No file is touched.
-
-    Raises: DataError where too little of a class would be left.
-    """
+    """The collection of a run with --fix: without the ids in `reasons`. No file is touched."""
     try:
         rest = drop(collection, reasons)
     except DataError as error:

@@ -28,7 +28,7 @@ from warmstart.evaluation.compare import (
     RunAnswer,
     accuracies,
     common,
-    course_of,
+    convergence,
     inflation_of,
     means,
     pairs,
@@ -55,39 +55,28 @@ Credit = Callable[[Mapping[str, Any]], float | None]
 METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "log_score", "regress": "r2"}
 
 
-def _numbers(data: DataRecord) -> Credit:
-    values = np.array([float(e.label) for e in data.examples if e.split != "test"])
-    variance = max(float(values.var()), 1e-300)
-    return lambda line: 1 - (float(line["value"]) - float(line["target"])) ** 2 / variance
+def credit_of(data: DataRecord) -> Credit:
+    """From a line to its credit; None where label and target suffice."""
+    if data.task == "classify":
+        return lambda line: None
+    if data.task == "regress":
+        values = np.array([float(e.label) for e in data.examples if e.split != "test"])
+        variance = max(float(values.var()), 1e-300)
+        return lambda line: 1 - (float(line["value"]) - float(line["target"])) ** 2 / variance
 
-
-def _label_sets(data: DataRecord) -> Credit:
-    def credit(line: Mapping[str, Any]) -> float:
+    def label_credit(line: Mapping[str, Any]) -> float:
         truth = MULTILABEL.read([line["target"]], data.classes)
         scores = np.array([[line["scores"][name] for name in data.classes]])
         return 1 - float(log_losses_of(MULTILABEL.scores_of(scores), truth)[0]) / math.log(2)
 
-    return credit
-
-
-_CREDITS: dict[Task, Callable[[DataRecord], Credit]] = {
-    "classify": lambda data: lambda line: None,  # the label is the target, or not
-    "multilabel": _label_sets,
-    "regress": _numbers,
-}
-
-
-def credit_of(data: DataRecord) -> Credit:
-    """From a line to its credit; None where label and target suffice."""
-    return _CREDITS[data.task](data)
+    return label_credit
 
 
 class HasPath(Protocol):
-    """A finished run, as `fit` hands it back."""
+    """A finished run: `Run` or `Finished`."""
 
     @property
-    def path(self) -> Path:
-        """Its folder."""
+    def path(self) -> Path: ...
 
 
 def compare(*runs: str | Path | HasPath) -> Comparison:
@@ -126,7 +115,6 @@ def named(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """Each run by the name of its folder, or by its path where names are equal.
 
     `runs/latest`, and a folder given as `.`, go by what they stand for.
-    Raises: UsageError for a run that is named twice.
     """
     resolved = [path.resolve() for path in paths]
     for number, place in enumerate(resolved):
@@ -135,10 +123,10 @@ def named(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             raise UsageError(f"{first} and {paths[number]} are the same run; name another one.")
     times = Counter(place.name for place in resolved)
     for path, place in zip(paths, resolved, strict=True):
-        own = path if path.name else place
+        actual = path if path.name else place
         if path.is_symlink():
-            own = path.parent / path.readlink()
-        yield (place.name if times[place.name] == 1 else str(own)), own
+            actual = path.parent / path.readlink()
+        yield (place.name if times[place.name] == 1 else str(actual)), actual
 
 
 def open_run(name: str, path: Path) -> OpenRun:
@@ -218,35 +206,34 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
 
 
 def _check_classes(runs: Sequence[OpenRun]) -> None:
-    first = runs[0]
+    one = runs[0]
     for other in runs[1:]:
-        a, b = set(first.held.data.classes), set(other.held.data.classes)
+        a, b = set(one.held.data.classes), set(other.held.data.classes)
         if a != b:
-            only = [f"{min(a - b)!r} only in {first.path}"] if a - b else []
-            only += [f"{min(b - a)!r} only in {other.path}"] if b - a else []
+            differences = (a - b, one.path), (b - a, other.path)
+            only = ", ".join(
+                f"{min(names)!r} only in {path}" for names, path in differences if names
+            )
             raise DataError(
-                f"{first.path} and {other.path} have other classes ({', '.join(only)}); "
-                "compare runs that name the same ones."
+                f"{one.path} and {other.path} have different classes ({only}); compare runs that "
+                "name the same ones."
             )
 
 
 def _nothing_common(runs: Sequence[OpenRun], leaked: int, relabelled: int) -> str:
-    names = " and ".join(str(run.path) for run in runs)
     nouns = nouns_of(runs[0].held.data.kind)
+    held = f"{' and '.join(str(run.path) for run in runs)} held out"
     if leaked:
         return (
-            f"{names} held out {nouns.count(leaked)} in common, but one of them was trained "
-            f"on all of these (data leakage in its findings); give all the same --test of other "
-            f"{nouns.many}."
+            f"{held} {nouns.count(leaked)} in common, but one of them was trained on all of these "
+            f"(data leakage in its findings); give all the same --test of other {nouns.many}."
         )
     if relabelled:
-        return (
-            f"{names} held out {nouns.count(relabelled)} in common, all with other labels; fit "
-            "them with the same labels."
-        )
+        n = nouns.count(relabelled)
+        return f"{held} {n} in common, all with other labels; fit them with the same labels."
     return (
-        f"{names} held out no {nouns.one} in common, so nothing can be compared; fit them on the "
-        "same data, or give all the same --test."
+        f"{held} no {nouns.one} in common, so nothing can be compared; fit them on the same data, "
+        "or give all the same --test."
     )
 
 
@@ -254,7 +241,7 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
     summary = run.summary
     strategy, seconds = summary.shipped.strategy, summary.seconds
     fitted = sum(seconds.get(stage, 0.0) for stage in STAGES_TO_HEAD)
-    course = course_of(run.events, None if strategy.startswith("scratch") else fitted)
+    course = convergence(run.events, None if strategy.startswith("scratch") else fitted)
     near = course.near_end()
     updates, after = (near.updates, near.seconds) if near else (None, None)
     if strategy == "head":
@@ -285,28 +272,21 @@ def _record(run: OpenRun, value: tuple[float, float, float]) -> ComparedRun:
 # ---- `warmstart compare DATA --strategies A,B`: run each strategy, then compare the runs.
 
 
-Fit = Callable[[Request], Steps[HasPath]]
-
-
 def compare_strategies(
-    places: Sequence[str], strategies: Sequence[str], request: Request, fit: Fit
+    places: Sequence[str], strategies: Sequence[str], request: Request
 ) -> Steps[Comparison]:
     """Run each strategy on the data among `places`, then compare them, and the runs among them.
 
-    `fit` is the recipe. All share data, base model and seed, and find the features of the first
+    All share data, base model and seed, and find the features of the first
     in the cache; minutes are divided equally. Each has a run folder, runs/<data name>-<strategy>.
     One that fails is reported, and the others are compared.
     Raises: as `compare` does; UsageError or PlanError for words that are no strategies; the first
     error of a strategy where fewer than two runs are left.
     """
-    words = []
-    for text in strategies:
-        try:
-            words.append(word(parse(text)))
-        except PlanError as error:  # name the option of `compare`, not the one of `fit`
-            message = str(error).replace("--strategy ", "--strategies ", 1)
-            raise PlanError(message) from None
-    words = list(dict.fromkeys(words))
+    try:
+        words = list(dict.fromkeys(word(parse(text)) for text in strategies))
+    except PlanError as error:  # name the option of `compare`, not the one of `fit`
+        raise PlanError(str(error).replace("--strategy ", "--strategies ", 1)) from None
     data = _find_data(places)
     runs = [open_run(name, path) for name, path in named([Path(p) for p in places if p != data])]
     if len(runs) + len(words) < 2:
@@ -317,7 +297,7 @@ def compare_strategies(
     for number, strategy in enumerate(words, 1):
         yield note("read", "Strategy", f"{strategy}, {number} of {len(words)}")
         try:
-            path = yield from _run(replace(request, strategy=strategy), name, fit)
+            path = yield from _run(replace(request, strategy=strategy), name)
             finished.append(open_run(strategy, path))
             yield note("deliver", "Run", str(path))
         except (PlanError, ModelError, TrainingError, RunFolderError) as error:
@@ -365,8 +345,10 @@ def _divide_minutes(request: Request, n_runs: int) -> Request:
     return replace(request, given=given, minutes=left / n_runs, elapsed=0.0)
 
 
-def _run(request: Request, name: str, fit: Fit) -> Steps[Path]:
+def _run(request: Request, name: str) -> Steps[Path]:
     """One run in a folder named for its data and strategy; no folder is left if it never began."""
+    from warmstart.run.fit import fit  # here: comparing finished runs needs no torch
+
     folder = RunFolder.create_beside(Path("runs"), folder_name(f"{name}-{request.strategy}"))
     try:
         yield from fit(replace(request, out=folder.path))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from warmstart.data.dataset import Collection
 from warmstart.data.read import read_for_scoring
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError
@@ -19,7 +19,7 @@ from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Summary, TestScores
-from warmstart.run.predictor import BATCH, Predictor, load
+from warmstart.run.predictor import BATCH, load
 
 OOD_SHARE = 0.05  # of images, above which it is reported; one in a hundred is usual
 
@@ -51,14 +51,17 @@ def evaluate(
     yield Event(stage="features", kind="begin", of=len(examples))
     readable: list[Example] = []
     answers: list[np.ndarray] = []
-    n_ood = 0
+    n_ood, prep = 0, predictor.bundle.record.preprocessing
     for start in range(0, len(examples), BATCH):
-        batch, pixels = _decode(collection, examples[start : start + BATCH], predictor)
-        if batch:
+        pixels = []
+        for example in examples[start : start + BATCH]:
+            with suppress(DataError):  # reported below
+                pixels.append(encode(collection.load(example.id), example.id, prep))
+                readable.append(example)
+        if pixels:
             scores, joined = predictor.probabilities(np.stack(pixels))
             answers.append(scores)
             n_ood += int(predictor.is_ood(joined).sum())
-            readable += batch
         step = min(start + BATCH, len(examples))
         yield Event(stage="features", kind="step", step=step, of=len(examples))
     nouns = nouns_of(predictor.input_kind)
@@ -67,7 +70,7 @@ def evaluate(
     for title, text in _caveats(run, readable, len(examples), n_ood, nouns):
         yield note("features", title, text)
     labels = [example.label for example in readable]
-    return predictor.replies.measured(np.concatenate(answers), labels, group_numbers(readable))
+    return predictor.replies.evaluate(np.concatenate(answers), labels, group_numbers(readable))
 
 
 def _caveats(
@@ -81,7 +84,7 @@ def _caveats(
         hashes = {example.sha256 for example in record.examples if example.split != "test"}
         if leaked := sum(example.sha256 in hashes for example in readable):
             text = f"the model was trained on {leaked:,} of the {n:,} {nouns.many}"
-            yield "Leak", f"{text}: the figures flatter it"
+            yield "Leakage", f"{text}: these metrics are too optimistic"
     if n_ood > OOD_SHARE * n:
         yield "Unlike", f"{n_ood:,} of the {n:,} {nouns.many} are unlike all training data"
     if (run / "summary.json").is_file():
@@ -89,18 +92,3 @@ def _caveats(
         if estimate is not None:
             expected = interval(estimate.value, estimate.low, estimate.high, estimate.n)
             yield "Expected", f"{expected} on {nouns.many} like the training data"
-
-
-def _decode(
-    collection: Collection, batch: Sequence[Example], predictor: Predictor
-) -> tuple[list[Example], list[np.ndarray]]:
-    readable, pixels = [], []
-    for example in batch:
-        try:
-            payload = collection.load(example.id)
-            image = encode(payload, example.id, predictor.bundle.record.preprocessing)
-        except DataError:
-            continue  # counted by the caller
-        readable.append(example)
-        pixels.append(image)
-    return readable, pixels

@@ -1,4 +1,4 @@
-"""The time, memory and disk that a plan takes here, from a measurement of a few seconds."""
+"""`warmstart fit DATA --dry-run`: the plan, and the time, memory and disk that it takes here."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from warmstart.data.dataset import Collection
 from warmstart.distributed import expected_group
-from warmstart.errors import DataError
-from warmstart.events import Steps, note
+from warmstart.errors import DataError, UsageError
+from warmstart.events import Steps
+from warmstart.features import engine_choice, engine_speeds
 from warmstart.features.batches import noise as make_noise
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
-from warmstart.features.engine_choice import engine_work, stored_speeds
-from warmstart.features.extraction import ExtractedFeatures, load_unchanged
+from warmstart.features.engine_choice import engine_work
+from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import offloaded_blocks
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.preprocessing import encode
+from warmstart.network.added import make_block
 from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import FeatureExtractor, layer_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
-from warmstart.network.weight_file import is_mapped
+from warmstart.network.weights import is_mapped
 from warmstart.planning.cached_activations import BYTES, plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.forecast import (
     Allowance,
     Load,
@@ -45,24 +50,27 @@ from warmstart.planning.forecast import (
     skips_controls,
 )
 from warmstart.planning.machine import DATA, parallel_mode
-from warmstart.planning.rules import USUAL, EngineSpeed, estimate_speeds
+from warmstart.planning.plan_file import write_plan
+from warmstart.planning.rules import REFERENCE, EngineSpeed, estimate_speeds
 from warmstart.planning.schedule import Schedule, as_followed, schedule, stage_actions
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
-from warmstart.records.plan import Forecast, Plan
+from warmstart.records.plan import DryRun, Forecast, Plan
 from warmstart.records.recording import Clock
+from warmstart.records.run_folder import write_bytes
 from warmstart.request import Request
+from warmstart.run import lineage
 from warmstart.run import plan as run_plan
+from warmstart.run.base_model import base_note, read_and_choose
+from warmstart.run.deliver import surgery_of
 from warmstart.solve.ridge import Rows, inverse
-from warmstart.training.attempt import TrainingAttempt
-from warmstart.training.augmentations import numbered_augmentation
-from warmstart.training.cached_activations import augmentations_of
+from warmstart.training.augmentations import augmentations_of, numbered_augmentation
+from warmstart.training.batches import TrainingContext
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.dataset import LabelledRows, TrainingDataset
-from warmstart.training.job import TrainingJob
+from warmstart.training.dataset import LabelledRows, TrainingDataset, arrange
+from warmstart.training.job import TrainingAttempt, TrainingJob
 from warmstart.training.linear_probe import zero_head
-from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import trainable
 from warmstart.training.validation import TrainingEnd
 
@@ -94,20 +102,24 @@ def make_forecaster(
     """
     labelled, network, prep = bench.labelled, bench.network, bench.prep
     speeds = measure(bench, plan, elapsed)
-    parallel = plan.training.parallel
+    parallel, cut = plan.training.parallel, _split_at(plan)
     is_shared = parallel is not None and parallel_mode(parallel.value) != DATA
+    cached = 0
+    if cut:  # the output of the frozen prefix and its feature layers, per augmentation
+        layers = cached_layers(bench.feature_layers, cut)
+        cached = math.prod(network.record.blocks[cut - 1].shape_out) + _width(bench, layers)
     load = Load(
         n=len(labelled.learn),
         n_test=len(labelled.test),
         n_missing=n_missing,
         n_classes=labelled.n_classes,
         holdout=labelled.holdout,
-        width=sum(layer_width(network.record, layer) for layer in bench.feature_layers),
+        width=_width(bench, bench.feature_layers),
         image_bytes=math.prod(prep.shape) * np.dtype(prep.dtype).itemsize,
         model_bytes=4 * sum(p.numel() for p in network.backbone.parameters()),
         runs_controls=is_close,
         trained_share=unfrozen_share(network, plan),
-        cached_values=_count_cached(bench, plan),
+        cached_values=cached,
         n_sharing=expected_group().size if is_shared else 1,
         **_offload_sizes(bench, plan),
     )
@@ -115,7 +127,7 @@ def make_forecaster(
 
 
 def _offload_sizes(bench: Bench, plan: Plan) -> dict[str, Any]:
-    """Bytes in memory and on disk of a network that is offloaded; empty for any other."""
+    """The load of a network that is offloaded; empty for any other."""
     offload, blocks = plan.training.offload, bench.network.record.blocks
     if offload is None:
         return {}
@@ -130,19 +142,12 @@ def _offload_sizes(bench: Bench, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _count_cached(bench: Bench, plan: Plan) -> int:
-    """Numbers cached per augmentation: output of the frozen prefix and its feature layers."""
-    cut, record = _split_at(plan), bench.network.record
-    if not cut:
-        return 0
-    layers = cached_layers(bench.feature_layers, cut)
-    return math.prod(record.blocks[cut - 1].shape_out) + sum(
-        layer_width(record, layer) for layer in layers
-    )
-
-
 def _split_at(plan: Plan) -> int:
     return int(plan.training.split_at.number) if plan.training.split_at else 0
+
+
+def _width(bench: Bench, layers: Sequence[FeatureLayer]) -> int:
+    return sum(layer_width(bench.network.record, layer) for layer in layers)
 
 
 def unfrozen_share(network: Network, plan: Plan) -> float:
@@ -179,10 +184,9 @@ def measure(bench: Bench, plan: Plan, elapsed: float) -> Speeds:
 def _engine_speed(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The extraction engine's speed: as measured, else the usual one relative to torch's."""
     work = engine_work(bench.network.record, bench.prep, len(bench.feature_layers))
-    torch_speed = {"torch": EngineSpeed(USUAL["torch"].setup, 1 / max(forward, 1e-9))}
-    speeds = (
-        estimate_speeds(torch_speed, work.macs) | stored_speeds(default_root(), work) | torch_speed
-    )
+    torch_speed = {"torch": EngineSpeed(REFERENCE["torch"].setup, 1 / max(forward, 1e-9))}
+    measured = engine_speeds.read(default_root(), work)
+    speeds = estimate_speeds(torch_speed, work.macs) | measured | torch_speed
     return speeds[str(plan.training.engine.value)]
 
 
@@ -207,9 +211,8 @@ def time_forward(bench: Bench) -> float:
     """Seconds per image of a forward pass of the whole network."""
     if is_mapped(bench.network.backbone):
         return _time_offloaded_forward(bench)
-    engine = make_engine(
-        "torch", FeatureExtractor(bench.network, bench.feature_layers), bench.prep, n_threads()
-    )
+    extractor = FeatureExtractor(bench.network, bench.feature_layers)
+    engine = make_engine("torch", extractor, bench.prep, n_threads())
     noise = make_noise(bench.prep, BATCH)
     return _fastest(lambda: engine(noise), 3) / BATCH
 
@@ -254,18 +257,14 @@ def _time_training(bench: Bench, plan: Plan) -> float:
 
 
 def _time_steps(bench: Bench, plan: Plan, short: Schedule) -> float:
-    """Train a throw-away copy on noise; return seconds per step, without the first.
-
-    The learning rate is 0: no rate that the user set, however high, can end the measurement.
-    """
-    rows, labelled, record = np.arange(short.batch_size), bench.labelled, bench.network.record
-    width = sum(layer_width(record, layer) for layer in bench.feature_layers)
+    """Train a throw-away copy on noise, at a learning rate of 0; seconds per step but the first."""
+    rows, labelled, layers = np.arange(short.batch_size), bench.labelled, bench.feature_layers
     # A head of zeros on all feature layers costs as much as the widest one.
-    head = zero_head(bench.feature_layers, width, labelled.n_classes, len(labelled.learn))
+    head = zero_head(layers, _width(bench, layers), labelled.n_classes, len(labelled.learn))
     rng = np.random.default_rng(0)
 
     def read(layer: FeatureLayer) -> NDArray[np.float32]:
-        return rng.normal(size=(8, layer_width(record, layer))).astype(np.float32)
+        return rng.normal(size=(8, _width(bench, [layer]))).astype(np.float32)
 
     context = TrainingContext(
         source=_Noise(bench, short.split_at),
@@ -297,7 +296,6 @@ class _Noise:
     def batch(
         self, rows: Rows, numbers: NDArray[np.int64], feature_layers: Sequence[FeatureLayer]
     ) -> tuple[torch.Tensor, ...]:
-        """Images, or activations as the frozen prefix might give."""
         prep, record = self.bench.prep, self.bench.network.record
         if not self.cut:
             return (to_tensor(make_noise(prep, len(rows)), prep),)
@@ -312,22 +310,86 @@ class _Noise:
         return (main, *(torch.randn(len(rows), width, generator=rng) for width in widths))
 
 
+# ---- The dry run.
+
+
+def dry_run(request: Request) -> Steps[DryRun]:
+    """Read the data, load the base model, make the plan, measure this machine for some seconds.
+
+    With `out`, the plan is written there as a file to edit and follow.
+    Raises: as `fit` does; UsageError where `out` is no new FILE.toml.
+    """
+    clock = Clock()
+    plan_file = request.out
+    if plan_file is not None:
+        _check_plan_file(plan_file)
+    request, collection, base = yield from read_and_choose(replace(request, out=None), clock)
+    yield base_note(base.record)
+    survey = engine_choice.survey_engines(collection, base)
+    inherited = yield from lineage.inherit(base, survey.network.record, collection.record)
+    labelled = arrange(collection.record)
+    elapsed = request.elapsed + clock.table()["total"]  # a run measures engines in `features`
+    chosen = yield from engine_choice.choose(survey, run_plan.engine_of(request))
+    facts, record = labelled.facts(), survey.network.record
+    request = shorten_checks(request, record, len(collection.record.examples))
+    tries = run_plan.may_fine_tune(request, record, facts)
+    network = run_plan.network_facts(request, base, survey.network, None, tries)
+    names = inherited.names(tuple(probe_layers(survey.feature_layers)))
+    plan = run_plan.make_plan(request, facts, network, names, chosen.choice)
+    with threadpool_limits(limits=1, user_api="blas"):
+        prep = base.record.preprocessing
+        bench = Bench(survey.network, survey.feature_layers, collection, labelled, prep)
+        is_close, n_missing = request.budget != "fast", len(survey.missing[chosen.key])
+        forecaster = make_forecaster(bench, plan, n_missing, is_close, elapsed)
+        if request.minutes is not None and plan.is_trained:
+            plan = shorten(plan, request.minutes, forecaster, network, facts)
+    if plan_file is not None:
+        write_bytes(plan_file, write_plan(plan).encode())
+    kind = collection.record.kind
+    return DryRun(
+        data=collection.record.name,
+        title=base.record.title,
+        n=len(labelled.learn),
+        n_test=len(labelled.test),
+        classes=collection.record.classes,
+        plan=plan,
+        forecast=forecaster(plan),
+        parameters=_count_parameters(plan, record),
+        surgery=surgery_of(base),
+        follows_verdict=run_plan.follows_verdict(request),
+        plan_file=str(plan_file) if plan_file else None,
+        kind=None if kind == "image" else kind,
+    )
+
+
+def _count_parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
+    counts = {block.name: block.parameters for block in network.blocks}
+    for block in plan.blocks:
+        if block.action.value == "added":
+            added = make_block(network.blocks[-1], torch.Generator())
+            counts[block.name] = sum(parameter.numel() for parameter in added.parameters())
+    return counts
+
+
+def _check_plan_file(out: Path) -> None:
+    if out.suffix != ".toml":
+        raise UsageError(
+            f"--out {out}: with --dry-run it names the file for the plan, such as plan.toml."
+        )
+    if out.exists():
+        raise UsageError(f"--out {out} exists; nothing was changed. Choose another name.")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.parent}; make it first.")
+
+
 # ---- --minutes: the plan shortened to fit, and the deadline of training.
 
 
-def apply_minutes(request: Request, extracted: ExtractedFeatures, n: int) -> Steps[Request]:
-    """The request with `--budget fast` where the minutes are too few for every check, and a note.
-
-    A budget that the user set stays.
-    """
-    shortened = shorten_checks(request, extracted.network.record, n)
-    if shortened is not request:
-        yield note("checks", "Hurry", "few minutes: --budget fast, without the transfer gain")
-    return shortened
-
-
 def shorten_checks(request: Request, network: NetworkRecord, n: int) -> Request:
-    """`apply_minutes` without the note; the request itself where there is time."""
+    """The request with `--budget fast` where the minutes are too few for every check.
+
+    A budget that the user set stays; the request itself comes back where there is time.
+    """
     minutes, is_ours = request.minutes, "budget" not in request.typed and request.budget != "fast"
     if minutes is None or not is_ours or not skips_controls(minutes, network, n):
         return request
@@ -360,12 +422,10 @@ def shorten(
 ) -> Plan:
     """The plan, shortened to fit the minutes by the forecasts of `make_forecaster`."""
 
-    def with_cache(other: Plan) -> Plan:
-        return plan_cache(other, facts, data)  # fewer epochs need fewer augmentations
+    def seconds(other: Plan) -> float:  # fewer epochs need fewer augmentations
+        return forecaster(plan_cache(other, facts, data)).total
 
-    return with_cache(
-        fit_to_time(plan, 60 * minutes, lambda other: forecaster(with_cache(other)).total)
-    )
+    return plan_cache(fit_to_time(plan, 60 * minutes, seconds), facts, data)
 
 
 def training_allowance(

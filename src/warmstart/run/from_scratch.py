@@ -28,21 +28,18 @@ from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
 from warmstart.run.inputs import SIZE, input_options
-from warmstart.solve.calibration import Calibration
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.learning_curve import FORECAST_SD, fit_power_law
 from warmstart.stats.paired import mean_interval
 from warmstart.stats.permutation import spread_order
-from warmstart.training.cached_activations import augmentations_of
+from warmstart.training.batches import TrainingContext, live_batches
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, members
 from warmstart.training.fine_tune import FineTuned, held_out_folds
 from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import zero_head
-from warmstart.training.live import read_pixels
 from warmstart.training.score import ModelEvaluation
-from warmstart.training.shared import LiveBatches, TrainingContext
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import CANDIDATES, choose
 
@@ -66,40 +63,28 @@ def scratch(
 ) -> Evidence:
     """Accuracy from scratch with twice the examples, less that of the base model with these.
 
-    A power law of the odds through the sizes, extrapolated to twice the largest. The interval is
-    by bootstrap over groups, plus the law's own error.
-    Shapes: sizes (S,) training rows, S >= 2, hits (S, n) whether a network that had not seen each
-    row is right, warm (n,) likewise for the base model, groups (n,). `side` of the images in px.
+    A power law of the odds through the sizes, extrapolated; the interval by bootstrap over groups.
+    Shapes: sizes (S,), hits (S, n) of networks that had not seen the row, warm, groups (n,).
     """
-    n = hits.shape[1]
-    to = 2 * sizes[-1]
-    law = fit_power_law(sizes, hits.mean(axis=1))
-    value = law.at(to) - float(warm.mean())
+    to, base = 2 * sizes[-1], float(warm.mean())
+    now, later = float(hits[-1].mean()), fit_power_law(sizes, hits.mean(axis=1)).at(to)
+    value = later - base
     boots = [_bootstrap(sizes, hits, warm, groups, to, rng) for _ in range(BOOTSTRAPS)]
     error = float(np.hypot(float(np.std(boots)), FORECAST_SD / np.sqrt(sizes[-1])))
-    now, later = float(hits[-1].mean()), law.at(to)
+    means = [float(row.mean()) for row in hits]
+    accuracies = {f"accuracy.{round(float(m))}": h for m, h in zip(sizes, means, strict=True)}
     return Evidence(
         name=NAME,
         value=value,
         low=max(value - 1.96 * error, -1.0),
         high=min(value + 1.96 * error, 1.0),
-        n=n,
+        n=hits.shape[1],
         meaning=(
             f"Trained from scratch{nouns.sized.format(side)}, the same design is right "
             f"{100 * now:.0f} % of the time, and about {100 * later:.0f} % with twice the "
-            f"{nouns.many}; this base model is right {100 * float(warm.mean()):.0f} % of the time "
-            "with these."
+            f"{nouns.many}; this base model is right {100 * base:.0f} % of the time with these."
         ),
-        details={
-            "error": error,
-            "now": now,
-            "later": later,
-            "warm": float(warm.mean()),
-            **{
-                f"accuracy.{round(float(m))}": float(h.mean())
-                for m, h in zip(sizes, hits, strict=True)
-            },
-        },
+        details={"error": error, "now": now, "later": later, "warm": base, **accuracies},
     )
 
 
@@ -117,11 +102,13 @@ def behind(
     >>> behind(120, nothing, right, groups, 96).value, behind(120, right, right, groups, 96)
     (-0.333..., None)
     """
-    later = 1 - (1 - hits) / 2
-    value, low, high = mean_interval(later - warm, groups)
+    halved = 1 - (1 - hits) / 2
+    value, low, high = mean_interval(halved - warm, groups)
     if high >= 0:
         return None
+    error, later = (high - low) / (2 * 1.96), float(halved.mean())
     now, base = float(hits.mean()), float(warm.mean())
+    accuracy = {f"accuracy.{round(size)}": now}
     return Evidence(
         name=NAME,
         value=value,
@@ -133,22 +120,12 @@ def behind(
             f"{100 * now:.0f} % of the time, this base model {100 * base:.0f} %; it would stay "
             f"behind if twice the {nouns.many} halved its errors."
         ),
-        details={
-            "error": (high - low) / (2 * 1.96),
-            "now": now,
-            "later": float(later.mean()),
-            "warm": base,
-            f"accuracy.{round(size)}": now,
-        },
+        details={"error": error, "now": now, "later": later, "warm": base, **accuracy},
     )
 
 
 def not_measured(n: int, why: str) -> Evidence:
-    """Evidence without a value.
-
-    >>> not_measured(30, "too few examples").meaning
-    'Not measured: too few examples.'
-    """
+    """Evidence without a value."""
     text = f"Not measured: {why}."
     return Evidence(name=NAME, value=None, low=None, high=None, n=n, meaning=text)
 
@@ -196,10 +173,9 @@ class _Untrained:
     predicted: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
 
     def hits(self, number: int, folds: Mapping[int, Rows]) -> Steps[tuple[Array, float]]:
-        """Whether each row is predicted rightly by a network that had not seen it, (n,).
+        """Hits (n,) of networks that had not seen the row, and the mean number of training rows.
 
-        And the mean number of training rows. `folds`: held-out rows by number of the fold;
-        rows in none of them get 0.
+        `folds`: held-out rows by number of the fold; rows in none of them get 0.
         """
         context, labelled = self.context, self.training_data.labelled
         n, k = len(context.labels), labelled.n_classes
@@ -213,17 +189,16 @@ class _Untrained:
             scores[:, held], count = self.predicted[number, place]
             fold[held] = place
             counts.append(count)
-        plain = Calibration(1.0, np.zeros(k))
-        best = choose(scores, context.labels, fold, context.groups, plain, context.target).scores
+        best = choose(scores, context.labels, fold, context.groups, context.target).scores
         credits = context.target.credits(np.nan_to_num(best), context.labels)
         return credits, float(np.mean(counts))
 
     def _sample(self, rows: Rows, share: float, place: int) -> Rows:
         """Some rows, whole groups, classes in proportion; smaller samples lie in larger ones."""
         rng = np.random.default_rng([self.training_data.seed, 14, place])
-        own = np.unique(self.context.groups[rows], return_inverse=True)[1]
+        group_rows = np.unique(self.context.groups[rows], return_inverse=True)[1]
         strata = self.context.target.strata(self.context.labels[rows])
-        order, ends = spread_order(strata, members(own), rng)
+        order, ends = spread_order(strata, members(group_rows), rng)
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
 
@@ -251,10 +226,7 @@ class _Untrained:
 def measure(
     request: Request, training_data: TrainingDataset, fine_tuned: FineTuned
 ) -> Steps[Evidence]:
-    """Train from scratch on all training rows of one fold; where that is not plain, on three sizes.
-
-    Three folds each then, and the learning curve is extrapolated.
-    """
+    """Train from scratch on one fold; where that is not plain, on three folds of three sizes."""
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
     base = _small_base(request, training_data)
     network = partition_base(base)
@@ -264,12 +236,11 @@ def measure(
     if why := _too_long(request, network, samples[0]):
         return not_measured(n, why)
     yield note("fine_tune", "Scratch", "the same design is trained from scratch, to compare")
-    values: dict[str, float | int | str] = {
-        "trainings": FOLDS * len(SHARES),
-        "unit": labelled.nouns.many,
-        BESIDE: "scratch",
-    }
-    yield Event(stage="fine_tune", kind="begin", values=values)
+    yield Event(
+        stage="fine_tune",
+        kind="begin",
+        values={"trainings": FOLDS * len(SHARES), "unit": labelled.nouns.many, BESIDE: NAME},
+    )
     folds = held_out_folds(training_data, FOLDS)
     untrained = _untrained(request, training_data, base, network)
     head, held = fine_tuned.head, fine_tuned.head.fold >= 0
@@ -318,14 +289,14 @@ def _untrained(
 ) -> _Untrained:
     labelled, prep = training_data.labelled, base.record.preprocessing
     size = () if prep == training_data.prep else (f"{SIZE}={prep.shape[0]}",)
-    own = tuple(s for s in request.settings if s.startswith(("input.", "base.")))
+    input_settings = tuple(s for s in request.settings if s.startswith(("input.", "base.")))
     request = replace(
         request,
         strategy="scratch",
         lr=None,
         plan=None,
         given=frozenset({"strategy"}),
-        settings=tuple(s for s in own if not (size and s.startswith(SIZE))) + size,
+        settings=tuple(s for s in input_settings if not (size and s.startswith(SIZE))) + size,
     )
     facts = run_plan.network_facts(request, base, network, None)
     names, engine = tuple(training_data.probe_layers), training_data.extracted.engine
@@ -333,16 +304,8 @@ def _untrained(
         run_plan.make_plan(request, replace(labelled.facts(), n=n), facts, names, engine)
         for n in _sizes(len(labelled.learn))
     )
-    first = schedule(plans[0])
-    source = LiveBatches(
-        pixels=read_pixels(training_data.collection, labelled.learn, prep),
-        contents=tuple(example.sha256 for example in labelled.learn),
-        augmentations=augmentations_of(first),
-        seed=first.seed,
-        prep=prep,
-    )
     context = TrainingContext(
-        source=source,
+        source=live_batches(training_data.collection, labelled.learn, prep, schedule(plans[0])),
         labels=labelled.labels,
         groups=labelled.groups(),
         target=labelled.target,

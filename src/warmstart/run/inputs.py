@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from warmstart.data.dataset import Collection
 from warmstart.errors import PlanError
 from warmstart.machine import free_memory
-from warmstart.modalities.audio import sound_of, usual_sound
+from warmstart.modalities.audio import default_sound, sound_of
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
 from warmstart.network.position_embeddings import LEAST, MOST
-from warmstart.network.weight_file import is_full
+from warmstart.network.weights import is_full
 from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS
-from warmstart.planning.settings import PATHS, parse_settings, parse_value
+from warmstart.planning.settings import PATHS, parse_value
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import Sound, WaveInputs
 from warmstart.records.network import BaseModelRecord
-from warmstart.records.plan import Choice, Plan
+from warmstart.records.plan import Choice, Plan, wrong_value
 from warmstart.request import Request
 
 AUDIO_SETTINGS = ("sample_rate", "seconds", "n_mels", "top_db")
@@ -38,18 +38,20 @@ HELPER = "accelerate"  # without it a network is loaded as usual
 _OFFLOAD_WORDS = {"true": FULL_PRECISION, "yes": FULL_PRECISION, "false": "", "no": ""}
 
 
-def audio_options(request: Request, collection: Collection) -> Sound:
-    """The spectrogram of a clip: by the training files' headers, the plan, --set, the last first.
-
-    Raises: PlanError for a value out of bounds, DataError where no training clip can be read.
-    """
+def _spectrogram(request: Request, collection: Collection) -> Sound:
+    """By --set, the plan, or the headers of the training files."""
     sound = sound_of(collection.load, collection.record.examples)
-    values = {
-        name: v for name in AUDIO_SETTINGS if (v := _audio_setting(request, name)) is not None
-    }
+    values = {}
+    for name in AUDIO_SETTINGS:
+        path, value = f"input.{name}", _input_value(request, name)
+        text = request.overrides.get(path)
+        if text is not None and not SOUND_LIMITS[path].test(value):
+            raise wrong_value(f"--set {path}", SOUND_LIMITS[path].words, text)
+        if value is not None:
+            values[name] = value
     if not values:
         return sound
-    changed = usual_sound(
+    changed = default_sound(
         int(values.get("sample_rate", sound.rate)),
         float(values.get("seconds", sound.seconds)),
         int(values.get("n_mels", sound.mels)),
@@ -58,10 +60,7 @@ def audio_options(request: Request, collection: Collection) -> Sound:
 
 
 def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
-    """Refuse settings without effect on a base model that takes samples at its own rate.
-
-    Raises: PlanError.
-    """
+    """Raises: PlanError for settings without effect on a base model that takes samples."""
     if isinstance(base.preprocessing, WaveInputs):
         names = ("size", "channels", "sample_rate", "n_mels", "top_db")
         rate = f"{base.preprocessing.rate:,} samples a second"
@@ -69,23 +68,9 @@ def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
 
 
 def _refuse_settings(request: Request, names: Sequence[str], why: str) -> None:
-    settings = parse_settings(request.settings)
     for name in names:
-        if (text := settings.get(f"input.{name}")) is not None:
+        if (text := request.overrides.get(f"input.{name}")) is not None:
             raise PlanError(f"--set input.{name}={text}: {why}; leave it out.")
-
-
-def _audio_setting(request: Request, name: str) -> float | None:
-    path = f"input.{name}"
-    text = parse_settings(request.settings).get(path)
-    if text is None:
-        choice = _plan_choice(request, name)
-        return None if choice is None else choice.number
-    value = cast(float, parse_value(path, text, PATHS[path]))
-    test, kind = SOUND_LIMITS[path]
-    if not test(value):
-        raise PlanError(f"--set {path}={text}: it is {kind}.")
-    return value
 
 
 def input_options(request: Request, collection: Collection) -> InputOptions:
@@ -97,11 +82,11 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
     where files differ.
     """
     record, load = collection.record, collection.load
-    size = _number(request, SIZE)
+    size = _input_value(request, "size")
     if record.kind in ("text", "table"):
         return InputOptions(size=size)
-    channels = _number(request, CHANNELS)
-    if size is not None and SIZE in parse_settings(request.settings) and not LEAST <= size <= MOST:
+    channels = _input_value(request, "channels")
+    if SIZE in request.overrides and not LEAST <= size <= MOST:
         raise PlanError(f"--set {SIZE}={size}: sizes from {LEAST} to {MOST} px are supported.")
     options = InputOptions(
         size=size,
@@ -110,7 +95,7 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
         is_partial=is_partial(request),
     )
     if record.kind == "audio":
-        sound = audio_options(request, collection)
+        sound = _spectrogram(request, collection)
         return replace(options, channels=channels or 1, sound=sound, image_channels=1)
     _refuse_settings(request, AUDIO_SETTINGS, "the data holds images, not sounds")
     n_bands = count_bands(load, record.examples)
@@ -120,21 +105,18 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
     if channels is not None:
         _check_channels(request, channels, n_bands)
     ranges = () if is_picture else band_ranges(load, record.examples)
-    rgb = _rgb(request)
+    rgb = _input_value(request, "rgb")
     return replace(options, channels=channels, rgb=rgb, ranges=ranges, image_channels=n_bands)
 
 
 def _check_channels(request: Request, channels: int, n_bands: int) -> None:
-    """Pictures go into 1, 3 or, with alpha, 4 channels; bands into as many as they are.
-
-    Raises: PlanError for any other number.
-    """
+    """Pictures go into 1, 3 or, with alpha, 4 channels; bands into as many as they are."""
     is_picture = n_bands in PICTURE
     if channels in SHOWABLE if is_picture else channels == n_bands:
         return
     plural = "s" if n_bands > 1 else ""
     held = f"are pictures of {n_bands} channel{plural}" if is_picture else f"have {n_bands} bands"
-    if CHANNELS in parse_settings(request.settings):
+    if CHANNELS in request.overrides:
         raise PlanError(f"--set {CHANNELS}={channels}: the images {held}; leave it out.")
     raise PlanError(
         f"the plan has {CHANNELS} {channels}, the images {held}; make a new plan with --dry-run."
@@ -146,34 +128,23 @@ def is_partial(request: Request) -> bool:
 
     Raises: PlanError where `base.partial` is neither true nor false.
     """
-    text = parse_settings(request.settings).get(PARTIAL)
+    text = request.overrides.get(PARTIAL)
     if text is not None:
         return bool(parse_value(PARTIAL, text, "switch"))
     plan = _plan_of_base(request)
     return plan is not None and plan.partial is not None and bool(plan.partial.value)
 
 
-def _number(request: Request, path: str) -> int | None:
-    text = parse_settings(request.settings).get(path)
-    if text is not None:
-        return cast(int, parse_value(path, text, "whole"))
-    choice = _plan_choice(request, path.partition(".")[2])
-    return None if choice is None else int(choice.number)
-
-
-def _rgb(request: Request) -> tuple[int, int, int] | None:
-    text = parse_settings(request.settings).get("input.rgb")
-    choice = _plan_choice(request, "rgb")
-    value = choice and choice.value
-    if text is not None:
-        value = parse_value("input.rgb", text, "wholes")
-    return cast("tuple[int, int, int] | None", value)
-
-
-def _plan_choice(request: Request, name: str) -> Choice | None:
+def _input_value(request: Request, name: str) -> Any:
+    """An input setting by --set, else by the plan; None where neither has it."""
+    path = f"input.{name}"
+    if (text := request.overrides.get(path)) is not None:
+        return parse_value(path, text, PATHS[path])
     plan = _plan_of_base(request)
-    inputs = plan.input if plan is not None else None
-    return getattr(inputs, name) if inputs is not None else None
+    choice: Choice | None = getattr(plan.input, name) if plan and plan.input else None
+    if choice is None:
+        return None
+    return int(choice.number) if PATHS[path] == "whole" else choice.value
 
 
 def _plan_of_base(request: Request) -> Plan | None:
@@ -182,12 +153,8 @@ def _plan_of_base(request: Request) -> Plan | None:
 
 
 def _trains_stem(request: Request) -> bool:
-    """Whether the first layer is trained: only then may new channels start at zero.
-
-    `last:N` counts as frozen: the number of blocks is not known before the network is cut. If N
-    covers them all, new channels start at the mean kernel and learn from there.
-    """
-    action = parse_settings(request.settings).get("block.1.action")
+    """Whether the first layer is trained: only then may new channels start at zero."""
+    action = request.overrides.get("block.1.action")
     if action is not None:
         return action in _TRAINED
     if isinstance(request.plan, Plan) and "strategy" not in request.typed:
@@ -201,7 +168,7 @@ def _tuned_blocks(request: Request) -> tuple[tuple[str, bool], ...]:
     """Blocks whose action was set by name, and whether they are trained; their order is unknown."""
     actions = (
         (path.removeprefix("block.").removesuffix(".action"), text in _TRAINED)
-        for path, text in parse_settings(request.settings).items()
+        for path, text in request.overrides.items()
         if path.startswith("block.") and path.endswith(".action")
     )
     return tuple((name, is_tuned) for name, is_tuned in actions if not name.isdigit())
@@ -212,7 +179,7 @@ def choose_offload(request: Request) -> Choice | None:
 
     Raises: PlanError for a setting that is none.
     """
-    text = parse_settings(request.settings).get(OFFLOAD)
+    text = request.overrides.get(OFFLOAD)
     if text is not None:
         value = _OFFLOAD_WORDS.get(text.lower(), text)
         if value and value not in CACHE_DTYPES:
@@ -238,10 +205,10 @@ def choose_offload(request: Request) -> Choice | None:
 
 def _offload_by_memory(request: Request) -> Choice | None:
     """A weight file that is large beside the free memory stays on disk, if it can."""
-    is_file = isinstance(request.base, (str, Path)) and request.arch is not None
-    path = Path(request.base) if is_file else None
-    free = free_memory()
-    if path is None or free is None or path.suffix != ".safetensors" or not path.is_file():
+    if request.arch is None or not isinstance(request.base, (str, Path)):
+        return None
+    path, free = Path(request.base), free_memory()
+    if free is None or path.suffix != ".safetensors" or not path.is_file():
         return None
     size = path.stat().st_size
     fits = MEMORY_FACTOR * size <= free

@@ -1,10 +1,9 @@
 """The progress of a run in its folder, so that it can be resumed after a kill.
 
-`request.json` holds the request. `checkpoints/` holds, until the run is finished: `read.json`,
-the data as they were read; `journal.json`, the extraction engine, and the digests of the
-record files that stages have written, each with the key of what that stage depends on; and
-the states of trainings. A stage whose key and file are unchanged is not run again. Its result
-is read from the file in any case: a resumed run and an unbroken one go on from equal values.
+`checkpoints/` holds, until the run is finished, the data as they were read, the states of
+trainings, and `journal.json`: the engine, and the digests of the files that stages have written,
+each with the key of what that stage depends on. A stage whose key and file are unchanged is not
+run again; its result is read from the file in any case, so that equal values follow.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.features.machine import fix_threads, n_processors, n_threads
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
-from warmstart.records.data import DataRecord, Example
+from warmstart.records.data import DataRecord
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.recording import LOG, Clock, open_log, opening, seconds_worked
 from warmstart.records.run_folder import (
@@ -52,19 +51,7 @@ from warmstart.training.dataset import TrainingDataset
 
 # ---- The environment that changes results: recorded, and restored on resume.
 
-
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pillow",
-    "onnxruntime",
-    "peft",
-    "transformers",
-)
+PACKAGES = "torch torchvision timm numpy scipy scikit-learn pillow onnxruntime peft transformers"
 FOLDER = "checkpoints"
 READ, NOTES, PLAN = "read.json", "journal.json", "plan.toml"
 NEW_RUN = "or begin a new run with `warmstart fit`."
@@ -74,7 +61,7 @@ ARITHMETIC = "MKL_CBWR"  # the mode of MKL; a strict one rounds equally everywhe
 def environment() -> dict[str, Any]:
     """Versions, processors and rounding mode, as they are now."""
     versions = {}
-    for name in PACKAGES:
+    for name in PACKAGES.split():
         with suppress(PackageNotFoundError):  # an extra that is not installed
             versions[name] = version_of(name)
     return {
@@ -132,10 +119,7 @@ def as_before(before: Mapping[str, Any]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A run to resume: its folder, its log, which is locked, and its base model.
-
-    `remark` is for people: what has changed.
-    """
+    """A run to resume: its folder, its locked log, its base model, and what has changed."""
 
     folder: RunFolder
     log: TextIO
@@ -145,10 +129,10 @@ class Unfinished:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """A run folder at work: results of stages are written there, and read again.
+    """The run folder of a run in progress: results of stages are written there, and read again.
 
-    `about` is a digest of all that stages depend on apart from each other: the request, the
-    base model, the versions of packages. `earlier`: seconds by stage of earlier processes.
+    `about`: a digest of the request, the base model and the environment; `earlier`: seconds by
+    stage of earlier processes.
     """
 
     folder: RunFolder
@@ -179,15 +163,12 @@ class Journal:
     def extracted(
         self, request: Request, collection: Collection, base: PretrainedModel
     ) -> Steps[ExtractedFeatures]:
-        """Feature extraction by the engine that the run began with: another rounds differently.
-
-        Its name is in the journal before the first image is passed.
-        """
+        """Features by the engine that the run began with: another rounds differently."""
         stored = self.notes.get("engine")
         engine = plan.engine_of(request) if stored is None else from_plain(Choice, stored)
         block = plan.stored_block(request, base, len(collection.record.examples))
 
-        def write_engine(engine: Choice) -> None:
+        def write_engine(engine: Choice) -> None:  # before the first image is passed
             if "engine" not in self.notes:
                 self._note(engine=to_plain(engine))
 
@@ -265,29 +246,22 @@ def open_journal(
 
 
 def check_same_data(run: Path, before: DataRecord, now: DataRecord) -> None:
-    """Refuse to go on with other data than those that a run began with.
-
-    Raises: DataError naming the first example that differs.
-    """
+    """Raises: DataError naming the first example that differs from when the run began."""
     if now == before:
         return
     old, new = ({e.id: e for e in record.examples} for record in (before, now))
-    ids = (*old, *(id for id in new if id not in old))
-    first = next((id for id in ids if old.get(id) != new.get(id)), None)
-    what = "its list of unreadable files differs"
-    if first is not None:
-        what = f"{first} {_difference(old.get(first), new.get(first))}"
+    difference = "its list of unreadable files differs"
+    if id := next((id for id in old | new if old.get(id) != new.get(id)), None):
+        difference = f"{id} has another label, group or split"
+        if id not in new:
+            difference = f"{id} is gone"
+        elif id not in old:
+            difference = f"{id} is new"
+        elif new[id].sha256 != old[id].sha256:
+            difference = f"{id} has changed"
     raise DataError(
-        f"the data of {run} have changed since it began: {what}; put them back, {NEW_RUN}"
+        f"the data of {run} have changed since it began: {difference}; put them back, {NEW_RUN}"
     )
-
-
-def _difference(old: Example | None, new: Example | None) -> str:
-    if new is None:
-        return "is gone"
-    if old is None:
-        return "is new"
-    return "has changed" if new.sha256 != old.sha256 else "has another label, group or split"
 
 
 def _about(request: Request, base: PretrainedModel) -> str:
@@ -307,15 +281,14 @@ def _digest(path: Path) -> str:
 
 def _read_notes(path: Path) -> dict[str, Any]:
     """The journal; a missing or damaged entry is dropped, and its stage runs again."""
+    valid: dict[str, Any] = {}
     try:
         notes = json.loads(path.read_text("utf-8"))
-        valid = {name: notes[name] for name in ("inspection", "plan") if _is_pair(notes.get(name))}
+        for name in ("inspection", "plan"):
+            if isinstance(pair := notes.get(name), list) and [*map(type, pair)] == [str, str]:
+                valid[name] = pair
         if "engine" in notes:
             valid["engine"] = to_plain(from_plain(Choice, notes["engine"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return valid
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and [type(item) for item in value] == [str, str]

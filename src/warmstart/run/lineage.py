@@ -16,15 +16,15 @@ from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Steps
 from warmstart.features.extraction import ExtractedFeatures
 from warmstart.network.architectures import published_config
-from warmstart.network.encoder_bases import is_text_base, is_vision_base, is_wave_base
+from warmstart.network.encoder_bases import is_encoder_base
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.finished_run import FinishedRunModel, rebuild_finished_run
-from warmstart.network.hub_folder import is_timm_folder
+from warmstart.network.hub import timm_folder_of
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Arrays, Bundle, read_bundle
 from warmstart.network.registry import SHIPPED
 from warmstart.network.weights import SUFFIXES
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.nouns import nouns_of
 from warmstart.planning import rules
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.inputs import Preprocessing
@@ -48,18 +48,14 @@ TYPICAL = 1000  # stored points, at most, that say how far apart images lie
 NEAR = 0.4
 LOW = 0.05
 
-NEARLY = "the same or nearly the same {}"
+NEARLY = " (the same or nearly the same {})"
 _LIBRARIES = ("timm:", "torchvision:")
 
 Read = Callable[[Sequence[Example]], Callable[[FeatureLayer], NDArray[np.float32]]]
 
 
 def hash_number(sha256: str) -> int:
-    """The first digits of a content hash.
-
-    >>> hash_number("00000000000000ff" + 48 * "0")
-    255
-    """
+    """The first 16 hexadecimal digits of a content hash, as a number."""
     return int(sha256[:DIGITS], 16)
 
 
@@ -68,7 +64,7 @@ class TrainingPast:
     """What a run was trained on: numbers of content hashes, and points in feature space.
 
     `is_whole`: whether nothing is missing in `hashes`. `points` are of the run's own training
-    examples, at `feature_layers` of its own network.
+    examples, at `feature_layers` of its network.
     """
 
     hashes: frozenset[int]
@@ -86,10 +82,7 @@ class TrainingPast:
         return hash_number(example.sha256) in self.hashes
 
     def near_duplicates(self, examples: Sequence[Example], read: Read) -> list[Example]:
-        """Examples that are nearly the same picture as a training example of the run.
-
-        `read` gives the features of examples under the run's own network, per layer (n, d_t).
-        """
+        """Those nearly the same picture as a training example; `read` by the run's network."""
         limit = near_duplicate_limit(self.points.points)
         near: list[Example] = []
         for start in range(0, len(examples) if limit > 0 else 0, ROWS):
@@ -104,13 +97,7 @@ class TrainingPast:
 
 
 def near_duplicate_limit(points: NDArray[np.float32]) -> float:
-    """The distance below which two points are of one picture. Shapes: points (n, w).
-
-    A fraction of the smallest distances between different images.
-
-    >>> round(near_duplicate_limit(np.float32([[0.0], [1.0], [2.0]])), 2)
-    0.4
-    """
+    """The distance below which two of the points (n, w) are of one picture."""
     if len(points) < 2:
         return 0.0
     rows = np.unique(np.linspace(0, len(points) - 1, TYPICAL).astype(int))
@@ -118,26 +105,17 @@ def near_duplicate_limit(points: NDArray[np.float32]) -> float:
 
 
 def past_of(bundle: Bundle, names: Sequence[str]) -> TrainingPast:
-    """The training data of a run; an older run stored none, and its folders are read.
-
-    `names`: the folders of the runs that it came from, and its own.
-    """
+    """The training data of a run: from its model, else from the folders of it and its ancestors."""
     stored, points = bundle.neighbours.get(LEARNT), unpack(bundle.neighbours)
-    layers = bundle.record.own_layers
-    if stored is not None:
-        return TrainingPast(frozenset(int(n) for n in stored), True, points, layers)
-    parts = [_read_hashes(Path(name)) for name in names]
-    hashes = frozenset[int]().union(*(numbers for numbers in parts if numbers is not None))
-    return TrainingPast(hashes, None not in parts, points, layers)
-
-
-def _read_hashes(run: Path) -> frozenset[int] | None:
-    """Those of the training set; None where the folder is gone, damaged or renamed."""
-    try:
-        examples = read_json(run / "data.json", DataRecord).examples
-    except RunFolderError:
-        return None
-    return frozenset(hash_number(e.sha256) for e in examples if e.split != "test")
+    hashes, is_whole = {int(n) for n in stored} if stored is not None else set(), True
+    for name in names if stored is None else ():
+        try:
+            examples = read_json(Path(name) / "data.json", DataRecord).examples
+        except RunFolderError:  # gone, damaged or renamed
+            is_whole = False
+            continue
+        hashes |= {hash_number(e.sha256) for e in examples if e.split != "test"}
+    return TrainingPast(frozenset(hashes), is_whole, points, bundle.record.neighbour_layers)
 
 
 def past_arrays(before: frozenset[int] | None, learn: Sequence[Example]) -> Arrays:
@@ -164,9 +142,7 @@ def is_run(base: Any) -> bool:
     if not isinstance(base, (str, Path)):
         return False
     name, path = str(base), Path(base)
-    if name in SHIPPED or is_text_base(name) or is_wave_base(name):
-        return False
-    if is_vision_base(name) or is_timm_folder(name):
+    if name in SHIPPED or is_encoder_base(name) or timm_folder_of(name) is not None:
         return False
     is_path = os.sep in name and not name.startswith(_LIBRARIES) and not path.is_file()
     return path.is_dir() or (is_path and path.suffix not in SUFFIXES)
@@ -181,7 +157,7 @@ def base_from_run(
     for a network of the user's own, or an `arch` besides.
     """
     if arch is not None:
-        raise ModelError(f"--arch {arch}: {run} knows its own design; leave --arch away.")
+        raise ModelError(f"--arch {arch}: {run} knows its own design; omit --arch.")
     bundle = read_bundle(run)
     record = bundle.record
     if record.arch.startswith("module:"):
@@ -207,7 +183,8 @@ def base_from_run(
 
 
 def _base_record(run: Path, bundle: Bundle) -> BaseModelRecord:
-    record, name = bundle.record, resolved_name(run)
+    record = bundle.record  # `runs/latest` goes by the run that it points to now
+    name = str(run.parent / run.readlink()) if run.is_symlink() else str(run)
     design = next((s.title for s in SHIPPED.values() if s.arch == record.arch), None)
     design = design.partition(" (")[0] if design else record.arch.partition(":")[2]
     return BaseModelRecord(
@@ -226,28 +203,13 @@ def _base_record(run: Path, bundle: Bundle) -> BaseModelRecord:
     )
 
 
-def resolved_name(run: Path) -> str:
-    """The path as typed; of `runs/latest`, the run that it points to now."""
-    return str(run.parent / run.readlink()) if run.is_symlink() else str(run)
-
-
 def ancestors(base: BaseModelRecord) -> tuple[str, ...]:
-    """Titles of what a base model was made from, the oldest first; a run goes by its name.
-
-    >>> from types import SimpleNamespace as Record
-    >>> ancestors(Record(lineage=("lite0", "runs/a", "runs/b")))
-    ('EfficientNet-Lite0 (ImageNet)', 'runs/a')
-    """
+    """Titles of what a base model was made from, the oldest first; a run goes by its name."""
     return tuple(SHIPPED[n].title if n in SHIPPED else n for n in base.lineage[:-1])
 
 
 def base_model(base: BaseModelRecord) -> str | None:
-    """Where the oldest ancestor of a base model is published, as the hub names it.
-
-    >>> from types import SimpleNamespace as Record
-    >>> base_model(Record(lineage=("lite0", "runs/a"), name="runs/a"))
-    'timm/tf_efficientnet_lite0.in1k'
-    """
+    """Where the oldest ancestor of a base model is published, as the hub names it."""
     return published((*base.lineage, base.name)[0])
 
 
@@ -272,53 +234,49 @@ def inherit(
 ) -> Steps[Inheritance]:
     """The base model's head as prior for classes of the same name, if it saw none of these images.
 
-    On an image that the run was trained on, the old head has seen the label: then it is no
-    prior. Where blocks were trained on such images, every head on them has seen the label,
-    which is reported, as it is where they are in the test set. With `extracted`, near-duplicates
-    of such images count too; without, only identical bytes.
+    A head that was fitted to these labels is no prior. Blocks that were trained on such images,
+    and such images in the test set, are data leakage, which is reported. With `extracted`,
+    near-duplicates of such images count too; without, only identical bytes.
     """
     if not isinstance(base, RunBaseModel):
         return NOTHING
     record, prior = base.record, _prior(base, network, data)
     if prior is None and record.recipe is None:  # its blocks were trained on none of its images
         return NOTHING
-    seen = {example.id: True for example in data.examples if base.past.holds(example)}
+    # Examples that it was trained on, by id: True for the same bytes, False for a near-duplicate.
+    overlap = {example.id: True for example in data.examples if base.past.holds(example)}
     if extracted is not None and set(base.past.feature_layers) <= set(extracted.feature_layers):
-        rest = [e for e in data.examples if e.id not in seen and e.id not in extracted.unreadable]
+        done = overlap.keys() | extracted.unreadable.keys()
+        rest = [example for example in data.examples if example.id not in done]
         near = base.past.near_duplicates(rest, extracted.reader)
-        seen.update({example.id: False for example in near})
-    why = _why_no_prior(base, data, seen)
+        overlap.update({example.id: False for example in near})
+    why = _why_no_prior(base, data, overlap)
     if prior is not None and why is not None:
         prior = None
         yield events.note("features", "Head", f"the old head is not used: {why}")
     if prior is not None:
-        text = (
-            f"{sum(prior.has_class):,} of {len(data.classes):,} classes have the name of a class in"
-        )
-        yield events.note("features", "Head", f"{text} {record.name} and begin from its head")
+        n = f"{sum(prior.has_class):,} of {len(data.classes):,} classes"
+        text = f"{n} have the name of a class in {record.name} and begin from its head"
+        yield events.note("features", "Head", text)
     if record.recipe is None and prior is None:
         return NOTHING
-    leak = _leakage(record, data, seen) if seen else None
+    leak = _leakage(record, data, overlap) if overlap else None
     if leak is not None:
-        yield events.note("features", "Leak", leak.sentence)
+        yield events.note("features", "Leakage", leak.sentence)
     return Inheritance(prior, leak)
 
 
-def _why_no_prior(base: RunBaseModel, data: DataRecord, seen: Mapping[str, bool]) -> str | None:
-    """Why the old head is no independent prior; None where it is. `seen`: as bytes, by id."""
-    learn = [example.id for example in data.examples if example.split != "test"]
-    n, name = sum(id in seen for id in learn), base.record.name
-    if n:
+def _why_no_prior(base: RunBaseModel, data: DataRecord, overlap: Mapping[str, bool]) -> str | None:
+    """Why the old head is no independent prior; None where it is."""
+    learn = [e.id for e in data.examples if e.split != "test" and e.id in overlap]
+    name = base.record.name
+    if learn:
         nouns = nouns_of(data.kind)
-        how = "" if all(seen.get(id, True) for id in learn) else _nearly(nouns)
-        return f"{name} was trained on {n:,} of these {nouns.many}{how}"
+        how = "" if all(overlap[id] for id in learn) else NEARLY.format(nouns.picture)
+        return f"{name} was trained on {len(learn):,} of these {nouns.many}{how}"
     if not base.past.is_whole:
         return f"what {name} or a run before it was trained on can no longer be read"
     return None
-
-
-def _nearly(nouns: Nouns) -> str:
-    return f" ({NEARLY.format(nouns.picture)})"
 
 
 def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> Prior | None:
@@ -336,18 +294,14 @@ def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> 
     return prior_of(base.feature_layers, widths, head, base.record.labels, data.classes)
 
 
-def _leakage(base: BaseModelRecord, data: DataRecord, seen: Mapping[str, bool]) -> Finding:
-    leaked = [example for example in data.examples if example.id in seen]
+def _leakage(base: BaseModelRecord, data: DataRecord, overlap: Mapping[str, bool]) -> Finding:
+    leaked = [example for example in data.examples if example.id in overlap]
     tested, test = (sum(e.split == "test" for e in rows) for rows in (leaked, data.examples))
-    counts = [
-        (len(leaked) - tested, len(data.examples) - test, "training"),
-        (tested, test, "test"),
-    ]
+    trained, training = len(leaked) - tested, len(data.examples) - test
+    counts = [(trained, training, "training"), (tested, test, "test")]
     nouns = nouns_of(data.kind)
-    shown = " and ".join(f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in counts if n)
-    how = "" if all(seen.values()) else _nearly(nouns)
-    return Finding(
-        kind="leakage",
-        sentence=f"{base.name} was trained on {shown}{how}: the figures flatter this run",
-        items=tuple(example.id for example in leaked),
-    )
+    parts = [f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in counts if n]
+    how = "" if all(overlap.values()) else NEARLY.format(nouns.picture)
+    images = f"{' and '.join(parts)}{how}"
+    sentence = f"{base.name} was trained on {images}: the metrics of this run are too optimistic"
+    return Finding(kind="leakage", sentence=sentence, items=tuple(e.id for e in leaked))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch.nn import Parameter
 
@@ -34,7 +35,6 @@ from warmstart.planning.settings import (
     PAIRS,
     apply_settings,
     is_early,
-    parse_settings,
     parse_value,
 )
 from warmstart.planning.strategy import n_tuned, parse, strategy_of
@@ -61,24 +61,20 @@ def with_plan_file(request: Request) -> Request:
     check_values(plan)
     if engine is None:
         check_name(str(plan.training.engine.value), f"the plan's {SETTING}")
-    typed, arch = request.typed, plan.arch
-    request = replace(request, plan=plan, given=typed)
+    typed, changes = request.typed, dict[str, Any]()
     if "seed" not in typed:
-        request = replace(request, seed=int(plan.training.seed.number))
+        changes["seed"] = int(plan.training.seed.number)
     if "budget" not in typed:  # it decides which checks are made
-        is_fast = plan.head.permutations.value == rules.permutations("fast")
-        request = replace(request, budget="fast" if is_fast else "balanced")
+        is_fast = plan.head.permutations.value == rules.PERMUTATIONS["fast"]
+        changes["budget"] = "fast" if is_fast else "balanced"
     if "base" not in typed:
-        planned = str(arch.value) if arch is not None else None
-        request = replace(request, base=str(plan.base.value), arch=request.arch or planned)
-    return request
+        changes["base"] = str(plan.base.value)
+        changes["arch"] = request.arch or (str(plan.arch.value) if plan.arch else None)
+    return replace(request, plan=plan, given=typed, **changes)
 
 
 def engine_of(request: Request) -> Choice | None:
-    """The extraction engine of --set, else that of the plan; None where it is to be chosen.
-
-    Raises: PlanError for an engine that does not exist or is not installed.
-    """
+    """The extraction engine of --set, else that of the plan; None where it is to be chosen."""
     engine = _set_engine(request)
     if engine is not None:
         return Choice(value=engine, because="your choice (--set)", source="user")
@@ -86,7 +82,7 @@ def engine_of(request: Request) -> Choice | None:
 
 
 def _set_engine(request: Request) -> str | None:
-    text = parse_settings(request.settings).get(SETTING)
+    text = request.overrides.get(SETTING)
     return None if text is None else check_name(text.lower(), f"--set {SETTING}={text}")
 
 
@@ -107,8 +103,8 @@ def make_plan(
         rest = tuple(s for s in request.settings if not s.strip().startswith("training."))
         request = replace(request, lr=None, settings=rest)
     base = request.base if isinstance(request.base, (str, Path)) else type(request.base).__name__
-    pairs = parse_settings(request.settings).get(PAIRS)  # other choices follow from it
-    wishes = PlanOptions(
+    pairs = request.overrides.get(PAIRS)  # other choices follow from it
+    options = PlanOptions(
         base=str(base),
         strategy=request.strategy,
         budget=request.budget,
@@ -121,8 +117,8 @@ def make_plan(
         machine=find_machine(request.device, n_threads()),
     )
     if isinstance(request.plan, Plan):
-        wishes = options_for(request.plan, wishes)
-    plan = build(wishes, facts, network, head_names, engine)
+        options = options_for(request.plan, options)
+    plan = build(options, facts, network, head_names, engine)
     if request.base_choice is not None:
         plan = replace(plan, base=request.base_choice)
     if isinstance(request.plan, Plan):
@@ -147,8 +143,7 @@ def stored_block(request: Request, base: PretrainedModel, n: int) -> int:
     """The number of the block whose output an offloaded network caches; 0 for none.
 
     The last frozen block of the strategy that was typed; else that of `last:1`, which may come
-    next, while its output is small.
-    Raises: PlanError as `n_tuned` does.
+    next, while its output is small. Raises: PlanError as `n_tuned` does.
     """
     if not base.stream:
         return 0
@@ -164,8 +159,12 @@ def stored_block(request: Request, base: PretrainedModel, n: int) -> int:
 
 def may_fine_tune(request: Request, network: NetworkRecord, facts: DataFacts) -> bool:
     """Whether upper blocks will be fine-tuned beside the linear probe if there is a signal."""
-    is_ours = parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)
-    return is_ours and compares_fine_tuning(network, facts, request.budget)
+    return follows_verdict(request) and compares_fine_tuning(network, facts, request.budget)
+
+
+def follows_verdict(request: Request) -> bool:
+    """Whether measurements of the run may still change its strategy."""
+    return parse(request.strategy).depth == "auto" and not isinstance(request.plan, Plan)
 
 
 def validate(request: Request, collection: Collection, base: PretrainedModel) -> None:
@@ -195,8 +194,8 @@ def network_facts(
 ) -> NetworkFacts:
     """What planning needs to know of a base model and its blocks.
 
-    A block is fresh where more than half of its parameters are random, and touched where some
-    tensors are. The neck counts as a piece of the last block, with which it is trained.
+    A block is fresh where more than half of its parameters are random, partly fresh where some
+    tensors are. The neck belongs to the last block, with which it is trained.
     """
     partly_fresh, fresh = _random_blocks(base.random_tensors, network)
     planned = request.plan.blocks if isinstance(request.plan, Plan) else ()
@@ -209,7 +208,7 @@ def network_facts(
         record=network.record,
         recipe=base.record.recipe,
         preprocessing=base.record.preprocessing,
-        base_inputs=base.base_inputs,
+        base_inputs=base.origin.preprocessing,
         is_random=base.record.is_random,
         verdict=verdict.kind if verdict else None,
         compares_fine_tuning=compares_fine_tuning,
@@ -225,7 +224,6 @@ def _random_blocks(
     """Blocks with some random tensors, and those with mostly random parameters."""
     blocks = [block.name for block in network.record.blocks]
     homes = {**{name: name for name in blocks}, "neck": blocks[-1]}
-    partly_fresh: set[str] = set()
     total, random = Counter[str](), Counter[str]()
     for name, tensor in tensors_of(network).items() if names else ():
         block = homes.get(network.owners[name])
@@ -235,5 +233,4 @@ def _random_blocks(
         total[block] += n
         if name in names:
             random[block] += n
-            partly_fresh.add(block)
-    return frozenset(partly_fresh), frozenset(b for b in random if 2 * random[b] > total[b])
+    return frozenset(random), frozenset(b for b in random if 2 * random[b] > total[b])

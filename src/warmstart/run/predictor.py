@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import torch
@@ -16,8 +18,14 @@ from torch import Tensor, nn
 
 from warmstart.data.arrays import channels_last, payload_of_picture
 from warmstart.data.arrays import encode as encode_array
+from warmstart.data.dataset import Columns, some
+from warmstart.data.objects import Frame, as_values, frame_table
+from warmstart.data.parsing import Table, text_of
+from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, read_file, suffix
+from warmstart.data.sources import open_table
+from warmstart.data.tables import row_payloads, text_column
 from warmstart.errors import DataError, ModelError, RunFolderError
-from warmstart.evaluation.active_learning import doubt
+from warmstart.evaluation.active_learning import uncertainty
 from warmstart.evaluation.measure import measure_of
 from warmstart.evaluation.metrics import scores as class_scores
 from warmstart.evaluation.multilabel import LabelCertainty, confidence
@@ -26,11 +34,13 @@ from warmstart.features.batches import noise, sub_batches, to_tensor
 from warmstart.features.engine import fuse_batch_norms
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.preprocessing import encode
+from warmstart.modalities.table import pack
+from warmstart.modalities.text import payload_of
 from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
 from warmstart.network.tensors import in_channels_last
-from warmstart.nouns import nouns_of
+from warmstart.nouns import IMAGES, Nouns, nouns_of
 from warmstart.records.answer import (
     Answer,
     LabelAnswer,
@@ -39,24 +49,227 @@ from warmstart.records.answer import (
     NumberCalibration,
 )
 from warmstart.records.data import Task
-from warmstart.records.inputs import Inputs, Kind, kind_of, pictures
-from warmstart.records.summary import TestScores
-from warmstart.run.predict_inputs import (
-    InputText,
-    NamedInput,
-    find_files,
-    find_texts,
-    items_of,
-    opened,
-    read_path,
-    text_payload,
+from warmstart.records.inputs import (
+    Inputs,
+    Kind,
+    Preprocessing,
+    TableInputs,
+    TensorInputs,
+    TextInputs,
+    kind_of,
+    pictures,
 )
+from warmstart.records.summary import TestScores
 from warmstart.solve.kernels import Features
 from warmstart.stats.intervals import Groups, Values
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
 from warmstart.training.out_of_distribution import Neighbours, unpack
+
+# ---- The inputs of `predict` as a list of items.
+
+Items = Sequence[Any]
+LONGEST_PATH = 255  # characters: a longer word is a text, not the name of a file
+PICTURE_CHANNELS = (1, 3, 4)  # grey, colour, colour with alpha: a picture network takes all
+
+
+@dataclass(frozen=True, slots=True)
+class NamedInput:
+    """An example without a file: its name in answers, and the bytes that stand for it."""
+
+    name: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InputText:
+    """A text, and its name in answers."""
+
+    name: str
+    text: str
+
+
+SINGLE = (str, bytes, Path, Image.Image, Mapping, InputText)
+
+
+def items_of(inputs: Any, model: Inputs) -> tuple[Items, bool]:
+    """The items of `inputs` as a model takes them, and whether `inputs` was one example.
+
+    Many are a folder, a table, a stack of arrays, a list and every other iterable.
+    """
+    if isinstance(model, TextInputs):
+        name = str(inputs) if isinstance(inputs, (str, Path)) else ""
+        if is_path(name) and (os.path.isdir(name) or suffix(name) in TABLE_SUFFIXES):
+            return find_texts([name]), False
+        return ([inputs], True) if _is_single(inputs) else (list(inputs), False)
+    if isinstance(model, TableInputs):
+        return opened(inputs, model), isinstance(inputs, Mapping)
+    if isinstance(model, TensorInputs):
+        # A pair of a tensor and its class, as a data set gives it, is one example.
+        is_pair = isinstance(inputs, tuple) and len(inputs) == 2 and np.ndim(inputs[1]) == 0
+        is_array = isinstance(inputs, (np.ndarray, Tensor))
+        is_one = is_pair or _is_single(inputs) or (is_array and inputs.ndim <= len(model.shape))
+        return opened([inputs] if is_one else list(inputs), model), is_one
+    return _files_or_arrays(inputs, model)
+
+
+def _files_or_arrays(inputs: Any, model: Inputs) -> tuple[Items, bool]:
+    nouns = nouns_of(kind_of(model))
+    if isinstance(inputs, (str, Path)):
+        return (find_files([inputs], nouns), False) if os.path.isdir(inputs) else ([inputs], True)
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OU":
+        inputs = inputs.tolist()
+    if isinstance(inputs, (np.ndarray, Tensor)):
+        # Three axes are one image, not a stack of grey ones, where one axis is channels: the last
+        # of an array, the first or last of a tensor.
+        channels = _channels(model)
+        is_first = isinstance(inputs, Tensor) and inputs.shape[0] in channels
+        is_image = inputs.ndim == 3 and (inputs.shape[-1] in channels or is_first)
+        is_one = inputs.ndim < 3 or is_image
+        return [_channels_last(x, model) for x in ([inputs] if is_one else list(inputs))], is_one
+    if _is_single(inputs):
+        return [inputs], True
+    return [_channels_last(item, model) for item in find_files(inputs, nouns)], False
+
+
+def _is_single(item: Any) -> bool:
+    """Whether an item that is no array cannot be iterated, or should not be."""
+    return isinstance(item, (*SINGLE, Frame)) or not isinstance(item, Iterable)
+
+
+def _channels(model: Inputs) -> tuple[int, ...]:
+    if isinstance(model, Preprocessing) and model.ranges:
+        return (model.channels,)
+    return PICTURE_CHANNELS
+
+
+def _channels_last(item: Any, model: Inputs) -> Any:
+    """A tensor (C, H, W) as an array (H, W, C); anything else unchanged."""
+    if not isinstance(item, Tensor):
+        return item
+    values = item.detach().cpu().numpy()
+    channels = _channels(model)
+    is_first = values.ndim == 3 and values.shape[0] in channels and values.shape[-1] not in channels
+    return np.moveaxis(values, 0, 2) if is_first else values
+
+
+def opened(inputs: Any, model: Inputs) -> Items:
+    """The inputs one by one: rows of tables and tensors as `NamedInput`, others unchanged.
+
+    Rows come as paths of tables, as a DataFrame, or as mappings from column to value.
+    """
+    if isinstance(model, TableInputs):
+        return list(_rows(inputs, model))
+    items: list[Any] = list(inputs)
+    if isinstance(model, TensorInputs):
+        for index, item in enumerate(items):
+            is_pair = isinstance(item, tuple) and len(item) == 2  # (tensor, class)
+            values, buffer = item[0] if is_pair else item, io.BytesIO()
+            np.lib.format.write_array(buffer, as_values(values, f"#{index}"), allow_pickle=False)
+            items[index] = NamedInput(f"#{index}", buffer.getvalue())
+    return items
+
+
+def _rows(inputs: Any, model: TableInputs) -> Iterator[NamedInput]:
+    if isinstance(inputs, Frame) and not isinstance(inputs, Mapping):
+        yield from _table_rows(frame_table(inputs), "the DataFrame", model)
+        return
+    for index, item in enumerate([inputs] if isinstance(inputs, (str, Path, Mapping)) else inputs):
+        if isinstance(item, (str, Path)):
+            table = open_table(Path(item).expanduser(), str(item))
+            yield from _table_rows(table, str(item), model)
+        elif isinstance(item, Mapping):
+            yield NamedInput(f"#{index}", pack({str(k): text_of(v) or "" for k, v in item.items()}))
+        else:
+            raise DataError(
+                f"#{index} is of type {type(item).__name__}; give tables by their path, a "
+                "DataFrame, or rows as mappings from column to value"
+            )
+
+
+def _table_rows(table: Table, name: str, model: TableInputs) -> Iterator[NamedInput]:
+    missing = [column.name for column in model.columns if column.name not in table.columns]
+    if missing:
+        raise DataError(
+            f"{name} has no column {some([repr(column) for column in missing], 3)}, which the "
+            f"model takes; it has: {some(table.columns, 20)}. Add it, empty where it is not known"
+        )
+    for id, payload in row_payloads(table, (), name).items():
+        yield NamedInput(f"{name} {id}", payload)
+
+
+def find_texts(items: Sequence[str], column: str | None = None) -> list[str | InputText]:
+    """Texts as typed or the files that hold them; the rows of tables, the files of folders."""
+    texts: list[str | InputText] = []
+    for item in items:
+        if not is_path(item):
+            texts.append(item)
+        elif os.path.isdir(item):
+            files = [p for p in sorted(Path(item).rglob("*")) if p.suffix.lower() in TEXT_SUFFIXES]
+            if not files:
+                raise DataError(
+                    f"{item} holds no .txt files; name texts, or a folder that holds some."
+                )
+            texts += map(str, files)
+        elif suffix(item) in TABLE_SUFFIXES:
+            table = open_table(Path(item), item)
+            name = str(text_column(table, Columns(text=column, kind="text"), item))
+            cells = enumerate(table.texts(name))
+            texts += [InputText(f"{item}:{table.lines[row]}", cell or "") for row, cell in cells]
+        else:
+            texts.append(item)
+    return texts
+
+
+def is_path(item: str) -> bool:
+    """Whether a word is an existing file or folder; else it is a text."""
+    return len(item) <= LONGEST_PATH and "\0" not in item and os.path.exists(item)
+
+
+def text_payload(item: Any, name: str) -> bytes:
+    """A text as the bytes that identify it."""
+    if isinstance(item, InputText):
+        return payload_of(item.text)
+    if isinstance(item, Path) or (isinstance(item, str) and is_path(item)):
+        return read_path(Path(item))
+    if isinstance(item, str):
+        return payload_of(item)
+    raise DataError(
+        f"{name} is of type {type(item).__name__}; give a text, or the path of a .txt file"
+    )
+
+
+def read_path(path: Path) -> bytes:
+    """The bytes of a file. Raises: DataError with its name."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder")
+    try:
+        return read_file(path)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from error
+
+
+def find_files(paths: Iterable[Any], nouns: Nouns = IMAGES) -> list[Any]:
+    """Files by name, and the images or clips in folders; what is no path stays unchanged."""
+    items: list[Any] = []
+    for item in paths:
+        if not isinstance(item, (str, Path)) or not os.path.isdir(item):
+            items.append(item)
+            continue
+        path, many = Path(item), nouns.many
+        files = [str(p) for p in sorted(path.rglob("*")) if _is_media(p, path)]
+        if not files:
+            raise DataError(f"{item} holds no {many}; name {many}, or a folder that holds some.")
+        items += files
+    return items
+
+
+def _is_media(path: Path, root: Path) -> bool:
+    is_hidden = any(name.startswith(".") for name in path.relative_to(root).parts)
+    # A pipe or a broken link counts too: its answer says why there is none.
+    return path.suffix.lower() in MEDIA_SUFFIXES and not is_hidden and not path.is_dir()
+
 
 BATCH = 32
 # Images per forward pass and thread. With more, tensors grow so large that the C library maps them
@@ -77,85 +290,58 @@ class AnswerPlace:
     ood: bool
     nearest: tuple[str, ...]
 
-    def fields(
-        self, order: NDArray[np.intp], scores: Scores, names: Sequence[str]
-    ) -> dict[str, Any]:
-        """The fields of an `Answer` that do not depend on the task; `order`: the best first."""
-        best = order[0]
+    def fields(self, scores: Scores, names: Sequence[str]) -> dict[str, Any]:
+        """The fields of an `Answer` that do not depend on the task; the best scores first."""
+        order = np.argsort(-scores, kind="stable")
         return {
             "path": self.path,
-            "label": names[best],
-            "probability": float(scores[best]),
+            "label": names[order[0]],
+            "probability": float(scores[order[0]]),
             "ood": self.ood,
             "scores": {names[i]: float(scores[i]) for i in order},
             "nearest": self.nearest,
         }
 
 
-class Replies(Protocol):
-    """How a model of one task answers."""
-
-    def answers(self, outputs: Tensor) -> Scores:
-        """Logits (n, K) as probabilities, or values (n, 1)."""
-        ...
-
-    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
-        """The answer for one input. Shapes: scores (K,)."""
-        ...
-
-    def empty(self, path: str, error: str) -> Answer:
-        """The answer for an input that cannot be read."""
-        ...
-
-    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
-        """Metrics on labelled inputs."""
-        ...
-
-    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        """How uncertain each answer is, 0 to 1. Shapes: (m, K) to (m,)."""
-        ...
-
-
-def _none(path: str, error: str) -> dict[str, Any]:
-    nothing = dict.fromkeys(("label", "probability", "confident"))
-    return {"path": path, "ood": False, "scores": {}, "error": error, **nothing}
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class ClassReplies:
-    """One class per example."""
+class Replies:
+    """How a model answers: with one class. Subclasses answer for the other tasks."""
 
+    kind: ClassVar[type[Answer]] = Answer
     bundle: Bundle
 
     def answers(self, outputs: Tensor) -> Scores:
+        """Logits (n, K) as probabilities, or values (n, 1)."""
         probabilities: Scores = outputs.softmax(dim=1).numpy()
         return probabilities
 
     def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
+        """The answer for one input. Shapes: scores (K,)."""
         threshold = self.bundle.calibration.confident_from
         is_confident = None if threshold is None else bool(scores.max() >= threshold)
-        order = np.argsort(-scores, kind="stable")
-        return Answer(
-            **place.fields(order, scores, self.bundle.record.classes),
-            confident=False if place.ood else is_confident,
-        )
+        fields = place.fields(scores, self.bundle.record.classes)
+        return Answer(**fields, confident=False if place.ood else is_confident)
 
     def empty(self, path: str, error: str) -> Answer:
-        return Answer(**_none(path, error))
+        """The answer for an input that cannot be read."""
+        nothing: dict[str, Any] = dict.fromkeys(("label", "probability", "confident"))
+        return self.kind(path=path, ood=False, scores={}, error=error, **nothing)
 
-    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
+    def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
+        """Metrics on labelled inputs."""
         truth = CLASSIFICATION.read(labels, self.bundle.record.classes)
         return class_scores(scores, truth, groups)
 
     def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        return doubt(scores)
+        """How uncertain each answer is, 0 to 1. Shapes: (m, K) to (m,)."""
+        return uncertainty(scores)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelReplies:
+class LabelReplies(Replies):
     """Any of several labels."""
 
-    bundle: Bundle
+    kind = LabelAnswer
     calibration: LabelCalibration
 
     def answers(self, outputs: Tensor) -> Scores:
@@ -169,36 +355,31 @@ class LabelReplies:
         is_confident = None if least is None else certainty >= least
         order = np.argsort(-scores, kind="stable")
         return LabelAnswer(
-            **place.fields(order, scores, names),
+            **place.fields(scores, names),
             confident=False if place.ood else is_confident,
             labels=tuple(names[i] for i in order if scores[i] >= thresholds[i]),
         )
 
-    def empty(self, path: str, error: str) -> Answer:
-        return LabelAnswer(**_none(path, error))
-
-    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
-        own, names = self.calibration, self.bundle.record.classes
-        certainty = LabelCertainty(np.array(own.thresholds), own.confident_from, own.promised_error)
+    def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
+        calibration, names = self.calibration, self.bundle.record.classes
+        certainty = LabelCertainty(
+            np.array(calibration.thresholds), calibration.confident_from, calibration.promised_error
+        )
         truth = MULTILABEL.read(labels, names)
         return measure_of(MULTILABEL).scores(scores, truth, groups, certainty, names)
 
     def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        """That of the label whose probability is nearest to 0.5."""
+        # That of the label whose probability is nearest to 0.5.
         values: Values = 1 - 2 * np.abs(scores.astype(np.float64) - 0.5).min(axis=1)
         return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NumberReplies:
+class NumberReplies(Replies):
     """A number with its interval."""
 
+    kind = NumberAnswer
     calibration: NumberCalibration
-
-    @property
-    def target(self) -> Regression:
-        """The scale of training: the calibration converts it to the user's unit."""
-        return Regression(self.calibration.class_bias[0], 1 / self.calibration.temperature)
 
     def answers(self, outputs: Tensor) -> Scores:
         values: Scores = outputs.numpy()
@@ -219,28 +400,15 @@ class NumberReplies:
             high=None if half is None else value + half,
         )
 
-    def empty(self, path: str, error: str) -> Answer:
-        return NumberAnswer(**_none(path, error))
-
-    def measured(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
-        target = self.target
+    def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
+        # On the scale of training, which the calibration converts to the user's unit.
+        target = Regression(self.calibration.class_bias[0], 1 / self.calibration.temperature)
         answers, truth = (scores - target.mean) / target.spread, target.read(labels, ())
         certainty = NumberCertainty(self.calibration.half_width)
         return measure_of(target).scores(answers, truth, groups, certainty, ())
 
     def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        """Equal for all: the intervals have one width."""
-        return np.ones(len(scores))
-
-
-def replies_of(bundle: Bundle) -> Replies:
-    """How a model answers, by the kind of its calibration."""
-    calibration = bundle.calibration
-    if isinstance(calibration, LabelCalibration):
-        return LabelReplies(bundle, calibration)
-    if isinstance(calibration, NumberCalibration):
-        return NumberReplies(calibration)
-    return ClassReplies(bundle)
+        return np.ones(len(scores))  # equal for all: the intervals have one width
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,7 +436,12 @@ class Predictor:
 
     @property
     def replies(self) -> Replies:
-        return replies_of(self.bundle)
+        calibration = self.bundle.calibration
+        if isinstance(calibration, LabelCalibration):
+            return LabelReplies(self.bundle, calibration)
+        if isinstance(calibration, NumberCalibration):
+            return NumberReplies(self.bundle, calibration)
+        return Replies(self.bundle)
 
     @property
     def task(self) -> Task:
@@ -342,10 +515,9 @@ class Predictor:
     ) -> Image.Image:
         """These inputs as the network sees them, in one picture, each with its label or name.
 
-        Prepared as for the network and brought back from its normalisation.
         Raises: DataError at the first that cannot be read, or for labels of another number.
         """
-        from warmstart.run.input_pictures import grid
+        from warmstart.run.reopened import grid
 
         if labels is not None and len(labels) != len(inputs):
             raise DataError(f"{len(inputs)} inputs have {len(labels)} labels; give one label each")
@@ -377,11 +549,11 @@ class Predictor:
         """
         logits, feature_layers = self.logits(pixels)
         named = zip(self.bundle.record.feature_layers, feature_layers, strict=True)
-        own = [features for layer, features in named if not layer.of]
-        return self.replies.answers(logits), torch.cat(own, dim=1).numpy()
+        base_features = [features for layer, features in named if not layer.of]
+        return self.replies.answers(logits), torch.cat(base_features, dim=1).numpy()
 
     def is_ood(self, joined: Features) -> NDArray[np.bool_]:
-        """Which joined features (B, D) are unlike those of all training examples. Shapes: (B,)."""
+        """Which joined features (B, D) are unlike those of all training examples, (B,)."""
         return self._compare(joined)[0]
 
     def _compare(self, joined: Features) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
@@ -403,10 +575,7 @@ class Predictor:
 
 
 def input_picture(pixels: Pixels, prep: Inputs) -> Image.Image:
-    """A prepared image (H, W, C) as the network sees it, as a picture again.
-
-    It is normalised and brought back, so that it shows nothing that the network cannot see.
-    """
+    """A prepared image (H, W, C) as a picture again: only what the network can see."""
     prep = pictures(prep)
     mean, std = torch.tensor(prep.mean), torch.tensor(prep.std)
     values = to_tensor(pixels[None], prep)[0].permute(1, 2, 0) * std + mean
@@ -455,8 +624,24 @@ def load(run: str | Path, network: nn.Module | None = None) -> Predictor:
 
 def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) -> Predictor:
     """A predictor of a model in memory; `where` names it in messages. Raises: as `load`."""
-    model = in_channels_last(_rebuild(where, bundle, network))
-    prep = bundle.record.preprocessing
+    record, prep = bundle.record, bundle.record.preprocessing
+    try:
+        rebuilt = rebuild(
+            record.arch,
+            bundle.tensors,
+            record.feature_layers,
+            len(record.classes),
+            prep,
+            network,
+            record.added,
+            record.ensemble,
+        )
+    except Exception as error:  # an edited config.json makes torch and timm raise what they like
+        is_own = network is not None or record.arch.startswith("module:")
+        if is_own and isinstance(error, ModelError):
+            raise
+        raise _damaged(where, str(error)) from error
+    model = in_channels_last(rebuilt)
     neighbours = unpack(bundle.neighbours)
     sample = to_tensor(noise(prep, 2), prep)
     try:
@@ -465,8 +650,8 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
         fast = fuse_batch_norms(LayerReader(model.backbone, model.scan), sample)
     except (RuntimeError, ValueError, TypeError, IndexError, ModelError) as error:
         raise _damaged(where, str(error)) from error
-    own = zip(bundle.record.feature_layers, model.scan.widths, strict=True)
-    n_features = sum(width for layer, width in own if not layer.of)
+    widths = zip(record.feature_layers, model.scan.widths, strict=True)
+    n_features = sum(width for layer, width in widths if not layer.of)
     if len(neighbours.offset) != n_features:
         raise _damaged(where, f"neighbours of {len(neighbours.offset)} features, not {n_features}")
     if not bool(torch.isfinite(logits).all()):
@@ -479,32 +664,11 @@ def _damaged(where: str, why: str) -> RunFolderError:
     return RunFolderError(f"{where} is damaged ({reason}); restore it, or make the run again.")
 
 
-def _rebuild(where: str, bundle: Bundle, network: nn.Module | None) -> WarmModel:
-    record = bundle.record
-    is_own = network is not None or record.arch.startswith("module:")
-    try:
-        return rebuild(
-            record.arch,
-            bundle.tensors,
-            record.feature_layers,
-            len(record.classes),
-            record.preprocessing,
-            network,
-            record.added,
-            record.ensemble,
-        )
-    except Exception as error:  # an edited config.json makes torch and timm raise what they like
-        if is_own and isinstance(error, ModelError):
-            raise
-        raise _damaged(where, str(error)) from error
-
-
 def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
     """Answers for every image (`warmstart predict`); a folder stands for its images, sorted.
 
-    A text model answers for each text: typed, in a .txt file, in a row of a table.
-    A table model answers for every row of the tables that are named.
-
+    A text model answers for each text: typed, in a .txt file, in a row of a table. A table model
+    answers for every row of the tables that are named.
     Raises: RunFolderError if the run has no model, DataError if no image was named.
     """
     predictor = load(run)

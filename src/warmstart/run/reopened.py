@@ -1,29 +1,38 @@
-"""The images of a finished run, read again where their bytes have not changed."""
+"""The images of a finished run, read again where their bytes have not changed, and shown."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from warmstart.data.dataset import Columns, Load
+from warmstart.data.dataset import Columns, Listing, Load
 from warmstart.data.read import with_test
 from warmstart.data.sources import list_source
-from warmstart.errors import DataError, RunFolderError
+from warmstart.errors import DataError, RunFolderError, UsageError
+from warmstart.formatting import printable
 from warmstart.modalities.preprocessing import as_picture, encode, open_image, picture_of
 from warmstart.modalities.table import unpack
+from warmstart.planning.plan_file import open_plan
+from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs
-from warmstart.request import columns_of, read_request
+from warmstart.records.run_folder import read_json
+from warmstart.request import Request, columns_of, read_request
+from warmstart.run.predictor import input_picture
+from warmstart.training.augmentations import augmentations_of, numbered_augmentation
 from warmstart.training.validation import spread
 
 BATCH = 32  # images at a time
@@ -42,23 +51,18 @@ class Reopened:
 
     def payload(self, example: Example) -> bytes | None:
         """The bytes of an example, or None: it is gone, unreadable or has changed."""
-        if self.load is None:
-            return None
-        try:
-            payload = self.load(example.id)
-        except (DataError, OSError, KeyError):
-            return None
-        return payload if hashlib.sha256(payload).hexdigest() == example.sha256 else None
+        with suppress(DataError, OSError, KeyError):
+            payload = None if self.load is None else self.load(example.id)
+            if payload is not None and hashlib.sha256(payload).hexdigest() == example.sha256:
+                return payload
+        return None
 
     def pixels(self, example: Example) -> Pixels | None:
         """The prepared image (H, W, C); None as for `payload`."""
         payload = self.payload(example)
-        if payload is None:
-            return None
-        try:
-            return encode(payload, example.id, self.prep)
-        except (DataError, OSError, KeyError):
-            return None
+        with suppress(DataError, OSError, KeyError):
+            return None if payload is None else encode(payload, example.id, self.prep)
+        return None
 
     def batches(self, examples: Sequence[Example]) -> Iterator[tuple[list[Example], Pixels]]:
         """The available images, in order, in batches (m, H, W, C), m up to 32."""
@@ -96,23 +100,20 @@ def reopen(
     taken for the training data.
     Raises: DataError if `data` or `test` is given and cannot be listed.
     """
-    request, place, columns = None, Path(), Columns()
-    try:
+    request, place = Request(data=None), Path()
+    with suppress(RunFolderError):  # of a run made elsewhere: its images must be named
         file = read_request(run)
         request, place = file.request, file.place
-        columns = columns_of(request)
-    except RunFolderError:
-        pass  # an older run, or one made elsewhere: its images must be named
+    columns = columns_of(request)
     if data is not None:
         return Reopened(record, prep, _list(data, test, columns))
-    if request is None or request.data is None:  # None: it was an object in Python
-        return Reopened(record, prep, None)
-    if test is None and request.test is not None:
-        test = _resolve(request.test, place)
-    try:
-        return Reopened(record, prep, _list(_resolve(request.data, place), test, columns))
-    except (DataError, OSError):
-        return Reopened(record, prep, None)
+    load = None
+    if request.data is not None:  # else it was an object in Python
+        if test is None and request.test is not None:
+            test = _resolve(request.test, place)
+        with suppress(DataError, OSError):
+            load = _list(_resolve(request.data, place), test, columns)
+    return Reopened(record, prep, load)
 
 
 def _list(data: Any, test: Any, columns: Columns) -> Load:
@@ -131,10 +132,9 @@ def _resolve(source: Any, place: Path) -> Any:
 
 
 class Gallery:
-    """Training examples of a run and their thumbnails.
+    """Training examples of a run and their thumbnails, by their position in data.json.
 
-    A thumbnail is made only of bytes with the hash in data.json: a file of the same name with
-    other content is no training example. No path is ever taken from a client.
+    No path is ever taken from a client.
     """
 
     def __init__(self, run: Path, record: DataRecord, preprocessing: Inputs) -> None:
@@ -144,11 +144,10 @@ class Gallery:
         self.thumbnail: Callable[[int], bytes | None] = lru_cache(CACHED)(self._thumbnail)
 
     def number(self, id: str) -> int | None:
-        """The position of an example in data.json; None if it is not there."""
+        """The position of an example; None if it is not there."""
         return self._numbers.get(id)
 
     def label(self, number: int) -> str:
-        """The label of an example, by its position."""
         return self._examples[number].label
 
     @property
@@ -162,13 +161,11 @@ class Gallery:
             return None
         example, prep = self._examples[number], self._images.prep
         payload = self._images.payload(example)
-        try:
+        with suppress(DataError, OSError, KeyError):
             if payload is not None and isinstance(prep, WaveInputs):
                 return small_jpeg(picture_of(payload, example.id, SIDE))
             if payload is not None and isinstance(prep, Preprocessing):
                 return small_jpeg(as_picture(open_image(payload, example.id, prep)))
-        except (DataError, OSError, KeyError):
-            pass
         return None
 
 
@@ -179,3 +176,115 @@ def small_jpeg(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
+
+
+TILE = 112  # px of a tile
+GAP, TITLE = 6, 16  # px between tiles, and of the line above them
+MAX_ACROSS = 8  # tiles beside each other
+BACKGROUND, INK = (255, 255, 255), (32, 32, 32)
+AUGMENTED = 3  # augmentations shown of each image, where training used several
+
+
+def grid(cells: Sequence[Sequence[Image.Image]], titles: Sequence[str]) -> Image.Image:
+    """Cells of equally many tiles, a title above each cell, as one RGB picture.
+
+    Cells stand side by side up to the full width, then in further rows.
+
+    >>> tile = Image.new("L", (32, 16))
+    >>> grid([[tile, tile]] * 5, ["cat"] * 5).size
+    (950, 274)
+    """
+    depth = max((len(cell) for cell in cells), default=1)
+    across = max(min(MAX_ACROSS // depth, len(cells)), 1)
+    down = max(math.ceil(len(cells) / across), 1)
+    width, height = depth * (TILE + GAP), TITLE + TILE + GAP
+    size = (across * width - GAP + 2 * GAP, down * height + GAP)
+    picture = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for number, (cell, title) in enumerate(zip(cells, titles, strict=True)):
+        left, top = GAP + number % across * width, GAP + number // across * height
+        draw.text((left, top), _shorten(draw, printable(title), depth * TILE), fill=INK)
+        for place, tile in enumerate(cell):
+            scale = TILE / max(tile.size)
+            size = (max(round(tile.width * scale), 1), max(round(tile.height * scale), 1))
+            # Small tiles keep their pixels visible.
+            method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
+            tile = tile.convert("RGB").resize(size, method)
+            x = left + place * (TILE + GAP) + (TILE - tile.width) // 2
+            picture.paste(tile, (x, top + TITLE + (TILE - tile.height) // 2))
+    return picture
+
+
+def _shorten(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    if draw.textlength(text) <= width:
+        return text
+    while text and draw.textlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def show_inputs(run: Path, n: int = 8, data: Any = None) -> Image.Image:
+    """`n` training images of a run, its classes in turn, each with its label.
+
+    Where blocks were fine-tuned on augmented images, the prepared image comes first, then some of
+    its augmentations. `data` is needed only where the run was given Python objects.
+    Raises: UsageError for such a run without them, DataError where an image has changed,
+    RunFolderError for a run that shipped no model.
+    """
+    if n < 1:
+        raise UsageError(f"n={n}: it needs a whole number, 1 or more.")
+    prep = read_json(run / "model" / "preprocess.json", Preprocessing)
+    record = read_json(run / "data.json", DataRecord)
+    listing = _list_data(run, data)
+    plan = open_plan(run / "plan.toml")
+    training = schedule(plan) if plan.is_trained else None
+    examples = examples_in_turn(record)[:n]
+    cells = [
+        [input_picture(pixels, prep) for pixels in _augmented(example, listing, prep, training)]
+        for example in examples
+    ]
+    return grid(cells, [example.label for example in examples])
+
+
+def examples_in_turn(record: DataRecord) -> list[Example]:
+    """Training examples: the first of each class, then the second of each, and so on.
+
+    >>> rows = [("a", "x"), ("b", "x"), ("c", "y")]
+    >>> examples = tuple(Example(id=i, label=l, split="train", sha256=i) for i, l in rows)
+    >>> record = DataRecord(name="", kind="image", task="classify", layout="", classes=("x", "y"),
+    ...                     examples=examples)
+    >>> [example.id for example in examples_in_turn(record)]
+    ['a', 'c', 'b']
+    """
+    by_class: dict[str, list[Example]] = {name: [] for name in record.classes}
+    for example in record.examples:
+        if example.split == "train":
+            by_class[example.label].append(example)
+    turns = zip_longest(*by_class.values())
+    return [example for turn in turns for example in turn if example is not None]
+
+
+def _list_data(run: Path, data: Any) -> Listing:
+    file = read_request(run)
+    if data is None and "data" in file.objects:
+        raise UsageError(
+            f"{run} began from Python objects, which no file holds; give them again: "
+            "show_inputs(data=(X, y))"
+        )
+    source = _resolve(file.request.data, file.place) if data is None else data
+    return list_source(source, columns_of(file.request))
+
+
+def _augmented(
+    example: Example, listing: Listing, prep: Preprocessing, training: Schedule | None
+) -> list[NDArray[np.uint8]]:
+    """The prepared image, then its augmentations in training. Shapes: each (H, W, C)."""
+    payload = listing.load(example.id)
+    if hashlib.sha256(payload).hexdigest() != example.sha256:
+        raise DataError(f"{example.id} has changed since the run; fit again to see it as it is now")
+    image = encode(payload, example.id, prep)
+    if training is None or not training.is_varied:
+        return [image]
+    policy, digest, seed = augmentations_of(training), example.sha256, training.seed
+    numbers = range(min(training.augmentations or AUGMENTED, AUGMENTED) + 1)
+    return [numbered_augmentation(image, digest, number, policy, seed) for number in numbers]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +18,17 @@ from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, read_request, with_objects
 from warmstart.run.deliver import Finished
+from warmstart.run.fit import fit
 from warmstart.run.journal import FOLDER, Unfinished, as_before, check_same
 from warmstart.training.checkpoint import JOINT
 
 Result = TypeVar("Result")
-Fit = Callable[[Request, Unfinished], Steps[Finished]]
 
 
-def resume(run: Path, fit: Fit, objects: Mapping[str, Any] | None = None) -> Steps[Finished]:
+def resume(run: Path, objects: Mapping[str, Any] | None = None) -> Steps[Finished]:
     """Go on with a run that was stopped or killed; the result equals that of an unbroken run.
 
-    `fit` is the recipe. `objects` are the Python objects that the run began from (data, test,
+    `objects` are the Python objects that the run began from (data, test,
     base, preprocessing), by name. A finished run is returned unchanged.
     Raises: RunFolderError for a folder that holds no such run, is at work already, has failed,
     or began with other versions or more processors; UsageError for objects that are missing;
@@ -69,11 +68,8 @@ def _finished(run: Path, folder: RunFolder) -> Finished:
 
 
 def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
-    """Run steps in the folder where the run began, and the caller in its own.
-
-    Where that folder is gone, they run in the current one.
-    """
-    place = place if place.is_dir() else Path(os.getcwd())
+    """Run steps in the folder where the run began, or here if it is gone; the caller in its own."""
+    place = place if place.is_dir() else Path.cwd()
     try:
         while True:
             try:
@@ -88,20 +84,14 @@ def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:
             steps.close()
 
 
-def fit_along(request: Request, fit: Callable[[Request], Steps[Finished]]) -> Steps[Finished]:
-    """A new run in another process than the first: equal work, in a folder of its own.
-
-    Raises: as `fit`, the recipe.
-    """
+def fit_along(request: Request) -> Steps[Finished]:
+    """`fit` in another process than the first: equal work, in a folder of its own."""
     with TemporaryDirectory(prefix="warmstart-") as folder:
         return (yield from fit(replace(request, out=Path(folder) / "run", track=())))
 
 
-def resume_along(run: Path, fit: Fit, objects: dict[str, object] | None = None) -> Steps[Finished]:
-    """A resumed run in another process than the first, in a copy of the folder as it was found.
-
-    Raises: as `resume`.
-    """
+def resume_along(run: Path, objects: Mapping[str, Any] | None = None) -> Steps[Finished]:
+    """`resume` in another process than the first, in a copy of the folder."""
     with TemporaryDirectory(prefix="warmstart-") as folder:
         copy = Path(folder) / "run"
         if run.is_dir():
@@ -109,4 +99,4 @@ def resume_along(run: Path, fit: Fit, objects: dict[str, object] | None = None) 
             for checkpoint in (run / FOLDER).glob(JOINT):  # as large as the network: only linked
                 (copy / FOLDER / checkpoint.name).symlink_to(checkpoint.resolve())
         here().gather(None)  # the first goes on now
-        return (yield from resume(copy, fit, objects))
+        return (yield from resume(copy, objects))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,15 @@ from warmstart.records.data import SEPARATOR, DataRecord
 from warmstart.records.inputs import Inputs
 from warmstart.records.run_folder import read_json, write_csv
 from warmstart.records.summary import Evidence, Inspection
-from warmstart.run.predict_inputs import find_files
-from warmstart.run.predictor import BATCH, AnswerPlace, Predictor, load
+from warmstart.run.predictor import BATCH, AnswerPlace, Predictor, find_files, load
 from warmstart.stats.learning_curve import PowerLaw
 
 COUNT = 20
 CLOSE = 0.5  # a second class at least half as probable as the first is named beside it
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """The model's view of images. Shapes: probabilities (m, K), points (m, d), is_ood (m,)."""
+class _Batch(NamedTuple):
+    """What the model says of images. Shapes: probabilities (m, K), points (m, d), is_ood (m,)."""
 
     paths: tuple[str, ...]
     probabilities: NDArray[np.float32]
@@ -51,7 +50,7 @@ class _Filter:
     unreadable: int = 0
     reason: str = ""  # why the first unreadable one cannot be read
 
-    def take(self, path: str, preprocessing: Inputs) -> NDArray[np.uint8] | None:
+    def read(self, path: str, preprocessing: Inputs) -> NDArray[np.uint8] | None:
         """The prepared image (H, W, C), or None if it is left out."""
         try:
             payload = read_file(path)
@@ -83,7 +82,7 @@ def suggest(
     if count < 1:
         raise UsageError(f"--count {count}: it needs a whole number, 1 or more.")
     if out is not None:
-        check_sheet(out)
+        _check_table(out)
     predictor = load(run)
     record = read_json(run / "data.json", DataRecord)
     unlabelled = _Filter(frozenset(example.sha256 for example in record.examples))
@@ -98,10 +97,10 @@ def suggest(
     )
     chosen = tuple(_suggestion(candidates, row, predictor) for row in rows)
     if out is not None:
-        write_sheet(out, chosen)
+        _write_table(out, chosen)
     return Suggestions(
         suggestions=chosen,
-        expected=expected_gain(read_evidence(run), len(predictor.bundle.ids), len(chosen)),
+        expected=expected_gain(_learning_curve(run), len(predictor.bundle.ids), len(chosen)),
         skipped=Skipped(
             known=unlabelled.known, copies=unlabelled.copies, unreadable=unlabelled.unreadable
         ),
@@ -111,30 +110,24 @@ def suggest(
 
 
 def _extract(paths: Sequence[str], unlabelled: _Filter, predictor: Predictor) -> Steps[_Batch]:
-    """Run the network on the images that pass. Raises: DataError if there is none."""
+    """Run the network on the new images. Raises: DataError if there is none."""
     batches = []
-    calibration, neighbours = predictor.bundle.calibration, predictor.neighbours
     preprocessing = predictor.bundle.record.preprocessing
     yield Event(stage="features", kind="begin", of=len(paths))
     for start in range(0, len(paths), BATCH):
         names = paths[start : start + BATCH]
-        taken = ((name, unlabelled.take(name, preprocessing)) for name in names)
-        images = {name: image for name, image in taken if image is not None}
+        pixels = {name: unlabelled.read(name, preprocessing) for name in names}
+        images = {name: image for name, image in pixels.items() if image is not None}
         if images:
             probabilities, joined = predictor.probabilities(np.stack(list(images.values())))
-            is_ood = neighbours.nearest(joined, calibration.nearest)[0] > calibration.ood_from
-            points = neighbours.place(joined)
+            points, is_ood = predictor.neighbours.place(joined), predictor.is_ood(joined)
             batches.append(_Batch(tuple(images), probabilities.astype(np.float32), points, is_ood))
         step = start + len(names)
         yield Event(stage="features", kind="step", step=step, of=len(paths))
     if not batches:
         raise _no_candidates(len(paths), unlabelled, nouns_of(predictor.input_kind))
-    return _Batch(
-        tuple(path for batch in batches for path in batch.paths),
-        np.concatenate([batch.probabilities for batch in batches]),
-        np.concatenate([batch.points for batch in batches]),
-        np.concatenate([batch.is_ood for batch in batches]),
-    )
+    paths, *arrays = zip(*batches, strict=True)
+    return _Batch(sum(paths, ()), *map(np.concatenate, arrays))
 
 
 def _no_candidates(n: int, unlabelled: _Filter, nouns: Nouns) -> DataError:
@@ -153,8 +146,7 @@ def _suggestion(candidates: _Batch, row: int, predictor: Predictor) -> Suggestio
     path, p, labels = candidates.paths[row], candidates.probabilities[row], predictor.labels
     why = "unlike the training data" if candidates.is_ood[row] else "typical of many like it"
     if predictor.task != "classify":
-        place = AnswerPlace(path, False, ())
-        answer = predictor.replies.answer(place, p.astype(np.float64))
+        answer = predictor.replies.answer(AnswerPlace(path, False, ()), p.astype(np.float64))
         names = answer.labels if isinstance(answer, LabelAnswer) else (answer.label or "",)
         label, probability = SEPARATOR.join(names), answer.probability or 0.0
         return Suggestion(path=path, label=label, probability=probability, why=why)
@@ -164,8 +156,7 @@ def _suggestion(candidates: _Batch, row: int, predictor: Predictor) -> Suggestio
     return Suggestion(path=path, label=labels[best], probability=float(p[best]), why=why)
 
 
-def read_evidence(run: Path) -> Evidence | None:
-    """The run's learning curve; None if it was not measured."""
+def _learning_curve(run: Path) -> Evidence | None:
     if not (run / "inspection.json").is_file():
         return None
     evidence = read_json(run / "inspection.json", Inspection).evidence
@@ -175,17 +166,14 @@ def read_evidence(run: Path) -> Evidence | None:
 def expected_gain(learning_curve: Evidence | None, n: int, more: int) -> ExpectedGain | None:
     """The gain of `more` random examples on top of `n`; None where nothing was measured.
 
-    The measured gain of a doubling, with its interval, times the share of it that the fitted
-    learning curve reaches with the first `more`.
+    That of a doubling times the share of it that the learning curve reaches with the first `more`.
     """
-    if (
-        learning_curve is None
-        or learning_curve.value is None
-        or learning_curve.low is None
-        or learning_curve.high is None
-    ):
+    if learning_curve is None:
         return None
-    scale, rate = learning_curve.details.get("scale"), learning_curve.details.get("rate")
+    gain, low, high = learning_curve.value, learning_curve.low, learning_curve.high
+    scale, rate = (learning_curve.details.get(name) for name in ("scale", "rate"))
+    if gain is None or low is None or high is None:
+        return None
     if not isinstance(scale, (int, float)) or not isinstance(rate, (int, float)):
         return None
     law = PowerLaw(float(scale), float(rate))
@@ -193,16 +181,10 @@ def expected_gain(learning_curve: Evidence | None, n: int, more: int) -> Expecte
     if doubling <= 0 or more > n:
         return None
     share = (law.at(n + more) - law.at(n)) / doubling
-    return ExpectedGain(
-        gain=share * learning_curve.value,
-        low=share * learning_curve.low,
-        high=share * learning_curve.high,
-        n=more,
-    )
+    return ExpectedGain(gain=share * gain, low=share * low, high=share * high, n=more)
 
 
-def check_sheet(path: Path) -> None:
-    """Raises: UsageError if no new table can be written there."""
+def _check_table(path: Path) -> None:
     if path.suffix.lower() != ".csv":
         raise UsageError(f"--out {path}: it needs the name of a table, FILE.csv.")
     if path.exists() or path.is_symlink():
@@ -211,12 +193,8 @@ def check_sheet(path: Path) -> None:
         raise UsageError(f"--out {path}: there is no folder {path.parent}; make it first.")
 
 
-def write_sheet(path: Path, suggestions: Sequence[Suggestion]) -> None:
-    """Write a table of path, label (empty, to be filled in) and suggested (the prediction).
-
-    Paths in or below the table's folder are relative to it, as `fit` reads them.
-    Raises: UsageError if it cannot be written.
-    """
+def _write_table(path: Path, suggestions: Sequence[Suggestion]) -> None:
+    """Write path (relative to the table where below it), label (empty) and the prediction."""
     here = os.path.abspath(path.parent)
     rows = []
     for one in suggestions:

@@ -1,8 +1,4 @@
-"""Live training curves in TensorBoard, W&B, MLflow and other trackers.
-
-Events become `log(values, step)` of Accelerate's trackers. progress.jsonl holds every event,
-with or without a tracker.
-"""
+"""Live training curves in TensorBoard, W&B, MLflow and other trackers of Accelerate."""
 
 from __future__ import annotations
 
@@ -37,11 +33,9 @@ LONGEST = 160  # characters of an error that are shown
 
 
 def tracked(steps: Steps[Result], names: Sequence[str]) -> Steps[Result]:
-    """Run steps and log their events to trackers.
+    """Run steps and log their events to trackers, from when an event names the run folder.
 
-    Logging starts when an event names the run folder in `folder`. A tracker that fails is dropped,
-    with a note: it never ends the work.
-    Raises: what the steps raise.
+    A tracker that fails is dropped, with a note: it never ends the work.
     """
     if not names:
         return (yield from steps)
@@ -73,9 +67,6 @@ class _Tracker:
         self.backend.log(values, step=step)
         self.spent += time.perf_counter() - start
 
-    def is_late(self, now: float) -> bool:
-        return self.spent > SHARE * (now - self.began)
-
 
 class _Trackers:
     def __init__(self, names: Sequence[str]) -> None:
@@ -98,33 +89,33 @@ class _Trackers:
             self._start(self.folder)
         if values:
             self.axis.see(event)
-            is_due = "val" in event.values or event.kind == "guard"
-            self._log(values, lambda tracker: is_due or not tracker.is_late(event.t))
+            self._log(values, is_due="val" in event.values or event.kind == "guard")
         return self._pop_notes()
 
     def finish(self) -> list[Event]:
         """Log the result, if there is one, and close the trackers; returns notes."""
         path = self.folder / "summary.json" if self.folder is not None else None
         if path is not None and path.exists():
-            self._log(results_of(read_json(path, Summary)), lambda tracker: True)
+            self._log(results_of(read_json(path, Summary)), is_due=True)
         self.close()
         return self._pop_notes()
 
     def close(self) -> None:
-        """Close the trackers, if any are open."""
         for name, tracker in [*self.trackers.items()]:
             self._try(name, tracker.backend.finish)
         self.trackers = {}
 
-    def _log(self, values: Curves, is_wanted: Callable[[_Tracker], bool]) -> None:
+    def _log(self, values: Curves, *, is_due: bool) -> None:
         for name, tracker in [*self.trackers.items()]:
-            if is_wanted(tracker):
+            if is_due or tracker.spent <= SHARE * (self.latest.t - tracker.began):
                 self._try(name, partial(tracker.log, values, self.axis.at))
 
     def _start(self, folder: Path) -> None:
         """Start the waiting trackers, with the plan as the configuration of the run."""
         waiting, self.waiting = self.waiting, ()
-        plan = read_choices(folder / "plan.toml") if waiting else {}
+        plan: Choices = {}
+        if waiting and (file := folder / "plan.toml").exists():
+            plan = choices_in(tomllib.loads(file.read_text("utf-8")))
         self.reader.lr = numbers_of(plan).get("training.lr", self.reader.lr)
 
         def start(name: str) -> None:
@@ -155,10 +146,7 @@ class _Trackers:
 
 @contextmanager
 def unattended() -> Iterator[None]:
-    """Keep a library from asking questions, and off stdout, which is for results.
-
-    With an empty stdin, trackers that would ask fail at once and say why.
-    """
+    """Keep a library off stdout, which is for results; with an empty stdin, questions fail."""
     stdin = sys.stdin
     with open(os.devnull) as empty, redirect_stdout(sys.stderr):
         sys.stdin = empty
@@ -166,11 +154,3 @@ def unattended() -> Iterator[None]:
             yield
         finally:
             sys.stdin = stdin
-
-
-def read_choices(path: Path) -> Choices:
-    """The values of a plan file; empty where there is none."""
-    try:
-        return choices_in(tomllib.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        return {}

@@ -21,7 +21,7 @@ _HOST = re.compile(
     rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)|\[(?P<six>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{{0,5}}))?"
 )
 # Open without a token: the page itself and the probes reveal nothing about the model.
-_PAGE = ("/", "/faults.js", "/page.css", "/page.js", "/answer.js", "/icon.svg")
+_PAGE = ("/", "/script_errors.js", "/page.css", "/page.js", "/answer.js", "/icon.svg")
 _DOCS = ("/docs", "/docs.css", "/docs.js", "/openapi.json")
 OPEN = frozenset((*_PAGE, *_DOCS, "/health", "/ready"))
 
@@ -87,7 +87,7 @@ def access_for(host: str, token: str | None, names: Sequence[str] = ()) -> Acces
     >>> access_for("127.0.0.1", None).any_number, access_for("0.0.0.0", None).any_number
     (False, True)
     """
-    own = {host.lower().strip("[]")}
+    hosts = {host.lower().strip("[]")}
     for name in names:
         normalised = host_name(name)
         if normalised is None:
@@ -95,8 +95,8 @@ def access_for(host: str, token: str | None, names: Sequence[str] = ()) -> Acces
                 f"--allow-host {name}: this is not a host name; write it as browsers do, such as "
                 "models.example.org."
             )
-        own.add(normalised)
-    return Access(hosts=LOCAL | own, any_number=not is_local(host), token=token)
+        hosts.add(normalised)
+    return Access(hosts=LOCAL | hosts, any_number=not is_local(host), token=token)
 
 
 def is_local(host: str) -> bool:
@@ -111,11 +111,7 @@ def is_local(host: str) -> bool:
 
 
 def is_number(host: str) -> bool:
-    """Whether a host is an IP address.
-
-    >>> is_number("192.168.0.7"), is_number("::1"), is_number("example.org")
-    (True, True, False)
-    """
+    """Whether a host is an IP address."""
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:

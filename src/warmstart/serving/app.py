@@ -39,8 +39,7 @@ from warmstart.serving.inputs import (
     BodyReader,
     BodyTypes,
     Upload,
-    read_clips,
-    read_images,
+    read_files,
     read_rows,
     read_texts,
 )
@@ -49,19 +48,19 @@ from warmstart.serving.wording import heat_words, own_keys, words
 
 # ---- POST /predict and POST /explain: inputs are decoded in a pool, the network has its thread.
 
-
 Result = TypeVar("Result")
 BODIES: dict[Kind, tuple[BodyTypes, Callable[[str, bytes, ServerLimits], list[Upload]]]] = {
-    "image": (IMAGES, read_images),
-    "audio": (CLIPS, read_clips),
+    "image": (IMAGES, read_files),
+    "audio": (CLIPS, partial(read_files, of="audio")),
     "text": (TEXTS, read_texts),
     "table": (ROWS, read_rows),
 }
 Batches = Batcher[ServedPicture, Answer]
+MOST = 10**9  # the largest index
 
 
-class PredictionRoutes:
-    """The routes that run the network."""
+class Routes:
+    """The routes of one model."""
 
     def __init__(
         self,
@@ -88,12 +87,12 @@ class PredictionRoutes:
                 inputs = await self._decode(uploads)
                 pictures = [one for one in inputs if isinstance(one, ServedPicture)]
                 answers = iter(await self._batcher.submit(pictures))
-        content = [
-            self._answer(one, next(answers))
-            if isinstance(one, ServedPicture)
-            else self._unreadable(one)
-            for one in inputs
-        ]
+        content = []
+        for one in inputs:
+            answer = next(answers) if isinstance(one, ServedPicture) else _no_answer(one)
+            if answer.error is None:
+                self._metrics.count_image(outcome_of(answer))
+            content.append(self._content(one.name, answer))
         return JSONResponse({"answers": content})
 
     async def explain(self, request: Request) -> JSONResponse:
@@ -110,7 +109,7 @@ class PredictionRoutes:
                 (picture,) = await self._decode(uploads)
                 if isinstance(picture, UnreadableInput):  # then `_decode` has raised
                     raise self._all_unreadable([picture])
-                heat = await self._batcher.run_alone(lambda: explain(picture))
+                heat = await self._batcher.run_alone(partial(explain, picture))
         return JSONResponse(
             {
                 "label": heat.label,
@@ -120,9 +119,39 @@ class PredictionRoutes:
             }
         )
 
-    async def thumbnail(self, index: int) -> bytes | None:
-        """A small picture of a training example, None where it is missing."""
-        return await self._in_pool(lambda: self._served.thumbnail(index))
+    async def labels(self) -> JSONResponse:
+        """Class names in the order of the model's outputs."""
+        return JSONResponse({"labels": list(self._served.labels)})
+
+    async def metadata(self) -> JSONResponse:
+        """The model, its accuracy, and the inputs that it takes."""
+        return JSONResponse(dict(self._served.metadata))
+
+    async def health(self) -> JSONResponse:
+        """Whether the server is alive."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self) -> JSONResponse:
+        """Whether it accepts another input: not while its queue is full or a batch hangs."""
+        if self._batcher.is_stuck:
+            raise retry("a forward pass hangs", 5)
+        if self._batcher.is_full:
+            raise retry("the queue is full", 1)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(self) -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    async def thumbnail(
+        self, index: int = Path(ge=0, le=MOST, description="position in data.json")
+    ) -> Response:
+        """A small JPEG of a training image, if it is unchanged since training."""
+        jpeg = await self._in_pool(partial(self._served.thumbnail, index))
+        if jpeg is None:
+            raise HttpProblem(404, "there is no such training image, or it has changed")
+        headers = {"Cache-Control": "private, max-age=86400"}
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
 
     async def _uploads(self, request: Request, body: bytes) -> list[Upload]:
         kind = request.headers.get("content-type", "")
@@ -144,12 +173,11 @@ class PredictionRoutes:
         """Run what would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, job)
 
-    def _answer(self, picture: ServedPicture, answer: Answer) -> dict[str, Any]:
-        self._metrics.count_image(outcome_of(answer))
+    def _content(self, name: str, answer: Answer) -> dict[str, Any]:
         indices = [self._served.index_of(id) for id in answer.nearest]
         return {
             **own_keys(answer),
-            "name": picture.name,
+            "name": name,
             "label": answer.label,
             "probability": answer.probability,
             "confident": answer.confident,
@@ -159,20 +187,7 @@ class PredictionRoutes:
             "nearest": [
                 {"index": i, "label": self._served.label_of(i)} for i in indices if i is not None
             ],
-            "error": None,
-        }
-
-    def _unreadable(self, one: UnreadableInput) -> dict[str, Any]:
-        return {
-            "name": one.name,
-            "label": None,
-            "probability": None,
-            "confident": None,
-            "ood": False,
-            "words": f"not {self._nouns.an}",
-            "scores": {},
-            "nearest": [],
-            "error": one.why,
+            "error": answer.error,
         }
 
     def _all_unreadable(self, inputs: Sequence[UnreadableInput]) -> HttpProblem:
@@ -184,12 +199,23 @@ class PredictionRoutes:
         return HttpProblem(status, detail, images=errors)
 
 
-# ---- The page's files, served by fixed names, never by a path from a request.
+def _no_answer(one: UnreadableInput) -> Answer:
+    return Answer(
+        path=one.name,
+        label=None,
+        probability=None,
+        confident=None,
+        ood=False,
+        scores={},
+        error=one.why,
+    )
 
+
+# ---- The page's files, served by fixed names, never by a path from a request.
 
 FILES = {
     "/": ("index.html", "text/html"),
-    "/faults.js": ("faults.js", "text/javascript"),
+    "/script_errors.js": ("script_errors.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/answer.js": ("answer.js", "text/javascript"),
@@ -216,7 +242,6 @@ def add_pages(app: FastAPI, pages: Mapping[str, tuple[str, str]] = FILES) -> Non
 
 
 # ---- Requests and answers in the OpenAPI description.
-
 
 Schema = dict[str, Any]
 
@@ -310,11 +335,7 @@ FILE: Schema = {"type": "string", "format": "binary"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses of a route.
-
-    >>> sorted(problems(404))
-    [404]
-    """
+    """The error responses of a route."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemNote"}}}
     return {
         status: {"description": _DESCRIPTIONS[status], "content": content}
@@ -360,57 +381,7 @@ def _json_schema(kind: Kind, most: int) -> Schema:
     return {"anyOf": [schema, many]} if kind == "text" else schema
 
 
-# ---- Labels, metadata, health, readiness, metrics and thumbnails.
-
-
-MOST = 10**9  # the largest index
-
-
-class InfoRoutes:
-    """The routes without a body."""
-
-    def __init__(
-        self, served: ServedModel, batcher: Batches, routes: PredictionRoutes, metrics: Metrics
-    ) -> None:
-        self._served = served
-        self._batcher = batcher
-        self._routes = routes
-        self._metrics = metrics
-
-    async def labels(self) -> JSONResponse:
-        """Class names in the order of the model's outputs."""
-        return JSONResponse({"labels": list(self._served.labels)})
-
-    async def metadata(self) -> JSONResponse:
-        """The model, its accuracy, and the inputs that it takes."""
-        return JSONResponse(dict(self._served.metadata))
-
-    async def health(self) -> JSONResponse:
-        """Whether the server is alive."""
-        return JSONResponse({"status": "alive"})
-
-    async def ready(self) -> JSONResponse:
-        """Whether it accepts another input: not while its queue is full or a batch hangs."""
-        if self._batcher.is_stuck:
-            raise retry("a forward pass hangs", 5)
-        if self._batcher.is_full:
-            raise retry("the queue is full", 1)
-        return JSONResponse({"status": "ready"})
-
-    async def metrics(self) -> Response:
-        """Counters in Prometheus' text format."""
-        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-    async def thumbnail(
-        self, index: int = Path(ge=0, le=MOST, description="position in data.json")
-    ) -> Response:
-        """A small JPEG of a training image, if it is unchanged since training."""
-        jpeg = await self._routes.thumbnail(index)
-        if jpeg is None:
-            raise HttpProblem(404, "there is no such training image, or it has changed")
-        headers = {"Cache-Control": "private, max-age=86400"}
-        return Response(jpeg, media_type="image/jpeg", headers=headers)
-
+# ---- The application.
 
 ABOUT = (
     'Send {many}, get classes with calibrated probabilities. An answer may also be "uncertain" or '
@@ -424,7 +395,8 @@ def make_app(served: ServedModel, access: Access, limits: ServerLimits | None = 
     metrics = Metrics()
     batcher: Batches = Batcher(served.answer, limits, metrics.count_batch)
     metrics.watch_queue(lambda: batcher.n_pending)
-    pool = ThreadPoolExecutor(decoders(os.cpu_count() or 1), thread_name_prefix="decode")
+    # The network needs the cores more, and decoding a large picture takes 200 MB.
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="decode")
     # The description is public; with a token the model's name is not.
     title = "warmstart" if access.token else f"warmstart: {served.title}"
     app = FastAPI(
@@ -436,21 +408,11 @@ def make_app(served: ServedModel, access: Access, limits: ServerLimits | None = 
         redirect_slashes=False,
         lifespan=_lifespan(batcher, pool),
     )
-    routes = PredictionRoutes(served, limits, batcher, pool, metrics)
-    _add_routes(app, access, routes, InfoRoutes(served, batcher, routes, metrics), served, limits)
+    _add_routes(app, access, Routes(served, limits, batcher, pool, metrics), served.kind, limits)
     add_pages(app)
     answer_all_errors(app)
     _describe_problems(app)
     return Gate(app, access, metrics)
-
-
-def decoders(cores: int) -> int:
-    """Threads for decoding: the network needs the cores more, and a large picture takes 200 MB.
-
-    >>> decoders(1), decoders(2), decoders(64)
-    (1, 2, 4)
-    """
-    return max(1, min(cores, 4))
 
 
 def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI], Any]:
@@ -468,13 +430,10 @@ def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI],
 
 
 def _add_routes(
-    app: FastAPI,
-    access: Access,
-    routes: PredictionRoutes,
-    info: InfoRoutes,
-    served: ServedModel,
-    limits: ServerLimits,
+    app: FastAPI, access: Access, routes: Routes, kind: Kind, limits: ServerLimits
 ) -> None:
+    nouns = nouns_of(kind)
+
     def add(path: str, endpoint: Any, statuses: Sequence[int], **more: Any) -> None:
         is_closed = access.token is not None and path not in access.open_paths
         errors = [*ALWAYS, *([401] if is_closed else []), *statuses]
@@ -489,7 +448,6 @@ def _add_routes(
     def ok(media_type: str, schema: dict[str, Any]) -> dict[int, Any]:
         return {200: {"content": {media_type: {"schema": schema}}}}
 
-    kind, nouns = served.kind, nouns_of(served.kind)
     add(
         "/predict",
         routes.predict,
@@ -508,14 +466,14 @@ def _add_routes(
         openapi_extra=body_of(kind, 1),
         summary=f"Show what in {nouns.an} mattered",
     )
-    add("/labels", info.labels, (), response_model=Labels)
-    add("/metadata", info.metadata, (), responses=ok("application/json", {"type": "object"}))
-    add("/health", info.health, (), response_model=State)
-    add("/ready", info.ready, (503,), response_model=State)
-    add("/metrics", info.metrics, (), response_class=PlainTextResponse)
+    add("/labels", routes.labels, (), response_model=Labels)
+    add("/metadata", routes.metadata, (), responses=ok("application/json", {"type": "object"}))
+    add("/health", routes.health, (), response_model=State)
+    add("/ready", routes.ready, (503,), response_model=State)
+    add("/metrics", routes.metrics, (), response_class=PlainTextResponse)
     add(
         "/examples/{index}/thumbnail",
-        info.thumbnail,
+        routes.thumbnail,
         (404, 422),
         response_class=Response,
         responses=ok("image/jpeg", FILE),

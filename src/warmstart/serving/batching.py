@@ -38,15 +38,10 @@ class Batcher(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._arrived = asyncio.Event()
-        self._n_pending = 0
+        self.n_pending = 0  # admitted items without an answer
         self._pace = 0.02  # seconds an item, moving average
         self._explaining = 0
         self._busy_since: float | None = None
-
-    @property
-    def n_pending(self) -> int:
-        """Admitted items without an answer."""
-        return self._n_pending
 
     @property
     def is_stuck(self) -> bool:
@@ -56,7 +51,7 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def is_full(self) -> bool:
-        return self._n_pending >= self._limits.queue
+        return self.n_pending >= self._limits.queue
 
     @contextmanager
     def admit(self, n: int) -> Iterator[None]:
@@ -64,13 +59,13 @@ class Batcher(Generic[Item, Result]):
 
         Raises: Problem 503 with Retry-After where the queue is full.
         """
-        if self._n_pending + n > self._limits.queue:
+        if self.n_pending + n > self._limits.queue:
             raise retry("too many are waiting; try again", self._seconds_to_wait())
-        self._n_pending += n
+        self.n_pending += n
         try:
             yield
         finally:
-            self._n_pending -= n
+            self.n_pending -= n
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
         """Results in the order of the items. Raises: Problem 503 where they take too long."""
@@ -145,4 +140,4 @@ class Batcher(Generic[Item, Result]):
                 future.set_result(result)
 
     def _seconds_to_wait(self) -> int:
-        return min(max(math.ceil(self._n_pending * self._pace), 1), 60)
+        return min(max(math.ceil(self.n_pending * self._pace), 1), 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -31,39 +32,18 @@ class Metrics:
     """Counters of one server, in their own registry."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)  # memory, files and processor time
-        self._requests = Counter(
-            "warmstart_requests",
-            "Requests answered, refused ones too.",
-            ("method", "path", "status"),
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "warmstart_request_seconds",
-            "From a request's head to the end of its answer.",
-            ("path",),
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._images = Counter(
-            "warmstart_images",
-            "Inputs, by the outcome of their answer.",
-            ("outcome",),
-            registry=self._registry,
-        )
-        self._batch = Histogram(
-            "warmstart_batch_images",
-            "Inputs in one forward pass.",
-            buckets=_SIZES,
-            registry=self._registry,
-        )
-        self._batch_seconds = Histogram(
-            "warmstart_batch_seconds",
-            "One forward pass.",
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # memory, files and processor time
+        what, names = "Requests answered, refused ones too.", ("method", "path", "status")
+        self._requests = Counter("warmstart_requests", what, names, registry=registry)
+        histogram = partial(Histogram, registry=registry, buckets=_SECONDS)
+        what = "From a request's head to the end of its answer."
+        self._seconds = histogram("warmstart_request_seconds", what, ("path",))
+        what = "Inputs, by the outcome of their answer."
+        self._images = Counter("warmstart_images", what, ("outcome",), registry=registry)
+        what = "Inputs in one forward pass."
+        self._batch = histogram("warmstart_batch_images", what, buckets=_SIZES)
+        self._batch_seconds = histogram("warmstart_batch_seconds", "One forward pass.")
 
     def watch_queue(self, count: Callable[[], int]) -> None:
         """Report `count()` as the inputs that are being decoded, waiting or in work."""
@@ -76,11 +56,9 @@ class Metrics:
         self._seconds.labels(path).observe(seconds)
 
     def count_image(self, outcome: str) -> None:
-        """Count one input."""
         self._images.labels(outcome).inc()
 
     def count_batch(self, n: int, seconds: float) -> None:
-        """Count one forward pass of n inputs."""
         self._batch.observe(n)
         self._batch_seconds.observe(seconds)
 
@@ -90,11 +68,7 @@ class Metrics:
 
 
 def outcome_of(answer: Answer) -> str:
-    """One word for an answer.
-
-    >>> outcome_of(Answer(path="", label="a", probability=1, confident=None, ood=False, scores={}))
-    'unpromised'
-    """
+    """One word for an answer."""
     if answer.ood:
         return "ood"
     return {True: "confident", False: "uncertain", None: "unpromised"}[answer.confident]
@@ -121,20 +95,12 @@ class HttpProblem(ServeError):
 
 
 def retry(detail: str, seconds: int) -> HttpProblem:
-    """A temporary refusal: 503 with Retry-After.
-
-    >>> retry("too much at once", 3).headers
-    {'Retry-After': '3'}
-    """
+    """A temporary refusal: 503 with Retry-After."""
     return HttpProblem(503, detail, headers={"Retry-After": str(seconds)})
 
 
 def as_response(problem: HttpProblem) -> JSONResponse:
-    """The response for a problem.
-
-    >>> as_response(HttpProblem(404, "no such page")).body
-    b'{"type":"about:blank","title":"Not Found","status":404,"detail":"no such page"}'
-    """
+    """The response for a problem."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,

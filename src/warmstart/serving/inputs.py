@@ -40,11 +40,7 @@ class BodyTypes:
     hint: str
 
     def parse(self, content_type: str) -> tuple[bytes, dict[bytes, bytes]]:
-        """A content type and its parameters. Raises: Problem 415 for one that is not accepted.
-
-        >>> BodyTypes((b"image/",), "").parse("Image/PNG; a=b")
-        (b'image/png', {b'a': b'b'})
-        """
+        """A content type and its parameters. Raises: Problem 415 for one that is not accepted."""
         kind, options = parse_options_header(content_type)
         group = kind.partition(b"/")[0] + b"/"
         if kind not in self.types and group not in self.types:
@@ -58,9 +54,9 @@ def _file_types(kind: Kind) -> BodyTypes:
         "send multipart/form-data, application/json with base64, or one "
         f"{nouns_of(kind).one} as {kind}/*"
     )
-    own, other = (b"image/", b"audio/") if kind == "image" else (b"audio/", b"image/")
-    single = (own, other, b"application/octet-stream")
-    return BodyTypes((b"multipart/form-data", b"application/json", *single), hint)
+    files = (b"image/", b"audio/") if kind == "image" else (b"audio/", b"image/")
+    types = (b"multipart/form-data", b"application/json", *files, b"application/octet-stream")
+    return BodyTypes(types, hint)
 
 
 IMAGES, CLIPS = _file_types("image"), _file_types("audio")
@@ -74,33 +70,24 @@ class Upload:
     payload: bytes
 
 
-class ImagesBody(BaseModel):
-    """`{"images": ["<base64>", …]}` or `{"image": "<base64>"}`; also as data: URLs."""
+class StrictBody(BaseModel):
+    """A JSON body without unknown keys."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class ImagesBody(StrictBody):
+    """`{"images": ["<base64>", …]}` or `{"image": "<base64>"}`; also as data: URLs."""
+
     image: str | None = None
     images: list[str] = []
 
 
-def read_images(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
-    """The images of a body, in order; at least one.
-
-    Raises: Problem 400, 413, 415 or 422.
-
-    >>> read_images("image/png", b"bytes", ServerLimits())
-    [Upload(name='image', payload=b'bytes')]
-    """
-    return _read_files(content_type, body, limits, "image", IMAGES)
-
-
-def read_clips(content_type: str, body: bytes, limits: ServerLimits) -> list[Upload]:
-    """The sound clips of a body. Raises: as `read_images`."""
-    return _read_files(content_type, body, limits, "audio", CLIPS)
-
-
-def _read_files(
-    content_type: str, body: bytes, limits: ServerLimits, of: Kind, types: BodyTypes
+def read_files(
+    content_type: str, body: bytes, limits: ServerLimits, of: Kind = "image"
 ) -> list[Upload]:
+    """The images or clips of a body, in order; at least one. Raises: Problem 400, 413, 415, 422."""
+    types = IMAGES if of == "image" else CLIPS
     kind, options = types.parse(content_type)
     noun = nouns_of(of).one
     if kind == b"multipart/form-data":
@@ -117,6 +104,10 @@ def _read_files(
         uploads = [Upload(f"#{n}", _decode_base64(text, n)) for n, text in enumerate(texts)]
     else:
         uploads = [Upload(noun, body)] if body else []
+    return _not_empty(uploads, noun, types)
+
+
+def _not_empty(uploads: list[Upload], noun: str, types: BodyTypes) -> list[Upload]:
     if not uploads:
         raise HttpProblem(400, f"no {noun} was sent; {types.hint}")
     return uploads
@@ -133,11 +124,7 @@ def read_json(schema: type[Schema], body: bytes) -> Schema:
 
 
 def one_or_many(name: str, one: Element | None, many: list[Element]) -> list[Element]:
-    """The values under `name` or its plural. Raises: Problem 422 for both at once.
-
-    >>> one_or_many("text", "a", []), one_or_many("text", None, ["b", "c"])
-    (['a'], ['b', 'c'])
-    """
+    """The values under `name` or its plural. Raises: Problem 422 for both at once."""
     if one is not None and many:
         raise HttpProblem(422, f"send {name} or {name}s, not both")
     return many if one is None else [one]
@@ -238,7 +225,6 @@ def display_name(name: bytes) -> str:
 
 # ---- Rows of a table: JSON by column name, or a CSV file.
 
-
 ROWS = BodyTypes(
     (b"application/json", b"text/csv", b"multipart/form-data"),
     'send application/json such as {"row": {"age": 62}}, or a CSV file as text/csv or in a form',
@@ -246,10 +232,9 @@ ROWS = BodyTypes(
 Cells = dict[str, str | int | float | bool | None]
 
 
-class RowsBody(BaseModel):
+class RowsBody(StrictBody):
     """`{"row": {"age": 62, "site": "north"}}` or `{"rows": [{…}, …]}`; null where missing."""
 
-    model_config = ConfigDict(extra="forbid")
     row: Cells | None = None
     rows: list[Cells] = []
 
@@ -258,11 +243,6 @@ def read_rows(content_type: str, body: bytes, limits: ServerLimits) -> list[Uplo
     """The rows of a body, in order; at least one. Each is JSON: {column: text}.
 
     Raises: Problem 400, 413, 415 or 422.
-
-    >>> read_rows("application/json", b'{"row": {"age": 62, "dose": null}}', ServerLimits())
-    [Upload(name='#0', payload=b'{"age": "62", "dose": ""}')]
-    >>> [one.payload for one in read_rows("text/csv", b"age;site\\n62;north\\n", ServerLimits())]
-    [b'{"age": "62", "site": "north"}']
     """
     kind, options = ROWS.parse(content_type)
     if kind == b"application/json":
@@ -274,11 +254,9 @@ def read_rows(content_type: str, body: bytes, limits: ServerLimits) -> list[Uplo
     else:
         files = read_form(options.get(b"boundary", b""), body, limits)
         uploads = [row for file in files for row in _read_csv(file.payload, f"{file.name} ")]
-    if not uploads:
-        raise HttpProblem(400, f"no row was sent; {ROWS.hint}")
     if len(uploads) > limits.rows:
         raise _too_many(limits.rows, "rows")
-    return uploads
+    return _not_empty(uploads, "row", ROWS)
 
 
 def _read_csv(payload: bytes, name: str) -> list[Upload]:
@@ -306,17 +284,15 @@ def _row_upload(name: str, row: Mapping[str, object]) -> Upload:
 
 # ---- Texts: JSON, a form of .txt files, or one text.
 
-
 TEXTS = BodyTypes(
     (b"application/json", b"text/plain", b"multipart/form-data"),
     'send application/json such as {"text": "…"}, text/plain, or multipart/form-data',
 )
 
 
-class TextsBody(BaseModel):
+class TextsBody(StrictBody):
     """`{"text": "…"}` or `{"texts": ["…", …]}`."""
 
-    model_config = ConfigDict(extra="forbid")
     text: str | None = None
     texts: list[str] = []
 
@@ -329,11 +305,6 @@ def read_texts(content_type: str, body: bytes, limits: ServerLimits) -> list[Upl
     """The texts of a body, in order; at least one.
 
     Raises: Problem 400, 413, 415 or 422.
-
-    >>> read_texts("application/json", b'{"text": "hi"}', ServerLimits())
-    [Upload(name='#0', payload=b'hi')]
-    >>> [one.name for one in read_texts("application/json", b'["a", "b"]', ServerLimits())]
-    ['#0', '#1']
     """
     kind, options = TEXTS.parse(content_type)
     if kind == b"multipart/form-data":
@@ -350,9 +321,7 @@ def read_texts(content_type: str, body: bytes, limits: ServerLimits) -> list[Upl
         uploads = [Upload(f"#{n}", payload) for n, payload in enumerate(payloads)]
     else:
         uploads = [Upload("text", body)] if body else []
-    if not uploads:
-        raise HttpProblem(400, f"no text was sent; {TEXTS.hint}")
-    return uploads
+    return _not_empty(uploads, "text", TEXTS)
 
 
 # ---- Request bodies, bounded in size and time, one by one and together.
@@ -363,7 +332,7 @@ class BodyReader:
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
-        self._held = 0
+        self._n_bytes = 0
 
     @asynccontextmanager
     async def body(self, request: Request, types: BodyTypes) -> AsyncIterator[bytes]:
@@ -375,7 +344,9 @@ class BodyReader:
         """
         types.parse(request.headers.get("content-type", ""))
         check_encoding(request.headers.get("content-encoding"))
-        self.check_length(request)
+        length = request.headers.get("content-length")
+        if length is not None and parse_length(length) > self._limits.body_bytes:
+            raise self._too_large()
         size, chunks = 0, list[bytes]()
         try:
             try:
@@ -383,10 +354,10 @@ class BodyReader:
                     async for chunk in request.stream():
                         if size + len(chunk) > self._limits.body_bytes:
                             raise self._too_large()
-                        if self._held + len(chunk) > self._limits.held_bytes:
+                        if self._n_bytes + len(chunk) > self._limits.held_bytes:
                             raise retry("too much is being sent at once; try again", 2)
                         size += len(chunk)
-                        self._held += len(chunk)
+                        self._n_bytes += len(chunk)
                         chunks.append(chunk)
             except TimeoutError:
                 seconds = f"{self._limits.body_s:g} s"
@@ -397,13 +368,7 @@ class BodyReader:
             chunks.clear()
             yield content
         finally:
-            self._held -= size
-
-    def check_length(self, request: Request) -> None:
-        """Refuse by the head alone. Raises: Problem 400, 413."""
-        length = request.headers.get("content-length")
-        if length is not None and parse_length(length) > self._limits.body_bytes:
-            raise self._too_large()
+            self._n_bytes -= size
 
     def _too_large(self) -> HttpProblem:
         most = self._limits.body_bytes / 1e6
@@ -411,11 +376,7 @@ class BodyReader:
 
 
 def parse_length(text: str) -> int:
-    """The bytes of a Content-Length header. Raises: Problem 400 where it is not a number.
-
-    >>> parse_length("12"), parse_length("9" * 5000) > 10**20
-    (12, True)
-    """
+    """The bytes of a Content-Length header. Raises: Problem 400 where it is not a number."""
     if not (text.isascii() and text.isdigit()):
         raise HttpProblem(400, "Content-Length is not a number")
     return int(text[:30])  # Python parses no number of thousands of digits; this is large enough

@@ -122,32 +122,29 @@ def run(server: Server, listener: socket.socket) -> None:
         raise ServeError("the server did not start; run it again with --debug to see why.")
 
 
-def make_server(
-    app: Gate, limits: ServerLimits, ready: Callable[[], None], stopping: Callable[[], None]
-) -> Server:
-    """A server of an app. `ready` is called when it listens, `stopping` at the first signal."""
-    config = uvicorn.Config(
-        app,
-        http=bounded_protocol(limits),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        log_level="error",
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
-        timeout_graceful_shutdown=int(limits.stop_s),
-    )
-    return Server(config, ready, stopping)
-
-
 class Server(uvicorn.Server):
-    """uvicorn's server with callbacks when it is ready and when it stops."""
+    """A server of an app. `ready` is called when it listens, `stopping` at the first signal."""
 
     def __init__(
-        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+        self,
+        app: Gate,
+        limits: ServerLimits,
+        ready: Callable[[], None],
+        stopping: Callable[[], None],
     ) -> None:
+        config = uvicorn.Config(
+            app,
+            http=bounded_protocol(limits),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            log_level="error",
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=limits.idle_s,  # type: ignore[arg-type]  # any number of seconds
+            timeout_graceful_shutdown=int(limits.stop_s),
+        )
         super().__init__(config)
         self._ready = ready
         self._stopping = stopping

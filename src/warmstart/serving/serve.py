@@ -36,6 +36,7 @@ from warmstart.records.summary import Summary
 from warmstart.run.predictor import Predictor, load
 from warmstart.run.reopened import Gallery
 from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, UnreadableInput
+from warmstart.serving.wording import promise_words
 from warmstart.tasks.words import label_text
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 #
 # The pixels are covered, before the network, so that it works for every network and every feature
 # layer of a head; gradients at one block would miss the others.
-
 
 Predict = Callable[[Pixels], NDArray[np.float64]]  # images (n, H, W, C) to probabilities (n, K)
 
@@ -76,15 +76,6 @@ def occlusion(
 
     Measured in log-odds, where a drop from 0.99 to 0.9 counts as much as one from 0.9 to 0.5.
     Returns: class, its probability, grid (cells, cells) in 0..1, and its least probability.
-
-    >>> image = np.zeros((6, 6, 1), np.uint8)
-    >>> image[:2, :2] = 200
-    >>> def predict(images):
-    ...     bright = 0.1 + 0.8 * images[:, :2, :2].mean(axis=(1, 2, 3)) / 200
-    ...     return np.stack([bright, 1 - bright], axis=1)
-    >>> best, probability, grid, least = occlusion(predict, image, 3, np.uint8([0]))
-    >>> best, round(probability, 2), np.unravel_index(grid.argmax(), grid.shape)
-    (0, 0.9, (np.int64(0), np.int64(0)))
     """
     masks = covers(pixels.shape[:2], cells)
     images = np.concatenate([pixels[None], np.where(masks[..., None], colour, pixels)])
@@ -99,11 +90,7 @@ def occlusion(
 
 
 def covers(size: tuple[int, int], cells: int) -> NDArray[np.bool_]:
-    """The pixels under each cover, row by row. Shapes: (cells², H, W).
-
-    >>> covers((6, 6), 3)[0, :, 0].astype(int).tolist()
-    [1, 1, 1, 0, 0, 0]
-    """
+    """The pixels under each cover, row by row. Shapes: (cells², H, W)."""
 
     def bands(side: int) -> NDArray[np.bool_]:  # (cells, side), each cell with its margin
         middle = (np.arange(cells) + 0.5) * side / cells
@@ -116,11 +103,7 @@ def covers(size: tuple[int, int], cells: int) -> NDArray[np.bool_]:
 
 
 def cells_for(seconds: float) -> int:
-    """Cells along a side, so that a map takes less than a second at this pace per image.
-
-    >>> cells_for(1 / 75), cells_for(1 / 1000), cells_for(0.5)
-    (7, 8, 3)
-    """
+    """Cells along a side, so that a map takes less than a second at this pace per image."""
     return min(max(math.isqrt(int(SECONDS / max(seconds, 1e-6))), COARSEST), FINEST)
 
 
@@ -170,7 +153,7 @@ def serve(
     try:
         app = application(run, options, limits)
         address = running.address(listener)
-        server = running.make_server(app, limits, lambda: ready(address), stopping)
+        server = running.Server(app, limits, lambda: ready(address), stopping)
         running.run(server, listener)
     finally:
         listener.close()
@@ -224,14 +207,15 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     inputs = predictor.bundle.record.preprocessing
     gallery = Gallery(run, record, inputs)
     explain: Callable[[ServedPicture], Heat] | None = None
-    no_heat = ""
+    nouns, no_heat = nouns_of(predictor.input_kind), ""
     if predictor.kind != "image":
-        many = nouns_of(inputs.kind).many
-        no_heat = f"only answers to images can be explained, and this model takes {many}"
+        takes = nouns_of(inputs.kind).many
+        no_heat = f"only answers to images can be explained, and this model takes {takes}"
     elif predictor.task == "regress":
         no_heat = "only labels can be explained, and this model predicts a number"
     else:
         explain = partial(explain_image, predictor, cells_for(measure_pace(predictor)))
+    limits_shown = {"body_bytes": limits.body_bytes, "images": limits.images, "pixels": MAX_PIXELS}
     return ServedModel(
         kind=predictor.input_kind,
         title=record.name,
@@ -239,16 +223,12 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
         metadata={
             **describe(run, predictor),
             "name": record.name,
-            "limits": {
-                "body_bytes": limits.body_bytes,
-                "images": limits.images,
-                "pixels": MAX_PIXELS,
-            },
+            "limits": limits_shown,
             "pictures": gallery.is_there and predictor.kind == "image",
-            "accept": nouns_of(predictor.input_kind).accept,
+            "accept": nouns.accept,
         },
-        decode=lambda payload, name: decode(payload, name, inputs),
-        answer=lambda pictures: _answer(predictor, pictures),
+        decode=partial(decode, inputs=inputs),
+        answer=partial(_answer, predictor),
         explain=explain,
         no_heat=no_heat,
         index_of=gallery.number,
@@ -279,17 +259,12 @@ def _answer(predictor: Predictor, pictures: Sequence[ServedPicture]) -> list[Ans
 
 def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
     """The model's description for GET /metadata."""
-    from warmstart.serving.wording import promise_words
-
     record, calibration = predictor.bundle.record, predictor.bundle.calibration
     summary = _read(run / "summary.json", Summary)
     estimate = summary.estimate if summary else None
-    readiness = None
-    if summary is not None:
-        line = readiness_line(summary.readiness)
-        readiness = {"line": line, **to_plain(summary.readiness)}
+    readiness = {"line": readiness_line(summary.readiness)} if summary else {}
     return {
-        "readiness": readiness,
+        "readiness": {**readiness, **to_plain(summary.readiness)} if summary else None,
         "warmstart": __version__,
         "task": record.task,
         "labels": list(record.classes),

@@ -69,23 +69,14 @@ def close_classes(answer: Answer) -> list[str]:
 
 
 def either(names: Sequence[str]) -> str:
-    """Names as alternatives.
-
-    >>> either(["a"]), either(["a", "b"]), either(["a", "b", "c"])
-    ('perhaps a', 'a or b', 'a, b or c')
-    """
+    """Names as alternatives."""
     if len(names) == 1:
         return f"perhaps {names[0]}"
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGES) -> str:
-    """How accurate the model is, for a reader who never trained a network.
-
-    >>> one = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="holdout")
-    >>> promise_words(one)
-    'Right about 86 times in 100 (95 % CI 82–89) on new images.'
-    """
+    """How accurate the model is, for a reader who never trained a network."""
     if estimate is None:
         return "Its accuracy was not measured."
     value, low, high = (
@@ -103,15 +94,7 @@ def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGES) -> str:
 
 
 def heat_words(label: str, probability: float, covered: float) -> str:
-    """What a heat map shows.
-
-    >>> heat_words("shirt", 0.83, 0.41)
-    'With the highlighted region covered, shirt falls from 83 % to 41 %.'
-    >>> heat_words("shirt", 0.83, 0.81)
-    'No single region decides: whichever is covered, shirt keeps at least 81 %.'
-    >>> heat_words("shirt", 0.999, 0.998)
-    'No single region decides: whichever is covered, shirt keeps more than 99 %.'
-    """
+    """What a heat map shows."""
     # As on the page's bars: no single answer is certain.
     before, after = (
         "> 99 %" if p >= 0.995 else "< 1 %" if p < 0.005 else f"{100 * p:.0f} %"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from warmstart.records.inputs import Preprocessing
     from warmstart.request import Request
 
-
 Array = NDArray[np.float64]
-
 DEFAULT, DEFAULT_IMAGE_BASE = "default", "lite0"
 TABLE_ATTRIBUTES = ("n_features_in_", "feature_names_in_", "coef_", "intercept_", "penalty_")
 
@@ -77,15 +76,11 @@ class Options(BaseEstimator):  # type: ignore[misc]
                 "base=None for a table."
             )
 
-    def _check_images(self) -> None:
-        if self.base is None:
-            raise UsageError(
-                "base=None is for tables, and X holds images; leave base away, or name one."
-            )
-
     def _request(self, data: Any, budget: Budget, task: Task) -> Request:
         from warmstart.request import Request, typed_settings
 
+        if self.base is None:
+            raise UsageError("base=None is for tables, and X holds images; omit base, or name one.")
         return Request(
             data=data,
             base=DEFAULT_IMAGE_BASE if self._is_default else self.base,
@@ -150,9 +145,7 @@ def images_again(X: Any) -> Any:
     """X of `predict` as images. Raises: DataError where it holds none."""
     images = as_images(X)
     if images is None:
-        raise DataError(
-            "X is no array of images and no list of paths, as it was in fit; give images"
-        )
+        raise DataError("X is not an array of images or a list of paths as in fit; give images")
     return images
 
 
@@ -162,21 +155,14 @@ def check_words(X: Any) -> None:
     Raises: DataError naming the first that holds words.
     """
     for name in getattr(X, "columns", ()):
-        values = np.asarray(X[name].to_numpy())
-        word = next((v for v in values if isinstance(v, str) and not _is_number(v)), None)
-        if word is not None:
-            raise DataError(
-                f"X: column {name!r} holds words ({word[:20]!r}); encode it in a pipeline "
-                "(OneHotEncoder), or give the table to warmstart.fit, which takes words"
-            )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        for word in (v for v in np.asarray(X[name].to_numpy()) if isinstance(v, str)):
+            try:
+                float(word)
+            except ValueError:
+                raise DataError(
+                    f"X: column {name!r} holds words ({word[:20]!r}); encode it in a pipeline "
+                    "(OneHotEncoder), or give the table to warmstart.fit, which takes words"
+                ) from None
 
 
 def row_weights(sample_weight: ArrayLike | None, n: int) -> tuple[Array, NDArray[np.bool_]]:
@@ -233,7 +219,7 @@ def select(images: Any, mask: NDArray[np.bool_]) -> Any:
     """The images that count."""
     if isinstance(images, np.ndarray):
         return images if mask.all() else images[mask]
-    return [image for image, counts in zip(images, mask, strict=True) if counts]
+    return list(compress(images, mask))
 
 
 def merged(

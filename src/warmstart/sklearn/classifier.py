@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from warmstart.errors import DataError, UsageError
 from warmstart.sklearn.base import (
     TABLE_ATTRIBUTES,
+    Array,
     Options,
     as_images,
     check_words,
@@ -31,12 +32,6 @@ from warmstart.sklearn.base import (
 )
 from warmstart.solve.weighted_ridge import standardise
 from warmstart.training.weighted import WeightedRows, fit_linear
-
-if TYPE_CHECKING:
-    pass
-
-
-Array = NDArray[np.float64]
 
 PENALTIES = tuple(float(10 ** (k / 2)) for k in range(-6, 7))  # of rows of unit length
 
@@ -114,10 +109,8 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         return np.asarray(numbers, dtype=np.int64)
 
     def _fit_images(self, images: Any, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
-        from warmstart.run.fit import fit as flow
         from warmstart.sklearn.learner import fit_model
 
-        self._check_images()
         weights, keep = row_weights(sample_weight, len(images))
         numbers = self._encode(y, keep)
         images, numbers, weights = merged(select(images, keep), numbers, weights[keep])
@@ -126,14 +119,13 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         if is_weighted and not is_head_only(self.strategy):
             raise UsageError(
                 f"strategy {self.strategy} fine-tunes a network, where sample_weight has no "
-                "part; leave the weights away, or use strategy head."
+                "part; omit the weights, or use strategy head."
             )
         names = class_names(self.classes_)
         data = images, [names[number] for number in numbers]
         request = self._request(data, "fast" if is_weighted else self.budget, "classify")
-        self._fitted, self._model = fit_model(
-            request, names, flow, weights if is_weighted else None
-        )
+        row_weight = weights if is_weighted else None
+        self._fitted, self._model = fit_model(request, names, row_weight)
         self.summary_, self.plan_ = self._fitted.summary, self._fitted.plan
         self.verdict_, self.estimate_ = self.summary_.verdict, self.summary_.estimate
         if self._fitted.bundle is None:
@@ -152,10 +144,10 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
         if self.__dict__.get("_model") is None:  # the estimator was pickled
             self._model = open_model(self._fitted, self.base)
         if isinstance(images, np.ndarray):
-            return self._model.logits(images)
+            return self._model(images)
         unique = list(dict.fromkeys(map(os.fspath, images)))
         row = {path: number for number, path in enumerate(unique)}
-        logits: Array = self._model.logits(unique)[[row[os.fspath(path)] for path in images]]
+        logits: Array = self._model(unique)[[row[os.fspath(path)] for path in images]]
         return logits
 
     def decision_function(self, X: Any) -> Array:
@@ -174,10 +166,8 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
     def predict(self, X: Any) -> NDArray[Any]:
         """The likeliest class of each row. Shapes: (n,)."""
         logits = self.decision_function(X)
-        is_binary = len(self.classes_) == 2
-        classes: NDArray[Any] = self.classes_[
-            (logits > 0).astype(np.intp) if is_binary else logits.argmax(axis=1)
-        ]
+        numbers = logits.argmax(axis=1) if logits.ndim == 2 else (logits > 0).astype(np.intp)
+        classes: NDArray[Any] = self.classes_[numbers]
         return classes
 
     def predict_proba(self, X: Any) -> Array:

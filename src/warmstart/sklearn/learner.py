@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from warmstart.data.dataset import Collection, KindOption
 from warmstart.data.read import read_for_scoring
 from warmstart.errors import DataError
-from warmstart.events import Steps, drain
+from warmstart.events import drain
 from warmstart.features.cache import FeatureCache, StoredFeatures
 from warmstart.features.cache_key import EngineName, FeatureKey, engine_version
 from warmstart.features.extraction import extract_features
@@ -24,7 +26,6 @@ from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.preprocessing import decoder_name
 from warmstart.network.feature_layers import feature_layers
-from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.planning.feature_layers import probe_layers
@@ -33,12 +34,12 @@ from warmstart.planning.rules import DUAL_LIMIT
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Plan
+from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, read_data
 from warmstart.run.base_model import open_base
-from warmstart.run.deliver import Finished
+from warmstart.run.fit import fit
 from warmstart.run.inputs import input_options
 from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, make_sketch
@@ -48,19 +49,12 @@ from warmstart.training.dataset import LabelledRows, arrange, as_tuple, layer_we
 from warmstart.training.sketched_ridge import SKETCH_WIDTH
 from warmstart.training.weighted import WeightedRows, fit_linear
 
-Fit = Callable[[Request], Steps[Finished]]
 _HEAD = ("weight", "bias", "temperature", "class_bias")
 
 
-class LogitModel(Protocol):
-    """A fitted model for images."""
-
-    def logits(self, images: Any) -> Array:
-        """Calibrated logits (n, K), columns in the order of `FittedModel.names`.
-
-        Raises: DataError naming an image that cannot be read.
-        """
-        ...
+# Calibrated logits (n, K) of images, columns in the order of `FittedModel.names`.
+# Raises: DataError naming an image that cannot be read.
+Logits = Callable[[Any], Array]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -78,15 +72,10 @@ class FittedModel:
     shares: Array
     bundle: Bundle | None
 
-    @property
-    def is_linear_probe(self) -> bool:
-        """Whether the network is the unchanged base model under a new head."""
-        return self.bundle is not None and self.summary.shipped.strategy == "head"
-
 
 def fit_model(
-    request: Request, names: Sequence[str], fit: Fit, weights: Array | None = None
-) -> tuple[FittedModel, LogitModel]:
+    request: Request, names: Sequence[str], weights: Array | None = None
+) -> tuple[FittedModel, Logits]:
     """Run the recipe, keep its model in memory, and open it for predictions.
 
     `request.data` is (images, labels) with labels among `names`; `weights` (n,) above zero are
@@ -94,12 +83,8 @@ def fit_model(
     image were repeated that often.
     Raises: as the recipe does.
     """
-    with TemporaryDirectory(prefix="warmstart-") as place:
-        folder = Path(place) / "run"
-        finished = drain(fit(replace(request, out=folder)))
+    with _run(request) as (folder, summary, bundle):
         plan = read_plan((folder / "plan.toml").read_text("utf-8"))
-        has_model = finished.summary.shipped.strategy != "none"
-        bundle = read_bundle(folder) if has_model else None
         record = read_json(folder / "data.json", DataRecord)
         network = read_json(folder / "network.json", NetworkRecord)
     labelled = arrange(record)
@@ -107,133 +92,106 @@ def fit_model(
     counts = np.bincount(labelled.labels, by_row)[_order(names, record.classes)]
     fitted = FittedModel(
         names=tuple(names),
-        summary=finished.summary,
+        summary=summary,
         plan=plan,
         network=network,
         shares=counts / counts.sum(),
         bundle=bundle,
     )
-    if not fitted.is_linear_probe:
+    if bundle is None or summary.shipped.strategy != "head":
         return fitted, open_model(fitted, request.base)
+    # Under a new head the base model is unchanged: its features are in the cache.
     collection = replace(drain(read_data(request)), record=record)
-    base = LazyBaseModel(request, input_options(request, collection), plan)
+    options = input_options(request, collection)
+    name = plan.base.value if request.base_is_auto else request.base
+    base = cache(partial(open_base, name, request.arch, request.preprocessing, options))
     if weights is not None:
-        read = rows_of(fitted, collection, base)
-        fitted = _refit_head(fitted, read, labelled, by_row, request.seed)
-    return fitted, CachedModel(fitted, base)
+        stored = CachedModel(fitted, bundle, base).features(collection)
+        bundle = _refit_head(bundle, fitted, stored, labelled, by_row, request.seed)
+        fitted = replace(fitted, bundle=bundle)
+    return fitted, CachedModel(fitted, bundle, base).logits
 
 
-def open_model(fitted: FittedModel, network: Any) -> LogitModel:
-    """Open a model in memory; `network` is the user's own base model, if any."""
+@contextmanager
+def _run(request: Request) -> Iterator[tuple[Path, Summary, Bundle | None]]:
+    """Run the recipe in a temporary folder; its summary, and its model if one shipped."""
+    with TemporaryDirectory(prefix="warmstart-") as place:
+        folder = Path(place) / "run"
+        summary = drain(fit(replace(request, out=folder))).summary
+        yield folder, summary, None if summary.shipped.strategy == "none" else read_bundle(folder)
+
+
+def open_model(fitted: FittedModel, network: Any) -> Logits:
+    """Open a model in memory; `network` is the user's base model, if it is a module."""
     if fitted.bundle is None:
-        return ClassShares(fitted.shares)
+        return lambda images: np.tile(np.log(fitted.shares), (len(images), 1))
+    predictor = _open(fitted.bundle, network)
+    order = _order(fitted.names, predictor.labels)
+    return lambda images: _outputs(predictor, images)[:, order]
+
+
+def _open(bundle: Bundle, network: Any) -> Predictor:
     module = network if isinstance(network, nn.Module) else None
-    return LiveModel(open_bundle(fitted.bundle, "the fitted model", module), fitted.names)
+    return open_bundle(bundle, "the fitted model", module)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassShares:
-    """One answer for every image: the shares of the classes, (K,)."""
-
-    shares: Array
-
-    def logits(self, images: Any) -> Array:
-        return np.tile(np.log(self.shares), (len(images), 1))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LiveModel:
-    """Runs the network on every image."""
-
-    predictor: Predictor
-    names: tuple[str, ...]
-
-    def logits(self, images: Any) -> Array:
-        return self.outputs(images)[:, _order(self.names, self.predictor.labels)]
-
-    def outputs(self, images: Any) -> Array:
-        """The network's outputs (n, K), or values (n, 1), in its own order."""
-        batches = [np.empty((0, len(self.names)))]
-        pixels = (pixels for _, pixels in self.predictor.prepared(images))
-        while batch := list(islice(pixels, BATCH)):
-            batches.append(self.predictor.logits(np.stack(batch))[0].numpy())
-        return np.concatenate(batches)
+def _outputs(predictor: Predictor, images: Any) -> Array:
+    """The network's outputs (n, K), or values (n, 1), in its own order."""
+    batches = [np.empty((0, len(predictor.labels) or 1))]
+    pixels = (pixels for _, pixels in predictor.prepared(images))
+    while batch := list(islice(pixels, BATCH)):
+        batches.append(predictor.logits(np.stack(batch))[0].numpy())
+    return np.concatenate(batches)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedModel:
-    """Reads the feature cache, which an image enters once: for an unchanged base model."""
+    """An unchanged base model and its head on the feature cache; `base` opens it where needed."""
 
     fitted: FittedModel
-    base: LazyBaseModel
+    bundle: Bundle
+    base: Callable[[], PretrainedModel]
 
     def logits(self, images: Any) -> Array:
-        bundle = self.fitted.bundle
-        if bundle is None:
-            raise ValueError("a model that was not shipped has no cached features")
-        read = rows_of(self.fitted, _gather(images, bundle.record), self.base)
-        joined = np.concatenate([read(layer) for layer in bundle.record.feature_layers], axis=1)
-        head = {name: bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
+        record = self.bundle.record
+        read = self.features(_gather(images, record))
+        joined = np.concatenate([read(layer) for layer in record.feature_layers], axis=1)
+        head = {name: self.bundle.tensors[f"head.{name}"].double().numpy() for name in _HEAD}
         scores = joined.astype(np.float64) @ head["weight"].T + head["bias"]
         logits = scores / head["temperature"] + head["class_bias"]
-        ordered: Array = logits[:, _order(self.fitted.names, bundle.record.classes)]
+        ordered: Array = logits[:, _order(self.fitted.names, record.classes)]
         return ordered
 
+    def features(self, collection: Collection) -> StoredFeatures:
+        """The features of examples from the cache, after extracting missing ones."""
+        examples, engine = collection.record.examples, self.fitted.plan.training.engine
+        cache_file = FeatureCache(default_root()).cache_file(self._key(engine))
+        if not cache_file.missing([example.sha256 for example in examples]):
+            return StoredFeatures(cache_file, tuple(examples))
+        extracted = drain(extract_features(collection, self.base(), engine))
+        for reason in extracted.unreadable.values():
+            raise DataError(f"{reason}; leave it out of X")
+        return extracted.reader(examples)
 
-class LazyBaseModel:
-    """The base model of a run, opened when features of an image are missing."""
-
-    def __init__(self, request: Request, options: InputOptions, plan: Plan) -> None:
-        name = plan.base.value if request.base_is_auto else request.base
-        self._arguments = name, request.arch, request.preprocessing, options
-        self._model: PretrainedModel | None = None
-
-    def open(self) -> PretrainedModel:
-        """The base model, prepared for equal inputs. Raises: ModelError if it is gone."""
-        if self._model is None:
-            self._model = open_base(*self._arguments)
-        return self._model
-
-
-def rows_of(fitted: FittedModel, collection: Collection, base: LazyBaseModel) -> StoredFeatures:
-    """The features of a collection's examples from the cache, after extracting missing ones.
-
-    Raises: DataError naming an image that cannot be read.
-    """
-    examples = collection.record.examples
-    cache_file = FeatureCache(default_root()).cache_file(_key(fitted))
-    if not cache_file.missing([example.sha256 for example in examples]):
-        return StoredFeatures(cache_file, tuple(examples))
-    extracted = drain(extract_features(collection, base.open(), fitted.plan.training.engine))
-    for reason in extracted.unreadable.values():
-        raise DataError(f"{reason}; leave it out of X")
-    return extracted.reader(examples)
-
-
-def _key(fitted: FittedModel) -> FeatureKey:
-    """The cache key of the run's features, from its records alone."""
-    if fitted.bundle is None:
-        raise ValueError("a model that was not shipped has no cached features")
-    record, engine = fitted.bundle.record, cast(EngineName, fitted.plan.training.engine.value)
-    return FeatureKey(
-        network=record.base_sha256,
-        arch=record.arch,
-        blocks=tuple(block.name for block in fitted.network.blocks),
-        feature_layers=feature_layers(fitted.network),
-        preprocessing=record.preprocessing,
-        decoder=decoder_name(record.preprocessing),
-        engine=engine,
-        engine_version=engine_version(engine),
-        threads=threads_for(fitted.network),
-    )
+    def _key(self, choice: Choice) -> FeatureKey:
+        """The cache key of the run's features, from its records alone."""
+        record, network = self.bundle.record, self.fitted.network
+        engine = cast(EngineName, choice.value)
+        return FeatureKey(
+            network=record.base_sha256,
+            arch=record.arch,
+            blocks=tuple(block.name for block in network.blocks),
+            feature_layers=feature_layers(network),
+            preprocessing=record.preprocessing,
+            decoder=decoder_name(record.preprocessing),
+            engine=engine,
+            engine_version=engine_version(engine),
+            threads=threads_for(network),
+        )
 
 
 def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
-    """The position of each name among the classes of a run, which are sorted as texts.
-
-    >>> _order(["2", "10"], ["10", "2"])
-    [1, 0]
-    """
+    """The position of each name among the classes of a run, which are sorted as texts."""
     return [classes.index(name) for name in names]
 
 
@@ -249,11 +207,7 @@ def _gather(images: Any, record: ModelRecord) -> Collection:
 
 
 def _weights_by_row(images: Any, labelled: LabelledRows, weights: Array | None, kind: str) -> Array:
-    """The weight of each training row; 1 without weights. Shapes: (n,).
-
-    They add up to the number of different contents: only ratios count, and a repeated image is
-    one of multiple weight.
-    """
+    """The weight of each training row (n,), so that they add up to the number of contents."""
     if weights is None:
         return np.ones(len(labelled.learn))
     is_paths = not isinstance(images, np.ndarray) and kind == "image"
@@ -266,12 +220,14 @@ def _weights_by_row(images: Any, labelled: LabelledRows, weights: Array | None, 
 
 
 def _refit_head(
-    fitted: FittedModel, stored: StoredFeatures, labelled: LabelledRows, weights: Array, seed: int
-) -> FittedModel:
+    bundle: Bundle,
+    fitted: FittedModel,
+    stored: StoredFeatures,
+    labelled: LabelledRows,
+    weights: Array,
+    seed: int,
+) -> Bundle:
     """The model with its head fitted to weighted rows, by ridge on the chosen feature layers."""
-    bundle = fitted.bundle
-    if bundle is None:
-        return fitted
     layer_weights = probe_layers(feature_layers(fitted.network))[
         layer_weights_of(bundle.record.head)
     ]
@@ -312,7 +268,7 @@ def _refit_head(
     for name, values in head.items():
         tensors[f"head.{name}"] = torch.from_numpy(np.ascontiguousarray(values, np.float32))
     record = replace(bundle.record, feature_layers=tuple(layer_weights), penalty=fit.penalty)
-    return replace(fitted, bundle=replace(bundle, tensors=tensors, record=record))
+    return replace(bundle, tensors=tensors, record=record)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -327,24 +283,15 @@ class FittedRegression:
     bundle: Bundle | None
 
     def values(self, images: Any, base: Any) -> Array:
-        """The number of each image; `base` is the module that the run began from, if any.
-
-        Shapes: returns (n,). Raises: DataError naming an image that cannot be read.
-        """
+        """The number of each image (n,); `base` is the module that the run began from, if any."""
         if self.bundle is None:
             return np.full(len(images), self.mean)
-        network = base if isinstance(base, nn.Module) else None
-        model = LiveModel(open_bundle(self.bundle, "the fitted model", network), ("",))
-        return model.outputs(images)[:, 0]
+        return _outputs(_open(self.bundle, base), images)[:, 0]
 
 
-def fit_regression(request: Request, fit: Fit) -> FittedRegression:
-    """Run the recipe in a temporary folder; keep its model. Raises: as the recipe does."""
-    with TemporaryDirectory(prefix="warmstart-") as place:
-        folder = Path(place) / "run"
-        finished = drain(fit(replace(request, out=folder)))
-        has_model = finished.summary.shipped.strategy != "none"
-        bundle = read_bundle(folder) if has_model else None
+def fit_regression(request: Request) -> FittedRegression:
+    """Run the recipe and keep its model in memory. Raises: as the recipe does."""
+    with _run(request) as (folder, summary, bundle):
         record = read_json(folder / "data.json", DataRecord)
     values = [float(example.label) for example in record.examples]
-    return FittedRegression(finished.summary, float(np.mean(values)), bundle)
+    return FittedRegression(summary, float(np.mean(values)), bundle)

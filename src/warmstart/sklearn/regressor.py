@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from warmstart.errors import DataError, UsageError
 from warmstart.sklearn.base import (
     TABLE_ATTRIBUTES,
+    Array,
     Options,
     as_images,
     check_words,
@@ -26,8 +27,6 @@ from warmstart.training.weighted import fit_numbers
 if TYPE_CHECKING:
     from warmstart.sklearn.learner import FittedRegression
 
-
-Array = NDArray[np.float64]
 
 LINE_ATTRIBUTES, CURVE_ATTRIBUTES = ("coef_", "intercept_"), ("width_", "_head", "_scaling")
 PENALTIES = tuple(float(10 ** (k / 2)) for k in range(-8, 7))  # of rows of unit length
@@ -83,16 +82,14 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
         return self
 
     def _fit_images(self, images: Any, y: ArrayLike) -> Self:
-        from warmstart.run.fit import fit as flow
         from warmstart.sklearn.learner import fit_regression
 
-        self._check_images()
         values = column_or_1d(y, warn=True)
         if len(values) != len(images):
             raise DataError(f"X has {len(images)} rows, y has {len(values)}; give one number each")
         self._forget((*TABLE_ATTRIBUTES, *CURVE_ATTRIBUTES))
         request = self._request((images, values), self.budget, "regress")
-        self._fitted: FittedRegression = fit_regression(request, flow)
+        self._fitted: FittedRegression = fit_regression(request)
         self.summary_ = self._fitted.summary
         return self
 

@@ -1,8 +1,7 @@
 """Multinomial logistic regression with an L2 penalty, along a path of penalties.
 
-Minimises  mean log-loss + penalty/2 * ||W||^2  (intercept unpenalised) by L-BFGS, from
-the strongest penalty to the weakest, each fit starting where the last one ended.
-Convex: where it starts changes the time, not the answer.
+Minimises  mean log-loss + penalty/2 * ||W||^2  (intercept unpenalised) by L-BFGS, each fit from the
+next stronger penalty's, which changes the time, not the answer.
 """
 
 from __future__ import annotations
@@ -62,23 +61,15 @@ def fit_logistic(
 
     base = initial or Linear(np.zeros((d, n_classes)), np.log(onehot.mean(axis=0) + 1e-3))
     flat = np.concatenate([base.weights.ravel(), base.bias])
-    found = minimize(
-        loss_and_slope,
-        flat,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 300, "gtol": tolerance, "ftol": 1e-9},
-    )
-    return Linear(found.x[:-n_classes].reshape(d, n_classes), found.x[-n_classes:])
+    options = {"maxiter": 300, "gtol": tolerance, "ftol": 1e-9}
+    best = minimize(loss_and_slope, flat, jac=True, method="L-BFGS-B", options=options).x
+    return Linear(best[:-n_classes].reshape(d, n_classes), best[-n_classes:])
 
 
 def logistic_path(
     features: Array, labels: Labels, n_classes: int, penalties: Sequence[float]
 ) -> list[Linear]:
-    """Fits for all penalties, in the order given; solved from the strongest down.
-
-    Shapes: features (n, d), labels (n,).
-    """
+    """Fits for all penalties, in their order. Shapes: features (n, d), labels (n,)."""
     fits: dict[float, Linear] = {}
     last = None
     for penalty in sorted(penalties, reverse=True):

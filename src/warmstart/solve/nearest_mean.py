@@ -1,8 +1,7 @@
-"""Nearest class mean, from a kernel, with exact leave-block-out.
+"""Nearest class mean, from a kernel, with exact leave-group-out.
 
-score_c(x) = <x, m_c> - ||m_c||^2 / 2, whose argmax is the class with the nearest mean.
-For classes with a handful of examples it has the least to get wrong. Source: Mensink
-et al. 2013, "Distance-Based Image Classification: Generalizing to New Classes", §3.
+score_c(x) = <x, m_c> - ||m_c||^2 / 2, whose argmax is the class with the nearest mean. Source:
+Mensink et al. 2013, "Distance-Based Image Classification: Generalizing to New Classes", §3.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Ridge with an unpenalised intercept in primal form: for more rows than a kernel allows.
 
-Rows are seen a few at a time: what is kept of them are sums, float64, which add up over
-chunks and are subtracted for a fold that is held out. With centred features Z = V-rotated,
-H = 11'/n + Z (Z'Z + penalty I)^-1 Z' and residuals r = Y - HY, the prediction of a block B
-without itself is Y_B - (I - H_BB)^-1 r_B, as in `solve.ridge` (there G = (I - H) / penalty).
-One eigendecomposition serves every penalty.
+Rows are summed a few at a time, in float64; a fold's sums are subtracted. With centred, rotated
+features Z, H = 11'/n + Z (Z'Z + penalty I)^-1 Z' and residuals r = Y - HY, the prediction of a
+group B without itself is Y_B - (I - H_BB)^-1 r_B, as in `solve.ridge` (there G = (I - H) /
+penalty). One eigendecomposition serves every penalty.
 
 Shapes: n rows, d features, K classes.
 """
@@ -24,10 +23,10 @@ from warmstart.solve.ridge import Array, Rows
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What a ridge needs to know of n rows X and their targets Y.
+    """Sums over n rows X and their targets Y.
 
-    Shapes: features (d,) and targets (K,) are sums; squares (d, d) is X'X, of which only the
-    lower triangle is kept, in Fortran order; cross (d, K) is X'Y.
+    Shapes: features (d,), targets (K,); squares (d, d) is X'X, its lower triangle alone, in
+    Fortran order; cross (d, K) is X'Y.
     """
 
     n: int
@@ -78,8 +77,8 @@ class Spectrum:
         return rotated
 
 
-def accumulate(parts: Iterable[tuple[Features, Array]], d: int, k: int) -> Sums:
-    """Sum over chunks of rows. Shapes: each part (m, d) features and (m, K) targets.
+def accumulate(chunks: Iterable[tuple[Features, Array]], d: int, k: int) -> Sums:
+    """Sum over chunks of rows. Shapes: each (m, d) features and (m, K) targets.
 
     >>> sums = accumulate([(np.array([[1.0], [3.0]], np.float32), np.eye(2))], d=1, k=2)
     >>> sums.n, sums.squares.item(), sums.cross.tolist()
@@ -87,12 +86,12 @@ def accumulate(parts: Iterable[tuple[Features, Array]], d: int, k: int) -> Sums:
     """
     n, features, targets = 0, np.zeros(d), np.zeros(k)
     squares, cross = np.zeros((d, d), order="F"), np.zeros((d, k))
-    for part, answers in parts:
-        rows = part.astype(np.float64)
+    for chunk, chunk_targets in chunks:
+        rows = chunk.astype(np.float64)
         n += len(rows)
         features += rows.sum(axis=0)
-        targets += answers.sum(axis=0)
-        cross += rows.T @ answers
+        targets += chunk_targets.sum(axis=0)
+        cross += rows.T @ chunk_targets
         # In place: a product of d x d beside the sum would be as large as the sum itself.
         squares = dsyrk(1.0, rows.T, beta=1.0, c=squares, lower=1, overwrite_c=1)
     return Sums(n, features, targets, squares, cross)
@@ -122,7 +121,7 @@ def solve(space: Spectrum, penalty: float) -> tuple[Array, Array]:
 
 
 def solve_cholesky(sums: Sums, penalty: float) -> tuple[Array, Array]:
-    """The same from sums, by Cholesky: for one penalty. The sums stay as they are."""
+    """`solve` for one penalty, by Cholesky; the sums stay unchanged."""
     mean, centre = sums.features / sums.n, sums.targets / sums.n
     scatter = sums.squares - np.outer(sums.features, mean)
     scatter[np.diag_indices(len(scatter))] += penalty
@@ -134,20 +133,19 @@ def solve_cholesky(sums: Sums, penalty: float) -> tuple[Array, Array]:
 def left_out(
     space: Spectrum, rotated: Array, targets: Array, penalty: float, group_rows: Sequence[Rows]
 ) -> Array:
-    """Prediction of some of the rows, each from all rows outside its group.
+    """Prediction of some rows of the spectrum, each from all rows outside its group.
 
-    Shapes: rotated (m, d) and targets (m, K) of rows that are in the spectrum; groups, whole
-    ones, partition them; returns (m, K).
+    Shapes: rotated (m, d), targets (m, K); whole groups partition these rows; returns (m, K).
     """
     shrink = 1.0 / (space.values + penalty)
-    fitted = rotated @ (space.right * shrink[:, None]) + space.centre
-    residuals = targets - fitted
+    residuals = targets - (rotated @ (space.right * shrink[:, None]) + space.centre)
     leverage = (rotated**2) @ shrink + 1.0 / space.n
-    result = residuals / (1.0 - leverage)[:, None]
+    left_out_residuals = residuals / (1.0 - leverage)[:, None]
     for rows in group_rows:
         if len(rows) > 1:
             z = rotated[rows]
             hat = (z * shrink) @ z.T + 1.0 / space.n
-            result[rows] = np.linalg.solve(np.eye(len(rows)) - hat, residuals[rows])
-    predictions: Array = targets - result
+            inner = np.linalg.solve(np.eye(len(rows)) - hat, residuals[rows])
+            left_out_residuals[rows] = inner
+    predictions: Array = targets - left_out_residuals
     return predictions

@@ -1,20 +1,18 @@
-"""Kernel ridge regression with exact leave-one-out, leave-block-out and nested folds.
+"""Kernel ridge regression with exact leave-one-out, leave-group-out and nested folds.
 
-With K the (n, n) kernel, H = I - 11'/n and a penalty, everything follows from one
-matrix,
+With K the (n, n) kernel, H = I - 11'/n and a penalty, everything follows from one matrix,
 
     G = (HKH + penalty I)^-1 - 11'/(n penalty) = H (HKH + penalty I)^-1 H,
 
-which is the inverse kernel with an unpenalised intercept projected out. Dual
-coefficients are A = G Y with *uncentred* targets, and for every set of rows B
+which is the inverse kernel with an unpenalised intercept projected out. Dual coefficients are
+A = G Y with *uncentred* targets, and for every set of rows B
 
-    targets - prediction without B  =  (G_BB)^-1 A_B          (leave-block-out)
+    targets - prediction without B  =  (G_BB)^-1 A_B          (leave-group-out)
     G without B                     =  G_AA - G_AB G_BB^-1 G_BA     (nesting)
 
-so one inverse serves every fold, and every choice inside every fold, exactly. The
-identities are block inversion (Schur complement); for one row and no intercept they
-are Allen's PRESS. Centring features and targets over all rows and then dividing by
-the diagonal of the uncentred inverse is *not* the same: it leaks the held-out label.
+so one inverse serves every fold, and every choice inside every fold, exactly. The identities are
+block inversion (Schur complement), for one row without intercept Allen's PRESS. Centring over all
+rows and dividing by the diagonal of the uncentred inverse would leak the held-out label.
 
 Shapes: n rows, K classes (columns of the targets); all arrays float64.
 """
@@ -35,22 +33,17 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 
-def centred(kernel: Array) -> Array:
+def centred(kernel: Array, out: Array | None = None) -> Array:
     """HKH: the kernel of features centred over these rows. Shapes: (n, n) to (n, n).
 
     >>> centred(np.array([[1.0, 0.0], [0.0, 1.0]])).tolist()
     [[0.5, -0.5], [-0.5, 0.5]]
     """
-    return _centred(kernel, np.empty_like(kernel))
-
-
-def _centred(kernel: Array, out: Array) -> Array:
-    """In place: of 2,000 rows an array that is made in passing takes 32 MB."""
     means = kernel.mean(axis=0)
-    np.subtract(kernel, means, out=out)
-    out -= means[:, None]
-    out += means.mean()
-    return out
+    result: Array = np.subtract(kernel, means, out=out)
+    result -= means[:, None]  # in place: a temporary array of 2,000 rows takes 32 MB
+    result += means.mean()
+    return result
 
 
 def inverse(kernel: Array, penalty: float) -> Array:
@@ -63,21 +56,22 @@ def inverse(kernel: Array, penalty: float) -> Array:
     >>> np.allclose(G.sum(axis=0), 0)
     True
     """
-    kept = active_refit_cache()
-    if kept is None:
+    cache = active_refit_cache()
+    if cache is None:
         return _inverse(kernel, penalty)
+
+    def shared() -> Array:
+        result = _inverse(kernel, penalty)
+        result.flags.writeable = False
+        return result
+
     key = "inverse", sha256(np.ascontiguousarray(kernel).data).digest(), penalty
-    return kept.get(key, kernel.nbytes, lambda: _read_only(_inverse(kernel, penalty)))
-
-
-def _read_only(shared: Array) -> Array:
-    shared.flags.writeable = False
-    return shared
+    return cache.get(key, kernel.nbytes, shared)
 
 
 def _inverse(kernel: Array, penalty: float) -> Array:
     n = len(kernel)
-    system = _centred(kernel, np.empty((n, n), order="F"))  # as LAPACK overwrites it
+    system = centred(kernel, np.empty((n, n), order="F"))  # as LAPACK overwrites it
     system[np.diag_indices(n)] += penalty
     factor, failed = lapack.dpotrf(system, lower=1, overwrite_a=1)
     if failed:
@@ -114,10 +108,7 @@ def fit(kernel: Array, targets: Array, penalty: float) -> Dual:
 
 
 def intercept(kernel: Array, dual: Dual, penalty: float) -> Array:
-    """The unpenalised intercept of each column, for predictions k(x, rows) A + b.
-
-    Shapes: returns (K,).
-    """
+    """The unpenalised intercept (K,), for predictions k(x, rows) A + b."""
     fitted: Array = dual.targets - penalty * dual.coefficients
     mean: Array = (fitted - kernel @ dual.coefficients).mean(axis=0)
     return mean
@@ -126,8 +117,8 @@ def intercept(kernel: Array, dual: Dual, penalty: float) -> Array:
 def left_out(dual: Dual, group_rows: Sequence[Rows]) -> Array:
     """Prediction of every row from all rows outside its group, exactly as if refitted.
 
-    Shapes: groups partition the n rows; returns (n, K).
-    A group may be one row (leave-one-out), a block of dependent rows, or a fold.
+    A group is one row, several dependent rows, or a fold; groups partition the n rows.
+    Shapes: returns (n, K).
 
     >>> dual = fit(np.eye(3), np.array([[3.0], [6.0], [9.0]]), penalty=1.0)
     >>> left_out(dual, [np.array([i]) for i in range(3)]).ravel().round(6).tolist()
@@ -137,16 +128,16 @@ def left_out(dual: Dual, group_rows: Sequence[Rows]) -> Array:
     for rows in group_rows:
         if len(rows) > 1:
             block = dual.inverse[np.ix_(rows, rows)]
-            residuals[rows] = solve_block(block, dual.coefficients[rows])
+            residuals[rows] = np.linalg.solve(block, dual.coefficients[rows])
     return dual.targets - residuals
 
 
 def nested(dual: Dual, held_out: Rows, group_rows: Sequence[Rows]) -> tuple[Rows, Array, Array]:
-    """The regression on all rows but `held_out`, exactly: what it says inside and outside.
+    """The predictions of the regression on all rows but `held_out`, inside and outside, exactly.
 
-    Shapes: groups are dependent rows (numbered as in `dual`), each wholly held out or wholly
-    kept. Returns the kept rows (m,), their leave-group-out predictions (m, K) among the kept
-    rows alone, and the predictions (n - m, K) for the held-out rows.
+    `group_rows` are dependent rows (numbered as in `dual`), each group wholly inside or outside.
+    Returns: the rows inside (m,), their leave-group-out predictions (m, K) from these rows
+    alone, and the predictions (n - m, K) for the held-out rows.
     """
     keep = np.setdiff1d(np.arange(len(dual.targets)), held_out)
     cross = dual.inverse[np.ix_(keep, held_out)]
@@ -163,11 +154,6 @@ def nested(dual: Dual, held_out: Rows, group_rows: Sequence[Rows]) -> tuple[Rows
         at = place[rows]
         if len(rows) > 1 and at[0] >= 0:
             block = dual.inverse[np.ix_(rows, rows)] - half[:, at].T @ half[:, at]
-            residuals[at] = solve_block(block, coefficients[at])
+            residuals[at] = np.linalg.solve(block, coefficients[at])
     outside = dual.targets[held_out] - solve_triangular(root, gone, lower=True, trans="T")
     return keep, dual.targets[keep] - residuals, outside
-
-
-def solve_block(block: Array, right: Array) -> Array:
-    """G_BB^-1 R. The block is singular only when B is all rows: there is no one to learn from."""
-    return np.asarray(np.linalg.solve(block, right), dtype=np.float64)

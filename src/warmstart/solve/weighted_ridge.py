@@ -1,9 +1,8 @@
-"""Ridge with weighted rows: as if each row stood there as often as its weight says.
+"""Ridge with weighted rows: a row of weight w counts like w rows.
 
-Minimises  sum_i w_i |y_i - x_i W - b|^2 + penalty |W|^2,  which in dual form is the kernel
-K + penalty diag(1/w) with the intercept of `solve.ridge`. Rows are centred on their weighted
-mean and turned into the axes of their own scatter; one decomposition, of rows or features,
-whichever are fewer, serves every penalty.
+Minimises  sum_i w_i |y_i - x_i W - b|^2 + penalty |W|^2,  in dual form the kernel
+K + penalty diag(1/w) with the intercept of `solve.ridge`. Rows are centred on their weighted mean
+and rotated into the axes of their scatter; one decomposition serves every penalty.
 
 With N the sum of the weights, z a row in those axes and A = Z'WZ + penalty I, a row gives
 
@@ -28,18 +27,17 @@ from scipy.spatial.distance import cdist
 from warmstart.solve.kernels import Scaling, scaling_of
 from warmstart.solve.ridge import Array, Rows
 
-# ---- Functions of a table's columns that bend, fitted as lines are: features of a Laplace kernel.
+# ---- Nonlinear functions of a table's columns: features of a Laplace kernel.
 #
 # k(x, z) = exp(-mean_j |x_j - z_j| / width) for standardised columns. With K = U L U' among the
 # anchors, phi(x) = k(x, anchors) U L^-1/2 has phi(x) . phi(z) = k(x, z) wherever one of the two is
-# an anchor. So a ridge on phi is kernel ridge, and weights of rows, rows left out and intercept are
-# those of any other ridge (`solve.weighted_ridge`). Where rows are many, some of them are anchors:
-# Williams & Seeger 2001, "Using the Nyström Method to Speed Up Kernel Machines".
+# an anchor, so that a ridge on phi is kernel ridge. Of many rows some are anchors: Williams &
+# Seeger 2001, "Using the Nyström Method to Speed Up Kernel Machines".
 
 
 MOST_ANCHORS, MOST_CELLS = 1000, 10_000_000  # of the matrix of rows and anchors
 LEAST_ANCHORS = 50
-_BENDS_RANK = 1e-10  # axes below this share of the largest carry rounding only
+_LAPLACE_RANK = 1e-10  # axes below this share of the largest carry rounding only
 _CHUNK = 4096  # rows at once
 
 
@@ -53,15 +51,15 @@ class LaplaceFeatures:
 
     def of(self, rows: Array) -> Array:
         """Shapes: rows (n, d), scaled as the anchors are; returns (n, r)."""
-        found = np.empty((len(rows), self.axes.shape[1]))
-        for at in range(0, len(rows), _CHUNK):
-            some = slice(at, at + _CHUNK)
-            found[some] = _kernel(rows[some], self.anchors, self.width) @ self.axes
-        return found
+        features = np.empty((len(rows), self.axes.shape[1]))
+        for start in range(0, len(rows), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            features[chunk] = _kernel(rows[chunk], self.anchors, self.width) @ self.axes
+        return features
 
 
 def anchors_of(rows: Array) -> Array:
-    """Rows at equal distances, all where they are few; none where they would be too few of many.
+    """Evenly spaced rows: all of few; none where memory allows too few.
 
     >>> [len(anchors_of(np.zeros((n, 2)))) for n in (30, 5000, 50_000, 500_000)]
     [30, 1000, 200, 0]
@@ -75,20 +73,20 @@ def fit_laplace_features(anchors: Array, width: float) -> LaplaceFeatures:
     """The features of a width, in spreads of a column. Shapes: anchors (m, d), standardised.
 
     >>> x = np.array([[0.0], [1.0], [3.0]])
-    >>> found = fit_laplace_features(x, 2.0).of(x)
-    >>> (found @ found.T)[0].round(3).tolist()
+    >>> features = fit_laplace_features(x, 2.0).of(x)
+    >>> (features @ features.T)[0].round(3).tolist()
     [1.0, 0.607, 0.223]
     """
     values, axes = eigh(_kernel(anchors, anchors, width), driver="evd")
-    alive = values > _BENDS_RANK * values[-1]
-    return LaplaceFeatures(anchors, width, axes[:, alive] / np.sqrt(values[alive]))
+    is_real = values > _LAPLACE_RANK * values[-1]
+    return LaplaceFeatures(anchors, width, axes[:, is_real] / np.sqrt(values[is_real]))
 
 
 def _kernel(rows: Array, anchors: Array, width: float) -> Array:
-    """Rows are of unit mean square length, so that columns carry 1/sqrt(d) already."""
-    apart: Array = cdist(rows, anchors, "cityblock")
-    apart /= -width * np.sqrt(rows.shape[1])
-    return np.exp(apart, out=apart)
+    distances: Array = cdist(rows, anchors, "cityblock")
+    # Rows of unit mean square length have a factor 1/sqrt(d) in each column already.
+    distances /= -width * np.sqrt(rows.shape[1])
+    return np.exp(distances, out=distances)
 
 
 _RANK = 1e-12  # axes below this share of the largest carry rounding only
@@ -116,16 +114,16 @@ class FeatureSpread:
 def standardise(features: Array, weights: Array) -> Scaling:
     """Mean 0 and spread 1 for each feature, unit mean square length for the rows.
 
-    For columns that each have a unit of their own. One that does not vary gets scale 0.
+    For columns with units of their own; a constant one gets scale 0.
     Shapes: features (n, d), weights (n,).
 
     >>> standardise(np.array([[0.0, 5.0], [4.0, 5.0]]), np.array([3.0, 1.0])).offset.tolist()
     [1.0, 5.0]
     """
     offset, spread = _moments(features, weights)
-    is_alive = spread > 1e-10 * np.abs(offset) + np.finfo(float).tiny
-    scale = np.where(is_alive, 1.0 / np.where(is_alive, spread, 1.0), 0.0)
-    return Scaling(offset, scale / np.sqrt(max(int(is_alive.sum()), 1)))
+    varies = spread > 1e-10 * np.abs(offset) + np.finfo(float).tiny
+    scale = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+    return Scaling(offset, scale / np.sqrt(max(int(varies.sum()), 1)))
 
 
 def fit_weighted_scaling(features: Array, weights: Array) -> Scaling:
@@ -147,14 +145,14 @@ def spread_rows(features: Array, weights: Array) -> FeatureSpread:
     """
     mean = weights @ features / weights.sum()
     centred = features - mean
-    heavy = np.sqrt(weights)[:, None] * centred
+    weighted = np.sqrt(weights)[:, None] * centred
     if len(features) >= features.shape[1]:
-        values, axes = eigh(heavy.T @ heavy, driver="evd")
+        values, axes = eigh(weighted.T @ weighted, driver="evd")
     else:
-        values, sides = eigh(heavy @ heavy.T, driver="evd")
-        is_alive = values > _RANK * values[-1]
-        values = values[is_alive]
-        axes = heavy.T @ (sides[:, is_alive] / np.sqrt(values))
+        values, sides = eigh(weighted @ weighted.T, driver="evd")
+        is_real = values > _RANK * values[-1]
+        values = values[is_real]
+        axes = weighted.T @ (sides[:, is_real] / np.sqrt(values))
     return FeatureSpread(centred @ axes, np.maximum(values, 0.0), axes, mean, weights)
 
 
@@ -176,21 +174,22 @@ def left_out(
 ) -> Array:
     """Prediction of every row from all others. Shapes: targets (n, K); returns (n, K).
 
-    With `groups`, which partition the rows, from all rows outside its group. A row goes with its
-    whole weight: what is said of it does not depend on what else it stands for.
+    With groups, which partition the rows, from all rows outside its group. A row is left out with
+    its whole weight.
     """
     within, centre = _coefficients(spread, targets, penalty)
     shrink = 1.0 / (spread.values + penalty)
     share = 1.0 / spread.weights.sum()
-    missed = targets - (spread.rows @ within + centre)
+    fit_residuals = targets - (spread.rows @ within + centre)
     own = spread.rows**2 @ shrink + share
-    residuals = missed / np.maximum(1.0 - spread.weights * own, np.finfo(float).eps)[:, None]
+    residuals = fit_residuals / np.maximum(1.0 - spread.weights * own, np.finfo(float).eps)[:, None]
     for rows in group_rows or ():
         if len(rows) > 1:
             root = np.sqrt(spread.weights[rows])[:, None]
             z = spread.rows[rows]
             hat = root * ((z * shrink) @ z.T + share) * root.T
-            residuals[rows] = np.linalg.solve(np.eye(len(rows)) - hat, root * missed[rows]) / root
+            right = root * fit_residuals[rows]
+            residuals[rows] = np.linalg.solve(np.eye(len(rows)) - hat, right) / root
     predictions: Array = targets - residuals
     return predictions
 

@@ -1,8 +1,7 @@
 """Average precision, label by label, and what each row adds to its mean.
 
 The average precision of a label is the mean, over the rows that have it, of the precision among
-all rows that are ranked as high (Everingham et al. 2010, "The PASCAL VOC challenge", without
-interpolation). So the mean over labels is a sum over rows, whose shares can be paired.
+all rows ranked as high (Everingham et al. 2010, "The PASCAL VOC challenge", without interpolation).
 """
 
 from __future__ import annotations
@@ -14,26 +13,25 @@ from warmstart.solve.ridge import Array
 
 
 def precision_shares(answers: Array, truth: Array) -> Array:
-    """What each row adds to the mean average precision, which is the mean of these.
+    """What each row adds to the mean average precision: the mean of these shares.
 
-    The average precision itself, and how far the precision at a row's own labels is from it: so
-    that the spread of these is that of the score, not of how many rows have a label.
-    Labels that no row has count nothing. Rows that tie are ranked together.
+    A share is the mean average precision plus the deviations of the precision at the row's own
+    labels. Labels without a row count nothing; rows that tie are ranked together.
     Shapes: answers (n, K), truth (n, K) of 0 and 1; returns (n,).
 
     >>> answers, truth = np.array([[0.9], [0.5], [0.1]]), np.array([[1], [0], [1]])
     >>> precision_shares(answers, truth).round(3).tolist()
     [1.083, 0.833, 0.583]
     """
-    n, off, total = len(truth), np.zeros(len(truth)), 0.0
-    seen = np.flatnonzero(truth.any(axis=0))
-    for label in seen:
+    n, deviations, total = len(truth), np.zeros(len(truth)), 0.0
+    labels = np.flatnonzero(truth.any(axis=0))
+    for label in labels:
         has = truth[:, label] > 0
-        found = precisions(answers[:, label], has)[has]
-        total += float(found.mean())
-        off[has] += (found - found.mean()) / has.sum()
-    k = max(len(seen), 1)
-    shares: Array = total / k + off * n / k
+        own = precisions(answers[:, label], has)[has]
+        total += float(own.mean())
+        deviations[has] += (own - own.mean()) / has.sum()
+    k = max(len(labels), 1)
+    shares: Array = total / k + deviations * n / k
     return shares
 
 
@@ -47,21 +45,17 @@ def precisions(scores: Array, has: NDArray[np.bool_]) -> Array:
     falling = -scores[order]
     last = np.searchsorted(falling, falling, side="right") - 1  # of those that tie
     hits = np.cumsum(has[order])
-    found = np.empty(len(scores))
-    found[order] = hits[last] / (last + 1)
-    return found
+    result = np.empty(len(scores))
+    result[order] = hits[last] / (last + 1)
+    return result
 
 
 def quick_precisions(scores: NDArray[np.float32], truth: NDArray[np.float32]) -> Array:
-    """Mean average precision of many draws at once; ties are not looked for.
-
-    Shapes: (n, m, K) both; returns (m,).
-    """
+    """Mean average precision of many draws at once, ties ignored. Shapes: (n, m, K) both; (m,)."""
     order = np.argsort(-scores, axis=0)
     has = np.take_along_axis(truth, order, axis=0)
     ranked = np.cumsum(has, axis=0) / np.arange(1, len(scores) + 1)[:, None, None]
-    plus = has.sum(axis=0)
-    each = (ranked * has).sum(axis=0) / np.maximum(plus, 1)
-    counted = np.maximum((plus > 0).sum(axis=1), 1)
-    found: Array = each.sum(axis=1) / counted
-    return found
+    positives = has.sum(axis=0)
+    precision = (ranked * has).sum(axis=0) / np.maximum(positives, 1)
+    mean: Array = precision.sum(axis=1) / np.maximum((positives > 0).sum(axis=1), 1)
+    return mean

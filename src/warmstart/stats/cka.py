@@ -1,4 +1,4 @@
-"""How much of what a network knew is left: likeness of features, agreement of answers."""
+"""What fine-tuning leaves of a network: similarity of features, agreement of predictions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ LEAST = 4  # rows: with fewer the unbiased estimate does not exist
 def cka(before: Matrix, after: Matrix) -> float:
     """Linear centred kernel alignment of two feature matrices of the same rows, debiased.
 
-    1: the same up to turning and scaling; about 0: nothing in common, however wide the
-    features are; a little below 0 by chance. Features that are the same for every row are
-    like each other (1) and unlike any others (0); those that are no numbers are unlike all.
+    1: equal up to rotation and scale; about 0: nothing in common; a little below 0 by chance.
+    Two constant matrices give 1, one of them 0, and so do values that are not finite.
 
-    The plain form of Kornblith et al. 2019, "Similarity of Neural Network Representations
-    Revisited", §3, comes near 1 for any features wider than the rows are many. Its products
-    are replaced by the unbiased ones of Song et al. 2012, "Feature Selection via Dependence
-    Maximization", §2.3, as in Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same
-    Things?", §3. Time and memory grow with n².
-
-    Shapes: before (n, d1), after (n, d2). Raises: ValueError for fewer than 4 rows, or rows
-    that differ in number.
+    Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", §3, with the
+    unbiased products of Song et al. 2012, "Feature Selection via Dependence Maximization", §2.3,
+    as in Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same Things?", §3: the plain
+    form comes near 1 where features outnumber rows. Time and memory grow with n².
+    Shapes: before (n, d1), after (n, d2).
+    Raises: ValueError for fewer than 4 rows, or unequal numbers of rows.
 
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(60, 500))
@@ -53,10 +50,9 @@ def agreement(before: Matrix, after: Matrix) -> float:
 
 
 def _centred(features: Matrix) -> NDArray[np.float64]:
-    """The U-centred Gram matrix of features brought to unit size: (n, n), diagonal 0.
+    """The U-centred Gram matrix of features of unit size: (n, n), diagonal 0.
 
-    Sums of products of two such matrices are Song's estimator times n (n - 3): Székely &
-    Rizzo 2014, "Partial Distance Correlation with Methods for Dissimilarities", §2.
+    Székely & Rizzo 2014, "Partial Distance Correlation with Methods for Dissimilarities", §2.
     """
     n = len(features)
     values = features.astype(np.float64)

@@ -1,7 +1,6 @@
 """Confidence intervals (95 %) for proportions and means of dependent examples.
 
-Examples in one block (views, duplicates, one group) are not independent: the interval
-of n of them is that of n_eff <= n independent ones.
+Examples of one group are not independent: n of them count as n_eff <= n independent ones.
 """
 
 from __future__ import annotations
@@ -13,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-# ---- The difference of two proportions that were measured on different examples.
-
-
+Values = NDArray[np.float64]
+Groups = NDArray[np.int64]
 Interval = tuple[float, float, float]  # value, low, high
 
 
 def gap(one: Interval, other: Interval) -> Interval:
-    """One less the other, with an interval made of theirs; for independent examples.
+    """The difference of two proportions of independent examples, with its interval.
 
     Source: Newcombe 1998, "Interval estimation for the difference between independent
     proportions", method 10.
@@ -29,19 +27,12 @@ def gap(one: Interval, other: Interval) -> Interval:
     [0.2, 0.059, 0.341]
     """
     (p, low, high), (q, least, most) = one, other
-    return (
-        p - q,
-        p - q - math.hypot(p - low, most - q),
-        p - q + math.hypot(high - p, q - least),
-    )
-
-
-Values = NDArray[np.float64]
-Groups = NDArray[np.int64]
+    value = p - q
+    return value, value - math.hypot(p - low, most - q), value + math.hypot(high - p, q - least)
 
 
 def number_groups(group_rows: Sequence[NDArray[np.intp]]) -> Groups:
-    """The block number of each row, from the rows of each block. Shapes: returns (n,).
+    """The group number of each row, from the rows of each group. Shapes: returns (n,).
 
     >>> number_groups([np.array([0, 2]), np.array([1])]).tolist()
     [0, 1, 0]
@@ -52,29 +43,20 @@ def number_groups(group_rows: Sequence[NDArray[np.intp]]) -> Groups:
     return numbers
 
 
-def group_sizes(groups: Groups) -> Values:
-    """Number of rows in each block. Shapes: blocks (n,) any integers; returns (G,).
-
-    >>> group_sizes(np.array([7, 7, 2])).tolist()
-    [1.0, 2.0]
-    """
-    return np.unique(groups, return_counts=True)[1].astype(float)
-
-
 def kish(groups: Groups) -> float:
-    """Kish's effective sample size (sum m)^2 / sum m^2 of the block sizes m.
+    """Kish's effective sample size (sum m)^2 / sum m^2 of the group sizes m.
 
     >>> kish(np.array([0, 0, 1, 1]))
     2.0
     """
-    sizes = group_sizes(groups)
+    sizes = np.unique(groups, return_counts=True)[1].astype(float)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def standard_error(values: Values, groups: Groups) -> float:
     """Cluster-robust standard error of the mean, with the factor G / (G - 1).
 
-    Shapes: values (n,), blocks (n,). Infinite for a single block: nothing is known.
+    Infinite for a single group. Shapes: values (n,), groups (n,).
 
     >>> v = np.array([1.0, 0.0, 1.0, 0.0])
     >>> standard_error(v, np.arange(4)) == float(np.std(v, ddof=1) / 2)
@@ -90,10 +72,10 @@ def standard_error(values: Values, groups: Groups) -> float:
 
 
 def effective_size(correct: Values, groups: Groups) -> float:
-    """How many independent examples these are worth for a proportion.
+    """The number of independent examples with the same variance of a proportion.
 
-    p(1-p) over the cluster variance, kept between Kish's size and n; Kish's size where
-    the variance is zero. Shapes: correct (n,) of 0 and 1, blocks (n,).
+    p(1-p) over the cluster variance, clipped to Kish's size and n; Kish's size where the variance
+    is zero. Shapes: correct (n,) of 0 and 1, groups (n,).
 
     >>> effective_size(np.array([1.0, 1.0, 0.0, 0.0]), np.array([0, 0, 1, 1]))
     2.0
@@ -106,12 +88,11 @@ def effective_size(correct: Values, groups: Groups) -> float:
 
 
 def _share(values: Values) -> float:
-    """The mean; of values that lie beyond 0 and 1 it may, too."""
-    return float(np.clip(values.mean(), 0.0, 1.0))
+    return float(np.clip(values.mean(), 0.0, 1.0))  # shares of a mean may lie beyond 0 and 1
 
 
 def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a proportion, with a t quantile for few blocks.
+    """Wilson's interval of a proportion, with a t quantile for few groups.
 
     `n` may be fractional (an effective size); `degrees` of freedom below 1 give (0, 1).
     Source: Wilson 1927; t for few clusters: Dean & Pagano 2015.
@@ -129,13 +110,11 @@ def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tupl
     return float(np.clip(middle - half, 0.0, p)), float(np.clip(middle + half, p, 1.0))
 
 
-def proportion(
-    correct: Values, groups: Groups, inflation: float = 1.0
-) -> tuple[float, float, float]:
+def proportion(correct: Values, groups: Groups, inflation: float = 1.0) -> Interval:
     """Share of correct rows with its 95 % interval: (value, low, high).
 
-    Shapes: correct (n,) of 0 and 1, blocks (n,). `inflation` is the variance of what is
-    estimated over that of independent draws; the effective size is divided by it.
+    Shapes: correct (n,) of 0 and 1, groups (n,). `inflation` is the variance of the estimate over
+    that of independent examples; the effective size is divided by it.
 
     >>> value, low, high = proportion(np.ones(50), np.arange(50))
     >>> value, round(low, 2), high

@@ -1,10 +1,9 @@
 """Learning curves: a power law of the odds through accuracies at several sizes.
 
-accuracy / (1 - accuracy) = scale * n^rate, a line through log-odds over log n. Carried on
-from n to 2n on five image sets (60, 100 and 200 examples) it missed the truth by 0.7 points
-too few on average, where the usual ceiling - drop * n^-rate missed by 3.0 (source of the
-usual form: Cortes et al. 1993, "Learning Curves: Asymptotic Values and Rate of
-Convergence"; of the comparison of forms: Viering & Loog 2022, §5).
+accuracy / (1 - accuracy) = scale * n^rate, a line through log-odds over log n. Extrapolated from n
+to 2n on five image sets (60, 100 and 200 examples) it was 0.7 points too low on average, where
+ceiling - drop * n^-rate missed by 3.0 (Cortes et al. 1993, "Learning Curves: Asymptotic Values and
+Rate of Convergence"; comparison of forms: Viering & Loog 2022, §5).
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ import numpy as np
 
 from warmstart.stats.intervals import Values
 
-# Spread of the truth around the forecast of a doubling, times sqrt(n), beyond what the draws
-# show: the same five sets, 0.036 to 0.041 at 60 examples, 0.017 to 0.020 at 200.
+# Spread of the truth around the forecast of a doubling, times sqrt(n), beyond that of the draws:
+# on the same five sets 0.036 to 0.041 at 60 examples, 0.017 to 0.020 at 200.
 FORECAST_SD = 0.28
 
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
-    """odds(n) = scale * n^rate; a rate is at least 0, for more examples never harm."""
+    """odds(n) = scale * n^rate with a rate of at least 0: more examples never harm."""
 
     scale: float
     rate: float
@@ -39,7 +38,7 @@ class PowerLaw:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What more examples would bring: accuracy(to) - accuracy(at), with its 95 % interval."""
+    """The gain from more examples: accuracy(to) - accuracy(at), with its 95 % interval."""
 
     value: float
     low: float
@@ -55,7 +54,7 @@ def fit_power_law(sizes: Values, accuracies: Values) -> PowerLaw:
     >>> round(law.scale, 3), round(law.rate, 3)
     (0.3, 1.0)
     """
-    # An accuracy of 1 among n rows proves no more than 1 - 1 / (2n).
+    # An accuracy of 1 among n rows shows no more than 1 - 1 / (2n).
     safe = np.clip(accuracies, 0.5 / sizes, 1 - 0.5 / sizes)
     x, y = np.log(sizes), np.log(safe / (1 - safe))
     centred = x - x.mean()
@@ -66,7 +65,7 @@ def fit_power_law(sizes: Values, accuracies: Values) -> PowerLaw:
 def expected_gain(
     sizes: Values, draws: Values, at: float, to: float, rng: np.random.Generator, boots: int = 200
 ) -> Gain:
-    """The gain from `at` to `to` examples: the draws' spread by bootstrap, the form's beside it.
+    """The gain from `at` to `to` examples, its spread bootstrapped from the draws.
 
     Shapes: sizes (S,), draws (D, S): accuracies, one curve a draw over nested subsets.
     """

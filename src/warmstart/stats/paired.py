@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from warmstart.stats.intervals import Groups, Values, kish, standard_error
+from warmstart.stats.intervals import Groups, Interval, Values, kish, standard_error
 
-_PICKS = 1_000_000  # blocks drawn at a time
+_PICKS = 1_000_000  # groups drawn at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Difference:
 def difference(
     a: Values, b: Values, groups: Groups, rng: np.random.Generator, draws: int = 2000
 ) -> Difference:
-    """Paired bootstrap over blocks: percentile interval, p by the shifted distribution.
+    """Paired bootstrap over groups: percentile interval, p by the shifted distribution.
 
-    Shapes: a, b, blocks (n,). Source: Efron & Tibshirani 1993, ch. 16.
+    Shapes: a, b, groups (n,). Source: Efron & Tibshirani 1993, ch. 16.
 
     >>> same = np.ones(8)
     >>> difference(same, same, np.arange(8), np.random.default_rng(0)).p
@@ -43,7 +43,7 @@ def difference(
     means = np.empty(draws)
     count = max(_PICKS // n_groups, 1)
     for start in range(0, draws, count):
-        # Drawn a few at a time: the stream of numbers is the same as for all at once.
+        # Some at a time: the same random numbers as all at once.
         picks = rng.integers(n_groups, size=(min(count, draws - start), n_groups))
         means[start : start + count] = sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
     value = float(gap.mean())
@@ -52,7 +52,7 @@ def difference(
     return Difference(value, low, high, (1 + extreme) / (draws + 1))
 
 
-def mean_interval(values: Values, groups: Groups) -> tuple[float, float, float]:
+def mean_interval(values: Values, groups: Groups) -> Interval:
     """Mean with its 95 % t interval, cluster-robust: (value, low, high).
 
     >>> mean_interval(np.array([1.0, 1.0, 1.0]), np.arange(3))
@@ -67,7 +67,7 @@ def mean_interval(values: Values, groups: Groups) -> tuple[float, float, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the order given. Source: Holm 1979.
+    """p-values after Holm's step-down adjustment, in their order. Source: Holm 1979.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -84,15 +84,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def hits_difference(a: Values, b: Values, groups: Groups, inflation: float = 1.0) -> Difference:
-    """Accuracy of a minus that of b with its 95 % t interval, cluster-robust, and a p to match.
+    """Accuracy of a minus that of b with its 95 % t interval, cluster-robust, and its p-value.
 
-    To what was seen one example is added that only a, and one that only b has right. So two
-    models that never differed on n examples have an interval of about ±3/n, where a bootstrap
-    over examples says ±0; a few lucky hits make no winner. The interval leaves 0 out exactly
-    where p < 0.05. `inflation` is the variance of what is estimated over that of independent
-    draws. Shapes: a, b and blocks (n,).
+    One example that only a has right is added, and one that only b has right: two models that
+    agree on n examples have an interval of about ±3/n, where a bootstrap says ±0. The interval
+    excludes 0 exactly where p < 0.05. `inflation` is the variance of the estimate over that of
+    independent examples. Shapes: a, b and groups (n,).
     Source: Bonett & Price 2012, "Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data"; here with blocks and a t quantile for few of them.
+    proportions based on paired data"; here with groups and a t quantile for few of them.
 
     >>> same = hits_difference(np.ones(100), np.ones(100), np.arange(100))
     >>> same.value, round(same.low, 3), round(same.high, 3), same.p
@@ -100,13 +99,13 @@ def hits_difference(a: Values, b: Values, groups: Groups, inflation: float = 1.0
     """
     value = float((a - b).mean())
     gap = np.append(a - b, [1.0, -1.0])
-    apart = np.append(groups, groups.max() + np.array([1, 2]))
-    degrees, error = kish(apart) - 1, standard_error(gap, apart) * float(np.sqrt(inflation))
-    middle, low, high = mean_interval(gap, apart)
+    groups = np.append(groups, groups.max() + np.array([1, 2]))
+    degrees, factor = kish(groups) - 1, float(np.sqrt(inflation))
+    middle, low, high = mean_interval(gap, groups)
     if degrees < 1:
         return Difference(value, -1.0, 1.0, 1.0)
-    low, high = (middle + float(np.sqrt(inflation)) * (end - middle) for end in (low, high))
-    p = 2 * float(stdtr(degrees, -abs(middle) / error))
+    low, high = (middle + factor * (end - middle) for end in (low, high))
+    p = 2 * float(stdtr(degrees, -abs(middle) / (standard_error(gap, groups) * factor)))
     return Difference(value, max(low, -1.0), min(high, 1.0), p)
 
 
@@ -115,10 +114,10 @@ def hits_difference(a: Values, b: Values, groups: Groups, inflation: float = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ModelRanking:
-    """Models from best to worst, by their row in what was compared.
+    """Row numbers of models from best to worst.
 
-    `to_best[i]` is model `order[i]` minus the best. `ties` partitions the models: each
-    begins with its best member, the others tie with that one.
+    `to_best[i]` is model `order[i]` minus the best. `ties` partitions the models: the members of
+    each tie with its first, the best of them.
     """
 
     order: tuple[int, ...]
@@ -129,17 +128,16 @@ class ModelRanking:
 def rank_models(
     hits: NDArray[np.float64], groups: Groups, rng: np.random.Generator, inflation: float = 1.0
 ) -> ModelRanking:
-    """Order models by their mean, equal means as given, and group those that tie.
+    """Order models by their mean, equal means by row, and group those that tie.
 
-    Two models tie where the 95 % interval of their paired difference holds 0. Ties do not
-    carry on from pair to pair (a may tie with b, b with c, and a be better than c), so
-    ties are made from the top: the best with all that tie with it, then the best of the
-    rest with all that tie with that one. `inflation` is the variance of what is estimated
-    over that of independent draws. Shapes: hits (M, n), blocks (n,).
+    Two models tie where the 95 % interval of their paired difference contains 0. Ties are not
+    transitive: the best forms one with all that tie with it, then the best of the rest, and so
+    on. `inflation` is the variance of the estimate over that of independent examples.
+    Shapes: hits (M, n), groups (n,).
 
     >>> hits = np.array([[1.0, 1, 1, 0] * 9, [0.0, 0, 0, 1] * 9, [1.0, 1, 1, 1] * 9])
-    >>> standing = rank_models(hits, np.arange(36), np.random.default_rng(0))
-    >>> standing.order, standing.ties
+    >>> ranking = rank_models(hits, np.arange(36), np.random.default_rng(0))
+    >>> ranking.order, ranking.ties
     ((2, 0, 1), ((2,), (0,), (1,)))
     """
 
@@ -148,24 +146,21 @@ def rank_models(
 
     order = [int(i) for i in np.argsort(-hits.mean(axis=1), kind="stable")]
     to_best = [minus(i, order[0]) for i in order]
-    ties, left, gaps = [], order, to_best
-    while left:
-        is_tied = [gap.low <= 0 <= gap.high for gap in gaps]
-        ties.append(tuple(i for i, tied in zip(left, is_tied, strict=True) if tied))
-        left = [i for i, tied in zip(left, is_tied, strict=True) if not tied]
-        gaps = [minus(i, left[0]) for i in left]
+    ties, rest, gaps = [], order, to_best
+    while rest:
+        tie = tuple(i for i, gap in zip(rest, gaps, strict=True) if gap.low <= 0 <= gap.high)
+        ties.append(tie)
+        rest = [i for i in rest if i not in tie]
+        gaps = [minus(i, rest[0]) for i in rest]
     return ModelRanking(tuple(order), tuple(to_best), tuple(ties))
 
 
 def widen(gap: Difference, inflation: float) -> Difference:
-    """The same difference with the ends of its interval further out by √inflation.
+    """The difference with an interval √inflation times as wide.
 
     >>> round(widen(Difference(0.1, 0.0, 0.3, 0.05), 4.0).high, 9)
     0.5
     """
     factor = float(np.sqrt(inflation))
-    low, high = (
-        gap.value - factor * (gap.value - gap.low),
-        gap.value + factor * (gap.high - gap.value),
-    )
-    return replace(gap, low=low, high=high)
+    low = gap.value - factor * (gap.value - gap.low)
+    return replace(gap, low=low, high=gap.value + factor * (gap.high - gap.value))

@@ -1,10 +1,8 @@
-"""Being sure: the lowest confidence above which the error stays under a promised bound.
+"""Selective prediction: the lowest confidence above which the error stays under a bound.
 
-Source: Geifman & El-Yaniv 2017, "Selective Classification for Deep Neural Networks"
-(algorithm SGR), a union bound over about log2 n thresholds. SGR finds them by binary
-search, which turns the wrong way where the bound is not monotone in the coverage: with
-300 examples and no error, half of them prove too little, all of them prove enough. Here
-the same number of evenly spaced coverages is tried, at the same price.
+Source: Geifman & El-Yaniv 2017, "Selective Classification for Deep Neural Networks" (algorithm
+SGR), a union bound over about log2 n thresholds: evenly spaced coverages, as the bound is not
+monotone in the coverage, which SGR's binary search assumes.
 """
 
 from __future__ import annotations
@@ -16,16 +14,14 @@ from scipy.special import betaincinv
 
 from warmstart.stats.intervals import Groups, Values, kish
 
-# ---- How far answers may be off: a quantile of the errors of rows that were left out.
-
-
 PROMISED = 0.9  # share of new examples whose truth lies in the interval
+LEAST_PROMISE = 0.02  # an error bound below 2 % needs more examples than small data has
 
 
 def margin(errors: Values, groups: Groups, promised: float = PROMISED) -> float | None:
     """The ⌈promised (n + 1)⌉-th smallest absolute error; None where n is too small for one.
 
-    Dependent rows count as Kish's effective size of their blocks. Shapes: errors, blocks (n,).
+    Dependent rows count as Kish's effective size of their groups. Shapes: errors, groups (n,).
     Source: Barber et al. 2021, "Predictive inference with the jackknife+", eq. 1.1.
 
     >>> margin(np.arange(1.0, 20.0), np.arange(19)), margin(np.ones(8), np.arange(8))
@@ -36,9 +32,6 @@ def margin(errors: Values, groups: Groups, promised: float = PROMISED) -> float 
     if share > 1:
         return None
     return float(np.sort(errors)[max(math.ceil(share * n - 1e-9), 1) - 1])
-
-
-LEAST_PROMISE = 0.02  # an error bound below 2 % needs more examples than small data has
 
 
 def upper_bound(errors: float, n: float, delta: float) -> float:
@@ -53,7 +46,7 @@ def upper_bound(errors: float, n: float, delta: float) -> float:
 
 
 def error_bound(error: float) -> float:
-    """The error rate that "sure" promises: half the overall error, never below 2 %.
+    """The error rate promised for confident answers: half the overall error, at least 2 %.
 
     >>> error_bound(0.1), error_bound(0.01)
     (0.05, 0.02)
@@ -62,11 +55,10 @@ def error_bound(error: float) -> float:
 
 
 def confident_threshold(confidence: Values, correct: Values, n_effective: float) -> float | None:
-    """Lowest confidence whose "sure" examples keep the promise with 95 % certainty.
+    """The lowest threshold on confidence that keeps the promise with 95 % certainty, if any.
 
-    Shapes: confidence (n,) of the predicted class, correct (n,) of 0 and 1, both out of
-    fold. `n_effective` <= n shrinks the counts of dependent examples. None where no
-    threshold passes: too few examples to promise anything.
+    Shapes: confidence (n,) of the predicted class, correct (n,) of 0 and 1, both out of fold.
+    `n_effective` <= n shrinks the counts of dependent examples.
 
     >>> confident_threshold(np.full(8, 0.9), np.ones(8), 8) is None
     True
@@ -78,7 +70,7 @@ def confident_threshold(confidence: Values, correct: Values, n_effective: float)
     tries = max(1, math.ceil(math.log2(n)))
     for coverage in np.linspace(1, 1 / tries, tries):
         least = falling[max(round(coverage * n), 1) - 1]
-        # Ties in confidence cannot be told apart: they are sure together or not at all.
+        # Examples of equal confidence are confident together or not at all.
         count = int(np.searchsorted(-falling, -least, "right"))
         if upper_bound(wrong[count - 1] * shrink, count * shrink, 0.05 / tries) <= target:
             return float(least)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
-from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,92 +38,84 @@ from warmstart.serving.inputs import (
     IMAGES,
     BodyReader,
     BodyTypes,
+    StrictBody,
     Upload,
     check_encoding,
     parse_length,
-    read_images,
+    read_files,
 )
 from warmstart.serving.model import ServerLimits
 from warmstart.studio import board as studio_board
 from warmstart.studio.board import Board, BoardChange, set_label
+from warmstart.studio.jobs import RUNNING, Working
+from warmstart.studio.pictures import decode_picture, thumbnail
 from warmstart.studio.project import Delta, NewPicture, Project
+from warmstart.studio.result import result_of
 from warmstart.studio.sorting import SORTINGS
-from warmstart.studio.work import DecodedPicture, Hub, Json, Order, Tools
+from warmstart.studio.work import StudioWork
+
+# ---- Server-sent events to every open page.
+
+QUEUE = 200  # events that a page may be behind; then its stream ends, and it reloads
+ALIVE_S = 15.0  # between two keep-alive comments
 
 
-# ---- Uploaded pictures: decoded, stored, put under their class.
-@dataclass(frozen=True, slots=True)
-class UploadResult:
-    """The pictures of one request: added, known or refused, and the change of the board."""
+class Hub:
+    """Sends events from any thread to the streams of all pages."""
 
-    content: Json
-    delta: Delta | None
+    def __init__(self) -> None:
+        self._streams: set[asyncio.Queue[str | None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def send_board(self, delta: Delta) -> None:
+        self._send("board", asdict(delta))
+
+    def send_working(self, working: Working) -> None:
+        self._send("work", asdict(working))
+
+    def send_result(self, number: int) -> None:
+        self._send("result", {"number": number})
+
+    async def stream(self) -> AsyncIterator[str]:
+        """The events of one page from now on, as text/event-stream."""
+        self._loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[str | None] = asyncio.Queue(QUEUE)
+        self._streams.add(queue)
+        try:
+            yield "retry: 1000\n\n"
+            while True:
+                try:
+                    text = await asyncio.wait_for(queue.get(), ALIVE_S)
+                except TimeoutError:
+                    text = ": alive\n\n"
+                if text is None:
+                    return
+                yield text
+        finally:
+            self._streams.discard(queue)
+
+    def close(self) -> None:
+        """End all streams."""
+        self._put_soon(None)
+
+    def _send(self, name: str, values: dict[str, Any]) -> None:
+        self._put_soon(f"event: {name}\ndata: {json.dumps(values, ensure_ascii=False)}\n\n")
+
+    def _put_soon(self, text: str | None) -> None:
+        loop = self._loop  # None before the first page
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._put, text)
+
+    def _put(self, text: str | None) -> None:
+        for queue in list(self._streams):
+            if queue.full():
+                while not queue.empty():
+                    queue.get_nowait()
+                text = None
+            queue.put_nowait(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Uploads:
-    """Adds pictures. `decode` is called from several threads."""
-
-    project: Project
-    decode: Callable[[bytes, str], DecodedPicture | str]
-    pool: ThreadPoolExecutor
-
-    async def add(
-        self, uploads: Sequence[Upload], label: str, split: Split, batch: str, folder: str = ""
-    ) -> UploadResult:
-        """Store readable, new pictures; `folder` is that of the user's files."""
-        loop = asyncio.get_running_loop()
-        jobs = [partial(self.decode, one.payload, one.name) for one in uploads]
-        pictures = await asyncio.gather(*(loop.run_in_executor(self.pool, job) for job in jobs))
-        job = partial(self._store, uploads, pictures, label, split, batch, folder)
-        return await loop.run_in_executor(self.pool, job)
-
-    def _store(
-        self,
-        uploads: Sequence[Upload],
-        pictures: Sequence[DecodedPicture | str],
-        label: str,
-        split: Split,
-        batch: str,
-        folder: str,
-    ) -> UploadResult:
-        refused, known, ids = [], [], list[str]()
-        with self.project.lock:
-            for upload, picture in zip(uploads, pictures, strict=True):
-                if isinstance(picture, str):
-                    refused.append({"name": upload.name, "why": picture})
-                    continue
-                same = next(iter(self.project.find(upload.payload)), None)
-                if same is None:
-                    ids.append(self._add_new(upload, picture, split, folder))
-                    continue
-                present = self.project.board.labels.get(same.id)
-                if present is not None or same.id in ids:
-                    known.append({"name": upload.name, "id": same.id, "label": present or label})
-                    continue
-                if same.split != split:
-                    self.project.set_split(same.id, split)
-                ids.append(same.id)
-            delta = None
-            if ids:
-                delta = self.project.change(
-                    lambda board: replace(set_label(board, ids, label), batch=batch)
-                )
-        return UploadResult({"added": ids, "known": known, "refused": refused}, delta)
-
-    def _add_new(self, upload: Upload, picture: DecodedPicture, split: Split, folder: str) -> str:
-        new = NewPicture(
-            name=upload.name,
-            payload=upload.payload,
-            suffix=picture.suffix,
-            width=picture.width,
-            height=picture.height,
-            split=split,
-            source=_path_in(folder, upload.name),
-        )
-        (added,) = self.project.add([new])
-        self.project.write_thumbnail(added.id, picture.small)
-        return added.id
+# ---- Request bodies and parameters.
 
 
 def _path_in(folder: str, name: str) -> str:
@@ -139,43 +140,37 @@ def accepted_types(files: Iterable[str]) -> str:
     return ",".join(accept[kind] for kind in kinds or accept)
 
 
-# ---- Request bodies.
-MOST_IDS = 100_000
-Ids = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=MOST_IDS)]
+Ids = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=100_000)]
 
 
-class LabelRequest(BaseModel):
+class LabelRequest(StrictBody):
     """Pictures and their class; null takes them off the board.
 
     `on`: of several labels, add this one or remove it.
     """
 
-    model_config = ConfigDict(extra="forbid")
     ids: Ids
     label: str | None
     on: bool | None = None
 
 
-class KeepRequest(BaseModel):
+class ConfirmRequest(StrictBody):
     """Pictures whose labels are confirmed."""
 
-    model_config = ConfigDict(extra="forbid")
     ids: Ids
 
 
-class ClassRequest(BaseModel):
+class ClassRequest(StrictBody):
     """One of: a class to add, to rename (old, new), to remove."""
 
-    model_config = ConfigDict(extra="forbid")
     add: str | None = None
     rename: tuple[str, str] | None = None
     remove: str | None = None
 
 
-class FitRequest(BaseModel):
+class FitRequest(StrictBody):
     """How to fit: the budget, and values of the plan as path=value."""
 
-    model_config = ConfigDict(extra="forbid")
     budget: Literal["fast", "balanced", "thorough"] = "fast"
     settings: list[Annotated[str, Field(max_length=1000)]] = Field(default=[], max_length=200)
 
@@ -188,43 +183,39 @@ DOWNLOADS = {
     "labels.csv": "text/csv",
 }
 IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # an id is a hash of bytes
-RUNNING = ("working", "stopping")
 
 
 class Studio:
     """The routes. Slow work runs in threads, the network in one."""
 
-    def __init__(self, project: Project, tools: Tools, hub: Hub) -> None:
+    def __init__(self, project: Project, work: StudioWork, hub: Hub) -> None:
         self._project = project
-        self._tools = tools
+        self._work = work
         self._hub = hub
         self._limits = ServerLimits(images=33)
         self._bodies = BodyReader(self._limits)
         self._many = ThreadPoolExecutor(min(os.cpu_count() or 1, 4), thread_name_prefix="decode")
         self._one = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._forecasts = 0
-        self._uploads = Uploads(project, tools.decode, self._many)
 
     def board(self) -> dict[str, Any]:
-        """The state of the page."""
         project = self._project
         with project.lock:
             labels, pictures, history = project.board.labels, project.pictures, project.history
+            rows = [{**asdict(pictures[id]), "label": label} for id, label in labels.items()]
             return {
                 "name": project.about.name,
                 "task": project.task,
-                "place": str(project.path),
+                "path": str(project.path),
                 "version": history.version,
                 "classes": project.board.classes,
-                "pictures": [
-                    {**asdict(pictures[id]), "label": label} for id, label in labels.items()
-                ],
-                "kept": project.board.kept,
+                "pictures": rows,
+                "confirmed": project.board.confirmed,
                 "accept": accepted_types(pictures[id].file for id in labels),
                 "undo": history.undo_words,
                 "redo": history.redo_words,
                 "problem": studio_board.problem_of(project.board, pictures),
-                "work": asdict(self._tools.working()),
+                "work": asdict(self._work.worker.status()),
                 "result": self._newest(),
             }
 
@@ -237,11 +228,9 @@ class Studio:
         return None
 
     def events(self) -> StreamingResponse:
-        """Server-sent events."""
         return StreamingResponse(self._hub.stream(), media_type="text/event-stream")
 
     async def thumbnail(self, id: str) -> Response:
-        """A small JPEG of a picture."""
         jpeg = await self._in_pool(self._many, partial(self._read_thumbnail, id))
         return Response(jpeg, media_type="image/jpeg", headers=IMMUTABLE)
 
@@ -253,20 +242,18 @@ class Studio:
         if not path.exists():
             try:
                 payload = self._project.picture_path(id).read_bytes()
-                jpeg = self._tools.thumbnail(payload, picture.name)
+                jpeg = thumbnail(payload, picture.name)
             except (DataError, OSError):
                 raise HttpProblem(404, f"{picture.name} can no longer be read") from None
             self._project.write_thumbnail(id, jpeg)
         return path.read_bytes()
 
     def picture(self, id: str) -> FileResponse:
-        """A picture at full size."""
         if id not in self._project.pictures:
             raise HttpProblem(404, "there is no such picture")
         path = self._project.picture_path(id)
         if not path.is_file():
-            name = self._project.pictures[id].name
-            raise HttpProblem(404, f"{name} is missing from the folder")
+            raise HttpProblem(404, f"{self._project.pictures[id].name} is missing from the folder")
         return FileResponse(path, headers=IMMUTABLE)
 
     # ---- Changes.
@@ -285,10 +272,45 @@ class Studio:
         async with self._bodies.body(request, IMAGES) as body:
             uploads = await self._read_uploads(request, body)
             label = SORTINGS[self._project.task].normalise(label)
-            result = await self._uploads.add(uploads, label, split, batch, folder)
-        if result.delta is not None:
-            self._hub.send_board(result.delta)
-        return {"version": self._project.history.version, **result.content}
+            jobs = [partial(decode_picture, one.payload, one.name) for one in uploads]
+            decoded = await asyncio.gather(*(self._in_pool(self._many, job) for job in jobs))
+            refused, pictures = [], list[tuple[NewPicture, bytes]]()
+            for upload, result in zip(uploads, decoded, strict=True):
+                if isinstance(result, str):
+                    refused.append({"name": upload.name, "why": result})
+                else:
+                    source = _path_in(folder, upload.name)
+                    pictures.append((replace(result[0], split=split, source=source), result[1]))
+            store = partial(self._store, pictures, label, batch)
+            content, delta = await self._in_pool(self._many, store)
+        if delta is not None:
+            self._hub.send_board(delta)
+        version = self._project.history.version
+        return {"version": version, **content, "refused": refused}
+
+    def _store(
+        self, pictures: Sequence[tuple[NewPicture, bytes]], label: str, batch: str
+    ) -> tuple[dict[str, Any], Delta | None]:
+        """Store pictures and their thumbnails; returns which are new or known, and the change."""
+        project, known, ids, delta = self._project, [], list[str](), None
+        with project.lock:
+            for new, jpeg in pictures:
+                picture = next(iter(project.find(new.payload)), None)
+                if picture is None:
+                    (picture,) = project.add([new])
+                    project.write_thumbnail(picture.id, jpeg)
+                present = project.board.labels.get(picture.id)
+                if present is not None or picture.id in ids:
+                    known.append({"name": new.name, "id": picture.id, "label": present or label})
+                    continue
+                if picture.split != new.split:
+                    project.set_split(picture.id, new.split)
+                ids.append(picture.id)
+            if ids:
+                delta = project.change(
+                    lambda board: replace(set_label(board, ids, label), batch=batch)
+                )
+        return {"added": ids, "known": known}, delta
 
     def label(self, request: LabelRequest) -> dict[str, int]:
         """Give pictures a class, or take them off the board."""
@@ -303,11 +325,9 @@ class Studio:
 
         return self._publish(self._project.change(change))
 
-    def keep(self, request: KeepRequest) -> dict[str, int]:
-        """Confirm labels."""
-        return self._publish(
-            self._project.change(lambda board: studio_board.confirm_labels(board, request.ids))
-        )
+    def confirm(self, request: ConfirmRequest) -> dict[str, int]:
+        confirm = partial(studio_board.confirm_labels, ids=request.ids)
+        return self._publish(self._project.change(confirm))
 
     def classes(self, request: ClassRequest) -> dict[str, int]:
         """Add, rename or remove a class."""
@@ -316,7 +336,7 @@ class Studio:
             if request.add is not None:
                 return studio_board.add_class(board, request.add)
             if request.rename is not None:
-                return studio_board.renamed(board, *request.rename)
+                return studio_board.rename_class(board, *request.rename)
             if request.remove is not None:
                 return studio_board.remove_class(board, request.remove)
             raise UsageError("say which class to add, rename or remove.")
@@ -324,11 +344,9 @@ class Studio:
         return self._publish(self._project.change(change))
 
     def undo(self) -> dict[str, int]:
-        """Undo the latest step."""
         return self._publish(self._project.undo())
 
     def redo(self) -> dict[str, int]:
-        """Redo it."""
         return self._publish(self._project.redo())
 
     def _publish(self, delta: Delta | None) -> dict[str, int]:
@@ -344,33 +362,24 @@ class Studio:
         """The forecast of a run. Of several requests only the newest is answered."""
         request = FitRequest.model_validate({"budget": budget, "settings": settings or []})
         self._forecasts += 1
-        own = self._forecasts
+        number = self._forecasts
 
         def forecast() -> dict[str, Any]:
-            if own != self._forecasts:
+            if number != self._forecasts:
                 raise HttpProblem(409, "a newer forecast was requested")
             self._check_board()
-            return self._tools.forecast(self._order(request, *self._project.draft_table()))
+            table = self._project.write_draft()
+            return self._work.forecast(table, request.budget, request.settings)
 
         return await self._in_pool(self._one, forecast)
 
     def fit(self, request: FitRequest) -> JSONResponse:
-        """Begin to train."""
         self._check_board()
-        if self._tools.working().state in RUNNING:
+        if self._work.worker.status().state in RUNNING:
             raise HttpProblem(409, "a run is in progress; stop it first, or wait for its end")
         number, table = self._project.write_table()
-        self._tools.fit(self._order(request, number, table))
+        self._work.begin(number, table, request.budget, request.settings)
         return JSONResponse({"number": number}, 202)
-
-    def _order(self, request: FitRequest, number: int, table: Path) -> Order:
-        return Order(
-            number=number,
-            table=table,
-            out=self._project.run(number),
-            budget=request.budget,
-            settings=tuple(request.settings),
-        )
 
     def _check_board(self) -> None:
         why = studio_board.problem_of(self._project.board, self._project.pictures)
@@ -378,21 +387,18 @@ class Studio:
             raise HttpProblem(422, why)
 
     def stop(self) -> dict[str, str]:
-        """Stop the run; it can be resumed."""
-        self._tools.stop()
-        return {"state": self._tools.working().state}
+        self._work.worker.stop()
+        return {"state": self._work.worker.status().state}
 
     def resume(self) -> dict[str, str]:
-        """Resume the stopped run."""
-        self._tools.resume()
-        return {"state": self._tools.working().state}
+        self._work.resume()
+        return {"state": self._work.worker.status().state}
 
     # ---- Results.
 
     async def result(self) -> Any:
-        """The newest finished run."""
         number = self._finished()
-        return await self._in_pool(self._many, lambda: self._tools.result(number))
+        return await self._in_pool(self._many, lambda: result_of(self._project, number))
 
     def _finished(self) -> int:
         number = self._newest()
@@ -406,34 +412,31 @@ class Studio:
             raise HttpProblem(409, "there is no model yet; train one first")
         return number
 
-    async def answer(self, request: Request) -> Any:
+    async def predict(self, request: Request) -> Any:
         """The newest model's answer to a picture."""
         number = self._model()
         async with self._bodies.body(request, IMAGES) as body:
             one = (await self._read_uploads(request, body))[0]
-            return await self._in_pool(
-                self._one, lambda: self._tools.answer(number, one.payload, one.name)
-            )
+            answer = partial(self._work.answer, number, one.payload, one.name)
+            return await self._in_pool(self._one, answer)
 
-    async def take(self, name: str) -> FileResponse:
-        """A file to download."""
+    async def download(self, name: str) -> FileResponse:
         if name not in DOWNLOADS:
             raise HttpProblem(404, f"there is no {name[:40]}; there are {', '.join(DOWNLOADS)}")
         numbers = {"labels.csv": lambda: 0, "report.html": self._finished}
         number = numbers.get(name, self._model)()
-        path = await self._in_pool(self._many, lambda: self._tools.download(number, name))
+        path = await self._in_pool(self._many, partial(self._work.download, number, name))
         title = f"{self._project.about.name}-{name}"
         return FileResponse(path, media_type=DOWNLOADS[name], filename=title)
 
-    async def take_onnx(self) -> dict[str, str]:
-        """Write the model as ONNX."""
-        number = self._model()
-        await self._in_pool(self._many, lambda: self._tools.download(number, "model-onnx.zip"))
-        return {"path": "/api/take/model-onnx.zip"}
+    async def write_onnx(self) -> dict[str, str]:
+        write = partial(self._work.download, self._model(), "model-onnx.zip")
+        await self._in_pool(self._many, write)
+        return {"path": "/api/downloads/model-onnx.zip"}
 
     async def _read_uploads(self, request: Request, body: bytes) -> list[Upload]:
         kind = request.headers.get("content-type", "")
-        return await self._in_pool(self._many, lambda: read_images(kind, body, self._limits))
+        return await self._in_pool(self._many, lambda: read_files(kind, body, self._limits))
 
     async def _in_pool(self, pool: ThreadPoolExecutor, job: Callable[[], Output]) -> Output:
         return await asyncio.get_running_loop().run_in_executor(pool, job)
@@ -481,8 +484,7 @@ def _check(headers: Mapping[str, str]) -> None:
 # ---- Access: the token in the printed address is exchanged for a cookie.
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """`entry` is in the printed address, `session` in the cookie that replaces it.
 
     A browser sends a cookie to every port of a host: another program on this computer may see
@@ -506,26 +508,25 @@ def entry_route(keys: Keys, cookie: str, page: str) -> Callable[[str | None], Aw
             return Response(content, media_type="text/html", headers={"Cache-Control": "no-cache"})
         response = RedirectResponse("/", 303)
         if hmac.compare_digest(token.encode(), keys.entry.encode()):
-            response.set_cookie(
-                cookie, keys.session, COOKIE_S, httponly=True, samesite="strict", path="/"
-            )
+            options: dict[str, Any] = {"httponly": True, "samesite": "strict", "path": "/"}
+            response.set_cookie(cookie, keys.session, COOKIE_S, **options)
         return response
 
     return send
 
 
-PICTURES = frozenset(("/api/pictures", "/api/try"))  # whose bodies are read in chunks
+PICTURES = frozenset(("/api/pictures", "/api/predict"))  # whose bodies are read in chunks
 Routes = dict[str, Callable[..., Any]]
 
 
-def make_app(project: Project, tools: Tools, hub: Hub, keys: Keys, port: int) -> Gate:
+def make_app(project: Project, work: StudioWork, hub: Hub, keys: Keys, port: int) -> Gate:
     """The ASGI application of a project."""
     pages = _pages()
     cookie = f"studio-{port}"  # browsers share cookies among the ports of a host
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_api_route("/", entry_route(keys, cookie, pages.pop("/")[0]), methods=["GET", "HEAD"])
     add_pages(app, pages)
-    _add_routes(app, Studio(project, tools, hub))
+    _add_routes(app, Studio(project, work, hub))
     answer_all_errors(app)
     app.add_middleware(BodyLimit, free=PICTURES)
     app.add_exception_handler(WarmstartError, _answer_error)
@@ -549,7 +550,7 @@ def _pages() -> dict[str, tuple[str, str]]:
         "/": ("studio.html", "text/html"),
         "/studio.css": ("studio.css", "text/css"),
         "/studio.js": ("studio.js", script),
-        "/faults.js": ("faults.js", script),
+        "/script_errors.js": ("script_errors.js", script),
         "/icon.svg": ("icon.svg", "image/svg+xml"),
         **{f"/studio/{name}": (f"studio/{name}", script) for name in modules},
     }
@@ -563,20 +564,20 @@ def _add_routes(app: FastAPI, studio: Studio) -> None:
         "pictures/{id}": studio.picture,
         "forecast": studio.forecast,
         "result": studio.result,
-        "take/{name}": studio.take,
+        "downloads/{name}": studio.download,
     }
     post: Routes = {
         "pictures": studio.add,
         "label": studio.label,
-        "keep": studio.keep,
+        "confirm": studio.confirm,
         "classes": studio.classes,
         "undo": studio.undo,
         "redo": studio.redo,
         "fit": studio.fit,
         "stop": studio.stop,
         "resume": studio.resume,
-        "try": studio.answer,
-        "take/onnx": studio.take_onnx,
+        "predict": studio.predict,
+        "downloads/onnx": studio.write_onnx,
     }
     for method, routes in (("GET", get), ("POST", post)):
         for path, route in routes.items():
@@ -584,6 +585,5 @@ def _add_routes(app: FastAPI, studio: Studio) -> None:
 
 
 def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, ValidationError):
-        return as_response(HttpProblem(422, error.errors()[0]["msg"]))
-    return as_response(HttpProblem(422, str(error)))
+    detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return as_response(HttpProblem(422, detail))

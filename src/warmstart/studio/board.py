@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from warmstart.errors import UsageError
+from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR, Split, Task
 from warmstart.studio.sorting import SORTINGS, normalise_label, normalise_name
 
 Labels = Mapping[str, str]
+Pairs = dict[str, tuple[str | None, str | None]]  # labels before and after, by picture
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +38,13 @@ class BoardPicture:
 class Board:
     """Classes in the order of their columns, and the class of each picture on the board.
 
-    `kept`: labels that a person confirmed, whatever a model predicts. Several labels of a picture
-    are separated by `|`, and each has a column.
+    `confirmed`: labels that a person confirmed, whatever a model predicts. Several labels of a
+    picture are separated by `|`, and each has a column.
     """
 
-    classes: tuple[str, ...] = ()
+    classes: Names = ()
     labels: Labels = field(default_factory=dict)
-    kept: Labels = field(default_factory=dict)
+    confirmed: Labels = field(default_factory=dict)
     task: Task = "classify"
 
 
@@ -54,99 +57,78 @@ class BoardChange:
     """
 
     what: str
-    labels: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
-    classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None
-    kept: Mapping[str, tuple[str | None, str | None]] = field(default_factory=dict)
+    labels: Pairs = field(default_factory=dict)
+    classes: tuple[Names, Names] | None = None
+    confirmed: Pairs = field(default_factory=dict)
     renamed: tuple[str, str] | None = None
     batch: str = ""
 
     @property
     def is_empty(self) -> bool:
-        return not self.labels and not self.kept and self.classes is None
+        return not self.labels and not self.confirmed and self.classes is None
 
 
 def apply(board: Board, change: BoardChange) -> Board:
-    """The board after a change.
-
-    >>> board = Board(("cat",), {"a": "cat"})
-    >>> apply(board, set_label(board, ["a"], None)).labels
-    {}
-    """
+    """The board after a change."""
     classes = board.classes if change.classes is None else change.classes[1]
-    labels, kept = _after(board.labels, change.labels), _after(board.kept, change.kept)
-    return Board(classes, labels, kept, board.task)
+    labels = _after(board.labels, change.labels)
+    return Board(classes, labels, _after(board.confirmed, change.confirmed), board.task)
 
 
-def _after(labels: Labels, changed: Mapping[str, tuple[str | None, str | None]]) -> Labels:
-    if not changed:
+def _after(labels: Labels, changes: Pairs) -> Labels:
+    if not changes:
         return labels
-    new = dict(labels)
-    for id, (_, after) in changed.items():
-        if after is None:
-            new.pop(id, None)
-        else:
-            new[id] = after
-    return new
+    after = dict(labels) | {id: label for id, (_, label) in changes.items()}
+    return {id: label for id, label in after.items() if label is not None}
 
 
 def invert(change: BoardChange) -> BoardChange:
-    """The change that undoes a change.
-
-    >>> board = Board(("cat",), {"a": "cat"})
-    >>> off = set_label(board, ["a"], None)
-    >>> apply(apply(board, off), invert(off)) == board
-    True
-    """
-    labels, kept = (
-        {id: (after, before) for id, (before, after) in one.items()}
-        for one in (change.labels, change.kept)
+    """The change that undoes a change."""
+    labels, confirmed = (
+        {id: (after, before) for id, (before, after) in pairs.items()}
+        for pairs in (change.labels, change.confirmed)
     )
     classes = change.classes and (change.classes[1], change.classes[0])
     renamed = change.renamed and (change.renamed[1], change.renamed[0])
-    return replace(change, labels=labels, kept=kept, classes=classes, renamed=renamed)
+    return replace(change, labels=labels, confirmed=confirmed, classes=classes, renamed=renamed)
 
 
 def merge(first: BoardChange, second: BoardChange) -> BoardChange:
-    """Two additions of one batch as one.
-
-    >>> board = Board()
-    >>> first = replace(set_label(board, ["a"], "cat"), batch="1")
-    >>> second = replace(set_label(apply(board, first), ["b"], "dog"), batch="1")
-    >>> both = merge(first, second)
-    >>> both.what, apply(board, both).classes
-    ('added 2 pictures', ('cat', 'dog'))
-    """
+    """Two additions of one batch as one."""
     labels = dict(first.labels)
     for id, (before, after) in second.labels.items():
         labels[id] = (labels[id][0] if id in labels else before, after)
-    ends = [one.classes for one in (first, second) if one.classes is not None]
+    classes = [one.classes for one in (first, second) if one.classes is not None]
     names = {after for _, after in labels.values()}
     to = f" to {names.pop()}" if len(names) == 1 else ""
     return replace(
         first,
         labels=labels,
-        what=f"added {_pictures(len(labels))}{to}",
-        classes=(ends[0][0], ends[-1][1]) if ends else None,
+        what=f"added {count(len(labels), 'picture')}{to}",
+        classes=(classes[0][0], classes[-1][1]) if classes else None,
     )
 
 
-def set_label(board: Board, ids: Iterable[str], label: str | None) -> BoardChange:
-    """Give pictures a class, which may be new, or take them off the board (None).
+def _pairs(before: Labels, after: Mapping[str, str | None]) -> Pairs:
+    """The labels that differ, before and after."""
+    pairs = {id: (before.get(id), label) for id, label in after.items()}
+    return {id: pair for id, pair in pairs.items() if pair[0] != pair[1]}
 
-    >>> set_label(Board(("cat", "dog"), {"a": "cat", "b": "dog"}), ["a", "b"], "dog").what
-    'moved 1 picture to dog'
-    """
+
+def set_label(board: Board, ids: Iterable[str], label: str | None) -> BoardChange:
+    """Give pictures a class, which may be new, or take them off the board (None)."""
     sorting = SORTINGS[board.task]
     label = None if label is None else sorting.normalise(label)
-    now = {id: (board.labels.get(id), label) for id in ids}
-    labels = {id: pair for id, pair in now.items() if pair[0] != pair[1]}
+    labels = _pairs(board.labels, dict.fromkeys(ids, label))
+    pictures = count(len(labels), "picture")
+    if label is None:
+        return BoardChange(what=f"took {pictures} off the board", labels=labels)
     are_new = all(before is None for before, _ in labels.values())
-    moved = "moved" if board.task == "classify" else "set"
-    verb = "took" if label is None else "added" if are_new else moved
-    end = "off the board" if label is None else f"to {label_words(label)}"
-    classes = _with_classes(board, () if label is None else sorting.names(label))
+    verb = "added" if are_new else "moved" if board.task == "classify" else "set"
     return BoardChange(
-        what=f"{verb} {_pictures(len(labels))} {end}", labels=labels, classes=classes
+        what=f"{verb} {pictures} to {label_words(label)}",
+        labels=labels,
+        classes=_with_classes(board, sorting.names(label)),
     )
 
 
@@ -154,41 +136,29 @@ def toggle_label(board: Board, ids: Iterable[str], name: str, is_on: bool) -> Bo
     """Add one label to pictures, or remove it; their other labels stay.
 
     Raises: UsageError where a picture has one class, or a number.
-
-    >>> board = Board(("cat",), {"a": "cat", "b": ""}, task="multilabel")
-    >>> toggle_label(board, ["a", "b"], "owl", True).labels
-    {'a': ('cat', 'cat|owl'), 'b': ('', 'owl')}
     """
     if board.task != "multilabel":
         raise UsageError("a picture has one label here; replace it instead.")
     sorting, name = SORTINGS[board.task], normalise_label(name)
-    labels = {}
+    labels: Pairs = {}
     for id in ids:
         before = board.labels.get(id, "")
         rest = [other for other in sorting.names(before) if other != name]
         after = sorting.normalise(SEPARATOR.join([*rest, name] if is_on else rest))
         if after != before:
             labels[id] = (board.labels.get(id), after)
-    pictures = _pictures(len(labels))
-    what = f"added the label {name} to {pictures}"
-    if not is_on:
-        what = f"removed the label {name} from {pictures}"
+    verb, preposition = ("added", "to") if is_on else ("removed", "from")
+    what = f"{verb} the label {name} {preposition} {count(len(labels), 'picture')}"
     classes = _with_classes(board, (name,) if is_on else ())
     return BoardChange(what=what, labels=labels, classes=classes)
 
 
 def label_words(label: str) -> str:
-    """A label in words.
-
-    >>> label_words("cat|owl"), label_words("")
-    ('cat, owl', 'no label')
-    """
+    """A label in words."""
     return label.replace(SEPARATOR, ", ") or "no label"
 
 
-def _with_classes(
-    board: Board, names: Iterable[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+def _with_classes(board: Board, names: Iterable[str]) -> tuple[Names, Names] | None:
     """The classes before and after, where some of `names` are new."""
     new = [name for name in dict.fromkeys(names) if name not in board.classes]
     return (board.classes, (*board.classes, *new)) if new else None
@@ -198,55 +168,45 @@ def add_pictures(board: Board, labels: Labels) -> BoardChange:
     """Put pictures on the board, each with its class."""
     sorting = SORTINGS[board.task]
     labels = {id: sorting.normalise(label) for id, label in labels.items()}
+    names = (name for label in labels.values() for name in sorting.names(label))
     return BoardChange(
-        what=f"added {_pictures(len(labels))}",
+        what=f"added {count(len(labels), 'picture')}",
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
-        classes=_with_classes(
-            board, (n for label in labels.values() for n in sorting.names(label))
-        ),
+        classes=_with_classes(board, names),
     )
 
 
 def confirm_labels(board: Board, ids: Iterable[str]) -> BoardChange:
-    """Confirm the labels of these pictures.
-
-    >>> confirm_labels(Board(("cat",), {"a": "cat"}), ["a"]).kept
-    {'a': (None, 'cat')}
-    """
-    now = {id: (board.kept.get(id), board.labels.get(id)) for id in ids}
-    kept = {id: pair for id, pair in now.items() if pair[1] is not None and pair[0] != pair[1]}
-    n = len(kept)
-    return BoardChange(
-        what=f"confirmed the {'label' if n == 1 else 'labels'} of {_pictures(n)}", kept=kept
-    )
+    """Confirm the labels of these pictures."""
+    labels = {id: board.labels[id] for id in ids if id in board.labels}
+    confirmed = _pairs(board.confirmed, labels)
+    noun, n = "label" if len(confirmed) == 1 else "labels", count(len(confirmed), "picture")
+    return BoardChange(what=f"confirmed the {noun} of {n}", confirmed=confirmed)
 
 
 def add_class(board: Board, name: str) -> BoardChange:
     """Add an empty class. Raises: UsageError where there is one of that name."""
     name = _normalise(board, name)
     _check_new(board, name)
-    return BoardChange(
-        what=f"added the {_noun(board)} {name}", classes=(board.classes, (*board.classes, name))
-    )
+    classes = (board.classes, (*board.classes, name))
+    return BoardChange(what=f"added the {_noun(board)} {name}", classes=classes)
 
 
-def renamed(board: Board, old: str, new: str) -> BoardChange:
+def rename_class(board: Board, old: str, new: str) -> BoardChange:
     """Rename a class. Raises: UsageError where there is none, or one of the new name."""
-    new = _normalise(board, new)
-    _check_known(board, old)
+    new, sorting = _normalise(board, new), SORTINGS[board.task]
+    _check_class(board, old)
     if new == old:
         return BoardChange(what="changed nothing")
     _check_new(board, new)
-    sorting = SORTINGS[board.task]
 
-    def changed(labels: Labels) -> dict[str, tuple[str | None, str | None]]:
-        now = {id: (label, sorting.rename(label, old, new)) for id, label in labels.items()}
-        return {id: pair for id, pair in now.items() if pair[0] != pair[1]}
+    def renamed(labels: Labels) -> Pairs:
+        return _pairs(labels, {id: sorting.rename(label, old, new) for id, label in labels.items()})
 
     return BoardChange(
         what=f"renamed {old} to {new}",
-        labels=changed(board.labels),
-        kept=changed(board.kept),
+        labels=renamed(board.labels),
+        confirmed=renamed(board.confirmed),
         classes=(board.classes, tuple(new if name == old else name for name in board.classes)),
         renamed=(old, new),
     )
@@ -257,14 +217,15 @@ def remove_class(board: Board, name: str) -> BoardChange:
 
     One of several labels is removed from its pictures, which stay.
     """
-    _check_known(board, name)
+    _check_class(board, name)
     sorting = SORTINGS[board.task]
-    own = {id: label for id, label in board.labels.items() if name in sorting.names(label)}
-    left = tuple(one for one in board.classes if one != name)
+    members = {id: label for id, label in board.labels.items() if name in sorting.names(label)}
+    rest = tuple(other for other in board.classes if other != name)
+    pictures = f" with {count(len(members), 'picture')}" if members else ""
     return BoardChange(
-        what=f"removed the {_noun(board)} {name}" + (f" with {_pictures(len(own))}" if own else ""),
-        labels={id: (label, sorting.without(label, name)) for id, label in own.items()},
-        classes=(board.classes, left),
+        what=f"removed the {_noun(board)} {name}{pictures}",
+        labels={id: (label, sorting.without(label, name)) for id, label in members.items()},
+        classes=(board.classes, rest),
     )
 
 
@@ -276,6 +237,10 @@ def problem_of(board: Board, pictures: Mapping[str, BoardPicture]) -> str:
     return SORTINGS[board.task].problem(labels)
 
 
+def _noun(board: Board) -> str:
+    return "label" if board.task == "multilabel" else "class"
+
+
 def _normalise(board: Board, name: str) -> str:
     """The name of a column. Raises: UsageError for numbers, which have none."""
     if board.task == "regress":
@@ -283,22 +248,12 @@ def _normalise(board: Board, name: str) -> str:
     return normalise_label(name) if board.task == "multilabel" else normalise_name(name)
 
 
-def _noun(board: Board) -> str:
-    return "label" if board.task == "multilabel" else "class"
-
-
-def _pictures(n: int) -> str:
-    return f"{n:,} picture" + ("" if n == 1 else "s")
-
-
 def _check_new(board: Board, name: str) -> None:
     if name in board.classes:
         raise UsageError(f"there is a {_noun(board)} {name} already; choose another name.")
 
 
-def _check_known(board: Board, name: str) -> None:
+def _check_class(board: Board, name: str) -> None:
     if name not in board.classes:
-        known: Sequence[str] = board.classes[:10]
-        raise UsageError(
-            f"there is no {_noun(board)} {name}; there are {', '.join(known) or 'none'}."
-        )
+        names = ", ".join(board.classes[:10]) or "none"
+        raise UsageError(f"there is no {_noun(board)} {name}; there are {names}.")

@@ -4,22 +4,54 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from warmstart.errors import UsageError, WarmstartError
 from warmstart.events import Event, Steps
 from warmstart.refit_cache import RefitCache, use_refit_cache
 from warmstart.reporting.curves import CurveReader
-from warmstart.studio.work import FoldCurve, State, Working
 from warmstart.terminal.progress import Stage, title_of
 
+State = Literal["idle", "working", "stopping", "stopped", "failed"]
 INTERVAL_S = 0.1  # between two updates of the same stage
 MOST_POINTS = 400  # of a curve
 RUNNING = ("working", "stopping")
 CACHE_BYTES = 400 << 20  # of what corrected labels do not change
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldCurve:
+    """The validation score of one fold during training.
+
+    `points`: (epoch, share) in order; `probe`: the score of the linear probe on the same rows.
+    """
+
+    fold: str
+    points: tuple[tuple[float, float], ...]
+    probe: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Working:
+    """The progress of a run. `done` and `of` belong to the present stage.
+
+    `turn` counts the updates, so that an older one is recognised.
+    """
+
+    turn: int = 0
+    state: State = "idle"
+    number: int | None = None
+    budget: str | None = None
+    stage: str = ""
+    done: int = 0
+    of: int | None = None
+    seconds_left: float | None = None
+    notes: tuple[Mapping[str, str], ...] = ()
+    curves: tuple[FoldCurve, ...] = ()
+    error: str | None = None
 
 
 class ProgressTracker:
@@ -34,10 +66,9 @@ class ProgressTracker:
     def update(self, event: Event) -> bool:
         """Process an event; returns whether to publish now."""
         stage, title = self._stage, title_of(event, self._stage)
-        is_new = False
-        if stage is None or stage.key != (event.stage, title):
+        is_new = stage is None or (stage.name, stage.title) != (event.stage, title)
+        if stage is None or is_new:
             stage = self._stage = Stage(event.stage, title, began=event.t, latest=event.t)
-            is_new = True
         stage.see(event)
         self.now = replace(
             self.now,
@@ -102,7 +133,7 @@ class Worker:
             self._set(Working(state="working", number=number, budget=budget, stage="Read"))
 
     def status(self) -> Working:
-        """The present state. A run whose thread has died is stopped."""
+        """The current state. A run whose thread has died is stopped."""
         with self._lock:
             is_dead = self._thread is None or not self._thread.is_alive()
             if is_dead and self.now.state in RUNNING:

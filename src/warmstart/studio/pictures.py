@@ -19,11 +19,10 @@ from warmstart.modalities.preprocessing import picture_of
 from warmstart.run.reopened import SIDE, small_jpeg
 from warmstart.studio.board import BoardPicture, add_pictures
 from warmstart.studio.project import NewPicture, Project
-from warmstart.studio.work import DecodedPicture
 
-KINDS_SHOWN = ("image", "audio")
+MODALITIES = ("image", "audio")
 CHUNK = 200  # pictures between two lines of progress
-KINDS = {
+SUFFIXES = {  # by Pillow's format
     "JPEG": ".jpg",
     "PNG": ".png",
     "WEBP": ".webp",
@@ -34,14 +33,16 @@ KINDS = {
 }
 
 
-def decode_picture(payload: bytes, name: str) -> DecodedPicture | str:
-    """A decoded picture, or why it cannot be read."""
+def decode_picture(payload: bytes, name: str) -> tuple[NewPicture, bytes] | str:
+    """A picture to add and its thumbnail, or why it cannot be read."""
     try:
         image = picture_of(payload, name, SIDE)
     except DataError as error:
         return str(error)
     width, height = image.size
-    return DecodedPicture(width, height, suffix_of(payload, name), small_jpeg(image))
+    suffix = suffix_of(payload, name)
+    picture = NewPicture(name=name, payload=payload, suffix=suffix, width=width, height=height)
+    return picture, small_jpeg(image)
 
 
 def thumbnail(payload: bytes, name: str) -> bytes:
@@ -50,19 +51,14 @@ def thumbnail(payload: bytes, name: str) -> bytes:
 
 
 def suffix_of(payload: bytes, name: str) -> str:
-    """The file suffix for these bytes, by their content rather than the name.
-
-    >>> suffix_of(b"\\x89PNG\\r\\n\\x1a\\n", "a.jpg")
-    '.png'
-    """
-    for kind, suffix in KINDS.items():
-        accept = Image.OPEN[kind][1]
+    """The file suffix for these bytes, by their content rather than the name."""
+    for format, suffix in SUFFIXES.items():
+        accept = Image.OPEN[format][1]
         if accept is not None and accept(payload[:16]) is True:
             return suffix
-    own = PurePosixPath(name).suffix.lower()
-    if is_sound(payload):
-        return own if own in SOUND_SUFFIXES else ".wav"
-    return own if own in IMAGE_SUFFIXES else ".jpg"
+    suffix = PurePosixPath(name).suffix.lower()
+    known, default = (SOUND_SUFFIXES, ".wav") if is_sound(payload) else (IMAGE_SUFFIXES, ".jpg")
+    return suffix if suffix in known else default
 
 
 def import_data(
@@ -73,7 +69,7 @@ def import_data(
     Raises: DataError if it cannot be read, or none of its pictures.
     """
     listing = list_examples(data, Columns(label=label, group=group, task=task), None)
-    if listing.kind not in KINDS_SHOWN:
+    if listing.kind not in MODALITIES:
         raise DataError(
             f"{data} holds {listing.wording.noun}s, and the studio shows pictures; use "
             "`warmstart fit`"
@@ -82,33 +78,33 @@ def import_data(
     listing = labelling.normalise(listing)
     project.set_task(labelling.task, next(iter(listing.outputs), None))
     labels: dict[str, str] = {}
-    n_lost, n = 0, len(listing.rows)
-    free = set(project.pictures)  # of an interrupted import
+    n_unreadable, n = 0, len(listing.rows)
+    unused = set(project.pictures)  # of an interrupted import
     yield Event(stage="read", kind="begin")
     for begin in range(0, n, CHUNK):
         rows = listing.rows[begin : begin + CHUNK]
         read = list(_read(listing, rows))
-        pictures = _reuse_or_add(project, [one for one, _ in read], free)
+        pictures = _reuse_or_add(project, [one for one, _ in read], unused)
         labels |= {one.id: label for one, (_, label) in zip(pictures, read, strict=True)}
-        n_lost += len(rows) - len(read)
-        yield Event(stage="read", kind="step", step=len(labels) + n_lost, of=n)
+        n_unreadable += len(rows) - len(read)
+        yield Event(stage="read", kind="step", step=len(labels) + n_unreadable, of=n)
     if not labels:
         raise DataError(f"{data} holds no picture that can be read.")
     os.sync()
     project.change(lambda board: add_pictures(board, labels))
     yield Event(stage="read", kind="end", step=n, of=n)
-    return n_lost
+    return n_unreadable
 
 
 def _reuse_or_add(
-    project: Project, pictures: Sequence[NewPicture], free: set[str]
+    project: Project, pictures: Sequence[NewPicture], unused: set[str]
 ) -> list[BoardPicture]:
-    """The project's pictures: existing ones of `free`, each once, or new ones."""
+    """The project's pictures: existing ones of `unused`, each once, or new ones."""
     existing: list[BoardPicture | None] = []
     for one in pictures:
-        same = next((other for other in project.find(one.payload) if other.id in free), None)
+        same = next((other for other in project.find(one.payload) if other.id in unused), None)
         if same is not None:
-            free.discard(same.id)
+            unused.discard(same.id)
         is_same = same is not None and (same.split, same.group) == (one.split, one.group)
         existing.append(same if is_same else None)
     new = [one for one, same in zip(pictures, existing, strict=True) if same is None]
@@ -116,25 +112,23 @@ def _reuse_or_add(
     return [next(added) if same is None else same for same in existing]
 
 
-def _read(listing: Listing, rows: tuple[Row, ...]) -> Iterator[tuple[NewPicture, str]]:
-    """The rows whose file can be read, with their labels. Feature extraction decodes them, and
-    names those that it cannot."""
+def _read(listing: Listing, rows: Sequence[Row]) -> Iterator[tuple[NewPicture, str]]:
+    """The rows whose file can be read, with their labels.
+
+    Feature extraction decodes them, and names those that it cannot.
+    """
     for row in rows:
         try:
             payload = listing.load(row.id)
         except (DataError, OSError):
             continue
         name = PurePosixPath(row.id).name
-        yield (
-            NewPicture(
-                name=name,
-                payload=payload,
-                suffix=suffix_of(payload, name),
-                width=0,
-                height=0,
-                split=row.split,
-                group=row.group,
-                source=row.id,
-            ),
-            row.label,
+        picture = NewPicture(
+            name=name,
+            payload=payload,
+            suffix=suffix_of(payload, name),
+            split=row.split,
+            group=row.group,
+            source=row.id,
         )
+        yield picture, row.label

@@ -45,55 +45,46 @@ from warmstart.studio.board import (
 )
 from warmstart.studio.sorting import SORTINGS
 
+PICTURES, CHANGES, FACTS = "pictures.jsonl", "changes.jsonl", "project.json"
+FORMAT = 1
+GROUP, LABEL, DROP = "group", "label", "drop"
+Line = Mapping[str, Any]
+
 # ---- The table of a board, and the pictures behind the examples of its runs.
 
 
-GROUP, LABEL, DROP = "group", "label", "drop"
-COLUMNS = ("path", LABEL, "split", GROUP)
+def table_of(board: Board, pictures: Mapping[str, BoardPicture], label_column: str = LABEL) -> str:
+    """Path, label and split of each picture on the board as CSV, and its group if any has one."""
+    rows = [("path", label_column, "split", GROUP)]
+    for id, label in board.labels.items():
+        one = pictures[id]
+        rows.append((f"pictures/{one.file}", label, _split_name(one), one.group or ""))
+    has_group = any(row[3] for row in rows[1:])
+    return _csv(row if has_group else row[:3] for row in rows)
 
 
-def table_of(board: Board, pictures: Mapping[str, BoardPicture], called: str = LABEL) -> str:
-    """Path, label and split of each picture on the board, and its group where some have one.
-
-    `called` is the name of the label column.
-
-    >>> one = BoardPicture(
-    ...     id="a", name="x", file="a.jpg", sha256="", width=1, height=1, split="holdout"
-    ... )
-    >>> table_of(Board(("cat",), {"a": "cat"}), {"a": one})
-    'path,label,split\\npictures/a.jpg,cat,val\\n'
-    """
-    rows = [(pictures[id], label) for id, label in board.labels.items()]
-    columns = COLUMNS if any(one.group for one, _ in rows) else COLUMNS[:3]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([called if column == LABEL else column for column in columns])
-    for one, label in rows:
-        cells = (f"pictures/{one.file}", label, one.split.replace("holdout", "val"))
-        table.writerow([*cells, one.group or ""][: len(columns)])
-    return text.getvalue()
-
-
-def corrections_of(board: Board, pictures: Mapping[str, BoardPicture], off: Collection[str]) -> str:
-    """A table of corrections for the user's files: path, label, split; those of `off` are dropped.
+def corrections_of(
+    board: Board, pictures: Mapping[str, BoardPicture], removed: Collection[str]
+) -> str:
+    """A table of corrections for the user's files: path, label, split; those of `removed` drop out.
 
     An empty label drops too, where a class is called "drop".
-
-    >>> one = BoardPicture(id="a", name="x.jpg", file="a.jpg", sha256="", width=1, height=1,
-    ...               source="cat/x.jpg")
-    >>> from dataclasses import replace
-    >>> two = replace(one, id="b", source="cat/y.jpg")
-    >>> corrections_of(Board(("cat",), {"a": "cat"}), {"a": one, "b": two}, ["b"])
-    'path,label,split\\ncat/x.jpg,cat,train\\ncat/y.jpg,drop,train\\n'
     """
     drop = "" if DROP in board.classes else DROP
-    rows = [*board.labels.items(), *((id, drop) for id in pictures if id in off)]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS[:3])
-    for id, label in rows:
+    rows = [("path", LABEL, "split")]
+    for id, label in (*board.labels.items(), *((id, drop) for id in pictures if id in removed)):
         one = pictures[id]
-        table.writerow((one.source or one.name, label, one.split.replace("holdout", "val")))
+        rows.append((one.source or one.name, label, _split_name(one)))
+    return _csv(rows)
+
+
+def _split_name(picture: BoardPicture) -> str:
+    return picture.split.replace("holdout", "val")
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
@@ -104,42 +95,27 @@ def has_groups(table: Path) -> bool:
 
 
 def id_of(example: str) -> str:
-    """The id of the picture behind an example of a run.
-
-    >>> id_of("pictures/ab12.jpg")
-    'ab12'
-    """
+    """The id of the picture behind an example of a run."""
     return Path(example).name.partition(".")[0]
 
 
 def n_changed(before: Mapping[str, str], board: Board) -> int:
-    """How many pictures have another label than in a run, or were added or removed.
-
-    >>> n_changed({"a": "cat", "b": "cat"}, Board(("cat",), {"a": "cat", "c": "cat"}))
-    2
-    """
+    """How many pictures have another label than in a run, or were added or removed."""
     return sum(before.get(id) != board.labels.get(id) for id in {*before, *board.labels})
-
-
-FACTS = "project.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """project.json. `source`: its data set, empty if none; `called`: the data's label column."""
+    """project.json. `source`: its data set, empty if none."""
 
     name: str
     source: str = ""
     format: int = FORMAT
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class a picture
-    called: str | None = field(default=None, metadata=ABSENT)
+    label_column: str | None = field(default=None, metadata=ABSENT)  # of the data set
 
 
 # ---- The history of a board.
-
-
-Line = Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -187,7 +163,7 @@ class History:
                 raise ValueError("there is nothing to redo")
             self.done.append(self.undone.pop())
             return self.done[-1]
-        change = read_change(line)
+        change = from_plain(BoardChange, dict(line))
         last = self.done[-1] if self.done and not self.undone else None
         if last is not None and change.batch and last.batch == change.batch:
             self.done[-1] = merge(last, change)
@@ -197,36 +173,12 @@ class History:
         return change
 
     def name_of(self, label: str, number: int) -> str:
-        """The present name of a class that had this name in a run.
-
-        >>> history = History()
-        >>> _ = history.replay({"run": 1})
-        >>> _ = history.replay({"what": "", "renamed": ["dog", "hound"]})
-        >>> history.name_of("dog", 1), history.name_of("cat", 1)
-        ('hound', 'cat')
-        """
+        """The present name of a class that had this name in a run."""
         since, sorting = self.run_versions.get(number, 0), SORTINGS[self.board.task]
         for version, before, after in self.renames:
             if version > since:
                 label = sorting.rename(label, before, after)
         return label
-
-
-def read_change(line: Line) -> BoardChange:
-    """Parse a change."""
-    labels, kept = (
-        {id: (pair[0], pair[1]) for id, pair in line.get(name, {}).items()}
-        for name in ("labels", "kept")
-    )
-    classes, renamed = line.get("classes"), line.get("renamed")
-    return BoardChange(
-        what=line["what"],
-        labels=labels,
-        kept=kept,
-        batch=line.get("batch", ""),
-        classes=None if classes is None else (tuple(classes[0]), tuple(classes[1])),
-        renamed=None if renamed is None else (renamed[0], renamed[1]),
-    )
 
 
 # ---- Append-only files of JSON lines.
@@ -257,14 +209,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise damaged(path, number, error) from None
+            raise _damaged(path, number, error) from None
         if not isinstance(row, dict):
-            raise damaged(path, number, "it is not an object")
+            raise _damaged(path, number, "it is not an object")
         yield number, row
 
 
-def damaged(path: Path, number: int, why: object) -> RunFolderError:
-    """The error for a damaged line."""
+def _damaged(path: Path, number: int, why: object) -> RunFolderError:
     return RunFolderError(
         f"{path}, line {number} is damaged ({why}); remove that line, or put the file back."
     )
@@ -273,17 +224,13 @@ def damaged(path: Path, number: int, why: object) -> RunFolderError:
 def _end_of_lines(file: Any) -> int:
     """The position after the last complete line."""
     end = int(file.seek(0, os.SEEK_END))
-    while end:
+    newline = -1
+    while end and newline < 0:
         begin = max(end - 4096, 0)
         file.seek(begin)
         newline = file.read(end - begin).rfind(b"\n")
-        if newline >= 0:
-            return begin + int(newline) + 1
         end = begin
-    return 0
-
-
-PICTURES, CHANGES = "pictures.jsonl", "changes.jsonl"
+    return end + newline + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,8 +240,8 @@ class NewPicture:
     name: str
     payload: bytes
     suffix: str
-    width: int
-    height: int
+    width: int = 0  # px, not known before it is decoded
+    height: int = 0
     split: Split = "train"
     group: str | None = None
     source: str = ""
@@ -306,7 +253,7 @@ class Delta:
 
     version: int
     labels: Mapping[str, str | None]
-    kept: Mapping[str, str | None]
+    confirmed: Mapping[str, str | None]
     classes: tuple[str, ...]
     pictures: tuple[BoardPicture, ...]
     undo: str | None
@@ -371,10 +318,10 @@ class Project:
     def task(self) -> Task:
         return self.about.task or "classify"
 
-    def set_task(self, task: Task, called: str | None) -> None:
+    def set_task(self, task: Task, label_column: str | None) -> None:
         """Set the task and its label column, before any picture has a label."""
         if task != self.task:
-            self.about = replace(self.about, task=task, called=called)
+            self.about = replace(self.about, task=task, label_column=label_column)
             write_json(self.path / FACTS, self.about)
             self.history = History(board=Board(task=self.task))
 
@@ -384,12 +331,12 @@ class Project:
             try:
                 self._register(from_plain(BoardPicture, line))
             except (KeyError, TypeError, ValueError) as error:
-                raise damaged(self.path / PICTURES, number, error) from None
+                raise _damaged(self.path / PICTURES, number, error) from None
         for number, line in read_lines(self.path / CHANGES):
             try:
                 self.history.replay(line)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-                raise damaged(self.path / CHANGES, number, error) from None
+                raise _damaged(self.path / CHANGES, number, error) from None
         unlisted = [id for id in self.board.labels if id not in self.pictures]
         if unlisted:
             raise RunFolderError(
@@ -425,14 +372,15 @@ class Project:
         return self._delta(self.history.replay(line))
 
     def _delta(self, change: BoardChange) -> Delta:
-        labels, kept = (
-            {id: after for id, (_, after) in one.items()} for one in (change.labels, change.kept)
+        labels, confirmed = (
+            {id: after for id, (_, after) in pairs.items()}
+            for pairs in (change.labels, change.confirmed)
         )
         history = self.history
         return Delta(
             version=history.version,
             labels=labels,
-            kept=kept,
+            confirmed=confirmed,
             classes=self.board.classes,
             pictures=tuple(self.pictures[id] for id, after in labels.items() if after is not None),
             undo=history.undo_words,
@@ -528,15 +476,15 @@ class Project:
             self.history.replay({"run": number})
             return number, path
 
-    def draft_table(self) -> tuple[int, Path]:
+    def write_draft(self) -> Path:
         """As `write_table`, for a forecast only."""
         with self.lock:
             path = self.path / "draft.csv"
             write_bytes(path, self.table().encode())
-            return 1 + max(self.numbers(), default=0), path
+            return path
 
     def table(self) -> str:
-        return table_of(self.board, self.pictures, self.about.called or LABEL)
+        return table_of(self.board, self.pictures, self.about.label_column or LABEL)
 
     def numbers(self) -> list[int]:
         """The numbers of runs, finished or not, in order."""

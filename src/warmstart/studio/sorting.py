@@ -58,11 +58,11 @@ class ClassSorting:
 
     def problem(self, labels: Sequence[str]) -> str:
         sizes = Counter(labels)
-        few = next((name for name, n in sizes.items() if n < 2), None)
+        rare = next((name for name, n in sizes.items() if n < 2), None)
         if len(sizes) < 2:
             return "Two classes with two pictures each are needed to begin."
-        if few is not None:
-            return f"{few} has 1 picture; a class needs at least 2. Add one, or take it off."
+        if rare is not None:
+            return f"{rare} has 1 picture; a class needs at least 2. Add one, or take it off."
         return ""
 
 
@@ -138,11 +138,7 @@ SORTINGS: dict[Task, Sorting] = {
 
 
 def normalise_name(name: str) -> str:
-    """A class name as it is stored. Raises: UsageError for an invalid one.
-
-    >>> normalise_name("  house  cat ")
-    'house cat'
-    """
+    """A class name as it is stored. Raises: UsageError for an invalid one."""
     name = " ".join(unicodedata.normalize("NFC", name).split())
     if not name or len(name) > MOST_LETTERS:
         raise UsageError(f"a class needs a name of 1 to {MOST_LETTERS} letters.")

@@ -14,19 +14,18 @@ from warmstart.events import Event, Steps, follow
 from warmstart.records.run_folder import RunFolder
 from warmstart.request import DEFAULT_BASE, folder_name
 from warmstart.serving.serve import check_installed
-from warmstart.studio.app import Keys
 from warmstart.studio.jobs import Worker
 from warmstart.studio.pictures import import_data
 from warmstart.studio.project import Project
-from warmstart.studio.tools import Fit, StudioWork
+from warmstart.studio.work import StudioWork
 
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption
     from warmstart.serving.access import Gate
+    from warmstart.studio.app import Keys
 
 
 HOME = Path("studio")
-UNNAMED = "untitled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,6 @@ class StudioOptions:
 def studio(
     project: Project,
     options: StudioOptions,
-    fit: Fit,
     ready: Callable[[str], None],
     stopping: Callable[[], None],
 ) -> None:
@@ -55,20 +53,21 @@ def studio(
     Raises: ServeError where the server cannot start.
     """
     from warmstart.serving import running
-    from warmstart.serving.model import ServerLimits as Limits
+    from warmstart.serving.model import ServerLimits
+    from warmstart.studio.app import Keys
 
     listener = running.bind("127.0.0.1", options.port)
     try:
         token = secrets.token_urlsafe(24)
         keys = Keys(token, secrets.token_urlsafe(24))
-        app, close = application(project, fit, options.base, keys, listener.getsockname()[1])
+        app, close = application(project, options.base, keys, listener.getsockname()[1])
 
         def stop() -> None:
             stopping()
             close()
 
         address = f"{running.address(listener)}?token={token}"
-        running.run(running.make_server(app, Limits(), lambda: ready(address), stop), listener)
+        running.run(running.Server(app, ServerLimits(), lambda: ready(address), stop), listener)
     finally:
         listener.close()
         project.close()
@@ -83,8 +82,7 @@ def open_project(
     Raises: DataError for unreadable data, RunFolderError for another kind of folder or one in use.
     """
     check_installed()
-    name, source = UNNAMED, ""
-    data = options.data
+    name, source, data = "untitled", "", options.data
     if data is not None:
         name = folder_name(Path(data).name.removeprefix("sample:"))
         is_sample = data.startswith("sample:")
@@ -106,15 +104,14 @@ def open_project(
 
 
 def application(
-    project: Project, fit: Fit, base: str, keys: Keys, port: int
+    project: Project, base: str, keys: Keys, port: int
 ) -> tuple[Gate, Callable[[], None]]:
     """The ASGI application of a project, and a function that ends its streams and its run."""
-    from warmstart.studio.app import make_app
-    from warmstart.studio.work import Hub
+    from warmstart.studio.app import Hub, make_app  # not before `check_installed`
 
     hub = Hub()
     worker = Worker(hub.send_working, hub.send_result)
-    work = StudioWork(project, worker, fit, base)
+    work = StudioWork(project, worker, base)
     numbers = project.numbers()
     if numbers and RunFolder(project.run(numbers[-1])).is_resumable:
         worker.set_stopped(numbers[-1], None)
@@ -124,4 +121,4 @@ def application(
         worker.wait(10.0)
         hub.close()
 
-    return make_app(project, work.tools(), hub, keys, port), close
+    return make_app(project, work, hub, keys, port), close

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from warmstart.records.data import Task
 from warmstart.solve.calibration import (
     Calibration,
     Labels,
@@ -18,7 +17,7 @@ from warmstart.solve.calibration import (
 )
 from warmstart.solve.ridge import Array
 from warmstart.stats.permutation import class_statistics
-from warmstart.tasks.task import Operators, Truth
+from warmstart.tasks.task import Operators, Target, Truth
 from warmstart.tasks.words import CLASS_WORDS
 
 LEAST = 1e-12  # a probability of zero for the truth costs 27.6 nats, not infinity
@@ -35,13 +34,13 @@ def entropy(class_shares: Sequence[float]) -> float:
     return sum(-share * math.log(share) for share in shares)
 
 
-class Classification:
+class Classification(Target):
     """Truth: class numbers (n,) in 0..K-1. Losses are log-losses, in nats."""
 
-    task: Task = "classify"
+    task = "classify"
     metric = "accuracy"
-    has_classes = True
     words = CLASS_WORDS
+    has_classes = True
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
         number = {name: index for index, name in enumerate(names)}
@@ -56,9 +55,6 @@ class Classification:
     def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
         return fit_temperature_and_bias(scores, truth)
 
-    def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
-        return fit_temperature(scores, truth)
-
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         return probabilities(scores, calibration)
 
@@ -66,18 +62,10 @@ class Classification:
         return log_losses(scores, truth, calibration)
 
     def answer_losses(self, answers: Array, truth: Truth) -> Array:
-        losses: Array = -np.log(np.maximum(answers[np.arange(len(truth)), truth], LEAST))
-        return losses
-
-    def model_calibration(self, calibration: Calibration) -> Calibration:
-        return calibration
+        return np.asarray(-np.log(np.maximum(answers[np.arange(len(truth)), truth], LEAST)))
 
     def scores_of(self, answers: Array) -> Array:
-        scores: Array = np.log(np.maximum(answers, LEAST))
-        return scores
-
-    def scale(self, scores: Array, truth: Truth) -> float:
-        return fit_temperature(scores, truth).scale
+        return np.asarray(np.log(np.maximum(answers, LEAST)))
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """1 where the class is right, else 0.
@@ -85,21 +73,10 @@ class Classification:
         >>> Classification().credits(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1])).tolist()
         [1.0, 0.0]
         """
-        right: Array = (answers.argmax(axis=1) == truth).astype(float)
-        return right
-
-    def score_error(self, score: float, n: float) -> float:
-        return float(np.sqrt(score * (1 - score) / n))
+        return np.asarray(answers.argmax(axis=1) == truth, dtype=float)
 
     def blind_loss(self, truth: Truth) -> float:
-        """The entropy of the classes, in nats."""
         return entropy((np.bincount(truth) / len(truth)).tolist())
-
-    def fold_strata(self, truth: Truth) -> Truth:
-        return truth
-
-    def strata(self, truth: Truth) -> Labels:
-        return truth
 
     def identities(self, truth: Truth) -> Labels:
         return truth
@@ -110,8 +87,7 @@ class Classification:
         >>> Classification().restrict(np.array([4, 2, 4])).tolist()
         [1, 0, 1]
         """
-        numbers: Labels = np.unique(truth, return_inverse=True)[1]
-        return numbers
+        return np.unique(truth, return_inverse=True)[1]
 
     def blind_score(self, truth: Truth) -> float:
         return float(np.bincount(truth).max() / len(truth))

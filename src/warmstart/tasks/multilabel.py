@@ -7,22 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, logit
 
-from warmstart.records.data import Task, split_labels
+from warmstart.records.data import split_labels
 from warmstart.solve.calibration import Calibration, Labels, fit_platt, log_losses_of
 from warmstart.solve.ridge import Array
 from warmstart.stats.average_precision import precision_shares, quick_precisions
-from warmstart.tasks.task import Operators, Truth
+from warmstart.tasks.task import Operators, Target, Truth
 from warmstart.tasks.words import LABEL_WORDS
 
 _LEAST = 1e-12
 
 
-class Multilabel:
+class Multilabel(Target):
     """Truth: 0 and 1, (n, K). Losses are means over labels of log-losses, in nats."""
 
-    task: Task = "multilabel"
+    task = "multilabel"
     metric = "mAP"
-    has_classes = False
     words = LABEL_WORDS
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
@@ -45,9 +44,6 @@ class Multilabel:
         slopes, shifts = fit_platt(scores, truth)
         return Calibration(1.0, shifts, slopes)
 
-    def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
-        return self.calibrate(scores, truth)
-
     def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
         """A slope and a shift for all labels.
 
@@ -60,8 +56,7 @@ class Multilabel:
         return Calibration(float(slopes[0]), np.full(truth.shape[1], shifts[0]))
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
-        probabilities: Array = expit(calibration.scaled(scores))
-        return probabilities
+        return np.asarray(expit(calibration.scaled(scores)))
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
         return log_losses_of(calibration.scaled(scores), truth)
@@ -69,29 +64,16 @@ class Multilabel:
     def answer_losses(self, answers: Array, truth: Truth) -> Array:
         return log_losses_of(self.scores_of(answers), truth)
 
-    def model_calibration(self, calibration: Calibration) -> Calibration:
-        return calibration
-
     def scores_of(self, answers: Array) -> Array:
-        scores: Array = logit(np.clip(answers, _LEAST, 1 - _LEAST))
-        return scores
-
-    def scale(self, scores: Array, truth: Truth) -> float:
-        return self.recalibrate(scores, truth).scale
+        return np.asarray(logit(np.clip(answers, _LEAST, 1 - _LEAST)))
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """Shares of the mean average precision: the precision at the labels of the row."""
         return precision_shares(answers, truth)
 
-    def score_error(self, score: float, n: float) -> float:
-        return float(np.sqrt(score * (1 - score) / n))
-
     def blind_loss(self, truth: Truth) -> float:
         p = np.clip(truth.mean(axis=0), _LEAST, 1 - _LEAST)
         return float(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean())
-
-    def fold_strata(self, truth: Truth) -> Truth:
-        return truth
 
     def strata(self, truth: Truth) -> Labels:
         """The rarest label of each row; K for one without any.
@@ -100,12 +82,11 @@ class Multilabel:
         [0, 1, 2]
         """
         counts = np.where(truth > 0, truth.sum(axis=0), np.inf)
-        strata: Labels = np.where(truth.any(axis=1), counts.argmin(axis=1), truth.shape[1])
-        return strata
+        rarest = counts.argmin(axis=1)
+        return np.asarray(np.where(truth.any(axis=1), rarest, truth.shape[1]))
 
     def identities(self, truth: Truth) -> Labels:
-        numbers: Labels = np.unique(truth, axis=0, return_inverse=True)[1].reshape(-1)
-        return numbers
+        return np.unique(truth, axis=0, return_inverse=True)[1].reshape(-1)
 
     def restrict(self, truth: Truth) -> Truth:
         return truth[:, truth.any(axis=0)]

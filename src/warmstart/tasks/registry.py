@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,12 +12,6 @@ from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import Regression
 from warmstart.tasks.task import Target
 
-_TARGETS: dict[Task, Callable[[Sequence[str]], Target]] = {
-    "classify": lambda labels: CLASSIFICATION,
-    "multilabel": lambda labels: MULTILABEL,
-    "regress": lambda labels: Regression.of(np.array([float(label) for label in labels])),
-}
-
 
 def target_of(task: Task, labels: Sequence[str]) -> Target:
     """The target of a task; `labels` are those of the training rows, as in records.
@@ -25,4 +19,6 @@ def target_of(task: Task, labels: Sequence[str]) -> Target:
     >>> target_of("regress", ["1", "3"])
     Regression(mean=2.0, spread=1.0)
     """
-    return _TARGETS[task](labels)
+    if task == "regress":
+        return Regression.of(np.array([float(label) for label in labels]))
+    return CLASSIFICATION if task == "classify" else MULTILABEL

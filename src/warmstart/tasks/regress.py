@@ -11,7 +11,7 @@ import numpy as np
 from warmstart.records.data import Task
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array
-from warmstart.tasks.task import Operators, Truth
+from warmstart.tasks.task import Operators, Target, Truth
 from warmstart.tasks.words import NUMBER_WORDS, Words
 
 BINS, LEAST_A_BIN = 10, 5  # equally full bins that stratify folds and samples
@@ -28,7 +28,7 @@ def as_text(value: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Regression:
+class Regression(Target):
     """Truth: (value - mean) / spread of the training rows, (n,).
 
     So losses are squared errors as shares of the variance, whatever the unit. The scores of a
@@ -40,7 +40,6 @@ class Regression:
 
     task: ClassVar[Task] = "regress"
     metric: ClassVar[str] = "r2"
-    has_classes: ClassVar[bool] = False
     words: ClassVar[Words] = NUMBER_WORDS
 
     @classmethod
@@ -58,45 +57,25 @@ class Regression:
         >>> Regression(mean=10.0, spread=2.0).natural(np.array([1.0])).tolist()
         [12.0]
         """
-        values: Array = self.mean + self.spread * answers
-        return values
+        return np.asarray(self.mean + self.spread * answers)
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
         return (np.array([float(label) for label in labels]) - self.mean) / self.spread
 
     def encode(self, truth: Truth, n_outputs: int) -> Array:
-        column: Array = truth[:, None]
-        return column
+        return np.asarray(truth[:, None])
 
     def calibrate(self, scores: Array, truth: Truth) -> Calibration:
         return Calibration(1.0, np.zeros(scores.shape[1]))
 
-    def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
-        return self.calibrate(scores, truth)
-
-    def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
-        return self.calibrate(scores, truth)
-
     def answers(self, scores: Array, calibration: Calibration) -> Array:
-        numbers: Array = calibration.scale * scores + calibration.bias
-        return numbers
-
-    def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
-        return self.answer_losses(self.answers(scores, calibration), truth)
+        return np.asarray(calibration.scale * scores + calibration.bias)
 
     def answer_losses(self, answers: Array, truth: Truth) -> Array:
-        losses: Array = (answers[:, 0] - truth) ** 2
-        return losses
+        return np.asarray((answers[:, 0] - truth) ** 2)
 
     def model_calibration(self, calibration: Calibration) -> Calibration:
-        bias = self.natural(calibration.bias)
-        return Calibration(self.spread * calibration.scale, bias)
-
-    def scores_of(self, answers: Array) -> Array:
-        return answers
-
-    def scale(self, scores: Array, truth: Truth) -> float:
-        return 1.0
+        return Calibration(self.spread * calibration.scale, self.natural(calibration.bias))
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """1 - squared error / variance of these rows; the mean is R².
@@ -104,8 +83,7 @@ class Regression:
         >>> Regression().credits(np.array([[1.0], [0.0]]), np.array([1.0, -1.0])).tolist()
         [1.0, 0.0]
         """
-        shares: Array = 1 - self.answer_losses(answers, truth) / max(float(truth.var()), _LEAST)
-        return shares
+        return 1 - self.answer_losses(answers, truth) / max(float(truth.var()), _LEAST)
 
     def score_error(self, score: float, n: float) -> float:
         """For large n: Olkin & Finn 1995, "Correlations redux", eq. 4."""
@@ -131,9 +109,6 @@ class Regression:
 
     def identities(self, truth: Truth) -> Labels:
         return np.unique(truth, return_inverse=True)[1]
-
-    def restrict(self, truth: Truth) -> Truth:
-        return truth
 
     def blind_score(self, truth: Truth) -> float:
         return 0.0

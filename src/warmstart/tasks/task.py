@@ -1,15 +1,9 @@
-"""What every task offers to the stages: encoding, calibration, loss, score, words.
-
-A stage gets a `Target` and never asks which one it is. The truth of a row is the target's own: a
-class number (n,), labels as 0 and 1 (n, K), a standardised number (n,). The first axis is always
-the rows. Answers are what a calibrated model predicts: probabilities (n, K), or standardised
-numbers (n, 1).
-"""
+"""What every task offers to the stages: encoding, calibration, loss, score, words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +14,21 @@ from warmstart.solve.ridge import Array
 from warmstart.tasks.words import Words
 
 Truth = NDArray[Any]
-Operators = Sequence[NDArray[np.float32]]  # leave-group-out residuals of targets, (n, n) each
+Operators = Sequence[NDArray[Any]]  # leave-group-out residuals of targets, (n, n) float32 each
 
 
 class Target(Protocol):
-    """One task."""
+    """One task; a stage gets a target and never asks which one it is.
 
-    @property
-    def task(self) -> Task:
-        """Its name in records."""
+    The truth of a row is the target's own: a class number (n,), labels as 0 and 1 (n, K), a
+    standardised number (n,). The first axis is always the rows. Answers are what a calibrated
+    model predicts: probabilities (n, K), or standardised numbers (n, 1).
+    """
 
-    @property
-    def metric(self) -> str:
-        """The score of estimates and evidence."""
-
-    @property
-    def words(self) -> Words:
-        """Pieces of sentences about the score."""
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether each row has one class, so that class means and prior heads make sense."""
+    task: ClassVar[Task]
+    metric: ClassVar[str]  # the score of estimates and evidence
+    words: ClassVar[Words]
+    has_classes: ClassVar[bool] = False  # one class a row: class means and prior heads make sense
 
     def read(self, labels: Sequence[str], names: Sequence[str]) -> Truth:
         """The truth of rows, from their labels in records; `names` of the outputs."""
@@ -53,6 +41,7 @@ class Target(Protocol):
 
     def calibrate_final(self, scores: Array, truth: Truth) -> Calibration:
         """Fit for a finished head, with all parameters that the rows allow."""
+        return self.calibrate(scores, truth)
 
     def recalibrate(self, scores: Array, truth: Truth) -> Calibration:
         """Fit on scores of networks trained without these rows, which are on the answers' scale.
@@ -60,45 +49,54 @@ class Target(Protocol):
         One or two numbers for all outputs: more would follow how often each output occurs among
         the training rows, of which there are more where the held-out rows have fewer.
         """
+        return self.calibrate(scores, truth)
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
         """Shapes: (n, K) to (n, K)."""
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
         """The loss of each row, by which choices are made. Shapes: returns (n,)."""
+        return self.answer_losses(self.answers(scores, calibration), truth)
 
     def answer_losses(self, answers: Array, truth: Truth) -> Array:
         """`losses` of calibrated answers."""
 
     def model_calibration(self, calibration: Calibration) -> Calibration:
         """The calibration in a finished model, which answers in the user's unit."""
+        return calibration
 
     def scores_of(self, answers: Array) -> Array:
         """Scores that give these answers without calibration. Shapes: (n, K) to (n, K)."""
+        return answers
 
     def scale(self, scores: Array, truth: Truth) -> float:
         """The factor that brings scores to the answers' scale."""
+        return self.recalibrate(scores, truth).scale
 
     def credits(self, answers: Array, truth: Truth) -> Array:
         """What each row adds to the score, which is their mean. Shapes: returns (n,)."""
 
     def score_error(self, score: float, n: float) -> float:
         """Standard error of a score on n independent rows."""
+        return float(np.sqrt(score * (1 - score) / n))
 
     def blind_loss(self, truth: Truth) -> float:
         """The loss of the best constant prediction."""
 
-    def fold_strata(self, truth: Truth) -> NDArray[Any]:
+    def fold_strata(self, truth: Truth) -> Truth:
         """What folds are stratified by. Shapes: (n,), or (n, K) of 0 and 1."""
+        return truth
 
     def strata(self, truth: Truth) -> Labels:
         """What samples are stratified by, one number a row. Shapes: (n,)."""
+        return truth
 
     def identities(self, truth: Truth) -> Labels:
         """Equal numbers for equal truths, from 0. Shapes: (n,)."""
 
     def restrict(self, truth: Truth) -> Truth:
         """The truth of some rows, as if there were no others: classes are renumbered."""
+        return truth
 
     def blind_score(self, truth: Truth) -> float:
         """The score of the best constant prediction."""

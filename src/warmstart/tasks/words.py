@@ -9,67 +9,103 @@ from warmstart.records.summary import Estimate, LabelScores, NumberScores, Score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskWords:
-    """`tag` and `metric` are the task and its score on the Hugging Face Hub, `name` the score.
+class Words:
+    """Pieces of sentences about a task.
 
-    {an} stands for what an example is called.
+    `tag` and `metric` are the task and its score on the Hugging Face Hub. {} stands for a score,
+    a gain in points or a number of outputs, {an} for what an example is called.
     """
 
     tag: str
     metric: str
-    name: str
-    right: str  # after a score in percent
-    output: str  # {} outputs
+    name: str  # the score
+    score: str  # the score in a sentence
+    right: str  # after a score in per cent
+    be: str  # after "is expected to"
+    does: str  # after "it"
+    before: str  # after "the linear probe", in the past
+    than: str  # a gain, before "than"
+    tie: str  # no gain in score, and yet better
+    hardly: str  # after "if hardly"
+    answers: str
+    output: str
     ask: str  # what the model does
     apart: str  # what each layer is tested for
     blind: str  # the best constant prediction
-    idle: str  # its score {}
-    before: str  # the linear probe's score {}
-    label: str  # what an example has, in findings
+    idle: str  # its score
+    label: str  # what an example has
+    more: str  # "twice as many", of what
 
 
-TASK_WORDS: dict[Task, TaskWords] = {
-    "classify": TaskWords(
-        tag="image-classification",
-        metric="accuracy",
-        name="accuracy",
-        right="right",
-        output="{} classes",
-        ask="predict the class of {an}",
-        apart="separates the classes",
-        blind="always predicting the largest class",
-        idle="always predicting the largest class is right on {}",
-        before="had an accuracy of {}",
-        label="label",
-    ),
-    "multilabel": TaskWords(
-        tag="image-classification",
-        metric="mean_average_precision",
-        name="mean average precision",
-        right="mean average precision",
-        output="{} labels",
-        ask="predict the labels of {an}",
-        apart="predicts the labels of {an}",
-        blind="a random ranking",
-        idle="a random ranking has {}",
-        before="had a mean average precision of {}",
-        label="label",
-    ),
-    "regress": TaskWords(
-        tag="image-feature-extraction",
-        metric="r2",
-        name="R²",
-        right="of the variance explained",
-        output="{} number",
-        ask="predict the number of {an}",
-        apart="predicts the number",
-        blind="always predicting the mean",
-        idle="always predicting the mean explains {}",
-        before="explained {} of the variance",
-        label="number",
-    ),
+CLASS_WORDS = Words(
+    tag="image-classification",
+    metric="accuracy",
+    name="accuracy",
+    score="accuracy",
+    right="right",
+    be="reach an accuracy of {}",
+    does="has an accuracy of {}",
+    before="had an accuracy of {}",
+    than="{} points more accurate",
+    tie="about as accurate as the linear probe, with better calibrated probabilities",
+    hardly="more accurate",
+    answers="probabilities",
+    output="{} classes",
+    ask="predict the class of {an}",
+    apart="separates the classes",
+    blind="always predicting the largest class",
+    idle="always predicting the largest class is right on {}",
+    label="label",
+    more="more a class",
+)
+LABEL_WORDS = Words(
+    tag="image-classification",
+    metric="mean_average_precision",
+    name="mean average precision",
+    score="mean average precision",
+    right="mean average precision",
+    be="reach a mean average precision of {}",
+    does="has a mean average precision of {}",
+    before="had a mean average precision of {}",
+    than="{} points of mean average precision better",
+    tie="about as precise as the linear probe, with better calibrated probabilities",
+    hardly="more precise",
+    answers="probabilities",
+    output="{} labels",
+    ask="predict the labels of {an}",
+    apart="predicts the labels of {an}",
+    blind="a random ranking",
+    idle="a random ranking has {}",
+    label="label",
+    more="more a label",
+)
+NUMBER_WORDS = Words(
+    tag="image-feature-extraction",
+    metric="r2",
+    name="R²",
+    score="variance explained (R²)",
+    right="of the variance explained",
+    be="explain {} of the variance (R²)",
+    does="explains {} of the variance (R²)",
+    before="explained {} of the variance",
+    than="{} points of explained variance better",
+    tie="about as accurate as the linear probe, with slightly smaller errors",
+    hardly="by much",
+    answers="numbers",
+    output="{} number",
+    ask="predict the number of {an}",
+    apart="predicts the number",
+    blind="always predicting the mean",
+    idle="always predicting the mean explains {}",
+    label="number",
+    more="more examples",
+)
+TASK_WORDS: dict[Task, Words] = {
+    "classify": CLASS_WORDS,
+    "multilabel": LABEL_WORDS,
+    "regress": NUMBER_WORDS,
 }
-
+_MAIN_METRICS = {Scores: "accuracy", LabelScores: "mAP", NumberScores: "r2"}
 
 # Titles of evidence; {many} is what examples are called.
 EVIDENCE_NAMES = {
@@ -100,18 +136,13 @@ def percent(share: float, digits: int = 0) -> str:
 
 def score_of(scores: TestScores) -> float:
     """The main score of the task: accuracy, mean average precision or R²."""
-    if isinstance(scores, LabelScores):
-        return scores.mAP
-    return scores.r2 if isinstance(scores, NumberScores) else scores.accuracy
+    return float(getattr(scores, _MAIN_METRICS[type(scores)]))
 
 
 def test_estimate(scores: TestScores) -> Estimate:
     """The main score of a test set, with its interval."""
-    metric = "mAP" if isinstance(scores, LabelScores) else "r2"
-    if isinstance(scores, Scores):
-        metric = "accuracy"
     return Estimate(
-        metric=metric,
+        metric=_MAIN_METRICS[type(scores)],
         value=score_of(scores),
         low=scores.low,
         high=scores.high,
@@ -192,8 +223,9 @@ def signal_text(words: Words, value: float, low: float, high: float) -> str:
     >>> signal_text(NUMBER_WORDS, 0.4, -0.07, 0.1)[-39:]
     'with shuffled numbers it is −7 to 10 %.'
     """
-    text = words.signal.format(value=100 * value, low=100 * low, high=100 * high)
-    return text.replace("-", "−")
+    score = words.does.format(f"{100 * value:.0f} %")
+    shuffled = f"with shuffled {words.label}s it is {100 * low:.0f} to {100 * high:.0f} %"
+    return f"A linear probe {score}; {shuffled}.".replace("-", "−")
 
 
 def change_text(value: float, low: float, high: float, of: str = "") -> str:
@@ -204,95 +236,3 @@ def change_text(value: float, low: float, high: float, of: str = "") -> str:
     """
     ends = f"95 % CI {signed_points(low)} to {signed_points(high)}"
     return f"{signed_points(value)} points{f' of {of}' if of else ''} ({ends})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """Pieces of sentences; `{…}` stands for a score in per cent, or a gain in points."""
-
-    be: str  # after "is expected to"
-    does: str  # after "it"
-    about: str  # after "linear probe:"
-    ahead: str  # a gain, after "the same linear probe"
-    than: str  # a gain, before "than"
-    tie: str  # no gain in score, and yet better
-    answers: str
-    hardly: str  # after "if hardly"
-    blindly: str  # after "no better than"
-    score: str
-    signal: str
-    alone: str  # the score on raw inputs
-    transfer_gain: str
-    ranked: str  # why a base model is chosen
-    more: str  # "twice as many", of what
-
-
-CLASS_WORDS = Words(
-    be="reach an accuracy of {} %",
-    does="has an accuracy of {} %",
-    about="accuracy about {} %",
-    ahead="gains {} points of accuracy",
-    than="{} points more accurate",
-    tie="about as accurate as the linear probe, with better calibrated probabilities",
-    answers="probabilities",
-    hardly="more accurate",
-    blindly="always predicting the largest class",
-    score="accuracy",
-    signal=(
-        "A linear probe has an accuracy of {value:.0f} %; "
-        "with shuffled labels it is {low:.0f} to {high:.0f} %."
-    ),
-    alone="From {plain} the accuracy is {value:.0f} %.",
-    transfer_gain=(
-        "a quick linear probe has an accuracy of {trained} with the pretrained weights, "
-        "{shuffled} with the same weights shuffled, {pixels} from {plain}"
-    ),
-    ranked="accuracy {shown} on {n} held out from training",
-    more="more a class",
-)
-LABEL_WORDS = Words(
-    be="reach a mean average precision of {} %",
-    does="has a mean average precision of {} %",
-    about="mean average precision about {} %",
-    ahead="gains {} points of mean average precision",
-    than="{} points of mean average precision better",
-    tie="about as precise as the linear probe, with better calibrated probabilities",
-    answers="probabilities",
-    hardly="more precise",
-    blindly="a random ranking",
-    score="mean average precision",
-    signal=(
-        "A linear probe has a mean average precision of {value:.0f} %; "
-        "with shuffled labels it is {low:.0f} to {high:.0f} %."
-    ),
-    alone="From {plain} it is {value:.0f} %.",
-    transfer_gain=(
-        "a quick linear probe has a mean average precision of {trained} with the pretrained "
-        "weights, {shuffled} with the same weights shuffled, {pixels} from {plain}"
-    ),
-    ranked="mean average precision {shown} on {n} held out from training",
-    more="more a label",
-)
-NUMBER_WORDS = Words(
-    be="explain {} % of the variance (R²)",
-    does="explains {} % of the variance (R²)",
-    about="about {} % of the variance explained",
-    ahead="explains {} points more of the variance",
-    than="{} points of explained variance better",
-    tie="about as close to the truth as the linear probe, and a little closer",
-    answers="numbers",
-    hardly="by much",
-    blindly="always predicting the mean",
-    score="variance explained (R²)",
-    signal=(
-        "A linear probe explains {value:.0f} % of the numbers' variance (R²); "
-        "with shuffled numbers it is {low:.0f} to {high:.0f} %."
-    ),
-    alone="From {plain} it explains {value:.0f} %.",
-    transfer_gain=(
-        "a quick linear probe explains {trained} of the numbers' variance with the pretrained "
-        "weights, {shuffled} with the same weights shuffled, {pixels} from {plain}"
-    ),
-    ranked="{shown} of the variance explained on {n} held out from training",
-    more="more examples",
-)

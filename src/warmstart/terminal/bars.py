@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Self, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -32,7 +32,7 @@ class Bars(Watcher):
         self.clock = clock
         self.stages = Stages(BAR_END)
         self.live = Live(
-            get_renderable=lambda: _RunningBar(self.stages.stage, self.clock()),
+            get_renderable=self._bar,
             console=self.console,
             transient=True,
             refresh_per_second=REFRESHES,
@@ -54,35 +54,34 @@ class Bars(Watcher):
         self.stages.width = min(WIDTH, self.console.width)
         self._write(self.stages.feed(event))
 
+    def _bar(self) -> RenderableType:
+        return running_bar(self.stages.stage, self.clock(), self.console.width)
+
     def _write(self, lines: Iterable[str]) -> None:
         for text in lines:
             self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-class _RunningBar:
-    def __init__(self, stage: Stage | None, now: float) -> None:
-        self.stage = stage
-        self.now = now
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.stage is None:
-            return
-        left, n_bar, right = running_parts(self.stage, self.now, min(WIDTH, options.max_width))
-        bar = ProgressBar(
-            total=self.stage.of,
-            completed=self.stage.step,
-            width=n_bar,
-            pulse=not self.stage.of,
-            complete_style="cyan",
-            finished_style="cyan",
-            animation_time=self.now,
-        )
-        cells: list[RenderableType] = [Text(left), *([bar] if n_bar else []), Text(right)]
-        row = Table.grid()
-        for _ in cells:
-            row.add_column(no_wrap=True, overflow="crop")
-        row.add_row(*cells)
-        yield row
+def running_bar(stage: Stage | None, now: float, width: int) -> RenderableType:
+    """The line of a running stage, of at most `width` columns."""
+    if stage is None:
+        return Group()
+    left, n_bar, right = running_parts(stage, now, min(WIDTH, width))
+    bar = ProgressBar(
+        total=stage.of,
+        completed=stage.step,
+        width=n_bar,
+        pulse=not stage.of,
+        complete_style="cyan",
+        finished_style="cyan",
+        animation_time=now,
+    )
+    cells: list[RenderableType] = [Text(left), *([bar] if n_bar else []), Text(right)]
+    row = Table.grid()
+    for _ in cells:
+        row.add_column(no_wrap=True, overflow="crop")
+    row.add_row(*cells)
+    return row
 
 
 def running_parts(stage: Stage, now: float, width: int) -> tuple[str, int, str]:

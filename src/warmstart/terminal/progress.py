@@ -85,14 +85,13 @@ def title_of(event: Event, current: Stage | None) -> str:
     >>> title_of(Event(stage="fine_tune", kind="begin", values={"title": "Augment"}), None)
     'Augment'
     """
-    usual = TITLES.get(event.stage, event.stage.capitalize())
-    is_same = current is not None and current.name == event.stage
-    if event.kind in ("note", "guard"):  # their titles are those of paragraphs
-        return current.title if current is not None and is_same else usual
-    if "title" in event.values:
+    is_note = event.kind in ("note", "guard")  # their titles are those of paragraphs
+    if "title" in event.values and not is_note:
         return str(event.values["title"])
-    is_new = event.kind == "begin" or "job" in event.values
-    return usual if is_new or current is None or not is_same else current.title
+    is_new = not is_note and (event.kind == "begin" or "job" in event.values)
+    if current is not None and current.name == event.stage and not is_new:
+        return current.title
+    return TITLES.get(event.stage, event.stage.capitalize())
 
 
 @dataclass(slots=True)
@@ -123,13 +122,7 @@ class Stage:
         self.pace = ProgressRate(self.began)
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Name and title: an event with another key begins another stage."""
-        return self.name, self.title
-
-    @property
     def is_counting(self) -> bool:
-        """Whether it has begun to count and has not reached the end."""
         return self.step > 0 and (self.of is None or self.step < self.of)
 
     @property
@@ -169,16 +162,8 @@ class Stage:
 
     @property
     def val(self) -> str:
-        """`val 86 % (linear probe 83 %)`: mean over folds of their latest validation scores.
-
-        The linear probe is measured on the same rows.
-        """
+        """`val 86 % (linear probe 83 %)`: mean over folds of their latest validation scores."""
         return _validation_text([*self.validations.values()])
-
-    @property
-    def fold_val(self) -> str:
-        latest = self.validations.get(self.job or 0)
-        return _validation_text([latest] if latest is not None else [])
 
     def see(self, event: Event) -> None:
         """Update the stage with one of its events."""
@@ -243,7 +228,6 @@ class Stage:
         return f"{counted} {'━' * n_bar}{text[len(counted) :]}"
 
     def running_line(self, now: float) -> str:
-        """The line of the stage while it runs."""
         return line(self.title, [(3, self.position), *self.status(now)])
 
     def status(self, now: float) -> list[tuple[int, str]]:
@@ -252,15 +236,13 @@ class Stage:
         wait = duration(max(now - self.began, 0.0)) if left is None else time_left(left)
         if self.position != self.count:  # a training says where it is: space is short
             wait = wait.removeprefix("about ")
-        return [(2, wait), (0, "" if self.loss else self.speed), (0, self.loss), (1, self.fold_val)]
+        latest = self.validations.get(self.job or 0)
+        val = _validation_text([] if latest is None else [latest])
+        return [(2, wait), (0, "" if self.loss else self.speed), (0, self.loss), (1, val)]
 
 
 def _validation_text(validations: list[tuple[float, float | None]]) -> str:
-    """The mean validation score beside that of the linear probe.
-
-    >>> _validation_text([(0.9, 0.75), (0.8, 0.85)]), _validation_text([(0.9, None)])
-    ('val 85 % (linear probe 80 %)', 'val 90 %')
-    """
+    """The mean validation score, and that of the linear probe on the same rows."""
     if not validations:
         return ""
     probes = [probe for _, probe in validations if probe is not None]
@@ -276,11 +258,6 @@ def _number(values: Mapping[str, float | int | str], name: str) -> float | None:
 
 
 def _figure(value: float) -> str:
-    """A loss, short.
-
-    >>> _figure(0.314), _figure(2.0), _figure(1234.5), _figure(5e9)
-    ('0.31', '2.00', '1,234', '5.0e+09')
-    """
     if abs(value) < 100:
         return f"{value:.2f}"
     return f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.1e}"
@@ -302,13 +279,13 @@ class Stages:
         self._folds: int | None = None
 
     def feed(self, event: Event) -> Iterator[str]:
-        """The lines that an event adds."""
         title = title_of(event, self.stage)
-        if self.stage is not None and self.stage.key != (event.stage, title):
-            if self.stage.name == event.stage and not (self.stage.step or self.stage.cached):
+        stage = self.stage
+        if stage is not None and (stage.name, stage.title) != (event.stage, title):
+            if stage.name == event.stage and not (stage.step or stage.cached):
                 self.stage = None  # only its title has changed
             else:
-                self.stage.latest = max(self.stage.latest, event.t)
+                stage.latest = max(stage.latest, event.t)
                 yield from self.finish()
         self._unit = str(event.values.get("unit", self._unit))
         if event.kind == "begin" and "trainings" in event.values:
@@ -427,14 +404,10 @@ class Cell(Watcher):
 
 
 def cell_display() -> Display | None:
-    """The function that writes into the running notebook cell; None outside a notebook.
-
-    IPython is not imported here: without it there is no notebook. IPython in a terminal has no
-    kernel.
-    """
-    ipython: Any = sys.modules.get("IPython")
+    """The function that writes into the running notebook cell; None outside a notebook."""
+    ipython: Any = sys.modules.get("IPython")  # without it there is no notebook
     shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None or not hasattr(shell, "kernel"):
+    if shell is None or not hasattr(shell, "kernel"):  # IPython in a terminal has none
         return None
     display: Display = import_module("IPython.display").display
     return display

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
-from warmstart.formatting import count, interval, percents, sentence
-from warmstart.nouns import nouns_of
+from warmstart.formatting import interval, percents, sentence
+from warmstart.nouns import count, nouns_of
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.words import TASK_WORDS, score_of
@@ -137,10 +137,9 @@ def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
         purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)
+        test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
-        rows.append(
-            (f"warmstart evaluate {run} {nouns.labelled}", f"test it on other {nouns.many}")
-        )
+        rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
         if kind in SERVED:
             rows.append((f"warmstart serve {run}", "try it in the browser"))
     if sample_path is None and kind == "image" and summary.task == "classify":

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from warmstart.formatting import count, interval, percent, printable, size
-from warmstart.nouns import nouns_of
+from warmstart.formatting import interval, percent, printable, size
+from warmstart.nouns import count, nouns_of
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import Scores, TestScores
 from warmstart.tasks.words import other_metrics, test_estimate
@@ -114,12 +114,6 @@ def cache_text(info: CacheInfo) -> str:
 
 
 def cleared_text(info: CacheInfo) -> str:
-    """What `cache clear` removed.
-
-    >>> from types import SimpleNamespace as Info
-    >>> cleared_text(Info(path="c", feature_sets=0, rows=0, bytes=0, limit_bytes=0))
-    'The cache was empty: nothing was removed from c.'
-    """
     if not info.bytes:
         return f"The cache was empty: nothing was removed from {info.path}."
     return f"Removed {size(info.bytes)} from {info.path}."

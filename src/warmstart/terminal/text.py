@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TextIO
 
 from warmstart.formatting import duration, printable
@@ -42,11 +42,7 @@ def wrap(text: str, left: str = "", hanging: str = "") -> str:
 
 
 def line(title: str, facts: Sequence[tuple[int, str]], width: int = WIDTH) -> str:
-    """A title and as many of the facts beside it as fit into `width` columns.
-
-    >>> line("Head", [(3, "9/9"), (1, "41 s"), (2, "val 0.86")])
-    'Head      9/9  41 s  val 0.86'
-    """
+    """A title and as many of the facts beside it as fit into `width` columns."""
     return f"{lead(title)}{fitting(facts, width - len(lead(title)))}"[:width].rstrip()
 
 
@@ -66,11 +62,7 @@ def fitting(facts: Sequence[tuple[int, str]], width: int) -> str:
 
 
 def lead(title: str) -> str:
-    """A title padded to the column where its text begins.
-
-    >>> lead("Data")
-    'Data      '
-    """
+    """A title padded to the column where its text begins."""
     return f"{printable(title):<{TITLE - 1}} "
 
 
@@ -90,16 +82,25 @@ def command_rows(rows: Sequence[tuple[str, str]], title: str = "Next") -> list[s
 
 
 def shortened(text: str, width: int = WIDTH) -> str:
-    """Text cut to `width` columns, the cut marked by an ellipsis.
-
-    >>> shortened("longsleeve", 5)
-    'long…'
-    """
+    """Text cut to `width` columns, the cut marked by an ellipsis."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Rows in aligned columns; long names in the first one lose their beginning.
+def named(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are: `a, b and 1 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def joined(names: Sequence[str]) -> str:
+    """All names of a list: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def table_lines(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
+    """Rows in aligned columns, those of the numbers `right` to the right.
+
+    Long names in the first one lose their beginning.
 
     >>> table_lines([("run", "accuracy"), ("a", "84 %")])
     ['run  accuracy', 'a    84 %']
@@ -111,7 +112,11 @@ def table_lines(rows: Sequence[tuple[str, ...]]) -> list[str]:
     for name, *rest in rows:
         first = name if len(name) <= widths[0] else "…" + name[len(name) - widths[0] + 1 :]
         cells = zip((first, *rest), widths, strict=True)
-        lines.append(GAP.join(f"{cell:<{width}}" for cell, width in cells).rstrip())
+        texts = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(cells)
+        ]
+        lines.append(GAP.join(texts).rstrip())
     return lines
 
 

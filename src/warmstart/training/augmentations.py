@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from warmstart.planning.schedule import Schedule
+
 Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
-_STRETCH = math.log(4 / 3)  # aspect ratios from 3:4 to 4:3, as is usual since Szegedy et al. 2015
+_STRETCH = math.log(4 / 3)  # aspect ratios from 3:4 to 4:3 (Szegedy et al. 2015)
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # luma weights (ITU-R BT.601)
 
 
@@ -37,26 +38,22 @@ class Augmentations:
 
     @property
     def policy(self) -> str:
-        """The settings as a member of a cache key.
-
-        >>> Augmentations(0.35, True, 0.1).policy
-        'crop=0.35 flip=1 colour=0.1 bilinear v1'
-        """
+        """The settings as a member of a cache key."""
         crop, flip, colour = float(self.crop), int(self.flip), float(self.colour)
         sound = f" shift={self.shift!r} mask={self.mask!r}" if self.shift or self.mask else ""
         return f"crop={crop!r} flip={flip} colour={colour!r}{sound} bilinear v1"
 
 
+def augmentations_of(schedule: Schedule) -> Augmentations:
+    """The augmentations of a plan."""
+    colour, shift, mask = schedule.color_jitter, schedule.time_shift, schedule.spec_augment
+    return Augmentations(schedule.crop, schedule.flip, colour, shift, mask)
+
+
 def draw_batches(
     n: int, batch: int, n_steps: int, rng: np.random.Generator
 ) -> Iterator[tuple[Rows, Rows]]:
-    """Row numbers of each step, and how often each row was used before.
-
-    Rows are reshuffled every epoch. Shapes: rows and visits (batch,).
-
-    >>> [visits.tolist() for _, visits in draw_batches(3, 2, 3, np.random.default_rng(0))]
-    [[0, 0], [0, 1], [1, 1]]
-    """
+    """Row numbers (batch,) of each step, shuffled every epoch, and earlier uses of each row."""
     waiting = np.empty(0, np.int64)
     for step in range(n_steps):
         while len(waiting) < batch:
@@ -65,14 +62,24 @@ def draw_batches(
         yield rows, np.arange(step * batch, (step + 1) * batch) // n
 
 
+def augmentation_numbers(visits: Rows, schedule: Schedule) -> Rows:
+    """The augmentation number of an image on its `visits`-th visit, from 0; 0 without augmentation.
+
+    Augmentations 1, 2, … come in turn, and again from 1 where the plan limits their number.
+    """
+    if not schedule.is_varied:
+        return np.zeros_like(visits)
+    return 1 + (visits % schedule.augmentations if schedule.augmentations else visits)
+
+
 def numbered_augmentation(
     image: Pixels, content: str, number: int, augmentations: Augmentations, seed: int
 ) -> Pixels:
     """Augmentation `number` of an image; number 0 is the image itself.
 
-    It follows from (seed, content, number) alone, so that a cached augmentation and a live one
-    have the same bytes, in whatever order and process they are made. `content` is the sha256 of
-    the image's file in hex. Shapes: (H, W, C) to (H, W, C).
+    It follows from (seed, content, number) alone, so that cached and live augmentations have the
+    same bytes. `content` is the sha256 of the image's file in hex.
+    Shapes: (H, W, C) to (H, W, C).
 
     >>> grey = np.zeros((8, 8, 1), np.uint8)
     >>> numbered_augmentation(grey, "0a" * 32, 0, Augmentations(0.35, True), seed=0) is grey
@@ -84,11 +91,10 @@ def numbered_augmentation(
 
 
 def augment(image: Pixels, augmentations: Augmentations, rng: np.random.Generator) -> Pixels:
-    """A random augmentation of an image; the image itself where nothing varies.
+    """A random augmentation of an image (H, W, C); the image itself where nothing varies.
 
-    A crop has `augmentations.crop` to 1 of the area and is resized bilinearly with antialiasing
-    (Szegedy et al. 2015, "Going Deeper with Convolutions", §6). Bands that are not colours (C other
-    than 1 or 3) keep their values. Shapes: (H, W, C) to (H, W, C).
+    A crop of `augmentations.crop` to 1 of the area is resized bilinearly with antialiasing (Szegedy
+    et al. 2015, "Going Deeper with Convolutions", §6). Bands other than colours keep their values.
     """
     if augmentations.crop < 1 or augmentations.flip:
         image = _crop_and_flip(image, augmentations, rng)
@@ -110,10 +116,7 @@ def _shift(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
 
 
 def _mask(image: Pixels, most: float, rng: np.random.Generator) -> Pixels:
-    """Set one band of rows and one of columns to the mean, in place.
-
-    Each is up to `most` of the side. Park et al. 2019, "SpecAugment", §2.
-    """
+    """Set one band of rows and one of columns to the mean: Park et al. 2019, "SpecAugment", §2."""
     level = round(float(image.mean(dtype=np.float64)))
     for side, cells in ((0, image), (1, image.swapaxes(0, 1))):
         n = image.shape[side]
@@ -129,7 +132,7 @@ def _crop_and_flip(image: Pixels, augmentations: Augmentations, rng: np.random.G
     from torchvision.transforms.v2 import functional as transform
 
     height, width = image.shape[:2]
-    # A view of (H, W, C) memory: channels_last, in which 8-bit resizing is fastest.
+    # (H, W, C) memory is channels_last, in which 8-bit resizing is fastest.
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     if augmentations.crop < 1:
         box = _crop_box(height, width, augmentations.crop, rng)
@@ -146,8 +149,7 @@ def _crop_box(
 ) -> tuple[int, int, int, int]:
     """A random window in px, within the image: top, left, height, width.
 
-    Its area is uniform in [least, 1] of the image's, its aspect ratio log-uniform from 3:4 to 4:3
-    of the image's, so that an image that is not square is not squeezed.
+    Its area is uniform in [least, 1], its aspect log-uniform from 3:4 to 4:3, of the image's.
     """
     area = rng.uniform(least, 1)
     stretch = math.exp(rng.uniform(-_STRETCH, _STRETCH) / 2)
@@ -159,25 +161,18 @@ def _crop_box(
 
 
 def _jitter_colour(image: Pixels, brightness: float, contrast: float, saturation: float) -> Pixels:
-    """Multiply brightness, contrast and saturation by a factor each.
+    """Multiply brightness, contrast and saturation by a factor each, as torchvision does.
 
-    torchvision's three functions of these names in one, which rounds once, to the nearest, takes
-    half the time, and takes no mean over threads, whose last bit depends on their number.
+    In one step: half the time, one rounding, no mean whose last bit depends on the threads.
     """
     values = image.astype(np.float32)
-    luma = _luma(values)
+    luma = values.copy()
+    if values.shape[2] == 3:
+        red, green, blue = np.moveaxis(values, 2, 0)
+        luma = (_RED * red + _GREEN * green + _BLUE * blue)[..., None]
     level = brightness * (1 - contrast) * float(luma.mean(dtype=np.float64))
     # b (c (s x + (1 - s) luma) + (1 - c) mean), and half a level to round to the nearest.
     values *= brightness * contrast * saturation
     luma *= brightness * contrast * (1 - saturation)
     values += luma + (level + 0.5)
     return np.clip(values, 0, 255, out=values).astype(np.uint8)
-
-
-def _luma(values: Floats) -> Floats:
-    """Brightness of each pixel, in a new array. Shapes: (H, W, 1 or 3) to (H, W, 1)."""
-    if values.shape[2] == 1:
-        return values.copy()
-    red, green, blue = np.moveaxis(values, 2, 0)
-    luma: Floats = _RED * red + _GREEN * green + _BLUE * blue
-    return luma[..., None]

@@ -1,9 +1,8 @@
-"""Gradient boosting beside a network for tables: same rows, same folds, compared."""
+"""Gradient boosting as a baseline for tables, on the same rows and folds as the network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,14 +11,13 @@ from threadpoolctl import threadpool_limits
 from warmstart.data.splits import folds
 from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.events import Event, Steps, note
-from warmstart.features.extraction import load_unchanged
-from warmstart.modalities.preprocessing import encode
 from warmstart.records.summary import Baseline
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_groups
 from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import points
-from warmstart.training.dataset import TrainingDataset, members
+from warmstart.training.batches import decode_images
+from warmstart.training.dataset import TrainingDataset, members, rows_by_fold
 from warmstart.training.fine_tune import FineTuned
 
 ROUNDS = (10, 30, 100)  # candidate numbers of trees per class
@@ -27,15 +25,7 @@ RATE, DEPTH = 0.1, 3
 MANY = 500  # rows from which histograms are faster than sorted values
 VERY_MANY = 20_000  # rows from which several threads pay off
 LEAST = 1e-6  # probability, so that no log-loss is infinite
-
-
-@dataclass(frozen=True, slots=True)
-class BoostingPredictions:
-    """Out-of-fold predictions. Shapes: probabilities (n, K), fold (n,)."""
-
-    probabilities: Array
-    fold: Rows
-    name: str
+INNER = 2  # inner folds, each of which is held out once
 
 
 def boost(
@@ -45,11 +35,11 @@ def boost(
     outer: Sequence[Rows],
     inner: Callable[[Rows], Sequence[Rows]],
     seed: int,
-) -> Steps[BoostingPredictions]:
-    """Fit without each outer fold, with the rounds that inner folds choose; NaN if never held out.
+) -> Steps[tuple[Array, Rows]]:
+    """Out-of-fold probabilities (n, K) and folds (n,); NaN and -1 for rows never held out.
 
-    Friedman 2001, "Greedy Function Approximation: A Gradient Boosting Machine".
-    Shapes: rows (n, F), labels (n,). `inner` returns folds of the rows it gets, as places in them.
+    `inner` returns folds of the rows it gets, as places in them, which choose the rounds. Friedman
+    2001, "Greedy Function Approximation: A Gradient Boosting Machine".
     """
     probabilities = np.full((len(labels), n_classes), np.nan)
     fold = np.full(len(labels), -1, dtype=np.int64)
@@ -60,14 +50,9 @@ def boost(
         trees.grow(_choose_rounds(x, y, n_classes, inner(keep), seed))
         probabilities[held] = trees.predict(rows[held])
         fold[held] = number
-        yield Event(
-            stage="fine_tune",
-            kind="step",
-            step=number + 1,
-            of=len(outer),
-            values={"title": "Boosting"},
-        )
-    return BoostingPredictions(probabilities, fold, "gradient boosting")
+        title: dict[str, float | int | str] = {"title": "Boosting"}
+        yield Event(stage="fine_tune", kind="step", step=number + 1, of=len(outer), values=title)
+    return probabilities, fold
 
 
 def _choose_rounds(x: Array, y: Rows, n_classes: int, folds: Sequence[Rows], seed: int) -> int:
@@ -92,8 +77,16 @@ class _Trees:
 
     def __init__(self, x: Array, y: Rows, n_classes: int, seed: int) -> None:
         self._x, self._y, self._n_classes = x, y, n_classes
+        from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+
         self._present = np.unique(y)
-        self._model, self._rounds = _model(len(y), seed)
+        options: dict[str, Any] = {"learning_rate": RATE, "random_state": seed, "warm_start": True}
+        if len(y) < MANY:
+            self._rounds = "n_estimators"
+            self._model: Any = GradientBoostingClassifier(max_depth=DEPTH, subsample=0.8, **options)
+        else:
+            self._rounds, options["early_stopping"] = "max_iter", False
+            self._model = HistGradientBoostingClassifier(max_leaf_nodes=2**DEPTH, **options)
 
     def grow(self, rounds: int) -> None:
         from sklearn import config_context
@@ -114,26 +107,6 @@ class _Trees:
         return probabilities
 
 
-def _model(n: int, seed: int) -> tuple[Any, str]:
-    """Boosting for n rows, without a tree, and the name of its number of rounds."""
-    from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
-
-    if n < MANY:
-        return GradientBoostingClassifier(
-            learning_rate=RATE, max_depth=DEPTH, subsample=0.8, random_state=seed, warm_start=True
-        ), "n_estimators"
-    return HistGradientBoostingClassifier(
-        learning_rate=RATE,
-        max_leaf_nodes=2**DEPTH,
-        early_stopping=False,
-        random_state=seed,
-        warm_start=True,
-    ), "max_iter"
-
-
-INNER = 2  # inner folds, each of which is held out once
-
-
 def compare_boosting(
     training_data: TrainingDataset, fine_tuned: FineTuned
 ) -> Steps[tuple[Baseline, ...]]:
@@ -144,64 +117,45 @@ def compare_boosting(
     head, labels, groups = fine_tuned.head, labelled.labels, labelled.groups()
     outer = [np.flatnonzero(head.fold == number) for number in np.unique(head.fold[head.fold >= 0])]
 
-    def inner(keep: Rows) -> list[Rows]:
+    def inner(keep: Rows) -> tuple[Rows, ...]:
         rng = np.random.default_rng([training_data.seed, 16])
-        fold = folds(labels[keep], number_groups(members(groups[keep])), INNER, rng)
-        return [np.flatnonzero(fold == number) for number in range(int(fold.max()) + 1)]
+        group_of = number_groups(members(groups[keep]))
+        return rows_by_fold(folds(labels[keep], group_of, INNER, rng))
 
     yield Event(stage="fine_tune", kind="begin", of=len(outer), values={"title": "Boosting"})
-    boosted = yield from boost(
-        encoded(training_data), labels, labelled.n_classes, outer, inner, training_data.seed
+    pixels = decode_images(training_data.collection, labelled.learn, training_data.prep)
+    probabilities, fold = yield from boost(
+        np.stack([*pixels]), labels, labelled.n_classes, outer, inner, training_data.seed
     )
-    held = np.flatnonzero(boosted.fold >= 0)
+    held = np.flatnonzero(fold >= 0)
+    truth, group_of = labels[held], groups[held]
     method: Literal["holdout", "nested-cv"] = "holdout" if labelled.holdout else "nested-cv"
-    estimate = accuracy_estimate(boosted.probabilities[held], labels[held], groups[held], method)
-    ours = _hits(head.probabilities, head.fold, labels)
-    theirs = _hits(boosted.probabilities, boosted.fold, labels)
-    both = np.flatnonzero(np.isfinite(ours) & np.isfinite(theirs))
-    gap = hits_difference(theirs[both], ours[both], groups[both])
+    estimate = accuracy_estimate(probabilities[held], truth, group_of, method)
+    ours, theirs = (
+        (answers[held].argmax(axis=1) == truth).astype(float)
+        for answers in (head.probabilities, probabilities)
+    )
+    gap = hits_difference(theirs, ours, group_of)
     baseline = Baseline(
-        name=boosted.name,
+        name="gradient boosting",
         estimate=estimate,
         difference=gap.value,
         low=gap.low,
         high=gap.high,
-        n=len(both),
+        n=len(held),
         is_better=gap.low > 0,
-        sentence=_sentence(boosted.name, estimate.value, gap.value, gap.low, gap.high),
+        sentence=_sentence(estimate.value, gap.value, gap.low, gap.high),
     )
     yield note("fine_tune", "Baseline", baseline.sentence)
     return (baseline,)
 
 
-def encoded(training_data: TrainingDataset) -> Array:
-    """The training rows as the network gets them. Shapes: (n, F)."""
-    examples = training_data.labelled.learn
-    return np.stack(
-        [
-            encode(load_unchanged(training_data.collection, e), e.id, training_data.prep)
-            for e in examples
-        ]
-    )
-
-
-def _hits(probabilities: Array, fold: Rows, labels: Rows) -> Array:
-    """Whether each row is predicted correctly, (n,); NaN if it was never held out."""
-    held = fold >= 0
-    hits = np.full(len(labels), np.nan)
-    hits[held] = probabilities[held].argmax(axis=1) == labels[held]
-    return hits
-
-
-def _sentence(name: str, accuracy: float, gap: float, low: float, high: float) -> str:
-    right = f"held-out accuracy {100 * accuracy:.1f} %"
-    interval = f"95 % CI {points(low)} to {points(high)}"
+def _sentence(accuracy: float, gap: float, low: float, high: float) -> str:
     more = f"{points(abs(gap))} points {'more' if gap >= 0 else 'less'} than this model"
+    interval = f"95 % CI {points(low)} to {points(high)}"
+    figures = f"held-out accuracy {100 * accuracy:.1f} %, {more} ({interval})"
     if low > 0:
-        return f"{name.capitalize()} is better here: {right}, {more} ({interval}); use it."
+        return f"Gradient boosting is better here: {figures}; use it."
     if high < 0:
-        return f"{name.capitalize()} is worse here: {right}, {more} ({interval})."
-    return (
-        f"{name.capitalize()} is about as good here: {right}, {more} ({interval}), which may be "
-        "chance."
-    )
+        return f"Gradient boosting is worse here: {figures}."
+    return f"Gradient boosting is about as good here: {figures}, which may be chance."

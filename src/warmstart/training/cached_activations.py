@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -15,17 +16,10 @@ from numpy.typing import NDArray
 from warmstart.distributed import here
 from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain, note
+from warmstart.features import cache_key
 from warmstart.features.batches import prefetch, sort_by_length
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_file import CacheFile
-from warmstart.features.cache_key import (
-    BATCH,
-    MAIN,
-    ActivationKey,
-    EngineName,
-    FeatureKey,
-    main_key,
-)
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.engine_choice import offload_version
 from warmstart.features.extract import first_of_each
@@ -48,9 +42,9 @@ from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.training import dataset
-from warmstart.training.augmentations import Augmentations, numbered_augmentation
+from warmstart.training.augmentations import augmentations_of, numbered_augmentation
+from warmstart.training.batches import CachedBatches
 from warmstart.training.dataset import TrainingDataset
-from warmstart.training.shared import CachedBatches
 
 Pixels = NDArray[np.uint8]
 
@@ -73,41 +67,34 @@ class _Task:
     def examples(self) -> list[Example]:
         """Images of which some augmentation is missing, one per content."""
         data = self.training_data
-        hashes = [*frozenset[str]().union(*self.missing)]
-        return sort_by_length(
-            first_of_each(data.labelled.learn, hashes), data.collection, data.prep
-        )
+        examples = _with_some_missing(data, self.missing)
+        return sort_by_length(examples, data.collection, data.prep)
+
+    def batches(
+        self, examples: Sequence[Example]
+    ) -> Iterator[tuple[Sequence[Example], list[Pixels]]]:
+        """Images, a batch at a time, with their missing augmentations as `augment` returns them."""
+        batches = [
+            examples[at : at + cache_key.BATCH] for at in range(0, len(examples), cache_key.BATCH)
+        ]
+        yield from zip(batches, prefetch(self.augment, batches, workers=1), strict=True)
 
     def augment(self, examples: Sequence[Example]) -> list[Pixels]:
         """The missing augmentations of some images, one array per number; each is decoded once."""
-        data, augmentations = self.training_data, augmentations_of(self.schedule)
-        images = [
-            encode(load_unchanged(data.collection, example), example.id, data.prep)
-            for example in examples
-        ]
+        data, seed = self.training_data, self.schedule.seed
+        augmentations = augmentations_of(self.schedule)
+        images = [encode(load_unchanged(data.collection, e), e.id, data.prep) for e in examples]
+        contents = [example.sha256 for example in examples]
         arrays = []
         for number, missing in enumerate(self.missing):
             augmented = [
-                numbered_augmentation(
-                    image, example.sha256, number, augmentations, self.schedule.seed
-                )
-                for example, image in zip(examples, images, strict=True)
-                if example.sha256 in missing
+                numbered_augmentation(image, content, number, augmentations, seed)
+                for image, content in zip(images, contents, strict=True)
+                if content in missing
             ]
             empty = np.empty((0, *images[0].shape), np.uint8)
             arrays.append(np.stack(augmented) if augmented else empty)
         return arrays
-
-
-def augmentations_of(schedule: Schedule) -> Augmentations:
-    """The augmentations of a plan."""
-    return Augmentations(
-        crop=schedule.crop,
-        flip=schedule.flip,
-        colour=schedule.color_jitter,
-        shift=schedule.time_shift,
-        mask=schedule.spec_augment,
-    )
 
 
 def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
@@ -116,87 +103,86 @@ def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[Cache
     Cache files stay open, and are not evicted, for as long as the source lives.
     Raises: TrainingError where half precision cannot hold an output.
     """
-    chosen, network = schedule(plan), training_data.extracted.network
-    layers = _layers_below(training_data, plan, chosen.split_at)
+    settings, network = schedule(plan), training_data.extracted.network
+    cut, layers = settings.split_at, _layers_below(training_data, plan, settings.split_at)
     cache, engine = FeatureCache(default_root()), str(plan.training.engine.value)
     offload = str(plan.training.offload.value) if plan.training.offload else ""
     keys = [
-        ActivationKey(extracted=key, cut=chosen.split_at, wanted=layers, dtype=chosen.cache_dtype)
-        for key in _feature_keys(training_data, chosen, engine, offload)
+        cache_key.ActivationKey(extraction=key, cut=cut, layers=layers, dtype=settings.cache_dtype)
+        for key in _feature_keys(training_data, settings, engine, offload)
     ]
     cache_files = tuple(cache.cache_file(key) for key in keys)
     hashes = [example.sha256 for example in training_data.labelled.learn]
     missing = tuple(frozenset(cache_file.missing(hashes)) for cache_file in cache_files)
     missing = here().gather(missing)[0]
-    task = _Task(training_data, chosen, cache_files, _local_share(missing, training_data))
-    prefix = FrozenPrefix(network, chosen.split_at, layers)
-    blocks = (
-        offloaded_blocks(network, layers, chosen.split_at, training_data.prep) if offload else ()
-    )
+    # All augmentations of an image go to one process.
+    share = {e.sha256 for e in here().share(_with_some_missing(training_data, missing))}
+    local = tuple(contents & share for contents in missing)
+    task = _Task(training_data, settings, cache_files, local)
+    prefix = FrozenPrefix(network, cut, layers)
+    blocks: Sequence[OffloadedBlock] = ()
     if offload:
+        blocks = offloaded_blocks(network, layers, cut, training_data.prep)
         _copy_from_extraction(task, layers)
         absent = (frozenset(f.absent(m)) for f, m in zip(cache_files, task.missing, strict=True))
         task = replace(task, missing=tuple(absent))
-    if any(task.missing):
-        yield from (
-            _run_offloaded(task, blocks, offload) if offload else _run(task, engine, prefix)
-        )
+    if any(task.missing) and offload:
+        yield from _run_offloaded(task, blocks, offload)
+    elif any(task.missing):
+        yield from _run(task, engine, prefix)
     if here().size > 1 and any(missing):
         here().gather(None)  # wait until every process has computed its share
         for cache_file in cache_files:
             cache_file.refresh()
-    block = network.record.blocks[chosen.split_at - 1]
-    widths = [int(np.prod(block.shape_out)), *(layer_width(network.record, t) for t in layers)]
-    ends = np.cumsum(widths)
-    columns = {
-        layer: slice(int(a), int(b)) for layer, a, b in zip(layers, ends, ends[1:], strict=False)
-    }
+    engines: list[Engine] = []  # opened for the first damaged row
+    lock = threading.Lock()  # several threads read rows
 
-    def make() -> Engine:
-        return blockwise_engine(blocks) if offload else drain(_open(engine, prefix, task))
+    def recompute(number: int, content: str) -> NDArray[np.floating]:
+        damaged = task.only(number, frozenset({content}))
+        with lock:
+            if not engines:
+                blockwise = blockwise_engine(blocks) if offload else None
+                engines.append(blockwise or drain(_open(engine, prefix, task)))
+            outputs = engines[0](damaged.augment(damaged.examples)[number])
+        row = np.concatenate([values.ravel() for values in outputs])
+        return row.astype(settings.cache_dtype)
 
-    recompute, is_ragged = _Recompute(task, make), block.layout == "tokens"
-    return CachedBatches(
-        cache_files,
-        tuple(hashes),
-        chosen.split_at,
-        block.shape_out,
-        columns,
-        recompute,
-        is_ragged,
-    )
+    block = network.record.blocks[cut - 1]
+    shape, is_ragged = block.shape_out, block.layout == "tokens"
+    columns, end = {}, math.prod(shape)
+    for layer in layers:
+        columns[layer] = slice(end, end + layer_width(network.record, layer))
+        end = columns[layer].stop
+    return CachedBatches(cache_files, tuple(hashes), cut, shape, columns, recompute, is_ragged)
 
 
 def _copy_from_extraction(task: _Task, layers: Sequence[FeatureLayer]) -> None:
     """Copy unaugmented rows of an offloaded network that feature extraction has cached."""
     features, missing = task.training_data.extracted.features.cache_file, task.missing[0]
-    if not isinstance(features.key, FeatureKey):
+    if not isinstance(features.key, cache_key.FeatureKey):
         return
-    key = main_key(features.key, task.schedule.split_at)
+    key = cache_key.main_key(features.key, task.schedule.split_at)
     with FeatureCache(default_root()).cache_file(key) as outputs:
         cached = [*missing - {*outputs.missing(missing)}]
         examples = first_of_each(task.training_data.labelled.learn, cached)
-        for at in range(0, len(examples), BATCH):
-            contents = [example.sha256 for example in examples[at : at + BATCH]]
+        for at in range(0, len(examples), cache_key.BATCH):
+            contents = [example.sha256 for example in examples[at : at + cache_key.BATCH]]
             rows = [features.read(contents, layer.name) for layer in layers]
-            _append(task, 0, contents, [outputs.read(contents, MAIN), *rows])
+            _append(task, 0, contents, [outputs.read(contents, cache_key.MAIN), *rows])
 
 
-def _local_share(
-    missing: tuple[frozenset[str], ...], training_data: TrainingDataset
-) -> tuple[frozenset[str], ...]:
-    """This process's share of the missing rows: all augmentations of an image go together."""
-    hashes = [*frozenset[str]().union(*missing)]
-    share = here().share(first_of_each(training_data.labelled.learn, hashes))
-    own = frozenset(example.sha256 for example in share)
-    return tuple(contents & own for contents in missing)
+def _with_some_missing(
+    training_data: TrainingDataset, missing: Sequence[frozenset[str]]
+) -> list[Example]:
+    return first_of_each(training_data.labelled.learn, [*frozenset[str]().union(*missing)])
 
 
 def _layers_below(training_data: TrainingDataset, plan: Plan, cut: int) -> tuple[FeatureLayer, ...]:
     """Every feature layer below the cut that some head of the plan, or a refitted one, may use."""
+    layers_of = training_data.probe_layers
     names = [str(name) for name in dataset.as_tuple(plan.head.candidates)]
-    heads = (*dataset.probe_layers_of(names), for_trained(training_data.probe_layers))
-    layers = {layer for name in heads for layer in training_data.probe_layers[name]}
+    heads = (*dataset.probe_layers_of(names), for_trained(layers_of))
+    layers = {layer for name in heads for layer in layers_of[name]}
     if training_data.prior is not None:
         layers |= set(training_data.prior.weights)
     return cached_layers(sorted(layers, key=lambda layer: (layer.block, layer.pool)), cut)
@@ -204,12 +190,12 @@ def _layers_below(training_data: TrainingDataset, plan: Plan, cut: int) -> tuple
 
 def _feature_keys(
     training_data: TrainingDataset, schedule: Schedule, engine: str, offload: str
-) -> Iterator[FeatureKey]:
+) -> Iterator[cache_key.FeatureKey]:
     """The cache keys of the unaugmented image, and of augmentations 1, 2, …"""
-    base, name = training_data.base, cast(EngineName, engine)
+    base, name = training_data.base, cast(cache_key.EngineName, engine)
     if base is None:
         raise ValueError("cached activations need the record of their base model")
-    plain = FeatureKey(
+    plain = cache_key.FeatureKey(
         network=base.sha256,
         arch=base.arch,
         blocks=tuple(block.name for block in training_data.extracted.network.record.blocks),
@@ -223,7 +209,7 @@ def _feature_keys(
     yield plain
     policy = augmentations_of(schedule).policy
     for number in range(1, schedule.augmentations + 1 if schedule.is_varied else 1):
-        yield replace(plain, view=f"{policy} seed={schedule.seed} view={number}")
+        yield replace(plain, augmentation=f"{policy} seed={schedule.seed} view={number}")
 
 
 def _run(task: _Task, engine: str, prefix: FrozenPrefix) -> Steps[None]:
@@ -231,8 +217,7 @@ def _run(task: _Task, engine: str, prefix: FrozenPrefix) -> Steps[None]:
     yield _begin(title, len(examples))
     run = yield from _open(engine, prefix, task)
     start, done = time.perf_counter(), 0
-    batches = [examples[at : at + BATCH] for at in range(0, len(examples), BATCH)]
-    for batch, arrays in zip(batches, prefetch(task.augment, batches, workers=1), strict=True):
+    for batch, arrays in task.batches(examples):
         for number, images in enumerate(arrays):
             if len(images):
                 contents = [e.sha256 for e in batch if e.sha256 in task.missing[number]]
@@ -251,7 +236,7 @@ def _open(engine: str, prefix: FrozenPrefix, task: _Task) -> Steps[Engine]:
     """The plan's engine for the frozen blocks, or torch where it cannot run them."""
     prep = task.training_data.prep
     try:
-        return make_engine(cast(EngineName, engine), prefix, prep, n_threads())
+        return make_engine(cast(cache_key.EngineName, engine), prefix, prep, n_threads())
     except EngineError as error:
         yield note("fine_tune", "Engine", f"{error}; torch is used instead")
         return make_engine("torch", prefix, prep, n_threads())
@@ -278,27 +263,8 @@ def _run_offloaded(task: _Task, blocks: Sequence[OffloadedBlock], offload: str) 
 
 
 def _chunks(task: _Task, number: int, examples: Sequence[Example]) -> Iterator[Chunk]:
-    batches = [examples[at : at + BATCH] for at in range(0, len(examples), BATCH)]
-    for batch, arrays in zip(batches, prefetch(task.augment, batches, workers=1), strict=True):
+    for batch, arrays in task.batches(examples):
         yield [example.sha256 for example in batch], arrays[number]
-
-
-class _Recompute:
-    """Computes a cached row again that was damaged since training began."""
-
-    def __init__(self, task: _Task, make: Callable[[], Engine]) -> None:
-        self._task, self._make = task, make
-        self._engine: Engine | None = None
-        self._lock = threading.Lock()  # several threads read rows
-
-    def __call__(self, number: int, content: str) -> NDArray[np.floating]:
-        """The row of an augmentation of an image, (width,)."""
-        task = self._task.only(number, frozenset({content}))
-        with self._lock:
-            run = self._engine = self._engine or self._make()
-            outputs = run(task.augment(task.examples)[number])
-        row = np.concatenate([values.ravel() for values in outputs])
-        return row.astype(task.schedule.cache_dtype)
 
 
 def _append(

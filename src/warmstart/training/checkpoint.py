@@ -1,15 +1,15 @@
 """Checkpoints of a training, to resume it after it was stopped or killed.
 
 A folder of safetensors files: `last` and `previous` of the current training, and one file for each
-finished one. Each is written beside its name, flushed to disk and renamed; each carries the digest
-of its content, so that a damaged one is noticed and the one before it used. Where processes share
-the weights, folders that they write together stand in place of the first two.
+finished one. Each carries the digest of its content, so that a damaged one is noticed and the one
+before it used. Where processes share the weights, they write folders in place of the first two.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
@@ -27,17 +27,18 @@ from warmstart.distributed import here, process_errors
 from warmstart.errors import RunFolderError
 from warmstart.records.run_folder import remove, sync_folder, write_chunks, write_json
 
+FIRST = 3.0  # seconds of work before the first checkpoint
+EVERY = 10.0  # seconds between checkpoints, at least
+SHARE = 0.03  # of the time, at most, for writing
+FORMAT = "warmstart checkpoint 2"
+SUFFIX = ".safetensors"
+INDEX = "index.json"  # of a folder that several processes wrote
+JOINT = "joint-*"  # such folders, numbered
+LATEST = 2  # of them are kept: the last and the previous
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
 # ---- A checkpoint that several processes write together, each what it keeps.
-#
-# By torch.distributed.checkpoint (https://docs.pytorch.org/docs/stable/distributed.checkpoint.html)
-# in its safetensors form, as its own form is a pickle: one file per process, whose header says
-# which rows of which tensor are in it. An index beside them, `index.json`, is written last, with
-# the digest of each file: a folder without one, or with other files, does not count. No process
-# holds more than its own share while writing; any number of processes can read it.
-
-
-INDEX = "index.json"
-CHUNK_BYTES = 1 << 24  # read at once
 
 
 @process_errors()
@@ -46,11 +47,12 @@ def write_joint_checkpoint(
 ) -> None:
     """Write a folder whole or not at all: beside its name, flushed to disk, then renamed.
 
-    Every process must call it, with the tensors that it keeps; a DTensor knows its rows.
-    `metadata` goes into the index. The first process's `path` counts.
+    By torch.distributed.checkpoint (docs.pytorch.org/docs/stable/distributed.checkpoint.html) in
+    its safetensors form, as its own form is a pickle: one file per process, whose header says which
+    rows of which tensor are in it. The index, with `metadata` and the digest of each file, is
+    written last. Every process must call it, with the tensors that it keeps.
     Raises: ProcessError where a process has died; RunFolderError where the first process does not
-    see the files of another one; OSError, such as a full disk, which the others see as a process
-    that has died.
+    see the files of another one; OSError, such as a full disk.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -68,8 +70,8 @@ def write_joint_checkpoint(
         save(dense, storage_writer=writer, no_dist=world.size == 1)
     except CheckpointException as error:  # holds what each process raised
         raise next(iter(error.failures.values()))[0] from error
-    own = sorted(partial.glob(f"shard-{world.rank + 1:05d}-*{SUFFIX}"))
-    by_process = world.gather({file.name: _file_digest(file) for file in own})
+    files = sorted(partial.glob(f"shard-{world.rank + 1:05d}-*{SUFFIX}"))
+    by_process = world.gather({file.name: _file_digest(file) for file in files})
     if not world.is_first:
         return
     digests = {name: digest for files in by_process for name, digest in files.items()}
@@ -138,14 +140,11 @@ def _json_digest(index: Mapping[str, Any]) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ---- Tensors in one safetensors file, written tensor by tensor, and the digest of its content.
+# ---- Tensors in one safetensors file.
 
 
 _DTYPES = {
@@ -172,14 +171,10 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _outline(tensors: Mapping[str, Tensor]) -> list[tuple[str, str, list[int]]]:
-    """Name, dtype and shape of each tensor; the widest dtypes first, so that all are aligned.
-
-    Raises: TypeError for a dtype that cannot be saved.
-    """
-    unsupported = [name for name, tensor in tensors.items() if tensor.dtype not in _DTYPES]
-    if unsupported:
-        name = unsupported[0]
-        raise TypeError(f"{name} holds {tensors[name].dtype}, which cannot be saved")
+    """Name, dtype, shape; widest dtypes first, for alignment. Raises: TypeError for others."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise TypeError(f"{name} holds {tensor.dtype}, which cannot be saved")
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     return [(name, _DTYPES[tensors[name].dtype], list(tensors[name].shape)) for name in names]
 
@@ -196,11 +191,7 @@ def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 def chunks(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Iterator[bytes | memoryview]:
-    """A safetensors file, tensor by tensor.
-
-    The library's own writer copies all of them into memory first, and hides the errno that tells
-    a full disk from other errors.
-    """
+    """A safetensors file, by tensor: the library copies all and hides the errno of a full disk."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset, outline = 0, _outline(tensors)
     for name, kind, shape in outline:
@@ -212,16 +203,6 @@ def chunks(
     yield len(text).to_bytes(8, "little") + text
     for name, _, _ in outline:
         yield _bytes(tensors[name])
-
-
-FIRST = 3.0  # seconds of work before the first checkpoint
-EVERY = 10.0  # seconds between checkpoints, at least
-SHARE = 0.03  # of the time, at most, for writing
-FORMAT = "warmstart checkpoint 2"
-SUFFIX = ".safetensors"
-JOINT = "joint-*"  # folders that several processes wrote, numbered
-LATEST = 2  # of them are kept: the last and the previous
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +230,7 @@ class Checkpoints:
     """
 
     def __init__(self, path: Path, key: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.path, self.key = path, key
-        self._clock = clock
+        self.path, self.key, self._clock = path, key, clock
         self._since: float | None = None  # time of the last write, or of the first `is_due`
         self._wait = FIRST
         self._serial: int | None = None  # of the newest file; None before the first write
@@ -259,8 +239,7 @@ class Checkpoints:
     def save(self, snapshot: Snapshot) -> None:
         """Save the latest state; the one before it stays as the previous.
 
-        Raises: OSError, such as a full disk; all earlier checkpoints are intact then. TypeError
-        for a tensor whose dtype cannot be saved (complex numbers).
+        Raises: OSError, such as a full disk; TypeError for a dtype that cannot be saved.
         """
         self._prepare()
         following, last = self._file("next"), self._file("last")
@@ -271,11 +250,7 @@ class Checkpoints:
         sync_folder(self.path)
 
     def save_jointly(self, snapshot: Snapshot) -> None:
-        """Like `save`, by all processes at once, each with the tensors that it keeps.
-
-        Written into the folder of the first process; any number of processes can read it.
-        Raises: as `write_joint_checkpoint`; all earlier checkpoints are intact then.
-        """
+        """Like `save`, by all processes, each with its tensors: `write_joint_checkpoint`."""
         world = here()
         if world.is_first:
             self._prepare()
@@ -288,10 +263,7 @@ class Checkpoints:
                 remove(old)
 
     def load(self) -> Snapshot | None:
-        """The newest sound state, or None: the last, else the previous.
-
-        One from before the latest finished training is ignored.
-        """
+        """The newest sound state since the latest finished training, or None."""
         finished = self.path.glob(f"finished-*{SUFFIX}")
         latest = max((self._serial_of(path) for path in finished), default=0)
         for path in self._by_age(self._unfinished()):
@@ -300,10 +272,7 @@ class Checkpoints:
         return None
 
     def save_finished(self, name: str, snapshot: Snapshot) -> None:
-        """Save a finished training; the states on the way to it are removed.
-
-        Raises: ValueError for a name that is not a plain word; else as `save`.
-        """
+        """Save a finished training, remove its states. Raises: ValueError for a bad name."""
         path = self._finished(name)
         self._prepare()
         self._write(path, snapshot)
@@ -311,19 +280,12 @@ class Checkpoints:
             remove(state)
 
     def load_finished(self, name: str) -> Snapshot | None:
-        """A finished training, if it was saved and is sound.
-
-        Raises: ValueError for a name that is not a plain word.
-        """
+        """A finished training, if it was saved and is sound. Raises: ValueError likewise."""
         return self._read(self._finished(name))
 
     @property
     def is_due(self) -> bool:
-        """Whether to save now.
-
-        First after some seconds of work; then every ten seconds, or less often if writing is slow.
-        Ask after each step: the first call starts the clock.
-        """
+        """Whether to save now: every ten seconds, less often if writing is slow; ask each step."""
         now = self._clock()
         if self._since is None:
             self._since = now
@@ -369,8 +331,8 @@ class Checkpoints:
         self._wait = max(EVERY, (self._since - start) / SHARE)
 
     def _unfinished(self) -> list[Path]:
-        own = [path for name in ("next", "last", "previous") if (path := self._file(name)).exists()]
-        return [*own, *self.path.glob(JOINT)]
+        files = [self._file(name) for name in ("next", "last", "previous")]
+        return [*(file for file in files if file.exists()), *self.path.glob(JOINT)]
 
     def _by_age(self, paths: Iterable[Path]) -> list[Path]:
         return sorted(paths, key=self._serial_of, reverse=True)
@@ -387,8 +349,8 @@ class Checkpoints:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 if metadata.pop("digest") == digest(tensors, metadata):
                     # Copies: the originals are mapped from the file into memory.
-                    own = {name: tensor.clone() for name, tensor in tensors.items()}
-                    return Snapshot(own, json.loads(metadata["facts"]))
+                    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+                    return Snapshot(copies, json.loads(metadata["facts"]))
         except (OSError, SafetensorError, KeyError, ValueError):
             pass
         self._damaged.add(path)
@@ -401,8 +363,8 @@ class Checkpoints:
             if not path.is_dir():
                 with safe_open(path, framework="pt") as file:
                     metadata = file.metadata() or {}
-            is_own = (metadata["format"], metadata["key"]) == (FORMAT, self.key)
-            return int(metadata["serial"]) if is_own else 0
+            is_ours = (metadata["format"], metadata["key"]) == (FORMAT, self.key)
+            return int(metadata["serial"]) if is_ours else 0
         except (OSError, SafetensorError, KeyError, ValueError):
             return 0
 
@@ -418,8 +380,10 @@ class Checkpoints:
 class NoCheckpoints(Checkpoints):
     """Saves nothing: for forecasts, and where there is no run folder."""
 
+    is_due = False
+
     def __init__(self) -> None:
-        super().__init__(Path(), "")
+        super().__init__(Path(os.devnull, "checkpoints"), "")  # never exists
 
     def save(self, snapshot: Snapshot) -> None:
         pass
@@ -427,18 +391,5 @@ class NoCheckpoints(Checkpoints):
     def save_jointly(self, snapshot: Snapshot) -> None:
         pass
 
-    def load(self) -> Snapshot | None:
-        return None
-
     def save_finished(self, name: str, snapshot: Snapshot) -> None:
-        pass
-
-    def load_finished(self, name: str) -> Snapshot | None:
-        return None
-
-    @property
-    def is_due(self) -> bool:
-        return False
-
-    def clear(self) -> None:
         pass

@@ -9,27 +9,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from warmstart.distributed import ProcessGroup, here
+from warmstart.distributed import ALONE, ProcessGroup, here
+from warmstart.errors import PlanError
+from warmstart.events import Event, note
+from warmstart.network.cut import UnfrozenBlocks
+from warmstart.network.pipeline_stage import group_modules
+from warmstart.planning.machine import DATA, FSDP
+from warmstart.planning.schedule import Schedule
+from warmstart.training.batches import Inputs
 from warmstart.training.loop import BatchLoss
+from warmstart.training.trainable import TrainableNetwork
 
-Inputs = tuple[Tensor, ...]
+JOINT_WRITER = "torch.distributed.checkpoint.hf_storage"  # several processes write with it
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """How a batch is computed.
+    """How a batch is computed. `loss` is summed over rows.
 
-    `loss` is summed over rows. `micro_batch`: examples at once. `scale` multiplies a loss before
-    its backward pass, for float16. `is_gathered`: layers need the statistics of the whole batch.
+    `scale` multiplies a loss before its backward pass, for float16. `is_gathered`: layers need the
+    statistics of the whole batch.
     """
 
     loss: BatchLoss
@@ -45,29 +54,15 @@ class StepWork:
         return torch.autocast(self.device, half) if half else nullcontext()
 
 
-@dataclass(frozen=True, slots=True)
-class ShardingReport:
-    """Memory and idle time of sharded weights, over all updates.
-
-    `largest`: the largest share of the parameters that one process held. `idle`: the share of all
-    processes' time spent waiting, for the latest batch in `n_micro_batches` parts; None where that
-    was not measured.
-    """
-
-    largest: float
-    idle: float | None = None
-    n_micro_batches: int = 1
-
-
 class DataParallel:
     """Each process computes its share of every batch, and gradients are averaged.
 
     All processes hold the same weights, as each created them in the same way. A single process
     trains plainly. `plain` is the network for validation, where the one for training is compiled.
-    Other kinds of parallelism override these methods.
     """
 
     allows_fusion = True  # whether a layer may read the tensors of another one
+    is_sharded = False  # whether processes keep different tensors during updates
 
     def __init__(
         self,
@@ -77,24 +72,20 @@ class DataParallel:
     ) -> None:
         self._network, self._device = network, device
         self._plain, self._wrapped = plain or network, network
+        self.is_whole = True  # this process holds all that is trained, and can save it alone
 
     @property
     def world(self) -> ProcessGroup:
-        return here()
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether this process holds all that is trained, and can save it alone."""
-        return True
+        """The processes that split rows; with sharded weights `run` does so between updates."""
+        return here() if self.is_whole else ALONE
 
     def begin(self) -> None:
         """Prepare for updates, once each parameter's `requires_grad` is set."""
         if here().size == 1 or not isinstance(self._network, nn.Module):
             return
-        is_cuda = self._device == "cuda"
         self._wrapped = DistributedDataParallel(  # reads `requires_grad` only once
             self._network,
-            device_ids=[torch.cuda.current_device()] if is_cuda else None,
+            device_ids=[torch.cuda.current_device()] if self._device == "cuda" else None,
             broadcast_buffers=False,
             init_sync=False,
             find_unused_parameters=True,
@@ -104,20 +95,21 @@ class DataParallel:
         """After updates: every process holds the whole network."""
 
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """Compute the gradients of a batch; returns its mean loss, without gradients if not finite.
-
-        Every process gets the whole batch and computes the gradients of what it keeps.
-        """
-        total, n = 0.0, len(labels)
+        """Compute the gradients of a batch; returns its mean loss, if not finite without them."""
+        world, total, n = here(), 0.0, len(labels)
         for start in range(0, n, work.micro_batch):
             stop = min(start + work.micro_batch, n)
-            rows, share = self._local_rows(start, stop, work.is_gathered)
-            with self._delay_sync(stop == n):
+            rows, share = slice(start, stop), 1
+            if not work.is_gathered and stop - start >= world.size:
+                rows, share = slice(start + world.rank, stop, world.size), world.size
+            # Gradients are accumulated locally and sent with the last micro-batch.
+            is_delayed = stop < n and isinstance(self._wrapped, DistributedDataParallel)
+            with cast(Any, self._wrapped).no_sync() if is_delayed else nullcontext():
                 with work.autocast():
                     logits = self._wrapped(*(value[rows] for value in inputs))
                 loss = work.loss(logits.float(), labels[rows]) / n
                 value = float(loss.detach())
-                total += value if share == 1 else float(here().reduce_sum(np.array([value]))[0])
+                total += value if share == 1 else float(world.reduce_sum(np.array([value]))[0])
                 if not math.isfinite(total):
                     return total
                 work.scale(share * loss).backward()  # type: ignore[no-untyped-call]
@@ -135,10 +127,7 @@ class DataParallel:
         """Send changed tensors to all processes, unless all made the same change."""
 
     def local_shard(self, name: str, value: Tensor) -> Tensor:
-        """This process's share of the named tensor, or of another one of its shape: a view.
-
-        A value of another shape comes back unchanged.
-        """
+        """This process's share of the named tensor, or of another one of its shape: a view."""
         return value
 
     def with_placement(self, name: str, shard: Tensor) -> Tensor:
@@ -146,30 +135,65 @@ class DataParallel:
         return shard
 
     def agree(self, value: bool) -> bool:
-        """The first process's value, for what all processes must do alike."""
-        return value  # a process may save alone
+        """The first process's value, where all processes must do the same."""
+        return here().same(value) if self.is_sharded else value
 
-    def sharding_report(self) -> ShardingReport | None:
-        """Costs of sharding; None where each process holds everything. All processes must call."""
+    def sharding_note(self) -> Event | None:
+        """The costs of sharding; None where each process holds all. All processes must call it."""
         return None
 
-    def _local_rows(self, start: int, stop: int, is_gathered: bool) -> tuple[slice, int]:
-        """This process's rows of a micro-batch, and the factor of their loss.
 
-        All rows where fresh blocks take statistics of the whole batch; else one in as many rows as
-        there are processes, whose gradients are averaged.
-        """
-        world = here()
-        if is_gathered or stop - start < world.size:
-            return slice(start, stop), 1
-        return slice(start + world.rank, stop, world.size), world.size
+def choose_parallelism(
+    trainable: TrainableNetwork, blocks: UnfrozenBlocks, schedule: Schedule, inputs: Inputs
+) -> DataParallel:
+    """The parallelism of the plan; a single process trains plainly.
 
-    def _delay_sync(self, is_last: bool) -> AbstractContextManager[Any]:
-        """Accumulate gradients locally; they are sent with the last micro-batch."""
-        if is_last or not isinstance(self._wrapped, DistributedDataParallel):
-            return nullcontext()
-        context: AbstractContextManager[Any] = self._wrapped.no_sync()
-        return context
+    `inputs` are examples for the unfrozen blocks, with which blocks are timed.
+    Raises: PlanError where processes cannot share this training.
+    """
+    world = here()
+    if schedule.contrastive and world.size > 1:
+        raise PlanError(
+            "training.contrastive compares all texts of a batch, and "
+            f"{world.size} processes share it; use one process, or remove training.contrastive."
+        )
+    if schedule.parallel == DATA or world.size == 1:
+        network: Any = blocks.vectors if schedule.contrastive else blocks
+        run: Any = torch.compile(network) if schedule.compile else network
+        return DataParallel(run, schedule.device, plain=blocks)
+    if find_spec(JOINT_WRITER) is None:
+        raise PlanError(
+            f"--parallel {schedule.parallel} writes joint checkpoints, which needs torch 2.8 or "
+            f"newer; here is {torch.__version__}. Update torch, or use --parallel data."
+        )
+    if schedule.precision == "float16":
+        raise PlanError(
+            "training.precision float16 scales the loss by gradients that no process sees as a "
+            "whole where weights are sharded; use bfloat16 or float32, or --parallel data."
+        )
+    n_gpus = torch.cuda.device_count()
+    if schedule.device == "cuda" and n_gpus < world.local:
+        raise PlanError(
+            f"--parallel {schedule.parallel} needs a GPU for each process, and {world.local} "
+            f"processes share {n_gpus}; start at most {n_gpus} per machine, or use --device cpu."
+        )
+    device = schedule.device
+    if schedule.parallel == FSDP:
+        from warmstart.training.fsdp import ShardedDataParallel
+
+        state = trainable.model.state_dict(keep_vars=True)
+        return ShardedDataParallel(blocks, group_modules(blocks), state, device)
+    from warmstart.training.pipeline import make_pipeline
+
+    return make_pipeline(trainable, blocks, schedule, inputs[0].to(device))
+
+
+def sharding_note(title: str, share: str, largest: float, text: str, **values: float) -> Event:
+    """A note on sharded weights. `largest`: the largest share of them that one process held."""
+    most = f"at most {100 * largest:.0f} % of the parameters in one of them"
+    event = note("fine_tune", title, f"{here().size} {share}, {most}{text}")
+    rounded = {name: round(value, 4) for name, value in values.items()}
+    return replace(event, values={**event.values, "largest": round(largest, 4), **rounded})
 
 
 def has_batch_statistics(network: object) -> bool:
@@ -179,13 +203,7 @@ def has_batch_statistics(network: object) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on any device, failed to allocate memory.
-
-    >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
-    True
-    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
-    False
-    """
+    """Whether torch, on any device, failed to allocate memory."""
     text = str(error).lower()
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         word in text for word in ("out of memory", "can't allocate memory", "not enough memory")

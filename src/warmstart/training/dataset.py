@@ -14,9 +14,9 @@ from warmstart.errors import DataError
 from warmstart.features.cache import StoredFeatures
 from warmstart.features.extraction import ExtractedFeatures
 from warmstart.nouns import Nouns, nouns_of
-from warmstart.planning import rules
+from warmstart.planning import feature_layers, rules
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.feature_layers import LayerWeights, probe_layers
+from warmstart.planning.feature_layers import LayerWeights
 from warmstart.planning.rules import Budget
 from warmstart.planning.verdict import Basis, basis_of
 from warmstart.records.data import DataRecord, Example
@@ -30,13 +30,11 @@ from warmstart.stats.intervals import number_groups
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.head_families import Family
+from warmstart.training.head_families import STACK, Family, ReadFeatures
 from warmstart.training.linear_probe import families
 from warmstart.training.prior import NOTHING, SUFFIX, Inheritance, Prior
 from warmstart.training.selection import SelectionProblem, groups_within
-from warmstart.training.stacked_ridge import STACK
 
-ReadFeatures = Callable[[FeatureLayer], Features]
 Reader = Callable[[Sequence[Example]], ReadFeatures]  # from examples to a reader of their features
 
 LEAST_GROUPS = 10  # in a sample for the evidence, on average
@@ -108,8 +106,10 @@ def arrange(record: DataRecord) -> LabelledRows:
     reported as data leakage, and must not tie one to the other.
     Raises: DataError if there are too few groups to hold one out and still choose by another.
     """
-    splits = {s: [e for e in record.examples if e.split == s] for s in ("train", "holdout", "test")}
-    train, holdout = splits["train"], splits["holdout"]
+    train, holdout, test = (
+        [example for example in record.examples if example.split == split]
+        for split in ("train", "holdout", "test")
+    )
     learn = (*train, *holdout)
     train_groups = group_numbers(train, record.near_duplicates)
     holdout_groups = group_numbers(holdout, record.near_duplicates) + len(train)
@@ -125,9 +125,9 @@ def arrange(record: DataRecord) -> LabelledRows:
         )
     return LabelledRows(
         learn=learn,
-        test=tuple(splits["test"]),
+        test=tuple(test),
         labels=target.read([e.label for e in learn], record.classes),
-        test_labels=target.read([e.label for e in splits["test"]], record.classes),
+        test_labels=target.read([e.label for e in test], record.classes),
         group_rows=tuple(members(np.concatenate([train_groups, holdout_groups]))),
         holdout=len(holdout),
         n_classes=len(record.classes),
@@ -141,16 +141,19 @@ def arrange(record: DataRecord) -> LabelledRows:
 
 def selection_problem(labelled: LabelledRows, plan: Plan) -> SelectionProblem:
     """The head selection problem with its outer folds; a hold-out set is the only fold."""
-    n, seed, n_folds = len(labelled.learn), plan.training.seed.value, plan.head.outer_folds.value
+    n, labels = len(labelled.learn), labelled.labels
     if labelled.holdout:
         outer: tuple[Rows, ...] = (np.arange(n - labelled.holdout, n),)
     else:
-        rng = np.random.default_rng(int(seed))  # type: ignore[arg-type]
-        fold = folds(labelled.fold_strata, labelled.groups(), int(n_folds), rng)  # type: ignore[arg-type]
-        outer = tuple(np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1))
-    return SelectionProblem(
-        labelled.labels, labelled.n_classes, labelled.group_rows, outer, labelled.target
-    )
+        rng = np.random.default_rng(int(plan.training.seed.number))
+        n_folds = int(plan.head.outer_folds.number)
+        outer = rows_by_fold(folds(labelled.fold_strata, labelled.groups(), n_folds, rng))
+    return SelectionProblem(labels, labelled.n_classes, labelled.group_rows, outer, labelled.target)
+
+
+def rows_by_fold(fold: Rows) -> tuple[Rows, ...]:
+    """The rows of each fold, from the fold number of each row. Shapes: fold (n,)."""
+    return tuple(np.flatnonzero(fold == number) for number in range(int(fold.max()) + 1))
 
 
 def selection_problem_on(labelled: LabelledRows, keep: Rows) -> SelectionProblem:
@@ -210,7 +213,7 @@ def members(groups: NDArray[np.int64]) -> list[Rows]:
 
 def heads(
     plan: Plan,
-    shapes: Mapping[str, LayerWeights],
+    probe_layers: Mapping[str, LayerWeights],
     read: ReadFeatures,
     n: int,
     prior: Prior | None = None,
@@ -225,11 +228,10 @@ def heads(
     """
     names = names or [str(name) for name in as_tuple(plan.head.candidates)]
     penalties = penalties or [float(value) for value in as_tuple(plan.head.penalties)]
-    seed = int(plan.training.seed.value)  # type: ignore[arg-type]
-    kernels: Mapping[str, Array] = {}
-    if n <= rules.DUAL_LIMIT:
-        kernels = kernels_of({name: shapes[name] for name in probe_layers_of(names)}, read, n)
-    return families(names, shapes, kernels, read, penalties, seed, prior)
+    layer_weights = {name: probe_layers[name] for name in probe_layers_of(names)}
+    kernels = kernels_of(layer_weights, read, n) if n <= rules.DUAL_LIMIT else {}
+    seed = int(plan.training.seed.number)
+    return families(names, probe_layers, kernels, read, penalties, seed, prior)
 
 
 def kernels_of(
@@ -239,9 +241,7 @@ def kernels_of(
 
     Kernels of cached rows go into the refit cache, where there is one.
     """
-    layers = sorted(
-        {t for weights in layer_weights.values() for t in weights}, key=lambda t: t.name
-    )
+    layers = sorted(set().union(*layer_weights.values()), key=lambda layer: layer.name)
 
     def make() -> Mapping[str, Array]:
         kernels = mixed_kernels(((layer, read(layer)) for layer in layers), layer_weights)
@@ -257,11 +257,7 @@ def kernels_of(
 
 
 def probe_layers_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The feature layers of candidate heads, each once.
-
-    >>> probe_layers_of(("logistic", "last", "late", "stack"))
-    ('last', 'late')
-    """
+    """The names of candidate heads' feature layers, each once."""
     return tuple(dict.fromkeys(layer_weights_of(name) for name in names if name != STACK))
 
 
@@ -277,7 +273,7 @@ def as_tuple(choice: Choice) -> tuple[Plain, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingDataset:
-    """Cleaned data, its extracted features, and how thoroughly to check it."""
+    """Cleaned data with its extracted features; `prior` is the head of an earlier run."""
 
     collection: Collection
     extracted: ExtractedFeatures
@@ -287,10 +283,10 @@ class TrainingDataset:
     budget: Budget
     seed: int
     base: BaseModelRecord | None = None  # None: unknown
-    prior: Prior | None = None  # the head of an earlier run, for classes of the same name
+    prior: Prior | None = None
 
     def pair(self) -> dict[str, LayerWeights]:
-        """The last layer, and all layers with equal weights: two mixtures chosen without labels."""
+        """The last layer, and all layers with equal weights: mixtures chosen without labels."""
         names = ("last", "equal") if "equal" in self.probe_layers else ("last",)
         return {name: self.probe_layers[name] for name in names}
 
@@ -315,9 +311,8 @@ class TrainingDataset:
 
     def kernels(self, features: Sequence[Features]) -> list[Array]:
         """One kernel (m, m) for each of the pair, from one array (m, d_t) per feature layer."""
-        return [
-            *mixed_kernels(zip(self.feature_layers, features, strict=True), self.pair()).values()
-        ]
+        pairs = zip(self.feature_layers, features, strict=True)
+        return [*mixed_kernels(pairs, self.pair()).values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +340,7 @@ def training_dataset(
         extracted=extracted,
         labelled=arrange(collection.record),
         prep=base.preprocessing,
-        probe_layers=probe_layers(extracted.feature_layers),
+        probe_layers=feature_layers.probe_layers(extracted.feature_layers),
         budget=budget,
         seed=seed,
         base=base,
@@ -355,12 +350,13 @@ def training_dataset(
 
 def draw(training_data: TrainingDataset, most: int) -> Sample:
     """About `most` training rows; hold-out and test set stay unseen."""
-    rows = draw_rows(training_data.labelled, most, training_data.seed)
+    labelled = training_data.labelled
+    rows = draw_rows(labelled, most, training_data.seed)
     vectors = training_data.vectors(rows)
     return Sample(
         rows=rows,
-        labels=labels_among(rows, training_data.labelled),
-        group_rows=groups_among(rows, training_data.labelled),
+        labels=labels_among(rows, labelled),
+        group_rows=groups_among(rows, labelled),
         vectors=vectors,
         kernels=training_data.kernels([*vectors.values()]),
     )

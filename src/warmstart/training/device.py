@@ -13,7 +13,7 @@ def check_device(name: str) -> None:
     """Raises: UsageError for a device that does not exist, or that torch cannot use here."""
     if name not in (AUTO, *DEVICES):
         raise UsageError(f"--device {name} is not one of {AUTO}, {', '.join(DEVICES)}.")
-    if name in ("cuda", "mps") and name not in _usable():
+    if name != AUTO and name not in _usable():
         raise UsageError(
             f"--device {name}: torch finds no such device here; use --device cpu, or remove "
             "--device."
@@ -38,13 +38,10 @@ def find_machine(name: str, threads: int) -> Machine:
     """
     import torch
 
-    usable = _usable() if name == AUTO else (name,)
-    device = usable[0]
+    device = _usable()[0] if name == AUTO else name
+    has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported()
     return Machine(
-        device=device,
-        threads=threads,
-        is_explicit=name != AUTO,
-        has_bfloat16=device == "cuda" and torch.cuda.is_bf16_supported(),
+        device=device, threads=threads, is_explicit=name != AUTO, has_bfloat16=has_bfloat16
     )
 
 

@@ -17,28 +17,33 @@ from warmstart.network.partition import Network
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance, time_ran_out
 from warmstart.planning.rules import HOLDOUT_DIVISOR
-from warmstart.planning.schedule import as_followed, for_fold, given_up, schedule, stage_actions
+from warmstart.planning.schedule import (
+    Schedule,
+    as_followed,
+    for_fold,
+    given_up,
+    schedule,
+    stage_actions,
+)
 from warmstart.planning.words import describe_failure
 from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
-from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.cached_activations import augmentations_of, cache_activations
+from warmstart.training.batches import BatchSource, TrainingContext, live_batches
+from warmstart.training.cached_activations import cache_activations
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
-from warmstart.training.dataset import Reader, TrainingDataset
+from warmstart.training.dataset import Reader, TrainingDataset, rows_by_fold
 from warmstart.training.forgetting import ROWS, BaseModelAnswers, limit_forgetting
 from warmstart.training.guards import overfit
 from warmstart.training.job import SCALES, TrainedNetwork, TrainingJob
 from warmstart.training.linear_probe import HeadFit
-from warmstart.training.live import read_pixels
 from warmstart.training.model_soup import train_soup
 from warmstart.training.output import OutputScales, RefitHead, average_refits, calibrate_head
 from warmstart.training.score import estimate_prior, fit_on, head_probabilities
-from warmstart.training.selection import cross_calibrated
-from warmstart.training.shared import BatchSource, LiveBatches, TrainingContext
 from warmstart.training.ship import PROBE, Decision, decide
 from warmstart.training.trainable import TrainableNetwork, trainable
 from warmstart.training.validation import (
+    CANDIDATES,
     END,
     REFIT,
     REFIT_ENDS,
@@ -49,24 +54,6 @@ from warmstart.training.validation import (
     spread,
 )
 
-
-def check_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
-    """A note where validation loss rose by more than chance. Shapes: groups (n,)."""
-    steps = [TrainingEnd(validation=k).n_steps(n_steps) for k in range(1, VALIDATIONS + 1)]
-    held = np.isfinite(chosen.losses[END])
-    if not held.any():
-        return None
-    losses = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
-    alarm, _ = overfit(losses, groups[held], steps)
-    if alarm is None:
-        return None
-    end = chosen.end
-    action = f"the weights after {end.validation} fifths of the steps are kept"
-    if end.share < 1:
-        action = f"weights {end.share:.0%} of the way from the base model's are kept"
-    return GuardNote(kind="overfit", step=alarm.step, action=action)
-
-
 NO_LIMIT = Allowance()
 EARLIEST = 2  # folds after which fine-tuning that does not pay off is stopped
 
@@ -75,15 +62,13 @@ EARLIEST = 2  # folds after which fine-tuning that does not pay off is stopped
 class FineTuned:
     """The resulting network, its head, and a reader of its features.
 
-    `plan` is the plan as it was carried out: blocks that did not join, and all blocks where
-    training was given up, are frozen in it. `actions` is None where no block was trained.
-    `own_head`: the estimate of a run's own head before a new one is fitted. `given_up`: why only
-    the linear probe is left. `probe_answers` (n, K): answers of linear probes fitted on the rows of
-    each fold's training, for the rows it held out, whose folds are `fold` (n,). `decision`: what
-    ships, where the linear probe was compared with the fine-tuned network.
-
-    The ship rule fills in the rest: `gain`, the fine-tuning gain over the linear probe; `shipped`,
-    where that is not the plan's strategy; `why`; `baselines`, other methods on the same rows.
+    `plan` as it was carried out: blocks that did not join, and all blocks where training was given
+    up, are frozen in it. `actions` is None where no block was trained. `own_head`: the estimate of
+    a run's head before a new one is fitted. `given_up`: why only the linear probe is left.
+    `probe_answers` (n, K): answers of the linear probes of each fold's training for the rows it
+    held out, whose folds are `fold` (n,). `decision`: what ships, where linear probe and fine-tuned
+    network were compared. The ship rule adds `gain`, the fine-tuning gain; `shipped`, where that is
+    not the plan's strategy; `why`; `baselines`, other methods on the same rows.
     """
 
     network: Network
@@ -103,16 +88,6 @@ class FineTuned:
     baselines: tuple[Baseline, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Where trainings should have ended. Shapes: scores (C, n, K) of each candidate end."""
-
-    n_joined: int
-    scores: Array
-    scales: tuple[OutputScales, ...]
-    chosen: ChosenEnd
-
-
 @dataclass(slots=True)
 class _Folds:
     """Results of the trainings of all folds, for the rows that each held out.
@@ -128,6 +103,9 @@ class _Folds:
     scale: float = 1.0
     guards: list[GuardNote] = field(default_factory=list)
     failed: tuple[float, ...] = ()  # learning rate scales of a training that was given up
+
+    def fail(self, trained: TrainedNetwork) -> None:
+        self.failed = tuple(scale for scale in SCALES if self.scale >= scale >= trained.scale)
 
 
 def fine_tune(
@@ -147,17 +125,17 @@ def fine_tune(
     Where no learning rate works, the linear probe is returned.
     Raises: TrainingError if a frozen tensor changed.
     """
-    data, extracted = training_data.labelled, training_data.extracted
+    data = training_data.labelled
     if not plan.is_trained:
         return _probe_alone(training_data, plan, head, time_ran_out(plan))
-    chosen, n = schedule(plan), len(data.learn)
-    held_rows = held_out_folds(training_data, chosen.folds)
-    n_updates = (for_fold(chosen, len(held), n).n_steps for held in held_rows)
-    steps = (*n_updates, *[chosen.n_steps] * chosen.model_soup)
+    settings, n = schedule(plan), len(data.learn)
+    held_rows = held_out_folds(training_data, settings.folds)
+    n_updates = (for_fold(settings, len(held), n).n_steps for held in held_rows)
+    steps = (*n_updates, *[settings.n_steps] * settings.model_soup)
     values: dict[str, float | int | str] = {"trainings": len(steps), "folds": len(held_rows)}
     values["unit"] = data.nouns.many
     yield Event(stage="fine_tune", kind="begin", values=values)
-    torch.set_num_threads(threads_for(extracted.network.record))
+    torch.set_num_threads(threads_for(training_data.extracted.network.record))
     context = TrainingContext(
         source=(yield from open_source(training_data, plan)),
         labels=data.labels,
@@ -167,17 +145,16 @@ def fine_tune(
         checkpoints=checkpoints or NoCheckpoints(),
         steps=steps,
     )
-    task = _FineTuning(training_data, plan, head, context, allowance)
+    task = _FineTuning(training_data, plan, settings, head, context, allowance)
     results = yield from task.train_folds(held_rows)
-    if results.failed:
-        return task.give_up(results)
-    return (yield from task.train_all(task.choose_end(results), results))
+    return task.give_up(results) if results.failed else (yield from task.train_all(results))
 
 
 @dataclass(frozen=True, slots=True)
 class _FineTuning:
     training_data: TrainingDataset
     plan: Plan
+    schedule: Schedule
     head: HeadFit
     context: TrainingContext
     allowance: Allowance
@@ -197,101 +174,90 @@ class _FineTuning:
             probe = fit_on(training_data, self.plan, keep)
             read = training_data.extracted.reader(training_data.examples(held))
             results.probe_answers[held] = head_probabilities(probe, read, context.target)
-            job = self._job(probe, keep, held, number, None, results.scale)
-            trained = yield from job.learn()
+            trained = yield from self._job(probe, keep, held, number, None, results.scale).learn()
             results.guards += trained.guards
             if trained.has_failed:
-                results.failed = _failed_scales(results.scale, trained)
+                results.fail(trained)
                 break
             results.scale = trained.scale
             results.scores[:, held] = trained.scores
             results.fold[held] = number
             results.n_joined.append(trained.n_stages)
-            if number + 1 == EARLIEST < len(held_rows) and self.is_futile(results):
+            if number + 1 == EARLIEST < len(held_rows) and self._is_futile(results):
                 text = f"after {EARLIEST} of {len(held_rows)} folds: fine-tuning does not help here"
                 yield note("fine_tune", "Stopped", text)
                 break
         return results
 
-    def choose_end(self, results: _Folds) -> _End:
-        context = self.context
-        n_joined = int(np.median(results.n_joined))
+    def _choose_end(self, results: _Folds) -> tuple[ChosenEnd, Array, tuple[OutputScales, ...]]:
+        """Where trainings should have ended, the scores (C, n, K) compared, and their scales."""
+        context, is_paired = self.context, self.schedule.contrastive
         # Where no block joined, a refitted head equals another one on the same layers.
-        scores = results.scores if n_joined else results.scores[:REFIT]
-        is_paired = schedule(self.plan).contrastive
+        scores = results.scores if int(np.median(results.n_joined)) else results.scores[:REFIT]
         scores, scales = average_refits(scores, context.labels, context.target, is_alone=is_paired)
         chosen = choose(
             scores,
             context.labels,
             results.fold,
             context.groups,
-            # Scores are on the head's own scale: not divided by its temperature.
-            Calibration(1.0, np.zeros(len(self.head.bias))),
             context.target,
-            usual=REFIT if is_paired else END,
+            default=REFIT if is_paired else END,
         )
-        return _End(n_joined, scores, scales, chosen)
+        return chosen, scores, scales
 
-    def decision(self, results: _Folds, chosen: ChosenEnd) -> Decision:
+    def _decide(self, results: _Folds, chosen: ChosenEnd) -> Decision:
         """What ships, by the answers of each fold's training for the rows it held out."""
-        context, head, plan, target = self.context, self.head, self.plan, self.context.target
-        is_held = results.fold >= 0
-        answers, _ = cross_calibrated(
-            chosen.scores / head.scale,
-            context.labels,
-            results.fold,
-            context.groups,
-            Calibration(head.scale, np.zeros(len(head.bias))),
-            target,
-        )
+        context, head, plan, fold = self.context, self.head, self.plan, results.fold
         actions = {str(block.action.value) for block in plan.blocks}
         network = self.training_data.extracted.network
         return decide(
-            np.where(is_held[:, None], head.probabilities, np.nan),
+            np.where(fold[:, None] >= 0, head.probabilities, np.nan),
             results.probe_answers,
-            answers,
+            self._calibrate(head, results, chosen).probabilities,
             context.labels,
-            results.fold,
+            fold,
             context.groups,
-            target,
+            context.target,
             is_apart="fresh" in actions,
-            is_paired=schedule(plan).contrastive,
+            is_paired=self.schedule.contrastive,
             may_ensemble="added" not in actions and can_ensemble(network, frozen_prefix(plan)),
             is_set=plan.strategy.source == "user",
         )
 
-    def is_futile(self, results: _Folds) -> bool:
-        """Whether, after the first folds, fine-tuning has no chance to ship.
+    def _calibrate(self, head: HeadFit, results: _Folds, chosen: ChosenEnd) -> HeadFit:
+        labels, groups, target = self.context.labels, self.context.groups, self.context.target
+        return calibrate_head(head, chosen.scores, labels, results.fold, groups, target)
 
-        Only the time depends on it: where training stops, the linear probe ships, whose estimate
-        comes from all of its own folds.
-        """
+    def _is_futile(self, results: _Folds) -> bool:
+        """Whether fine-tuning has no chance to ship: only the time depends on it."""
         if self.plan.strategy.source == "user" or not results.n_joined:
             return False
-        decision = self.decision(results, self.choose_end(results).chosen)
+        decision = self._decide(results, self._choose_end(results)[0])
         return decision.kind == PROBE and decision.ahead <= 0
 
-    def train_all(self, end: _End, results: _Folds) -> Steps[FineTuned]:
+    def train_all(self, results: _Folds) -> Steps[FineTuned]:
         """Train on all rows, where the fine-tuned network ships, and calibrate its head."""
         training_data, plan, head, context = self.training_data, self.plan, self.head, self.context
-        n_joined, chosen, settings = end.n_joined, end.chosen, schedule(plan)
+        chosen, scores, scales = self._choose_end(results)
+        settings, n_joined = self.schedule, int(np.median(results.n_joined))
         n_groups = len(stage_actions(settings, {}))
         if n_groups > 1:
             text = f"{n_joined} of {n_groups} groups of blocks joined"
             text += "" if n_joined == n_groups else "; one more did not improve validation loss"
             yield note("fine_tune", "Joined", text)
-        decision = self.decision(results, chosen)
+        decision = self._decide(results, chosen)
+        fine_tuned = FineTuned(
+            network=training_data.extracted.network,
+            head=head,
+            reader=training_data.extracted.reader,
+            plan=as_followed(plan, n_joined),
+            decision=decision,
+            fold=results.fold,
+        )
         if decision.kind == PROBE:
             yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
-            return FineTuned(
-                network=training_data.extracted.network,
-                head=head,
-                reader=training_data.extracted.reader,
-                plan=as_followed(plan, n_joined),
-                decision=decision,
-                fold=results.fold,
-            )
-        guards = list(results.guards)
+            return fine_tuned
+        guards = results.guards
         if overfit_note := check_overfit(chosen, context.groups, settings.n_steps):
             guards.append(overfit_note)
             text = f"validation loss rose towards the end: {overfit_note.action}"
@@ -305,31 +271,28 @@ class _FineTuning:
         trained = yield from train_soup(make_job, range(first, len(context.steps)), results.scale)
         guards += trained.guards
         if trained.trainable is None:
-            results.guards, results.failed = guards, _failed_scales(results.scale, trained)
+            results.fail(trained)
             return self.give_up(results)
         answers = BaseModelAnswers(training_data, context, spread(rows, ROWS), settings.n_steps)
         make = make_job(first, trained.scale).make
         notes, remembering = yield from limit_forgetting(
-            answers, trained.trainable, make, chosen, end.scores
+            answers, trained.trainable, make, chosen, scores
         )
         guards += notes
         if remembering is not chosen:  # another network ships
-            chosen, decision = remembering, self.decision(results, remembering)
+            chosen, decision = remembering, self._decide(results, remembering)
         refit = RefitHead(training_data, plan, context.source)
-        fitted, reader = refit.end(trained.trainable, head, chosen, end.scales)
+        fitted, reader = refit.end(trained.trainable, head, chosen, scales)
         yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
-        return FineTuned(
+        return replace(
+            fine_tuned,
             network=trained.trainable.network,
-            head=calibrate_head(
-                fitted, chosen.scores, context.labels, results.fold, context.groups, context.target
-            ),
+            head=self._calibrate(fitted, results, chosen),
             reader=reader,
-            plan=as_followed(plan, n_joined),
             actions=trained.trainable.actions,
             guards=tuple(guards),
             probe_answers=results.probe_answers,
             decision=decision,
-            fold=results.fold,
         )
 
     def give_up(self, results: _Folds) -> FineTuned:
@@ -359,7 +322,7 @@ class _FineTuning:
 
         return TrainingJob(
             make=make,
-            schedule=for_fold(schedule(plan), len(held), len(context.labels)),
+            schedule=for_fold(self.schedule, len(held), len(context.labels)),
             context=context,
             rows=keep,
             held=held,
@@ -373,16 +336,11 @@ class _FineTuning:
 
 def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
     """Cached outputs of the frozen blocks, or images for the whole network."""
-    chosen, learn = schedule(plan), training_data.labelled.learn
-    if chosen.split_at:
+    settings = schedule(plan)
+    if settings.split_at:
         return (yield from cache_activations(training_data, plan))
-    return LiveBatches(
-        pixels=read_pixels(training_data.collection, learn, training_data.prep),
-        contents=tuple(example.sha256 for example in learn),
-        augmentations=augmentations_of(chosen),
-        seed=chosen.seed,
-        prep=training_data.prep,
-    )
+    learn, prep = training_data.labelled.learn, training_data.prep
+    return live_batches(training_data.collection, learn, prep, settings)
 
 
 def _probe_alone(training_data: TrainingDataset, plan: Plan, head: HeadFit, why: str) -> FineTuned:
@@ -393,9 +351,20 @@ def _probe_alone(training_data: TrainingDataset, plan: Plan, head: HeadFit, why:
     return FineTuned(network, head, reader, plan, own_head=own_head, given_up=why)
 
 
-def _failed_scales(first: float, trained: TrainedNetwork) -> tuple[float, ...]:
-    """The learning rate scales of a failed training, from its first attempt to its last."""
-    return tuple(scale for scale in SCALES if first >= scale >= trained.scale)
+def check_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
+    """A note where validation loss rose by more than chance. Shapes: groups (n,)."""
+    steps = [end.n_steps(n_steps) for end in CANDIDATES[:VALIDATIONS]]
+    held = np.isfinite(chosen.losses[END])
+    if not held.any():
+        return None
+    losses = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
+    alarm, _ = overfit(losses, groups[held], steps)
+    if alarm is None:
+        return None
+    action = f"the weights after {chosen.end.validation} fifths of the steps are kept"
+    if chosen.end.share < 1:
+        action = f"weights {chosen.end.share:.0%} of the way from the base model's are kept"
+    return GuardNote(kind="overfit", step=alarm.step, action=action)
 
 
 def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
@@ -405,5 +374,5 @@ def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
         return [np.arange(n - labelled.holdout, n)]
     rng = np.random.default_rng([training_data.seed, 7])
     count = HOLDOUT_DIVISOR if n_folds == 1 else n_folds
-    fold = folds(labelled.fold_strata, labelled.groups(), count, rng)
-    return [np.flatnonzero(fold == f) for f in range(1 if n_folds == 1 else int(fold.max()) + 1)]
+    every_fold = rows_by_fold(folds(labelled.fold_strata, labelled.groups(), count, rng))
+    return [*every_fold[:1]] if n_folds == 1 else [*every_fold]

@@ -1,4 +1,4 @@
-"""Forgetting: what fine-tuning did to the base model's features, and how to undo a part of it."""
+"""Forgetting: what fine-tuning did to the base model's features, and how to undo some of it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from warmstart.events import Steps, guard
 from warmstart.network import lora
 from warmstart.network.feature_layers import feature_layers, plan_scan
 from warmstart.network.partition import Network
-from warmstart.network.weight_file import Mapped
+from warmstart.network.weights import Mapped
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import GuardNote
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
+from warmstart.training.batches import TrainingContext
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.guards import Alarm, forgetting
 from warmstart.training.output import run_from
-from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import CANDIDATES, PASS, SHARES, VALIDATIONS, ChosenEnd
 
@@ -42,39 +42,31 @@ class BaseModelAnswers:
 
     def check(self, trainable: TrainableNetwork) -> Alarm | None:
         """An alarm where fine-tuned layers no longer resemble the base model's on these rows."""
-        layers = self._fine_tuned_layers(trainable)
+        base, actions = self.training_data.extracted.network, trainable.actions
+        names = [block.name for block in base.record.blocks]
+        # One layer of each fine-tuned block; the last is the neck if that is fine-tuned.
+        layers = [
+            layer
+            for layer in feature_layers(base.record)
+            if layer.pool != "grid2" and actions[names[layer.block - 1]] in ("tuned", "low-rank")
+        ]
         if not layers:
             return None
         read = self.training_data.extracted.reader(self.training_data.examples(self.rows))
-        base = self.training_data.extracted.network
-        after = self._features(trainable, layers)
-        blocks = [layer.block for layer in layers]
+        after, blocks = self._features(trainable, layers), [layer.block for layer in layers]
         similarity = {
-            base.record.blocks[layer.block - 1].name: cka(read(layer), after[layer])
+            names[layer.block - 1]: cka(read(layer), after[layer])
             for layer in layers
             if layer.pool != "neck" or blocks.count(layer.block) == 1
         }
-        neck = layers[-1]
-        agreed = None
+        agreed, neck = None, layers[-1]
         if neck.pool == "neck" and base.answers_from_neck:
-            agreed = agreement(
-                original_outputs(base, read(neck)), original_outputs(base, after[neck])
-            )
+            outputs = (original_outputs(base, features) for features in (read(neck), after[neck]))
+            agreed = agreement(*outputs)
         return forgetting(similarity, agreed, self.step)
 
-    def _fine_tuned_layers(self, trainable: TrainableNetwork) -> tuple[FeatureLayer, ...]:
-        """One layer of each fine-tuned block; the last is the neck if that is fine-tuned."""
-        record = self.training_data.extracted.network.record
-        numbers = {
-            number
-            for number, block in enumerate(record.blocks, 1)
-            if trainable.actions[block.name] in ("tuned", "low-rank")
-        }
-        layers = feature_layers(record)
-        return tuple(t for t in layers if t.block in numbers and t.pool != "grid2")
-
     def _features(
-        self, trainable: TrainableNetwork, layers: tuple[FeatureLayer, ...]
+        self, trainable: TrainableNetwork, layers: Sequence[FeatureLayer]
     ) -> dict[FeatureLayer, Features]:
         """Shapes: (m, d_t) each. Added blocks come after those of the base model."""
         scan, cut = plan_scan(self.training_data.extracted.network, layers), self.context.source.cut
@@ -109,58 +101,40 @@ def limit_forgetting(
         return (), chosen
     action = "kept: it has the better validation loss"
     if ends := _earlier_ends(chosen, answers.context.groups):
-        end = _go_back(answers, trainable, make, ends, chosen.end.share)
-        action = "kept: weights closer to the base model's forget as much"
-        if end is not None:
-            share = CANDIDATES[end].share
-            action = f"weights {share:.0%} of the way from the base model's are shipped instead"
-            chosen = replace(chosen, candidate=end, scores=scores[end])
+        initial = make()
+        lora.merge(initial.network.backbone)  # so that tensors have the trained network's names
+        final = {
+            name: tensor.detach().clone()
+            for name, tensor in trainable.model.state_dict(keep_vars=True).items()
+            if not isinstance(tensor, Mapped)  # frozen, and still in its file
+        }
+        for number in ends:
+            share = CANDIDATES[number].share
+            interpolate_weights(trainable, initial, final, share / chosen.end.share)
+            if answers.check(trainable) is None:
+                action = f"weights {share:.0%} of the way from the base model's are shipped instead"
+                chosen = replace(chosen, candidate=number, scores=scores[number])
+                break
+        else:
+            action = "kept: weights closer to the base model's forget as much"
+            trainable.model.load_state_dict(final, strict=False)
     elif chosen.end.validation < VALIDATIONS:
         action = "kept: training stopped early already, by validation loss"
     yield guard(alarm.kind, f"{alarm.sentence}; {action}")
     return (GuardNote(kind=alarm.kind, step=alarm.step, action=action),), chosen
 
 
-def _go_back(
-    answers: BaseModelAnswers,
-    trainable: TrainableNetwork,
-    make: Callable[[], TrainableNetwork],
-    ends: Sequence[int],
-    share: float,
-) -> int | None:
-    """The first of these ends without forgetting; None, and the weights restored, if all forget.
-
-    `share`: that of the end at which `trainable` is.
-    """
-    initial = make()
-    lora.merge(initial.network.backbone)  # so that tensors have the names of the trained network
-    final = {
-        n: t.detach().clone()
-        for n, t in trainable.model.state_dict(keep_vars=True).items()
-        if not isinstance(t, Mapped)  # frozen, and still in its file
-    }
-    for number in ends:
-        interpolate_weights(trainable, initial, final, CANDIDATES[number].share / share)
-        if answers.check(trainable) is None:
-            return number
-    trainable.model.load_state_dict(final, strict=False)
-    return None
-
-
 def _earlier_ends(chosen: ChosenEnd, groups: Rows) -> list[int]:
-    """Candidates closer to the base model with as good a validation loss, the closest end first.
-
-    Only for a training that ran to its end: shares of shorter ones were not validated.
-    """
+    """Candidates closer to the base model with an equal validation loss, closest end first."""
     losses = chosen.losses
     held = np.isfinite(losses[chosen.candidate])
+    if chosen.end.validation < VALIDATIONS or not held.any():
+        return []  # shares of shorter trainings were not validated
     ends = []
     for number, end in enumerate(CANDIDATES):
-        is_closer = end.share in SHARES and end.share < chosen.end.share
-        if not is_closer or chosen.end.validation < VALIDATIONS or not held.any():
-            continue
         gap = (losses[number] - losses[chosen.candidate])[held]
-        if gap.mean() <= TIE * standard_error(gap, groups[held]):
+        is_closer = end.share in SHARES and end.share < chosen.end.share
+        if is_closer and gap.mean() <= TIE * standard_error(gap, groups[held]):
             ends.append(number)
     return ends
 

@@ -1,9 +1,7 @@
 """Fully sharded data parallelism: each process keeps a share of every weight (FSDP2).
 
 Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", by torch's
-`fully_shard` (https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html). Rows are
-split as in data parallelism; gradients and optimizer moments are sharded like the weights. A block
-is gathered while it runs. At the end every process holds the whole network again.
+`fully_shard` (https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html).
 """
 
 from __future__ import annotations
@@ -18,28 +16,29 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
-from warmstart.distributed import ALONE, ProcessGroup, here, process_errors
+from warmstart.distributed import here, process_errors
 from warmstart.errors import PlanError
+from warmstart.events import Event
+from warmstart.training.batches import Inputs
 from warmstart.training.data_parallel import (
     DataParallel,
-    Inputs,
-    ShardingReport,
     StepWork,
     has_batch_statistics,
+    sharding_note,
 )
 
 
 class ShardedDataParallel(DataParallel):
-    """Data parallelism that shards the weights as well.
+    """Data parallelism that shards weights, gradients and optimizer moments as well.
 
-    `network` maps inputs to logits; `groups` names its modules that run, and are gathered, one
-    group at a time. `state`: all tensors, named as in `Trainer`. FSDP2 changes the type of weights
-    for good, so between `begin` and `end` it gets a clone of the network, and the network's own
-    parameters are views of the clone's shards.
+    `groups` names modules of the network that run, and are gathered, one group at a time. `state`:
+    all tensors, named as in `Trainer`. FSDP2 changes the type of weights for good, so between
+    `begin` and `end` it gets a clone, and the network's parameters are views of the clone's shards.
     Raises: PlanError for a weight that is a single number, which cannot be sharded.
     """
 
     allows_fusion = False  # the other layer may not be gathered at that moment
+    is_sharded = True
 
     def __init__(
         self,
@@ -64,17 +63,7 @@ class ShardedDataParallel(DataParallel):
         self._pairs: list[tuple[Tensor, nn.Parameter, tuple[int, ...]]] = []
         self._largest = 0.0
 
-    @property
-    def world(self) -> ProcessGroup:
-        """Between updates `run` itself splits the rows."""
-        return ALONE if self._clone is not None else here()
-
-    @property
-    def is_whole(self) -> bool:
-        return self._clone is None
-
     def begin(self) -> None:
-        """Keep this process's shard of every weight and free the rest."""
         clone = copy.deepcopy(self._template, {id(t): _copy_parameter(t) for t in self._tensors})
         for names in self._groups:
             members = [clone.get_submodule(name) for name in names]
@@ -89,19 +78,19 @@ class ShardedDataParallel(DataParallel):
             self._pairs.append((tensor, shard, stride))
         self._largest = n_local / max(n_total, 1)
         self._clone = self._wrapped = clone
+        self.is_whole = False
 
     @process_errors()
     @torch.no_grad()
     def end(self) -> None:
-        """Gather all weights."""
         for tensor, shard, stride in self._pairs:
             whole = cast(DTensor, shard.data).full_tensor()
             tensor.data = whole.new_empty_strided(whole.shape, stride).copy_(whole)
         self._clone, self._pairs, self._wrapped = None, [], self._module
+        self.is_whole = True
 
     @process_errors()
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """As in data parallelism; each process gets its shard of the mean gradient."""
         self._sync_modes()
         for _, shard, _ in self._pairs:
             shard.grad = None
@@ -113,7 +102,6 @@ class ShardedDataParallel(DataParallel):
 
     @process_errors()
     def run(self, *inputs: Tensor) -> Tensor:
-        """Logits in every process, each of which runs its share of the rows."""
         if self._clone is None:
             return super().run(*inputs)
         self._sync_modes()
@@ -131,7 +119,6 @@ class ShardedDataParallel(DataParallel):
         return logits
 
     def local_shard(self, name: str, value: Tensor) -> Tensor:
-        """This process's rows of a weight, split as torch splits them, or of its moments."""
         if value.shape != self._sizes.get(name):
             return value
         world, n = here(), len(value)
@@ -147,16 +134,14 @@ class ShardedDataParallel(DataParallel):
     @process_errors()
     @torch.no_grad()
     def broadcast(self) -> None:
-        if self._clone is None:
+        if self.is_whole:
             for name, tensor in self._parameters.items():
                 local = self.local_shard(name, tensor.data)
                 tensor.data.copy_(self._as_dtensor(local, tensor.shape).full_tensor())
 
-    def agree(self, value: bool) -> bool:
-        return here().same(value)
-
-    def sharding_report(self) -> ShardingReport:
-        return ShardingReport(max(here().gather(self._largest)))
+    def sharding_note(self) -> Event:
+        largest = max(here().gather(self._largest))
+        return sharding_note("Shards", "processes", largest, " between two blocks")
 
     def _sync_modes(self) -> None:
         """Copy train or eval mode, and the momentum of norms, from the network to the clone."""

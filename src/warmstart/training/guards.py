@@ -37,18 +37,8 @@ LEAST_CHANGE = 1e-3  # of the outputs' size: less is no change
 RISING = 3  # validations in a row
 MARGIN = 1.6  # half widths of a 95 % interval: the best of several validations is partly luck
 LEAST_SIMILARITY = 0.4  # CKA of a block before and after
-_STATE = (
-    "seen",
-    "first",
-    "start",
-    "short",
-    "short_n",
-    "long",
-    "long_n",
-    "squares",
-    "stuck",
-    "diverged",
-)
+_AVERAGES = ("short", "short_n", "long", "long_n", "squares")
+_STATE = ("seen", "first", "start", *_AVERAGES, "stuck", "diverged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +54,10 @@ class Watch:
     """The guards on the loss of one training: `diverged` and `stuck`.
 
     Call `see` after every update, `finish` after the last; each kind of alarm is raised once.
-    `begins_fitted`: training begins from a fitted head. Where that head was better than guessing,
-    a loss as high as that of guessing is wrong soon after the warm-up; where it was not, and with
-    fresh blocks, training begins there and may take most of the steps. Steps count from 1 to
-    `n_steps`; `class_shares` may be counts. `blind`: the loss of guessing, if already computed.
-
-    `state` holds plain numbers: a watch that continues from it by `restore` decides the same.
+    `begins_fitted`: training begins from a fitted head. Where that was better than guessing, a loss
+    as high as that of guessing is wrong soon after the warm-up; else training may take most of the
+    steps. Steps count from 1 to `n_steps`; `class_shares` may be counts. `blind`: the loss of
+    guessing, if already computed. `state` holds plain numbers, from which `restore` continues.
 
     >>> watch = Watch(n_steps=100, warm_up=0.1, class_shares=[1, 1], begins_fitted=True)
     >>> watch.see(1, 0.3), watch.see(2, float("nan")).kind
@@ -93,7 +81,6 @@ class Watch:
         self.state: dict[str, float] = dict.fromkeys(_STATE, 0.0)
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Continue from an earlier state."""
         self.state = {name: float(state[name]) for name in _STATE}
 
     def see(self, step: int, loss: float) -> Alarm | None:
@@ -103,34 +90,24 @@ class Watch:
         self._record(loss)
         state, limit = self.state, self._limit()
         mean = state["short"] / state["short_n"]
+        when = f"{self._at(step)}{self._guessing()}"
         if mean > limit:
-            return self._raise(
-                "diverged",
-                step,
-                f"the loss rose from {self._initial():.3g} to {max(loss, mean):.3g} "
-                f"{self._at(step)}{self._guessing()}",
-            )
+            losses = f"from {self._initial():.3g} to {max(loss, mean):.3g}"
+            return self._raise("diverged", step, f"the loss rose {losses} {when}")
         if self._is_stuck(step):
             mean = state["long"] / state["long_n"]
-            return self._raise(
-                "stuck", step, f"the loss was {mean:.3g} {self._at(step)}{self._guessing()}"
-            )
+            return self._raise("stuck", step, f"the loss was {mean:.3g} {when}")
         return None
 
     def finish(self, moved: float, loss: float | None = None) -> Alarm | None:
         """After the last update, whose effect no loss has measured yet.
 
-        `moved` is the largest change of any output (`largest_change`), `loss` the mean loss of the
-        trained network on its training rows, if the caller has it.
+        `moved`: as of `largest_change`; `loss` of the trained network on its training rows.
         """
         last = self._n_steps
         if moved < LEAST_CHANGE:
-            return self._raise(
-                "stuck",
-                last,
-                f"nothing changed: after {last:,} updates outputs differ by at most "
-                f"{100 * moved:.1g} % from those before",
-            )
+            differ = f"outputs differ by at most {100 * moved:.1g} % from those before"
+            return self._raise("stuck", last, f"nothing changed: after {last:,} updates {differ}")
         if loss is None or (self._blind and loss <= STUCK * self._blind):
             return None
         ended = f"the loss of the trained network is {loss:.3g}{self._guessing()}"
@@ -145,14 +122,10 @@ class Watch:
         if state["seen"] <= FIRST:
             state["start"] += (loss - state["start"]) / state["seen"]
         loss = min(loss, MOST * self._limit())  # a single batch, however bad, is no trend
-        for name, memory, value in (
-            ("short", SHORT, loss),
-            ("short_n", SHORT, 1.0),
-            ("long", self._long, loss),
-            ("long_n", self._long, 1.0),
-            ("squares", self._long, loss * loss),
-        ):
-            state[name] = (1 - 1 / memory) * state[name] + value
+        for name, value in (("short", loss), ("short_n", 1.0)):
+            state[name] = (1 - 1 / SHORT) * state[name] + value
+        for name, value in (("long", loss), ("long_n", 1.0), ("squares", loss * loss)):
+            state[name] = (1 - 1 / self._long) * state[name] + value
 
     def _initial(self) -> float:
         """The initial loss: first steps that already went wrong do not raise it."""
@@ -162,10 +135,7 @@ class Watch:
         return max(RISE * self._initial(), FLOOR * max(self._blind, LEAST_BLIND))
 
     def _is_stuck(self, step: int) -> bool:
-        """Whether the loss is that of guessing, beyond chance, at a step where it should not be.
-
-        An exponential average with a memory of m updates has the error of a mean of 2 m - 1.
-        """
+        """Whether the loss is that of guessing, beyond chance, at a step where it should not be."""
         began_better = self._begins_fitted and self._initial() < KNOWN * self._blind
         if not self._blind or step <= (self._soon if began_better else LATE * self._n_steps):
             return False
@@ -193,8 +163,7 @@ def largest_change(
 ) -> float:
     """The largest change of any output, relative to how much outputs vary.
 
-    Scores shifted by the same amount in all classes are equal; those of several labels, and of
-    numbers (`of_classes` false), are not.
+    Scores `of_classes` that are shifted by the same amount in all classes are equal.
     Shapes: logits (n, K) both.
 
     >>> largest_change(np.array([[1.0, -1.0], [3.0, -3.0]]), np.array([[1.0, -1.0], [3.0, -3.0]]))
@@ -215,15 +184,8 @@ def overfit(
     """Whether validation loss rises, and the number of the best validation.
 
     Alarm: the mean rose in three validations in a row, and the last is worse than the best by more
-    than chance (paired by row; rows of one group are dependent).
-
-    Shapes: one array (m,) of log-losses per validation, after `steps` updates; groups (m,).
-    Raises: ValueError without a validation.
-
-    >>> losses = [np.full(40, x) + np.linspace(0, 0.1, 40) for x in (0.9, 0.5, 0.6, 0.7, 0.8)]
-    >>> alarm, best = overfit(losses, np.arange(40), [10, 20, 30, 40, 50])
-    >>> alarm.step, best
-    (50, 1)
+    than chance, paired by row. Shapes: one array (m,) of log-losses per validation, after `steps`
+    updates; groups (m,).
     """
     means = [float(losses.mean()) for losses in held_losses]
     best, last = int(np.argmin(means)), len(means) - 1
@@ -233,12 +195,9 @@ def overfit(
     rise, low, _ = mean_interval(held_losses[last] - held_losses[best], groups)
     if not rise > MARGIN * (rise - low):
         return None, best
-    return Alarm(
-        "overfit",
-        steps[last],
-        f"the loss on held-out examples rose from {means[best]:.3g} at update {steps[best]:,} to "
-        f"{means[last]:.3g} at update {steps[last]:,}",
-    ), best
+    at_best, at_last = (f"{means[i]:.3g} at update {steps[i]:,}" for i in (best, last))
+    sentence = f"the loss on held-out examples rose from {at_best} to {at_last}"
+    return Alarm("overfit", steps[last], sentence), best
 
 
 def forgetting(
@@ -246,9 +205,8 @@ def forgetting(
 ) -> Alarm | None:
     """Whether fine-tuned blocks lost their features, by `stats.cka` of before and after.
 
-    `agreement`: share of the examples for which the base model's original head predicts the same as
-    before; None where it has none. It is reported and decides nothing: ordinary fine-tuning changes
-    most predictions.
+    `agreement` of the original head's predictions, None where it has none, decides nothing:
+    fine-tuning changes most of them.
     """
     lost = {block: value for block, value in cka_by_block.items() if value < LEAST_SIMILARITY}
     if not lost:

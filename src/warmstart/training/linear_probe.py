@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.events import Event, Steps
+from warmstart.planning.feature_layers import LayerWeights
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array
 from warmstart.training.head_families import (
+    STACK,
     ClassMean,
     Family,
     KernelRidge,
-    LayerWeights,
     Logistic,
     ReadFeatures,
+    Stacked,
 )
 from warmstart.training.prior import SUFFIX, Prior, PriorRidge
 from warmstart.training.selection import SelectionProblem, Trial, choose_head, choose_penalty
 from warmstart.training.sketched_ridge import SketchedRidge
-from warmstart.training.stacked_ridge import STACK, Stacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ def with_calibration(head: HeadFit, calibration: Calibration) -> HeadFit:
     >>> with_calibration(head, Calibration(1.0, np.zeros(1), np.array([2.0]))).bias.tolist()
     [2.0]
     """
-    if calibration.slopes is None:
-        return replace(head, calibration=calibration)
     slopes = calibration.slopes
+    if slopes is None:
+        return replace(head, calibration=calibration)
     return replace(
         head,
         calibration=Calibration(calibration.scale, calibration.bias),
@@ -99,9 +100,8 @@ def families(
 ) -> dict[str, Family]:
     """The families of the plan's candidate names, in their order.
 
-    `kernels` holds one (n, n) kernel per name, or nothing where there are many rows: then heads
-    are solved in primal form. `LAYERS+prior` continues the older head `prior`; `stack` combines
-    the candidates before it.
+    `kernels` holds one (n, n) kernel per name, or nothing where there are many rows: then heads are
+    solved in primal form. `LAYERS+prior` continues `prior`; `stack` combines those before it.
     """
     families: dict[str, Family] = {}
     ridges: dict[str, KernelRidge] = {}
@@ -132,19 +132,26 @@ def fit_head(
     `choose_in`: nothing is chosen on a user's hold-out set.
     """
     yield Event(stage="head", kind="begin", of=len(candidates))
-    groups = problem.groups()
+    groups, sets = problem.groups(), list(problem.training_sets())
     trials: dict[str, list[Trial]] = {}
     for number, (name, family) in enumerate(candidates.items()):
         # One trial per training set: of many heads and rows, all would fill the memory.
         trials[name] = [
-            choose_penalty(each, groups[keep])
-            for each, (keep, _) in zip(family.trials(problem), problem.training_sets(), strict=True)
+            choose_penalty(penalties, groups[keep])
+            for penalties, (keep, _) in zip(family.trials(problem), sets, strict=True)
         ]
         yield Event(stage="head", kind="step", step=number + 1, of=len(candidates))
-    probabilities, fold = _out_of_fold(trials, problem)
-    which = len(problem.folds) if choose_in is None else choose_in
-    keep = list(problem.training_sets())[which][0]
-    name, trial = choose_head({n: [t[which]] for n, t in trials.items()}, groups[keep])
+    chosen = [
+        choose_head({name: [by_set[number]] for name, by_set in trials.items()}, groups[keep])
+        for number, (keep, _) in enumerate(sets)
+    ]
+    probabilities = np.full((len(groups), problem.n_classes), np.nan)
+    fold = np.full(len(groups), -1, dtype=np.int64)
+    for number, (_, held) in enumerate(sets[:-1]):
+        trial = chosen[number][1]
+        probabilities[held] = problem.target.answers(trial.outside, trial.calibration)
+        fold[held] = number
+    name, trial = chosen[-1 if choose_in is None else choose_in]
     fit = candidates[name].refit(problem, trial.penalty)
     calibration = problem.target.calibrate_final(fit.scores, problem.labels)
     yield Event(stage="head", kind="end", values={"head": name, "penalty": trial.penalty})
@@ -159,19 +166,3 @@ def fit_head(
         fold=fold,
     )
     return with_calibration(fitted, calibration)
-
-
-def _out_of_fold(
-    trials: Mapping[str, Sequence[Trial]], problem: SelectionProblem
-) -> tuple[Array, NDArray[np.int64]]:
-    """Shapes: probabilities (n, K), fold (n,); NaN and -1 for rows that are never held out."""
-    n = len(problem.labels)
-    probabilities = np.full((n, problem.n_classes), np.nan)
-    fold_of, groups = np.full(n, -1, dtype=np.int64), problem.groups()
-    for number, (keep, fold) in enumerate(problem.training_sets()):
-        if not len(fold):
-            continue
-        _, trial = choose_head({n: [t[number]] for n, t in trials.items()}, groups[keep])
-        probabilities[fold] = problem.target.answers(trial.outside, trial.calibration)
-        fold_of[fold] = number
-    return probabilities, fold_of

@@ -39,10 +39,9 @@ class Step:
 
 
 def warm_cosine(n_steps: int, warm_up: float, *, falls: bool = True) -> Schedule:
-    """Linear warm-up over the first share of the steps, then cosine decay.
+    """Linear warm-up over the first share of the steps, then cosine decay, if it `falls`.
 
-    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The factor of the last step is above
-    zero. It stays at 1 after the warm-up if it never `falls`.
+    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The last step's factor is above zero.
 
     >>> schedule = warm_cosine(10, 0.2)
     >>> [round(schedule(step), 2) for step in (0, 1, 2, 6, 9)]
@@ -68,11 +67,11 @@ def make_optimizer(
     `weight_decay` is the default of groups that set none.
     Raises: PlanError for another name.
     """
-    own = [dict(group) for group in groups]
+    copies = [dict(group) for group in groups]
     if name == "adamw":
-        return torch.optim.AdamW(own, weight_decay=weight_decay)
+        return torch.optim.AdamW(copies, weight_decay=weight_decay)
     if name == "sgd":
-        return torch.optim.SGD(own, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
+        return torch.optim.SGD(copies, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
     raise PlanError(f"training.optimizer {name!r} does not exist; choose adamw or sgd.")
 
 
@@ -176,13 +175,8 @@ def _numbers(outputs: Tensor, truth: Tensor) -> Tensor:
 def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
     """Squared distance of cosines from 1 within classes and 0 between them, times the rows.
 
-    Both kinds of pairs have equal weight. Shapes: vectors (B, C), truth (B,). SetFit's loss
-    (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3) over all pairs of a
-    batch.
-
-    >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
-    >>> pair_loss(vectors, torch.tensor([0, 0, 1])).item()
-    0.0
+    SetFit's loss (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3) over all
+    pairs of a batch; both kinds have equal weight. Shapes: vectors (B, C), truth (B,).
     """
     unit, same = normalize(vectors), truth[:, None] == truth[None]
     errors = (unit @ unit.T - same.to(unit.dtype)) ** 2
@@ -199,19 +193,12 @@ def contrastive_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tens
 
     Khosla et al. 2020, arXiv 2004.11362, §3.2.2. A row without another one of its class
     contributes nothing. Shapes: vectors (B, C), truth (B,).
-
-    >>> vectors = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
-    >>> close, apart = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0])
-    >>> contrastive_loss(vectors, close, 0.1).item() < 0.001
-    True
-    >>> contrastive_loss(vectors, apart, 0.1).item() > 10
-    True
     """
     unit = normalize(vectors)
-    own = torch.eye(len(truth), dtype=torch.bool, device=truth.device)
-    alike = (truth[:, None] == truth[None]) & ~own
+    diagonal = torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    alike = (truth[:, None] == truth[None]) & ~diagonal
     similarity = unit @ unit.T / temperature
-    log_shares = log_softmax(similarity.masked_fill(own, torch.finfo(unit.dtype).min), dim=1)
+    log_shares = log_softmax(similarity.masked_fill(diagonal, torch.finfo(unit.dtype).min), dim=1)
     n_alike = alike.sum(dim=1)
     return -(log_shares.masked_fill(~alike, 0.0).sum(dim=1) / n_alike.clamp(min=1)).sum()
 
@@ -231,13 +218,7 @@ _LOSSES: dict[Task, BatchLoss] = {
 
 
 def summed_loss(target: Target) -> BatchLoss:
-    """The loss of a task, summed over rows.
-
-    >>> import torch
-    >>> from warmstart.tasks.regress import Regression
-    >>> summed_loss(Regression())(torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])).item()
-    4.0
-    """
+    """The loss of a task, summed over rows."""
     return _LOSSES[target.task]
 
 

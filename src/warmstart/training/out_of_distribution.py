@@ -3,10 +3,6 @@
 The head's features, scaled as in training, are sketched to a few hundred numbers; an input is out
 of distribution if its mean distance to the nearest training examples exceeds that of 99 % of those
 examples, each compared with other groups only.
-
-All of many examples are kept, and some, evenly spaced, set the threshold: a quantile of 2,000
-distances is accurate enough, and all pairs of 10,000 examples cost 100 times as much as those of
-1,000.
 """
 
 from __future__ import annotations
@@ -36,7 +32,7 @@ Points = NDArray[np.floating]
 WIDTH = 256  # numbers per example
 NEAREST = 5
 QUANTILE = 0.99  # share of the training examples that is in distribution by definition
-MOST_QUERIES = 2000  # examples, at most, that set the threshold
+MOST_QUERIES = 2000  # examples, at most, evenly spaced, that set the threshold
 PAIRS = 2_000_000  # distances in memory at a time
 CHUNK = 8192  # examples that others are compared with at a time
 
@@ -82,29 +78,22 @@ def unpack(arrays: Mapping[str, NDArray[np.generic]]) -> Neighbours:
 
 
 def squared_distances(a: Points, b: Points) -> NDArray[np.float64]:
-    """Shapes: a (m, w), b (n, w); returns (m, n).
-
-    >>> squared_distances(np.float32([[0, 0]]), np.float32([[3, 4]])).tolist()
-    [[25.0]]
-    """
+    """Shapes: a (m, w), b (n, w); returns (m, n)."""
     a, squares = a.astype(np.float64), np.empty((len(a), len(b)))
     lengths = (a**2).sum(axis=1)[:, None]
-    for chunk in _chunks(len(b)):  # all in double precision would take too much memory
+    for chunk in _slices(len(b), CHUNK):  # all in double precision would take too much memory
         some = b[chunk].astype(np.float64)
         squares[:, chunk] = lengths + (some**2).sum(axis=1) - 2 * a @ some.T
     return np.maximum(squares, 0.0, out=squares)
 
 
-def _chunks(n: int) -> Iterator[slice]:
-    for start in range(0, n, CHUNK):
-        yield slice(start, start + CHUNK)
+def _slices(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, n, size))
 
 
 def _query_chunks(m: int, n: int) -> Iterator[slice]:
     """Rows of m that are compared with n others at once; one chunk where m is 0."""
-    count = max(PAIRS // max(n, 1), 1)
-    for start in range(0, max(m, 1), count):
-        yield slice(start, start + count)
+    return _slices(max(m, 1), max(PAIRS // max(n, 1), 1))
 
 
 def _nearest(squares: NDArray[np.float64], k: int) -> tuple[NDArray[np.float64], Rows]:
@@ -130,16 +119,12 @@ def fit_neighbours(
     Shapes: read gives (n, d_t) per layer, groups partition the n rows.
     """
     scalings = fit_scalings(read, feature_layers)
-    width = sum(len(scaling.offset) for scaling in scalings.values())
-    sketch = make_sketch(width, WIDTH, np.random.default_rng(seed))
+    offset = np.concatenate([scaling.offset for scaling in scalings.values()])
+    scale = np.concatenate([scaling.scale for scaling in scalings.values()])
+    sketch = make_sketch(len(offset), WIDTH, np.random.default_rng(seed))
     points = _sketch(read, scalings, sketch, sum(map(len, group_rows)))
     k = max(min(NEAREST, len(points) - max(len(rows) for rows in group_rows)), 1)
-    neighbours = Neighbours(
-        np.concatenate([s.offset for s in scalings.values()]).astype(np.float32),
-        np.concatenate([s.scale for s in scalings.values()]).astype(np.float32),
-        sketch,
-        points,
-    )
+    neighbours = Neighbours(offset.astype(np.float32), scale.astype(np.float32), sketch, points)
     return neighbours, _threshold(points, number_groups(group_rows), k), k
 
 
@@ -175,7 +160,7 @@ def _threshold(points: Points, groups: NDArray[np.int64], k: int) -> float:
     n = len(points)
     queries = np.unique(np.linspace(0, n - 1, min(n, MOST_QUERIES)).astype(int))
     best = np.full((len(queries), k), np.inf)
-    for chunk in _chunks(n):
+    for chunk in _slices(n, CHUNK):
         for rows in _query_chunks(len(queries), len(points[chunk])):
             squares = squared_distances(points[queries[rows]], points[chunk])
             squares[groups[queries[rows]][:, None] == groups[chunk]] = np.inf

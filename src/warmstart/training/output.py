@@ -1,9 +1,8 @@
 """The head of a fine-tuned network: trained with its blocks, or averaged with a refitted one.
 
-On fine-tuned blocks, a head refitted in closed form makes other errors than the one trained with
-them. The mean of both, which is one linear head, was better than either on average over eight data
-sets (`bench run tail` shows the losses). It is one more candidate end of a training, chosen by
-held-out rows.
+A head refitted in closed form makes other errors than the one trained with the blocks. Their mean,
+which is one linear head, was better than either over eight data sets (`bench run tail`); it is one
+more candidate end of a training.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from warmstart.data.dataset import Collection
 from warmstart.distributed import here
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache import FeatureCache, StoredFeatures
@@ -26,27 +24,21 @@ from warmstart.features.cache_key import BATCH, Column, ScratchKey
 from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import LayerOrder, layer_width, plan_scan
 from warmstart.network.partition import Network
-from warmstart.planning.feature_layers import for_trained
+from warmstart.planning.feature_layers import LayerWeights, for_trained
 from warmstart.records.data import Example
-from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import Action, Plan
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.dataset import (
-    ReadFeatures,
-    TrainingDataset,
-    heads,
-    selection_problem_on,
-)
+from warmstart.training.batches import BatchSource, decode_images, folder_with_space
+from warmstart.training.dataset import TrainingDataset, heads, selection_problem_on
+from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit, with_calibration
-from warmstart.training.live import decode_images, folder_with_space
 from warmstart.training.loop import ScaledHead
 from warmstart.training.score import head_scores
 from warmstart.training.selection import cross_calibrated
-from warmstart.training.shared import BatchSource
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.validation import REFIT, REFIT_ENDS, ChosenEnd
 
@@ -54,8 +46,8 @@ from warmstart.training.validation import REFIT, REFIT_ENDS, ChosenEnd
 class FineTunedFeatures:
     """A reader of a fine-tuned network's features, extracted on demand.
 
-    Training rows come from the training's own source; other images are decoded. Features are cached
-    in a temporary folder that is removed with this object.
+    Training rows come from `source`; other images are decoded. Features are cached in a temporary
+    folder that is removed with this object.
     """
 
     def __init__(
@@ -63,18 +55,14 @@ class FineTunedFeatures:
         network: Network,
         feature_layers: Sequence[FeatureLayer],
         source: BatchSource,
-        learn: Sequence[Example],
-        collection: Collection,
-        prep: Inputs,
+        training_data: TrainingDataset,
     ) -> None:
         self._network, self._scan = network, plan_scan(network, feature_layers)
-        self._source, self._collection, self._prep = source, collection, prep
+        self._source, self._data = source, training_data
+        learn = training_data.labelled.learn
         self._rows = {example.sha256: row for row, example in enumerate(learn)}
-        n_bytes = 4 * sum(self._scan.widths) * (len(learn) + 1)
-        # An attribute: the folder is removed with this object.
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="warmstart-", dir=folder_with_space(n_bytes)
-        )
+        folder = folder_with_space(4 * sum(self._scan.widths) * (len(learn) + 1))
+        self._folder = tempfile.TemporaryDirectory(prefix="warmstart-", dir=folder)
         key = ScratchKey(feature_layers=tuple(Column(name=layer.name) for layer in feature_layers))
         self._cache_file = FeatureCache(Path(self._folder.name)).cache_file(key)
 
@@ -106,19 +94,17 @@ class FineTunedFeatures:
         self, todo: Sequence[Example]
     ) -> Iterator[tuple[Sequence[Example], tuple[Tensor, ...], int]]:
         """Examples, their inputs, and the cut above which these enter the network."""
-        own = [example for example in todo if example.sha256 in self._rows]
-        for at in range(0, len(own), BATCH):
-            batch = own[at : at + BATCH]
+        learn = [example for example in todo if example.sha256 in self._rows]
+        for at in range(0, len(learn), BATCH):
+            batch = learn[at : at + BATCH]
             rows = np.array([self._rows[e.sha256] for e in batch])
-            numbers = np.zeros(len(rows), np.int64)
-            inputs = self._source.batch(rows, numbers, self._scan.feature_layers)
+            inputs = self._source.batch(rows, np.zeros_like(rows), self._scan.feature_layers)
             yield batch, inputs, self._source.cut
-        others = [example for example in todo if example.sha256 not in self._rows]
-        images = decode_images(self._collection, others, self._prep)
+        others, prep = [e for e in todo if e.sha256 not in self._rows], self._data.prep
+        images = decode_images(self._data.collection, others, prep)
         for at in range(0, len(others), BATCH):
             batch = others[at : at + BATCH]
-            pixels = np.stack([next(images) for _ in batch])
-            yield batch, (to_tensor(pixels, self._prep),), 0
+            yield batch, (to_tensor(np.stack([next(images) for _ in batch]), prep),), 0
 
 
 def run_from(
@@ -150,14 +136,11 @@ class RefitHead:
     def held_scores(
         self, trainable: TrainableNetwork, head: HeadFit, keep: Rows, held: Rows
     ) -> Array:
-        """Logits (m, K) of held-out rows from a head refitted on the others; NaN if not possible.
-
-        On the scale of `head`, with which training began.
-        """
+        """Logits (m, K) of held-out rows, on the scale of `head`; NaN if it cannot be refitted."""
         if not may_refit(trainable):
             return np.full((len(held), len(head.bias)), np.nan)
         data = self.training_data
-        features = self._features(trainable, tuple(data.probe_layers[self._candidate]))
+        features = self._features(trainable, tuple(self._layers))
         fitted = self._fit(features(data.examples(keep)), head, keep)
         return head.scale * head_scores(fitted, features(data.examples(held)))
 
@@ -173,39 +156,30 @@ class RefitHead:
         `scales`: of the trained head and of the refitted one, at each of `REFIT_ENDS`.
         """
         trained, learn = _trained_head(trainable, head), self.training_data.labelled.learn
+        layers = trainable.feature_layers
         if not chosen.is_refitted:
-            return trained, self._features(trainable, trainable.feature_layers)
+            return trained, self._features(trainable, layers)
         scale = scales[chosen.candidate - REFIT]
-        own = self.training_data.probe_layers[self._candidate]
-        features = self._features(trainable, [*dict.fromkeys((*trainable.feature_layers, *own))])
+        features = self._features(trainable, [*dict.fromkeys((*layers, *self._layers))])
         fitted = self._fit(features(learn), head, np.arange(len(learn)))
         if not scale[0]:
             return fitted, features
         return _mean((trained, fitted), scale, trainable.network.record), features
 
     @property
-    def _candidate(self) -> str:
-        return for_trained(self.training_data.probe_layers)
+    def _layers(self) -> LayerWeights:
+        return self.training_data.probe_layers[for_trained(self.training_data.probe_layers)]
 
     def _features(
-        self, trainable: TrainableNetwork, feature_layers: Sequence[FeatureLayer]
+        self, trainable: TrainableNetwork, layers: Sequence[FeatureLayer]
     ) -> FineTunedFeatures:
-        data = self.training_data
-        return FineTunedFeatures(
-            trainable.network,
-            feature_layers,
-            self.source,
-            data.labelled.learn,
-            data.collection,
-            data.prep,
-        )
+        return FineTunedFeatures(trainable.network, layers, self.source, self.training_data)
 
     def _fit(self, read: ReadFeatures, head: HeadFit, rows: Rows) -> HeadFit:
         """`head` with weights refitted on features (m, d_t) of these rows."""
-        data, name = self.training_data, self._candidate
-        families = heads(
-            self.plan, data.probe_layers, read, len(rows), names=(name,), penalties=(PENALTY,)
-        )
+        data, layers = self.training_data, self.training_data.probe_layers
+        name = for_trained(layers)
+        families = heads(self.plan, layers, read, len(rows), names=(name,), penalties=(PENALTY,))
         refit = families[name].refit(selection_problem_on(data.labelled, rows), PENALTY)
         return replace(
             head,
@@ -218,10 +192,7 @@ class RefitHead:
 
 
 def may_refit(trainable: TrainableNetwork) -> bool:
-    """Whether all blocks are trained ones of the base model.
-
-    Added and fresh blocks have no feature layers that heads were made for.
-    """
+    """Whether all blocks are the base model's: heads have no feature layers for other blocks."""
     return set(trainable.actions.values()) <= MOVED
 
 
@@ -230,9 +201,8 @@ def average_refits(
 ) -> tuple[Array, tuple[OutputScales, ...]]:
     """Average the scores of each refitted head with those of the trained one, on its scale.
 
-    So rows that choose different candidates stay on about one scale. Also returns the factors of
-    the two heads, for each of `REFIT_ENDS`. Scores come back unchanged where there are none of
-    refitted heads, and where the refitted heads stand alone (`is_alone`): no other was trained.
+    Also returns the factors of the two heads. Scores come back unchanged where no head was
+    refitted, and where no other was trained (`is_alone`).
     Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
     """
     if is_alone:
@@ -279,11 +249,7 @@ def calibrate_head(
     groups: Rows,
     target: Target = CLASSIFICATION,
 ) -> HeadFit:
-    """Calibrate a trained head on held-out rows, each by other folds of them.
-
-    Shapes: scores (n, K) on the scale of training, NaN where never held out; labels, fold and
-    groups (n,).
-    """
+    """Calibrate a trained head on held-out rows (scores (n, K), NaN for others), by other folds."""
     plain = Calibration(head.scale, np.zeros(len(head.bias)))
     probabilities, calibration = cross_calibrated(
         scores / head.scale, labels, fold, groups, plain, target
@@ -292,11 +258,7 @@ def calibrate_head(
 
 
 def _trained_head(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
-    """The trained head in the form of closed-form heads.
-
-    Divided by the scale with which it began, its scores lie between 0 and 1 again; the class bias
-    of the fitted head is part of its bias already.
-    """
+    """The trained head in the form of closed-form heads, whose scores lie between 0 and 1."""
     weight, bias = cast(ScaledHead, trainable.model.head).plain()
     is_fresh = "fresh" in trainable.actions.values()
     return replace(

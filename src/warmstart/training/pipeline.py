@@ -1,8 +1,7 @@
 """Pipeline parallelism: each process holds a stage of the network; micro-batches pass through.
 
 GPipe: Huang et al. 2019, "GPipe: Efficient Training of Giant Neural Networks using Pipeline
-Parallelism", §2.2, by torch.distributed.pipelining. Between updates each process holds the
-tensors of its own stage alone; at the end every process holds the whole network again.
+Parallelism", §2.2, by torch.distributed.pipelining.
 """
 
 from __future__ import annotations
@@ -18,15 +17,25 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
-from warmstart.distributed import ALONE, ProcessGroup, here, process_errors
+from warmstart.distributed import here, process_errors
+from warmstart.events import Event
+from warmstart.network.cut import UnfrozenBlocks
+from warmstart.network.freeze import action_of
+from warmstart.network.pipeline_stage import Cost, assign_stages, balance_stages
+from warmstart.network.pipeline_stage import PipelineStage as StageModule
+from warmstart.planning.machine import least_idle
+from warmstart.planning.schedule import Schedule
+from warmstart.training.batches import Inputs
 from warmstart.training.data_parallel import (
     DataParallel,
-    Inputs,
-    ShardingReport,
     StepWork,
     has_batch_statistics,
+    sharding_note,
 )
+from warmstart.training.trainable import TrainableNetwork
 
+REPEATS = 3  # forward passes through each block, of which the fastest counts
+DOWN, OWN = 1.0, 1.0  # forward passes that gradients cost: through a block, for its own weights
 Shapes = tuple[Any, ...]
 
 
@@ -36,6 +45,8 @@ class Pipeline(DataParallel):
     `run` is the whole network; `module` the stage of this process. `state`: all tensors of the
     network by name; `owners`: the rank of the process that keeps each of them.
     """
+
+    is_sharded = True
 
     def __init__(
         self,
@@ -48,57 +59,41 @@ class Pipeline(DataParallel):
         super().__init__(run, device)
         self._module = module
         self._state, self._owners = dict(state), owners
-        self._is_split = False
-        self._layouts = {name: _Layout(tensor) for name, tensor in self._state.items()}
+        self._layouts = {
+            name: (tensor.shape, tensor.stride()) for name, tensor in self._state.items()
+        }
         self._stages: dict[Shapes, tuple[_Stage, ScheduleGPipe]] = {}
         self.busy = self.wall = 0.0  # seconds of this process in updates
         self.n_micro_batches = 1  # of the latest batch
-
-    @property
-    def world(self) -> ProcessGroup:
-        """Rows are split only while every process holds the whole network."""
-        return ALONE if self._is_split else here()
-
-    @property
-    def is_whole(self) -> bool:
-        return not self._is_split
 
     def keeps(self, name: str) -> bool:
         return self._owners[name] == here().rank
 
     def begin(self) -> None:
         """Free the tensors of other stages."""
-        self._stages = {}
-        self._is_split = True
+        self.is_whole, self._stages = False, {}
         for name, tensor in self._state.items():
             if not self.keeps(name):
                 tensor.data = tensor.data.new_empty(0)
 
     def end(self) -> None:
-        """Allocate them again and fetch their values."""
-        self._is_split, self._stages = False, {}
+        self.is_whole, self._stages = True, {}
         for name, tensor in self._state.items():
             if not self.keeps(name):
-                layout = self._layouts[name]
-                tensor.data = torch.empty_strided(
-                    layout.size, layout.stride, dtype=tensor.dtype, device=tensor.device
-                )
+                size, stride = self._layouts[name]
+                tensor.data = tensor.data.new_empty_strided(size, stride)
         self.broadcast()
 
     @process_errors()
     @torch.no_grad()
     def broadcast(self) -> None:
-        if not self._is_split:
+        if self.is_whole:
             for name, tensor in self._state.items():
-                flat = tensor.data.as_strided((self._layouts[name].count,), (1,))
+                flat = tensor.data.as_strided((tensor.numel(),), (1,))
                 dist.broadcast(flat, src=self._owners[name])
 
     @process_errors()
     def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
-        """Forward and backward through all stages, micro-batch by micro-batch.
-
-        Raises: ProcessError where another process has died.
-        """
         n = len(labels)
         self.n_micro_batches = min(
             m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch
@@ -120,8 +115,7 @@ class Pipeline(DataParallel):
 
     @process_errors()
     def run(self, *inputs: Tensor) -> Tensor:
-        """Logits in every process: by the stages, or by the whole network where each holds it."""
-        if not self._is_split:
+        if self.is_whole:
             return self._plain(*inputs)
         world, n = here(), len(inputs[0])
         is_divisible = n % world.size == 0 and not has_batch_statistics(self._network)
@@ -129,31 +123,26 @@ class Pipeline(DataParallel):
         outputs = schedule.eval(*(inputs if world.is_first else ()))
         shape = [list(outputs.shape)] if stage.is_last else [None]
         dist.broadcast_object_list(shape, src=world.size - 1)
-        logits = (
-            outputs.contiguous()
-            if stage.is_last
-            else torch.empty(cast(list[int], shape[0]), device=self._device)
-        )
+        if not stage.is_last:
+            outputs = torch.empty(cast(list[int], shape[0]), device=self._device)
+        logits = outputs.contiguous()
         dist.broadcast(logits, src=world.size - 1)
         return cast(Tensor, logits)
 
-    def agree(self, value: bool) -> bool:
-        return here().same(value)
-
-    def sharding_report(self) -> ShardingReport:
+    def sharding_note(self) -> Event:
         world = here()
-        n_parameters = float(
-            sum(
-                self._layouts[name].count
-                for name, tensor in self._state.items()
-                if self.keeps(name) and isinstance(tensor, nn.Parameter)
-            )
-        )
-        by_rank = [n_parameters if rank == world.rank else 0.0 for rank in range(world.size)]
+        by_rank = np.zeros(world.size)
+        for name, tensor in self._state.items():
+            if self.keeps(name) and isinstance(tensor, nn.Parameter):
+                by_rank[world.rank] += self._layouts[name][0].numel()
         busy, wall, *sizes = world.reduce_sum(np.array([self.busy, self.wall, *by_rank]))
-        return ShardingReport(
-            max(sizes) / max(sum(sizes), 1.0), 1 - busy / max(wall, 1e-9), self.n_micro_batches
+        largest, idle = max(sizes) / max(sum(sizes), 1.0), 1 - busy / max(wall, 1e-9)
+        least = least_idle(world.size, self.n_micro_batches)
+        text = (
+            f"; idle {100 * idle:.0f} % of the time ({100 * least:.0f} % if all stages took "
+            "equally long)"
         )
+        return sharding_note("Pipeline", "stages", largest, text, idle=idle, least_idle=least)
 
     def _schedule(
         self, inputs: Inputs, n_micro_batches: int, work: StepWork | None, n: int
@@ -168,12 +157,11 @@ class Pipeline(DataParallel):
                 if self.keeps(name) and not isinstance(tensor, nn.Parameter)
             ]
             autocast = nullcontext if work is None else work.autocast
-            stage = _Stage(
+            module, device = (
                 _DryRunSafe(self._module, buffers, autocast),
-                world.rank,
-                world.size,
                 torch.device(self._device),
             )
+            stage = _Stage(module, world.rank, world.size, device)
 
             def loss(logits: Tensor, labels: Tensor) -> Tensor:
                 return cast(StepWork, work).loss(logits.float(), labels) / n
@@ -185,11 +173,58 @@ class Pipeline(DataParallel):
         return self._stages[key]
 
 
-class _DryRunSafe(nn.Module):
-    """A stage that torch runs once to infer shapes, on copies of its batch statistics.
+def make_pipeline(
+    trainable: TrainableNetwork, blocks: UnfrozenBlocks, schedule: Schedule, main: Tensor
+) -> Pipeline:
+    """A pipeline whose stages take equally long on `main`. Raises: PlanError for too few blocks."""
+    world, state = here(), trainable.model.state_dict(keep_vars=True)
+    stages = world.same(_split_stages(trainable, blocks, schedule, main))
+    owners = assign_stages(blocks, trainable.owners, stages)
+    own = StageModule(blocks, stages[world.rank], is_last=world.rank == world.size - 1)
+    return Pipeline(blocks, own, state, owners, schedule.device)
 
-    `autocast`: the number format in which it computes.
-    """
+
+@torch.inference_mode()
+def _split_stages(
+    trainable: TrainableNetwork, blocks: UnfrozenBlocks, schedule: Schedule, main: Tensor
+) -> tuple[range, ...]:
+    """Blocks of each stage, numbered from 1. The first keeps what lies below, the last the head."""
+    numbers = range(blocks.cut + 1, max(layer.block for layer in blocks.scan.feature_layers) + 1)
+    size = schedule.micro_batch or schedule.batch_size
+    main = main.repeat(-(-size // len(main)), *[1] * (main.ndim - 1))[:size]
+    sizes = [block.parameters for block in trainable.network.record.blocks]
+    total = sum(parameter.numel() for parameter in trainable.model.parameters())
+    n_parameters = [float(sizes[number - 1]) for number in numbers]
+    n_parameters[0] += sum(sizes[: blocks.cut])
+    n_parameters[-1] += max(total - sum(n_parameters), 0.0)
+    trainable.model.eval()
+    costs, is_below = [], False
+    for number, n in zip(numbers, n_parameters, strict=True):
+        step = blocks.scan.steps.blocks[number - 1]
+        seconds = float("inf")
+        for _ in range(REPEATS):
+            copy = main.clone()  # a block may work in place
+            _synchronize(main)
+            start = time.perf_counter()
+            outputs = step.run(trainable.model.backbone, copy)
+            _synchronize(main)
+            seconds = min(seconds, time.perf_counter() - start)
+        moves = action_of(trainable.actions, step.name) != "frozen"
+        backward = DOWN * is_below + OWN * moves
+        recomputed = 1.0 if schedule.gradient_checkpointing and backward else 0.0
+        costs.append(Cost(seconds, seconds * (backward + recomputed), n))
+        is_below, main = is_below or moves, outputs
+    runs = balance_stages(costs, here().size)
+    return tuple(range(numbers[run[0]], numbers[run[-1]] + 1) for run in runs)
+
+
+def _synchronize(main: Tensor) -> None:
+    if main.is_cuda:
+        torch.cuda.synchronize(main.device)
+
+
+class _DryRunSafe(nn.Module):
+    """A stage that torch runs once to infer shapes, on copies of its batch statistics."""
 
     def __init__(
         self,
@@ -203,15 +238,13 @@ class _DryRunSafe(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         (module,) = self._module
-        if self.is_real:
-            with self._autocast():
-                return module(*inputs)
-        values = [buffer.data for buffer in self._statistics]
-        for buffer in self._statistics:
+        copied = () if self.is_real else self._statistics
+        values = [buffer.data for buffer in copied]
+        for buffer in copied:
             buffer.data = buffer.data.clone()
         with self._autocast():
             outputs = module(*inputs)
-        for buffer, value in zip(self._statistics, values, strict=True):
+        for buffer, value in zip(copied, values, strict=True):
             buffer.data = value
         return outputs
 
@@ -235,8 +268,3 @@ class _Stage(PipelineStage):
         gradients = super().backward_one_chunk(*args, **kwargs)
         self.busy += time.perf_counter() - start
         return gradients
-
-
-class _Layout:
-    def __init__(self, tensor: Tensor) -> None:
-        self.size, self.stride, self.count = tensor.shape, tensor.stride(), tensor.numel()

@@ -1,19 +1,15 @@
-"""A head that continues an older one: classes with the same name begin where that one ended.
+"""A head that continues an older one: a ridge shrinks towards its scores for classes of one name.
 
-Names identify a class, never its position: the older head's scores for a class with the same
-name serve as the mean that a ridge shrinks towards; every other class is learnt as if there were
-no older head.
-
-Measured (bench/results/prior.json): at every depth, in place of the plain ridge, it beats the
-last layer alone where old and new images differ, and ties where they are alike. The factor of the
-old head is fitted: fixed at 1, a head of sketches cost photographs of the same things 7 points
-(.910 to .838, 30 images), and gained nothing elsewhere.
+bench/results/prior.json: at every depth it beats the last layer alone where old and new images
+differ, and ties where they are alike. With the factor of the old head fixed at 1, a head of
+sketches cost photographs of the same things 7 points (.910 to .838, 30 images).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -21,9 +17,9 @@ from warmstart.data.dataset import Collection
 from warmstart.records.data import Finding
 from warmstart.records.network import FeatureLayer
 from warmstart.solve import ridge_with_prior
-from warmstart.solve.ridge import Array
-from warmstart.training.head_families import LayerWeights, ReadFeatures, Refit, over_layers
-from warmstart.training.selection import SelectionProblem, Trials, judge
+from warmstart.solve.ridge import Array, Rows
+from warmstart.training.head_families import KernelRidge, ReadFeatures, Refit
+from warmstart.training.selection import SelectionProblem
 
 SUFFIX = "+prior"  # of a candidate's name: the same feature layers, with an older head as prior
 
@@ -72,53 +68,43 @@ def prior_of(
     has_class = tuple(name in row for name in classes)
     if not any(has_class):
         return None
-    old_weight, old_bias = (values.astype(np.float64) for values in head)
-    weight, bias = np.zeros((len(classes), old_weight.shape[1])), np.zeros(len(classes))
+    weight, bias = np.zeros((len(classes), head[0].shape[1])), np.zeros(len(classes))
     for index, name in enumerate(classes):
         if name in row:
-            weight[index], bias[index] = old_weight[row[name]], old_bias[row[name]]
+            weight[index], bias[index] = head[0][row[name]], head[1][row[name]]
     columns = np.split(weight, np.cumsum(widths)[:-1], axis=1)
-    weights = {layer: part.T for layer, part in zip(feature_layers, columns, strict=True)}
+    weights = {layer: column.T for layer, column in zip(feature_layers, columns, strict=True)}
     return Prior(weights, bias, has_class)
 
 
-@dataclass(frozen=True, slots=True)
-class PriorRidge:
-    """Ridge on a mixed kernel, shrunk towards a multiple of an older head; kernel (n, n).
+@dataclass(frozen=True)
+class PriorRidge(KernelRidge):
+    """Ridge shrunk towards a fitted multiple of an older head: `solve.ridge_with_prior`."""
 
-    The multiple is fitted with everything else, inside each training set and for each row
-    without its group: `solve.ridge_with_prior`.
-    """
-
-    kernel: Array
-    layer_weights: LayerWeights
-    read: ReadFeatures
-    penalties: Sequence[float]
     prior: Prior
 
-    def trials(self, problem: SelectionProblem) -> Trials:
-        """One inverse per penalty serves every fold."""
-        sets, scores = list(problem.training_sets()), self.prior.scores(self.read)
-        trials: Trials = [[] for _ in sets]
-        for penalty in self.penalties:
-            fit = ridge_with_prior.fit(self.kernel, problem.targets, scores, penalty)
-            for number, (keep, fold) in enumerate(sets):
-                if len(fold):
-                    keep, inside, outside = ridge_with_prior.nested(fit, fold, problem.group_rows)
-                else:
-                    inside, outside = ridge_with_prior.left_out(fit, problem.group_rows), scores[:0]
-                trials[number].append(judge(problem, keep, penalty, inside, outside))
-        return trials
+    @cached_property
+    def _prior_scores(self) -> Array:
+        return self.prior.scores(self.read)
+
+    def left_out(
+        self, problem: SelectionProblem, penalty: float
+    ) -> Iterator[tuple[Rows, Array, Array]]:
+        scores = self._prior_scores
+        fit = ridge_with_prior.fit(self.kernel, problem.targets, scores, penalty)
+        for keep, fold in problem.training_sets():
+            if len(fold):
+                yield ridge_with_prior.nested(fit, fold, problem.group_rows)
+            else:
+                yield keep, ridge_with_prior.left_out(fit, problem.group_rows), scores[:0]
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
-        """The weights cover the older head's feature layers and the candidate's own."""
-        scores = self.prior.scores(self.read)
-        fit = ridge_with_prior.fit(self.kernel, problem.targets, scores, penalty)
+        """The weights cover the older head's feature layers and the candidate's."""
+        fit = ridge_with_prior.fit(self.kernel, problem.targets, self._prior_scores, penalty)
         factor, coefficients = ridge_with_prior.solve(fit)
-        weights, shift = over_layers(coefficients, self.layer_weights, self.read)
-        bias = (
-            ridge_with_prior.intercept(self.kernel, fit, penalty) + shift + factor * self.prior.bias
-        )
+        weights, shift = self.over_layers(coefficients)
+        intercept = ridge_with_prior.intercept(self.kernel, fit, penalty)
+        bias = intercept + shift + factor * self.prior.bias
         for layer, old in self.prior.weights.items():
             weights[layer] = weights[layer] + factor * old if layer in weights else factor * old
         return Refit(ridge_with_prior.left_out(fit, problem.group_rows), weights, bias)

@@ -17,15 +17,17 @@ from warmstart.events import Steps, drain
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Estimate, Evidence, Prediction, TestScores
-from warmstart.solve.calibration import Calibration
 from warmstart.solve.kernels import chunks
 from warmstart.solve.ridge import Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target
 from warmstart.training import dataset
-from warmstart.training.dataset import LabelledRows, ReadFeatures, TrainingDataset
+from warmstart.training.dataset import LabelledRows, TrainingDataset
+from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit, fit_head
 from warmstart.training.prior import Prior
+
+Probabilities = NDArray[np.float64]
 
 
 def fit_all(training_data: TrainingDataset, plan: Plan) -> Steps[HeadFit]:
@@ -44,16 +46,13 @@ def fit_on(training_data: TrainingDataset, plan: Plan, keep: Rows) -> HeadFit:
     return drain(fit_head(heads, dataset.selection_problem_on(training_data.labelled, keep)))
 
 
-Probabilities = NDArray[np.float64]
-
-
 @dataclass(frozen=True, slots=True)
 class ModelEvaluation:
     """The estimate of what ships, and that of the linear probe on the same folds.
 
     `gain`: the fine-tuning gain, where that was tried. `n_learnt`: the number of examples that the
-    linear probe's folds trained on. `test` and `test_probabilities` are None without a test set.
-    Shapes: test_probabilities (m, K).
+    linear probe's folds trained on. `test` and `test_probabilities` (m, K) are None without a test
+    set.
     """
 
     estimate: Estimate
@@ -67,10 +66,7 @@ class ModelEvaluation:
 def head_probabilities(
     head: HeadFit, read: ReadFeatures, target: Target = CLASSIFICATION
 ) -> Probabilities:
-    """Calibrated probabilities from cached features, or the predictions of another task.
-
-    Shapes: read gives (m, d_t); returns (m, K).
-    """
+    """Calibrated probabilities (m, K) from features (m, d_t), or predictions of another task."""
     return target.answers(head_scores(head, read), head.calibration)
 
 
@@ -113,11 +109,9 @@ def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
     """The share of confident out-of-fold predictions, and how many of them are right."""
     certainty = _certainty(head, labelled)
     least = certainty.confident_from if isinstance(certainty, ClassCertainty) else None
-    if least is None:
-        return None
     held = head.fold >= 0
     answers, truth = head.probabilities[held], labelled.labels[held]
-    chosen = answers.max(axis=1) >= least
+    chosen = answers.max(axis=1) >= (np.inf if least is None else least)
     if not chosen.any():
         return None
     right = float((answers.argmax(axis=1) == truth)[chosen].mean())
@@ -134,10 +128,7 @@ def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
 def estimate_prior(
     prior: Prior | None, labelled: LabelledRows, read: ReadFeatures
 ) -> Estimate | None:
-    """The accuracy of an earlier run's head on these data, before anything is fitted.
-
-    None where it lacks a class. Shapes: read gives (n, d_t) for the training rows.
-    """
+    """The accuracy of an earlier run's head on these data; None where it lacks a class."""
     if prior is None or not all(prior.has_class):
         return None
     return accuracy_estimate(prior.scores(read), labelled.labels, labelled.groups(), "holdout")
@@ -147,7 +138,7 @@ def calibration_record(
     head: HeadFit, labelled: LabelledRows, ood_from: float, nearest: int
 ) -> CalibrationRecord:
     """When a prediction is confident, by held-out rows, and an input out of distribution."""
-    calibration = shipped_calibration(head, labelled.target)
+    calibration = labelled.target.model_calibration(head.calibration)
     return _certainty(head, labelled).record(
         temperature=calibration.temperature,
         class_bias=tuple(float(b) for b in calibration.bias),
@@ -156,18 +147,12 @@ def calibration_record(
     )
 
 
-def shipped_calibration(head: HeadFit, target: Target) -> Calibration:
-    """The calibration that ships: predicted numbers are in the user's unit."""
-    return target.model_calibration(head.calibration)
-
-
 def predictions(
     head: HeadFit, labelled: LabelledRows, classes: Sequence[str], measured: ModelEvaluation
 ) -> Iterator[Prediction]:
     """One line for every row that a fold held out, then for every test row."""
     measure, certainty = measure_of(labelled.target), _certainty(head, labelled)
-    rows = zip(labelled.learn, head.fold, head.probabilities, strict=True)
-    for example, fold, p in rows:
+    for example, fold, p in zip(labelled.learn, head.fold, head.probabilities, strict=True):
         if fold >= 0:
             yield measure.line(example, int(fold), p, classes, certainty)
     if measured.test_probabilities is not None:

@@ -16,21 +16,16 @@ from warmstart.stats.intervals import Groups, number_groups, standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 
-# ---- Cross-calibration: no row is calibrated by itself.
-
-
 LEAST = 10  # held-out rows below which the fitted head's calibration is better
 FOLDS = 5
+TIE = 0.25  # standard errors of the paired log-loss within which the simpler head wins
 
 
 def cross_folds(groups: Labels) -> Labels:
     """Assign each held-out row to one of five folds; groups stay whole, neighbours are apart.
 
-    Not the folds of the trainings: of two networks trained on a half each, one is more confident,
-    and a temperature fitted on one is wrong for the other. A fold has rows of both.
-
-    >>> cross_folds(np.array([7, 7, 9, 12, 30, 31, 40])).tolist()
-    [0, 0, 1, 2, 3, 4, 0]
+    They cut across the folds of the trainings: a temperature fitted on one network is wrong for a
+    more confident one.
     """
     numbers: Labels = np.unique(groups, return_inverse=True)[1]
     return numbers % FOLDS
@@ -46,17 +41,10 @@ def cross_calibrated(
 ) -> tuple[Array, Calibration]:
     """Probabilities of held-out rows, each calibrated on other folds, and the calibration of all.
 
-    A temperature alone: of two trainings on a half each, one leans towards a class and the other
-    away from it, so that a class bias says nothing about the network that ships. Where few rows
-    were held out, `before`, the calibration of the head with which training began, is kept.
+    A temperature alone: a class bias differs between the networks of two folds, and says nothing
+    about the one that ships. `before` calibrates where few rows were held out.
     Shapes: scores (n, K), labels and groups (n,), fold (n,) with -1 for rows that no fold holds
     out (their probabilities are NaN); returns (n, K).
-
-    >>> scores, labels = np.eye(2)[np.arange(24) % 2], np.arange(24) % 2
-    >>> fold = np.where(np.arange(24) < 22, np.arange(24) % 3, -1)
-    >>> p, _ = cross_calibrated(scores, labels, fold, np.arange(24), Calibration(1.0, np.zeros(2)))
-    >>> bool(p[0, 0] > 0.5), bool(np.isnan(p[23]).all())
-    (True, True)
     """
     held = np.flatnonzero(fold >= 0)
     inner = cross_folds(groups[held])
@@ -69,14 +57,6 @@ def cross_calibrated(
         calibration = target.recalibrate(scores[others], labels[others])
         probabilities[inside] = target.answers(scores[inside], calibration)
     return probabilities, target.recalibrate(scores[held], labels[held])
-
-
-# ---- Trials: one head setting evaluated inside one training set, by leave-one-group-out.
-#
-# A setting is a head family on one kernel with one penalty. In every training set (all rows, or
-# all but one outer fold) it is evaluated by leave-one-group-out predictions within that set
-# alone; the scores of the fold outside are kept for the estimate. So every choice made from
-# trials is nested by construction.
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +79,6 @@ class SelectionProblem:
         return self.target.encode(self.labels, self.n_classes)
 
     def targets_of(self, rows: Rows) -> Array:
-        """The targets of some rows. Shapes: (len(rows), K)."""
         return self.target.encode(self.labels[rows], self.n_classes)
 
     def training_sets(self) -> Iterator[tuple[Rows, Rows]]:
@@ -116,10 +95,10 @@ class SelectionProblem:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One setting in one training set.
+    """A head family with one penalty, evaluated in one training set by leave-one-group-out.
 
     Shapes: losses (m,), calibrated log-loss of each training row, predicted without its group;
-    outside (n - m, K), scores of the held-out rows.
+    outside (n - m, K), scores of the held-out rows, for the estimate alone.
     """
 
     penalty: float
@@ -134,10 +113,7 @@ Trials = list[list[Trial]]  # [training set][penalty, weakest first]
 def judge(
     problem: SelectionProblem, keep: Rows, penalty: float, inside: Array, outside: Array
 ) -> Trial:
-    """Calibrate the left-out scores of the training rows and compute their losses.
-
-    Shapes: keep (m,), inside (m, K), outside (n - m, K).
-    """
+    """Calibrate the left-out scores (m, K) of the training rows `keep`; compute their losses."""
     labels = problem.labels[keep]
     calibration = problem.target.calibrate(inside, labels)
     losses = problem.target.losses(inside, labels, calibration)
@@ -145,24 +121,16 @@ def judge(
 
 
 def groups_within(group_rows: Sequence[Rows], keep: Rows, n: int) -> list[Rows]:
-    """The groups inside `keep`, as places in it.
-
-    >>> [g.tolist() for g in groups_within([np.array([0, 2]), np.array([1])], np.array([0, 2]), 3)]
-    [[0, 1]]
-    """
+    """The groups inside `keep`, as places in it."""
     place = np.full(n, -1)
     place[keep] = np.arange(len(keep))
     return [place[rows] for rows in group_rows if place[rows[0]] >= 0]
 
 
-TIE = 0.25  # standard errors of the paired log-loss within which the simpler head wins
-
-
 def choose_penalty(trials: Sequence[Trial], groups: Groups) -> Trial:
     """The strongest penalty whose log-loss is within one paired standard error of the best.
 
-    Shapes: trials in order of rising penalty, groups (m,) of the training rows.
-    Source: Breiman et al. 1984, §3.4.3; paired, as all are evaluated on the same rows.
+    Breiman et al. 1984, §3.4.3. Shapes: trials by rising penalty, groups (m,) of the training rows.
     """
     best = min(trials, key=lambda trial: float(trial.losses.mean()))
     chosen = best
@@ -178,7 +146,7 @@ def choose_head(trials: Mapping[str, Sequence[Trial]], groups: Groups) -> tuple[
 
     Shapes: trials by head name, simplest first, all over the same training rows; groups (m,).
     """
-    chosen = {name: choose_penalty(each, groups) for name, each in trials.items()}
+    chosen = {name: choose_penalty(penalties, groups) for name, penalties in trials.items()}
     best = min(chosen.values(), key=lambda trial: float(trial.losses.mean()))
     for name, trial in chosen.items():
         gap = trial.losses - best.losses

@@ -1,15 +1,7 @@
 """Ship rule: linear probe, fine-tuned network or an ensemble, chosen on held-out rows.
 
 The ensemble is a weighted mean of the two networks' log-probabilities, which is a linear head on
-the features of both.
-
-**At full size.** A linear probe is cross-validated in ten folds or more, each fitted on nine tenths
-or more. Fine-tuning can afford three to five folds. What it loses by that is restored in part: a
-share, `RESTORED`, of what the linear probe's scores gain from its larger folds is added to the
-fine-tuned network's scores. All of it would add as much noise as it removes bias. An ensemble
-averages these and the linear probe's scores, as in the network that ships. These are the
-out-of-fold predictions of what ships; they go into predictions.jsonl, and every figure is computed
-from them (bench/results/gain.json: how close they come to the truth).
+the features of both. Its out-of-fold predictions are those of predictions.jsonl.
 """
 
 from __future__ import annotations
@@ -38,10 +30,7 @@ _TIE = 1e-6  # nats: below it two options are equal but for rounding
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of `SHARES` with its predictions for held-out rows.
-
-    Shapes: probabilities (n, K), calibrated on other folds, NaN for rows never held out.
-    """
+    """One of `SHARES` with its predictions (n, K) for held-out rows, NaN for others."""
 
     share: float
     probabilities: Array
@@ -53,12 +42,11 @@ class Decision:
     """What ships, and its predictions for held-out rows.
 
     Shapes: probabilities (n, K) are the out-of-fold predictions of what ships. Where it is not the
-    linear probe, each row is predicted by the option that the other rows choose: the choice is
-    nested, as every other choice is, so that it does not flatter its own estimate (Varma & Simon
-    2006, "Bias in error estimation when using cross-validation for model selection"). `fine_tuned`
-    (n, K) are those that `fine_tuning_gain` compares with the linear probe: of what ships, or,
-    where that is the linear probe, of the best other option. `ahead` is the accuracy of
-    `fine_tuned` minus that of the linear probe.
+    linear probe, each row is predicted by the option that the other rows choose, so that the choice
+    does not flatter its own estimate (Varma & Simon 2006, "Bias in error estimation when using
+    cross-validation for model selection"). `fine_tuned` (n, K) are those that `fine_tuning_gain`
+    compares with the linear probe: of what ships, or else of the best other option. `ahead` is the
+    accuracy of `fine_tuned` minus that of the linear probe.
     """
 
     option: Candidate
@@ -75,19 +63,16 @@ class Decision:
 def at_full_size(
     probe: Array, before: Array, tuned: Array, target: Target = CLASSIFICATION, share: float = 1.0
 ) -> Array:
-    """Scores of an ensemble whose fine-tuned network sees more examples than in its folds.
+    """Scores (n, K) of an ensemble whose fine-tuned network sees more examples than in its folds.
 
+    A linear probe is cross-validated in ten folds or more, fine-tuning in three to five. A share,
+    `RESTORED`, of what the linear probe's scores gain from its larger folds is added to the
+    fine-tuned network's; all of it would add as much noise as it removes bias.
     Shapes: probe (n, K) answers of the linear probe from its own folds; before, tuned (n, K)
-    answers of linear probe and fine-tuned network from the fewer folds; `share` of the fine-tuned
-    network, the rest is the linear probe's. Returns (n, K) scores, to be calibrated.
-
-    >>> p, fewer, tuned = (np.array([[x, 1 - x]]) for x in (0.8, 0.6, 0.75))
-    >>> scores = at_full_size(p, fewer, tuned)
-    >>> round(float(scores[0, 0] - scores[0, 1]), 3)  # log-odds 1.099 + (1.386 - 0.405) / 4
-    1.344
+    answers of linear probe and fine-tuned network from the fewer folds; `share` of the latter.
     """
-    scores, other, own = (target.scores_of(one) for one in (probe, before, tuned))
-    ensemble: Array = share * (own + RESTORED * (scores - other)) + (1 - share) * scores
+    full, fewer, own = (target.scores_of(answers) for answers in (probe, before, tuned))
+    ensemble: Array = share * (own + RESTORED * (full - fewer)) + (1 - share) * full
     return ensemble
 
 
@@ -107,36 +92,27 @@ def decide(
 ) -> Decision:
     """Choose by calibrated log-loss; ties, within half a standard error, go to the simpler.
 
-    Blocks trained on pairs (`is_paired`) separate classes however ambiguous a text is: their
-    confidence says little, and a handful of texts cannot choose a share of a mean. They ship where
-    their accuracy beats the linear probe's by half a standard error. `is_apart`: the network did
-    not begin with the linear probe's head, so that its scores are used unchanged. `may_ensemble`:
-    whether both fit in one network. `is_set`: the user set the strategy, so that the fine-tuned
-    network ships.
-
-    Shapes: probe, before, tuned (n, K) answers as of `at_full_size`, NaN for rows not held out;
-    labels, groups (n,), fold (n,) with -1 for rows that no fold holds out.
-
-    >>> labels, fold = np.arange(60) % 2, np.arange(60) % 3
-    >>> good, coin = np.eye(2)[labels] * 0.8 + 0.1, np.full((60, 2), 0.5)
-    >>> decide(coin, coin, good, labels, fold, np.arange(60)).option.share
-    1.0
-    >>> decide(good, good, good, labels, fold, np.arange(60)).option.share
-    0.0
+    Blocks trained on pairs (`is_paired`) separate classes however ambiguous a text is: they ship
+    where their accuracy, not their log-loss, beats the linear probe's by half a standard error.
+    `is_apart`: the network did not begin with the linear probe's head, so that its scores are used
+    unchanged. `may_ensemble`: whether both fit in one network. `is_set`: the user set the strategy,
+    so that the fine-tuned network ships.
+    Shapes: probe, before, tuned (n, K) as for `at_full_size`, NaN for rows not held out; labels,
+    groups (n,), fold (n,) with -1 for rows that no fold holds out.
     """
     shares = SHARES if may_ensemble else SHARES[: FINE_TUNED + 1]
-    own = target.scores_of(tuned)
+    scores = target.scores_of(tuned)
     if not (is_apart or is_paired):
-        own = at_full_size(probe, before, tuned, target)
+        scores = at_full_size(probe, before, tuned, target)
     base, plain = target.scores_of(probe), Calibration(1.0, np.zeros(probe.shape[1]))
     options = []
     for share in shares:
         # All calibrated again: a mean of two is less confident than it may be.
-        mean = share * own + (1 - share) * base
+        mean = share * scores + (1 - share) * base
         calibrated = cross_calibrated(mean, labels, fold, groups, plain, target)
         options.append(Candidate(share, *calibrated))
     held = np.flatnonzero(fold >= 0)
-    truth, own_groups = labels[held], groups[held]
+    truth, group_of = labels[held], groups[held]
     # The linear probe is calibrated inside its folds already: a row has one prediction everywhere.
     answers = np.stack([probe[held], *(option.probabilities[held] for option in options[1:])])
     # All options are compared after the same calibration, the linear probe's included.
@@ -146,15 +122,15 @@ def decide(
     def choose(rows: Labels) -> int:
         if is_paired:
             gap = hits[FINE_TUNED, rows] - hits[PROBE, rows]
-            error = MIN_GAIN * standard_error(gap, own_groups[rows])
+            error = MIN_GAIN * standard_error(gap, group_of[rows])
             return FINE_TUNED if gap.mean() > error else PROBE
-        return _best(losses[:, rows], hits[:, rows], own_groups[rows])
+        return _best(losses[:, rows], hits[:, rows], group_of[rows])
 
     def choose_fine_tuned(rows: Labels) -> int:
         return FINE_TUNED if is_paired else 1 + int(losses[1:, rows].mean(axis=1).argmin())
 
     everything = np.arange(len(held))
-    kind, inner = FINE_TUNED if is_set else choose(everything), cross_folds(own_groups)
+    kind, inner = FINE_TUNED if is_set else choose(everything), cross_folds(group_of)
     chosen = np.full(len(held), kind)
     if kind != PROBE and not is_set:
         chosen = _nested(choose, inner)

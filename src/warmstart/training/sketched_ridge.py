@@ -8,20 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.distributed import here
+from warmstart.planning.feature_layers import LayerWeights
 from warmstart.records.network import FeatureLayer
-from warmstart.solve import primal_ridge
-from warmstart.solve.kernels import (
-    Features,
-    Scaling,
-    Sketch,
-    apply_scaling,
-    chunks,
-    fit_scalings,
-    make_sketch,
-    some,
-)
+from warmstart.solve import kernels, primal_ridge
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.head_families import LayerWeights, ReadFeatures, Refit
+from warmstart.training.head_families import ReadFeatures, Refit
 from warmstart.training.selection import SelectionProblem, Trial, groups_within, judge
 
 SKETCH_WIDTH = 2048  # features in the primal form
@@ -37,20 +28,21 @@ class Embedding:
     """
 
     read: ReadFeatures
-    scalings: Mapping[FeatureLayer, Scaling]
-    sketch: Sketch
+    scalings: Mapping[FeatureLayer, kernels.Scaling]
+    sketch: kernels.Sketch
 
-    def rows(self, rows: Rows) -> Features:
-        """Chosen rows. Shapes: returns (len(rows), width)."""
-        features = [*self.row_chunks(rows)]
+    def rows(self, rows: Rows) -> kernels.Features:
+        features = [chunk for _, chunk in self.row_chunks(rows)]
         return features[0] if len(features) == 1 else np.concatenate(features)
 
-    def row_chunks(self, rows: Rows) -> Iterator[Features]:
-        """Chosen rows, a few at a time."""
-        layers = [*self.scalings]
-        for chunk in chunks(some(self.read, rows), layers):
-            scaled = [apply_scaling(chunk[layer], self.scalings[layer]) for layer in layers]
-            yield self.sketch.apply(np.concatenate(scaled, axis=1))
+    def row_chunks(self, rows: Rows) -> Iterator[tuple[slice, kernels.Features]]:
+        """Chosen rows, a few at a time: their places among `rows`, and their features."""
+        start = 0
+        for chunk in kernels.chunks(kernels.some(self.read, rows), [*self.scalings]):
+            scaled = [kernels.apply_scaling(chunk[layer], s) for layer, s in self.scalings.items()]
+            features = self.sketch.apply(np.concatenate(scaled, axis=1))
+            yield slice(start, start + len(features)), features
+            start += len(features)
 
     def over_layers(self, weights: Array) -> tuple[dict[FeatureLayer, Array], Array]:
         """Weights over feature layers from weights (width, K); the shift of the bias."""
@@ -75,12 +67,12 @@ class SketchedRidge:
 
     def embedding(self) -> Embedding:
         """Scaling and sketch: label-free, shared by all training sets."""
-        scalings = {
-            layer: Scaling(scaling.offset, np.sqrt(self.layer_weights[layer]) * scaling.scale)
-            for layer, scaling in fit_scalings(self.read, [*self.layer_weights]).items()
-        }
+        scalings = kernels.fit_scalings(self.read, [*self.layer_weights])
+        for layer, scaling in scalings.items():
+            scale = np.sqrt(self.layer_weights[layer]) * scaling.scale
+            scalings[layer] = kernels.Scaling(scaling.offset, scale)
         width = sum(len(scaling.scale) for scaling in scalings.values())
-        sketch = make_sketch(width, SKETCH_WIDTH, np.random.default_rng(self.rng_seed))
+        sketch = kernels.make_sketch(width, SKETCH_WIDTH, np.random.default_rng(self.rng_seed))
         return Embedding(self.read, scalings, sketch)
 
     def trials(self, problem: SelectionProblem) -> Iterator[list[Trial]]:
@@ -89,13 +81,21 @@ class SketchedRidge:
         total = _add_up(embedding, problem, np.arange(len(problem.labels)))
         for keep, fold in problem.training_sets():
             sums = total.minus(_add_up(embedding, problem, fold))
-            yield _TrainingSet(embedding, problem, keep, sums).trials(self.penalties, fold)
+            inside, fits = _fit(embedding, problem, keep, sums, self.penalties)
+            outside = [np.empty((len(fold), problem.n_classes)) for _ in fits]
+            for places, features in embedding.row_chunks(fold):
+                for scores, (weights, bias) in zip(outside, fits, strict=True):
+                    scores[places] = features @ weights + bias
+            yield [
+                judge(problem, keep, penalty, within.astype(float), beyond)
+                for penalty, within, beyond in zip(self.penalties, inside, outside, strict=True)
+            ]
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         """Fit on all rows and undo the sketch."""
         embedding, rows = self.embedding(), np.arange(len(problem.labels))
-        training_set = _TrainingSet(embedding, problem, rows, _add_up(embedding, problem, rows))
-        (scores,), ((weights, bias),) = training_set.fit([penalty])
+        sums = _add_up(embedding, problem, rows)
+        (scores,), ((weights, bias),) = _fit(embedding, problem, rows, sums, [penalty])
         by_layer, shift = embedding.over_layers(weights)
         return Refit(scores.astype(float), by_layer, bias + shift)
 
@@ -103,74 +103,47 @@ class SketchedRidge:
 def _add_up(embedding: Embedding, problem: SelectionProblem, rows: Rows) -> primal_ridge.Sums:
     """Sums over some rows; each of several processes adds up its share."""
     world = here()
-    rows = np.array_split(rows, world.size)[world.rank]
-
-    def pairs() -> Iterator[tuple[Features, Array]]:
-        start = 0
-        for features in embedding.row_chunks(rows):
-            stop = start + len(features)
-            yield features, problem.targets_of(rows[start:stop])
-            start = stop
-
-    sums = primal_ridge.accumulate(pairs(), embedding.sketch.width, problem.n_classes)
+    share = np.array_split(rows, world.size)[world.rank]
+    pairs = (
+        (features, problem.targets_of(share[places]))
+        for places, features in embedding.row_chunks(share)
+    )
+    sums = primal_ridge.accumulate(pairs, embedding.sketch.width, problem.n_classes)
     return sums if world.size == 1 else sums.over(world.reduce_sum)
 
 
-@dataclass(frozen=True, slots=True)
-class _TrainingSet:
-    """Training rows with their sums, which the fit overwrites."""
+def _fit(
+    embedding: Embedding,
+    problem: SelectionProblem,
+    keep: Rows,
+    sums: primal_ridge.Sums,
+    penalties: Sequence[float],
+) -> tuple[list[kernels.Features], list[tuple[Array, Array]]]:
+    """Per penalty the scores (m, K) of each training row without its group, and (W, b).
 
-    embedding: Embedding
-    problem: SelectionProblem
-    keep: Rows
-    sums: primal_ridge.Sums
-
-    def trials(self, penalties: Sequence[float], fold: Rows) -> list[Trial]:
-        """Evaluate each penalty on the training rows; score the fold."""
-        inside, fits = self.fit(penalties)
-        outside = [np.empty((len(fold), self.problem.n_classes)) for _ in penalties]
-        start = 0
-        for features in self.embedding.row_chunks(fold):
-            stop = start + len(features)
-            for scores, (weights, bias) in zip(outside, fits, strict=True):
-                scores[start:stop] = features @ weights + bias
-            start = stop
-        return [
-            judge(self.problem, self.keep, penalty, within.astype(float), beyond)
-            for penalty, within, beyond in zip(penalties, inside, outside, strict=True)
-        ]
-
-    def fit(self, penalties: Sequence[float]) -> tuple[list[Features], list[tuple[Array, Array]]]:
-        """Per penalty the scores (m, K) of each training row without its group, and (W, b).
-
-        Scores lie between 0 and 1: single precision is enough, as there are many of them.
-        """
-        group_rows = groups_within(self.problem.group_rows, self.keep, len(self.problem.labels))
-        shape = len(self.keep), self.problem.n_classes
-        inside = [np.empty(shape, np.float32) for _ in penalties]
-        for rows in [rows for rows in group_rows if len(rows) >= LARGE]:
-            # Solve again without a large group.
-            others = self.sums.minus(_add_up(self.embedding, self.problem, self.keep[rows]))
-            for scores, penalty in zip(inside, penalties, strict=True):
-                weights, bias = primal_ridge.solve_cholesky(others, penalty)
-                features = self.embedding.row_chunks(self.keep[rows])
-                scores[rows] = np.concatenate([chunk @ weights + bias for chunk in features])
-        space = primal_ridge.spectrum(self.sums)
-        for rows, within in group_chunks([rows for rows in group_rows if len(rows) < LARGE]):
-            rotated = space.rotate(self.embedding.rows(self.keep[rows]))
-            targets = self.problem.targets_of(self.keep[rows])
-            for scores, penalty in zip(inside, penalties, strict=True):
-                scores[rows] = primal_ridge.left_out(space, rotated, targets, penalty, within)
-        return inside, [primal_ridge.solve(space, penalty) for penalty in penalties]
+    Overwrites `sums`, those of the training rows `keep`. Scores lie between 0 and 1: single
+    precision is enough, as there are many of them.
+    """
+    group_rows = groups_within(problem.group_rows, keep, len(problem.labels))
+    inside = [np.empty((len(keep), problem.n_classes), np.float32) for _ in penalties]
+    for rows in [rows for rows in group_rows if len(rows) >= LARGE]:
+        # Solve again without a large group.
+        others = sums.minus(_add_up(embedding, problem, keep[rows]))
+        for scores, penalty in zip(inside, penalties, strict=True):
+            weights, bias = primal_ridge.solve_cholesky(others, penalty)
+            features = embedding.row_chunks(keep[rows])
+            scores[rows] = np.concatenate([chunk @ weights + bias for _, chunk in features])
+    space = primal_ridge.spectrum(sums)
+    for rows, within in group_chunks([rows for rows in group_rows if len(rows) < LARGE]):
+        rotated = space.rotate(embedding.rows(keep[rows]))
+        targets = problem.targets_of(keep[rows])
+        for scores, penalty in zip(inside, penalties, strict=True):
+            scores[rows] = primal_ridge.left_out(space, rotated, targets, penalty, within)
+    return inside, [primal_ridge.solve(space, penalty) for penalty in penalties]
 
 
 def group_chunks(group_rows: Sequence[Rows]) -> Iterator[tuple[Rows, list[Rows]]]:
-    """Whole groups together, up to `CHUNK_ROWS` rows: the rows, and each group's places there.
-
-    >>> pairs = [np.array([0, 3]), np.array([1]), np.array([2])]
-    >>> [(rows.tolist(), [g.tolist() for g in within]) for rows, within in group_chunks(pairs)]
-    [([0, 3, 1, 2], [[0, 1], [2], [3]])]
-    """
+    """Whole groups, up to `CHUNK_ROWS` rows: the rows, and the places of each group among them."""
     groups: list[Rows] = []
     size = 0
     for rows in group_rows:

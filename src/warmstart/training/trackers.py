@@ -32,10 +32,8 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             similar = get_close_matches(name.lower(), TRACKERS, n=1)
-            raise UsageError(
-                f"--track {name} is not one of {', '.join(TRACKERS)}."
-                + (f" Did you mean {similar[0]}?" if similar else "")
-            )
+            hint = f" Did you mean {similar[0]}?" if similar else ""
+            raise UsageError(f"--track {name} is not one of {', '.join(TRACKERS)}.{hint}")
         missing = [package for package in ("accelerate", name) if not is_installed(package)]
         if missing:
             raise UsageError(
@@ -45,11 +43,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module can be imported; a folder without code does not count.
-
-    >>> is_installed("json"), is_installed("no_such_module")
-    (True, False)
-    """
+    """Whether a module can be imported; a folder without code does not count."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
@@ -68,13 +62,6 @@ def open_tracker(name: str, folder: Path) -> Any:
     files.mkdir(exist_ok=True)
     folders = [str(files)] if kind.requires_logging_directory else []
     title = run if name == "tensorboard" else project_of(folder)
-    tracker = kind(title, *folders, **_settings(name, run, files))
-    tracker.start()
-    return tracker
-
-
-def _settings(name: str, run: str, files: Path) -> dict[str, Any]:
-    """A tracker's own arguments for the name of a run and the folder of its files."""
     # W&B would also record the terminal with its progress bar.
     quiet = {"console": "off", "silent": True}
     settings: dict[str, dict[str, Any]] = {
@@ -85,7 +72,9 @@ def _settings(name: str, run: str, files: Path) -> dict[str, Any]:
         "swanlab": {"experiment_name": run, "logdir": str(files / name)},
         "trackio": {"name": run},
     }
-    return settings.get(name, {})
+    tracker = kind(title, *folders, **settings.get(name, {}))
+    tracker.start()
+    return tracker
 
 
 def project_of(folder: Path) -> str:

@@ -1,7 +1,7 @@
-"""A base model prepared for a plan: a copy with what the plan adds, and a head to train.
+"""A base model prepared for a plan: a copy with what the plan adds, and a fitted head to train.
 
-The head is fitted first and training continues from it: Kumar et al. 2022, "Fine-Tuning can Distort
-Pretrained Features and Underperform Out-of-Distribution" (LP-FT).
+Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
+Out-of-Distribution" (LP-FT).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from warmstart.network.freeze import action_of
 from warmstart.network.ledger import tensors_of
 from warmstart.network.partition import Network
 from warmstart.network.surgery import MultiLayerHead, WarmModel, assemble
-from warmstart.network.weight_file import Mapped
+from warmstart.network.weights import Mapped
 from warmstart.planning.actions import NEW
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Action, Plan
 from warmstart.solve.kernels import fit_scalings
-from warmstart.training.dataset import ReadFeatures
+from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.loop import ScaledHead
 
@@ -61,12 +61,20 @@ def trainable(
     """
     actions = {block.name: plan.action_of(block.name) for block in plan.blocks}
     rng = torch.Generator().manual_seed(seed)
-    all_actions = _with_remaining(actions, network)
-    clone = _copy(network, all_actions)
+    # The layers between the last block and the head have nothing for low-rank updates to adapt.
+    last = actions[network.record.blocks[-1].name]
+    neck: Action = "frozen" if last == "low-rank" else last
+    all_actions: dict[str, Action] = {**actions, "neck": neck, "unused": "frozen"}
+    mapped = {  # from a file: shared
+        id(tensor): tensor
+        for name, tensor in tensors_of(network).items()
+        if isinstance(tensor, Mapped) and action_of(all_actions, network.owners[name]) == "frozen"
+    }
+    clone = copy.deepcopy(network, dict(mapped))
     n_added = [*actions.values()].count("added")
     if n_added:
-        last = network.record.blocks[-1]
-        clone = added.graft(clone, [added.make_block(last, rng) for _ in range(n_added)])
+        top = network.record.blocks[-1]
+        clone = added.graft(clone, [added.make_block(top, rng) for _ in range(n_added)])
     if fresh := [name for name, action in actions.items() if action == "fresh"]:
         surgery.refresh(clone, fresh, rng)
         scaled, layers = _zero_head(clone, len(head.bias))
@@ -103,25 +111,6 @@ def tensors_to_train(trainable: TrainableNetwork) -> dict[str, Tensor]:
 
     state = model.state_dict(keep_vars=True).items()
     return {name: t for name, t in state if id(t) in parameters or is_new(name, t)}
-
-
-def _copy(network: Network, actions: Mapping[str, Action]) -> Network:
-    """A copy that shares the frozen tensors that are mapped from a file."""
-    shared = {
-        id(tensor): tensor
-        for name, tensor in tensors_of(network).items()
-        if isinstance(tensor, Mapped) and action_of(actions, network.owners[name]) == "frozen"
-    }
-    return copy.deepcopy(network, dict(shared))
-
-
-def _with_remaining(actions: dict[str, Action], network: Network) -> dict[str, Action]:
-    """Add the action of the layers between the last block and the head: that of the last block.
-
-    Under low-rank updates they are frozen: there is no layer to adapt.
-    """
-    last = actions[network.record.blocks[-1].name]
-    return {**actions, "neck": "frozen" if last == "low-rank" else last, "unused": "frozen"}
 
 
 def _with_last_layer(head: HeadFit, network: Network, actions: Mapping[str, Action]) -> HeadFit:

@@ -1,4 +1,4 @@
-"""Everything that changes during one training: weights, optimizer, moving average, L2-SP anchor.
+"""What changes during one training: weights, optimizer, moving average.
 
 A `Trainer` makes one update at a time, so that a caller can evaluate, save, stop and resume: its
 state after a step holds all that the next step depends on.
@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.distributed import gone, here, is_process_error
-from warmstart.training.data_parallel import (
-    DataParallel,
-    Inputs,
-    StepWork,
-    is_out_of_memory,
-)
+from warmstart.distributed import here, process_errors
+from warmstart.planning.schedule import Schedule
+from warmstart.training.batches import Inputs
+from warmstart.training.data_parallel import DataParallel, StepWork, is_out_of_memory
 from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
 
 Groups = Sequence[Mapping[str, Any]]
@@ -29,65 +25,46 @@ LAG = 10  # the moving average spans at most a tenth of the updates made
 PULL = 0.1  # of the distance at most: all of it would hide a learning rate that is far too high
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateRule:
-    """How updates are made.
-
-    `ema_decay`: decay of the moving average of the weights, 0: none; after n updates it is at most
-    n / (n + `lag`), so that a lag of 1 begins with the plain mean, and a longer one with the last
-    weights. `l2_sp`: pull towards the initial weights, times the learning rate. `micro_batch`:
-    examples at once.
-    """
-
-    optimizer: str
-    weight_decay: float
-    ema_decay: float = 0.0
-    lag: int = LAG
-    l2_sp: float = 0.0
-    micro_batch: int = 32
-    device: str = "cpu"
-    precision: str = "float32"
-    seed: int = 0
-
-
 class Trainer:
-    """Trains a network in place.
+    """Trains a network in place, as `schedule` says.
 
-    `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training
-    may change, in a fixed order: parameters, and buffers such as statistics. `loss` is that of
-    the task, summed over rows. `parallelism`: how several processes share the work; each names in
-    `moving` what it keeps. `renew` is called after weights are loaded that no batch was run with,
-    such as averaged ones: it updates what follows from batches.
+    `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training may
+    change, in a fixed order: parameters, and buffers such as statistics. `loss` is summed over
+    rows. `parallelism`: how several processes share the work; each names in `moving` what it keeps.
+    `renew` is called after weights are loaded that no batch was run with, such as averaged ones.
+
+    After n updates the decay of the moving average is at most n / (n + lag): with a lag of 1, for
+    contrastive training, it begins with the plain mean.
     """
 
     def __init__(
         self,
         network: Callable[..., Tensor],
         moving: Mapping[str, Tensor],
-        rule: UpdateRule,
+        schedule: Schedule,
         loss: BatchLoss = class_loss,
         parallelism: DataParallel | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
-        self.rule, self.loss, self._renew = rule, loss, renew
-        self.parallelism = parallelism or DataParallel(network, rule.device)
+        self.schedule, self.loss, self._renew = schedule, loss, renew
+        self.parallelism = parallelism or DataParallel(network, schedule.device)
         self.moving = dict(moving)
-        self.micro_batch = rule.micro_batch
+        self.micro_batch = schedule.micro_batch or schedule.batch_size
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
         self.base, self.mean = self.local_values(), self.local_values()
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._peaks: list[float] = []
-        self._scaler = torch.amp.GradScaler(rule.device, enabled=rule.precision == "float16")
+        is_scaled = schedule.precision == "float16"
+        self._scaler = torch.amp.GradScaler(schedule.device, enabled=is_scaled)
 
     def begin(self, groups: Groups) -> None:
         """Begin a stage: train these parameters from now on, each group at its learning rate."""
-        rule = self.rule
-        own = [dict(group) for group in groups]
-        for group in own if rule.l2_sp else ():
+        schedule, own = self.schedule, [dict(group) for group in groups]
+        for group in own if schedule.l2_sp else ():
             if group.get("is_anchored", True):
                 group["weight_decay"] = 0.0  # pulled to the initial weights instead of to zero
-        self._optimizer = make_optimizer(rule.optimizer, own, rule.weight_decay)
+        self._optimizer = make_optimizer(schedule.optimizer, own, schedule.weight_decay)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
         self.parallelism.begin()
 
@@ -95,31 +72,30 @@ class Trainer:
         """One step at `factor` times the learning rates; returns the mean loss before it, in nats.
 
         Where the loss is not finite, nothing is changed. A batch that does not fit into memory is
-        computed in halves from then on (`micro_batch`); the step is the same but for rounding, and
-        for what layers do to a batch as a whole: dropout draws anew for each half, BatchNorm of a
-        fresh block sees the halves one by one.
+        computed in halves from then on (`micro_batch`), for which dropout draws anew.
         Raises: RuntimeError, MemoryError of torch where not even one example fits.
         """
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = factor * peak
         statistics = [buffer.clone() for buffer in self._buffers]
+        optimizer.zero_grad(set_to_none=True)
         while True:
             try:
-                loss = self._gradients(optimizer, index, inputs, labels)
+                with process_errors():
+                    loss = self._gradients(index, inputs, labels)
                 break
             except (RuntimeError, MemoryError) as error:
                 size = min(self.micro_batch, len(labels))
-                if is_process_error(error):
-                    raise gone(error) from error
                 if not is_out_of_memory(error) or size <= 1 or here().size > 1:
                     raise
                 self.micro_batch = size // 2
             self._restore_statistics(statistics)
             optimizer.zero_grad(set_to_none=True)
-            if self.rule.device == "cuda":
+            if self.schedule.device == "cuda":
                 torch.cuda.empty_cache()
         if not math.isfinite(loss):
+            optimizer.zero_grad(set_to_none=True)
             self._restore_statistics(statistics)
             return loss
         self._scaler.step(optimizer)
@@ -129,25 +105,18 @@ class Trainer:
             self._update_mean()
         return loss
 
-    def _gradients(
-        self, optimizer: torch.optim.Optimizer, index: int, inputs: Inputs, labels: Tensor
-    ) -> float:
-        """Compute those of a batch; returns its mean loss. No gradients are left if not finite."""
-        optimizer.zero_grad(set_to_none=True)
-        rule = self.rule
+    def _gradients(self, index: int, inputs: Inputs, labels: Tensor) -> float:
+        schedule = self.schedule
         work = StepWork(
             self.loss,
             self.micro_batch,
             self._scaler.scale,
-            rule.device,
-            rule.precision,
+            schedule.device,
+            schedule.precision,
             is_gathered=bool(self._buffers),
         )
-        with seeded(rule.seed + index):
-            loss = self.parallelism.gradients(inputs, labels, work)
-        if not math.isfinite(loss):
-            optimizer.zero_grad(set_to_none=True)
-        return loss
+        with seeded(schedule.seed + index):
+            return self.parallelism.gradients(inputs, labels, work)
 
     @torch.no_grad()
     def _restore_statistics(self, statistics: Sequence[Tensor]) -> None:
@@ -157,22 +126,22 @@ class Trainer:
 
     def _apply_l2_sp(self, optimizer: torch.optim.Optimizer) -> None:
         """L2-SP: Li, Grandvalet & Davoine 2018, §3, decoupled from the gradient as in AdamW."""
-        if not self.rule.l2_sp:
+        if not self.schedule.l2_sp:
             return
         anchors = {id(t): s for t, s in zip(self.moving.values(), self.base, strict=True)}
         for group in optimizer.param_groups:
             if group.get("is_anchored", True):
-                share = min(float(group["lr"]) * self.rule.l2_sp, PULL)
+                share = min(float(group["lr"]) * self.schedule.l2_sp, PULL)
                 if params := [p for p in group["params"] if p.grad is not None]:
                     torch._foreach_lerp_(params, [anchors[id(p)] for p in params], share)
 
     def _update_mean(self) -> None:
         """Update the moving average of the weights; its first steps count for less."""
-        if not self.rule.ema_decay:
+        if not self.schedule.ema_decay:
             return
         self._n_averaged += 1
-        n = self._n_averaged
-        share = 1 - min(self.rule.ema_decay, n / (self.rule.lag + n))
+        n, lag = self._n_averaged, 1 if self.schedule.contrastive else LAG
+        share = 1 - min(self.schedule.ema_decay, n / (lag + n))
         pairs = [*zip(self.mean, self.moving.values(), strict=True)]
         floats = [(m, t) for m, t in pairs if m.is_floating_point()]
         if floats:
@@ -187,7 +156,7 @@ class Trainer:
     def averaged(self, share: float = 1.0) -> Iterator[None]:
         """Load the averaged weights for a while, or a share of the way from the initial ones.
 
-        Weight interpolation: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
+        Wortsman et al. 2022, "Robust fine-tuning of zero-shot models".
         """
         values = self.local_values()
         try:
@@ -199,7 +168,7 @@ class Trainer:
     @torch.no_grad()
     def load_average(self, share: float = 1.0) -> None:
         """Leave the network with the weights that `averaged` loads."""
-        averages = self.mean if self.rule.ema_decay else self._local_tensors()
+        averages = self.mean if self.schedule.ema_decay else self._local_tensors()
         ends = [average.clone() for average in averages]
         if share < 1:
             for end, begin in zip(ends, self.base, strict=True):
@@ -225,7 +194,7 @@ class Trainer:
             return [*values.values()]
         return [self.parallelism.local_shard(name, value) for name, value in values.items()]
 
-    # ---- What a checkpoint holds.
+    # ---- Checkpoints.
 
     def named(self, kind: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
         """One tensor for each trained one, under its name in a checkpoint."""
@@ -240,15 +209,15 @@ class Trainer:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that the next step depends on, except the initial weights."""
         tensors = self.named("now", self._local_tensors())
-        if self.rule.ema_decay:
+        if self.schedule.ema_decay:
             tensors |= self.named("mean", self.mean)
         if self._optimizer is not None:
+            place = self.parallelism.with_placement
             for name, parameter in self.moving.items():
                 for key, value in self._optimizer.state.get(parameter, {}).items():
                     if value is not None:
-                        tensors[f"optimizer/{name}/{key}"] = self.parallelism.with_placement(
-                            name, torch.as_tensor(value)
-                        )
+                        state = place(name, torch.as_tensor(value))
+                        tensors[f"optimizer/{name}/{key}"] = state
         return tensors
 
     def facts(self) -> dict[str, Any]:
@@ -261,23 +230,21 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Restore a state; `begin` must have been called as it was for that state.
-
-        Raises: KeyError where a tensor is missing.
-        """
+        """Restore a state, after `begin` as for that state. Raises: KeyError if one is missing."""
         self.put(self.local_shards("now", tensors))
-        if self.rule.ema_decay:
+        if self.schedule.ema_decay:
             for mean, value in zip(self.mean, self.local_shards("mean", tensors), strict=True):
                 mean.copy_(value)
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for name, parameter in self.moving.items():
-            prefix = f"optimizer/{name}/"
-            keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
-            if keys:
-                optimizer.state[parameter] = {
-                    key: _like(self.parallelism.local_shard(name, tensors[prefix + key]), parameter)
-                    for key in keys
-                }
+            prefix, shard = f"optimizer/{name}/", self.parallelism.local_shard
+            state = {
+                key.removeprefix(prefix): _like(shard(name, tensors[key]), parameter)
+                for key in tensors
+                if key.startswith(prefix)
+            }
+            if state:
+                optimizer.state[parameter] = state
         self._n_averaged = int(facts["n_averaged"])
         self.micro_batch = int(facts["micro_batch"])
         self._scaler.load_state_dict(dict(facts["scaler"]))

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from warmstart.data.splits import folds
 from warmstart.network.batch_norm_statistics import recompute_statistics
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
+from warmstart.training.batches import TrainingContext
 from warmstart.training.data_parallel import DataParallel
 from warmstart.training.loop import mean_loss
 from warmstart.training.selection import LEAST, cross_folds
-from warmstart.training.shared import TrainingContext
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.trainer import Trainer
-
-# ---- Candidate ends of a training: validations on the way, and weights interpolated with the
-# base model's.
-#
-# The end is chosen on held-out rows. The estimate stays honest because the choice for each fold
-# of them is made on the other folds alone, as is its calibration; the choice for the final
-# training is made on all of them.
-
 
 VALIDATIONS = 5  # at equal distances; the last is the end
 SHARES = (0.75, 0.5, 0.25)  # of the way from the base model's weights to the final ones
 MAX_LOSS = 27.6  # nats, the most that a row counts: a probability of 10^-12; also for NaN
+PASS = 32  # images in a forward pass without gradients
+RENEWED = 256  # images, at most, from which new norms take their statistics
+UNFREEZING_FOLDS = 5  # one of them decides whether the next group of blocks joins
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +44,7 @@ class TrainingEnd:
     n_stages: int | None = None
 
     def n_steps(self, n_steps: int) -> int:
-        """Updates up to the validation, of all that a plan makes.
-
-        >>> [TrainingEnd(validation=k).n_steps(7) for k in (1, 3, 5)]
-        [1, 4, 7]
-        """
+        """Updates up to the validation, of all that a plan makes."""
         return max(self.validation * n_steps // VALIDATIONS, 1)
 
 
@@ -92,24 +85,22 @@ def choose(
     labels: Truth,
     fold: Labels,
     groups: Labels,
-    plain: Calibration,
     target: Target = CLASSIFICATION,
-    usual: int = END,
+    default: int = END,
 ) -> ChosenEnd:
     """Choose among candidates by calibrated log-loss on held-out rows.
 
-    The `usual` one where there are too few rows, or where no other is better. Five folds of the
-    rows, groups whole, choose for each other. A candidate with non-finite scores is never chosen.
+    The `default` one where there are too few rows, or where no other is better. Five folds of the
+    rows, groups whole, choose for each other, calibration included, so that the estimate stays
+    honest. A candidate with non-finite scores is never chosen.
     Shapes: scores (C, n, K) in the order of `CANDIDATES`, then those of `REFIT_ENDS` if there are
-    any; labels and groups (n,), fold (n,) with -1 for rows that no fold holds out. `plain`
-    calibrates where there are too few rows.
+    any; labels and groups (n,), fold (n,) with -1 for rows that no fold holds out.
 
     >>> rng = np.random.default_rng(0)
     >>> labels = np.arange(40) % 2
     >>> good, bad = 4 * np.eye(2)[labels], rng.normal(size=(40, 2))
     >>> scores = np.stack([bad, bad, good + 0.1 * bad, bad, bad, bad, bad, bad])
-    >>> fold, plain = np.arange(40) % 4, Calibration(1.0, np.zeros(2))
-    >>> choose(scores, labels, fold, np.arange(40), plain).candidate
+    >>> choose(scores, labels, np.arange(40) % 4, np.arange(40)).candidate
     2
     """
     held = np.flatnonzero(fold >= 0)
@@ -118,29 +109,27 @@ def choose(
     is_finite = np.isfinite(held_scores).all(axis=(1, 2), keepdims=True)
     held_scores = np.where(is_finite, held_scores, np.nan)
     losses = np.full(scores.shape[:2], np.nan)
-    losses[:, held] = [_cross_losses(one, truth, inner, plain, target) for one in held_scores]
+    losses[:, held] = [_cross_losses(one, truth, inner, target) for one in held_scores]
     if len(held) < LEAST:
-        return ChosenEnd(usual, scores[usual], losses)
+        return ChosenEnd(default, scores[default], losses)
     chosen_scores = np.full(scores.shape[1:], np.nan)
     for number in np.unique(inner):
         inside, others = inner == number, inner != number
-        best = usual
+        best = default
         if others.sum() >= LEAST:
             # Calibrated again without this fold, as the calibration influences the choice.
             candidates = [_losses(one[others], truth[others], target) for one in held_scores]
-            best = _best(np.stack(candidates), usual)
+            best = _best(np.stack(candidates), default)
         chosen_scores[held[inside]] = held_scores[best, inside]
-    return ChosenEnd(_best(losses[:, held], usual), chosen_scores, losses)
+    return ChosenEnd(_best(losses[:, held], default), chosen_scores, losses)
 
 
-def _cross_losses(
-    scores: Array, labels: Truth, fold: Labels, plain: Calibration, target: Target
-) -> Array:
+def _cross_losses(scores: Array, labels: Truth, fold: Labels, target: Target) -> Array:
     """Log-loss of each row, calibrated on the rows of other folds. Shapes: (m, K) to (m,)."""
     losses: Array = np.full(len(labels), MAX_LOSS)
     for number in np.unique(fold) if np.isfinite(scores).all() else ():
         inside, others = fold == number, fold != number
-        calibration = plain
+        calibration = Calibration(1.0, np.zeros(scores.shape[1]))
         if others.sum() >= LEAST:
             calibration = target.recalibrate(scores[others], labels[others])
         losses[inside] = target.losses(scores[inside], labels[inside], calibration)
@@ -155,22 +144,16 @@ def _losses(scores: Array, labels: Truth, target: Target) -> Array:
     return np.minimum(losses, MAX_LOSS)
 
 
-def _best(losses: Array, usual: int) -> int:
-    """The candidate with the lowest mean loss; the usual one in a tie."""
+def _best(losses: Array, default: int) -> int:
+    """The candidate with the lowest mean loss; the default in a tie."""
     means = losses.mean(axis=1)
-    return usual if means[usual] <= means.min() else int(means.argmin())
-
-
-PASS = 32  # images in a forward pass without gradients
-RENEWED = 256  # images, at most, from which new norms take their statistics
+    return default if means[default] <= means.min() else int(means.argmin())
 
 
 class ValidationScores:
     """Scores of a training's held-out rows: before it, at its validations, at its ends.
 
-    `before`: the scores of the initial head, (m, K); None where nothing is held out.
-    `has_trained_head`: whether the head is trained with the blocks; one that is discarded
-    afterwards is not evaluated.
+    `before`: (m, K), None where nothing is held out. A head that is not trained is not evaluated.
     """
 
     def __init__(
@@ -193,15 +176,12 @@ class ValidationScores:
 
     def validate(self, done: int, n_steps: int) -> dict[str, float]:
         """Validate where that is due after `done` of `n_steps` updates; values for the event."""
-        due = [
-            k
-            for k in range(1, VALIDATIONS + 1)
-            if TrainingEnd(validation=k).n_steps(n_steps) == done
-        ]
+        ends = enumerate(CANDIDATES[:VALIDATIONS], start=1)
+        due = [number for number, end in ends if end.n_steps(n_steps) == done]
         if not due or not self._is_used:
             return {}
         scores = self.scores_at(1.0, self.held)
-        self._scores |= {f"{k}": scores for k in due}
+        self._scores |= {f"{number}": scores for number in due}
         if not np.isfinite(scores).all():
             return {}  # the next loss raises the alarm
         values = {"val": self._metric(scores), "val_loss": round(self.loss(scores, self.held), 6)}
@@ -219,9 +199,9 @@ class ValidationScores:
 
     def discard_after(self, done: int, n_steps: int) -> None:
         """Drop the scores after `done` of `n_steps` updates: those updates were undone."""
-        for k in range(1, VALIDATIONS + 1):
-            if TrainingEnd(validation=k).n_steps(n_steps) > done:
-                self._scores.pop(f"{k}", None)
+        for number, end in enumerate(CANDIDATES[:VALIDATIONS], start=1):
+            if end.n_steps(n_steps) > done:
+                self._scores.pop(f"{number}", None)
 
     def finish(self) -> None:
         """Evaluate the interpolated weights."""
@@ -233,10 +213,7 @@ class ValidationScores:
         return all(bool(np.isfinite(scores).all()) for scores in self._scores.values())
 
     def scores(self) -> Array:
-        """Scores of the held-out rows at each candidate end: (C, m, K).
-
-        Where training ended early, later validations repeat the scores of its end.
-        """
+        """Scores at each candidate end, (C, m, K); later validations repeat those of the end."""
         if not self._scores:
             return no_scores(self.trainable, self.held)
         validations = [self._scores.get(f"{k}") for k in range(1, VALIDATIONS + 1)]
@@ -254,16 +231,78 @@ class ValidationScores:
         return held_scores(self.trainable, self.context, rows, self.trainer.parallelism)
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a checkpoint."""
         scores = self._scores if self.before is None else {**self._scores, "before": self.before}
         return {f"validation.{name}": torch.from_numpy(s) for name, s in scores.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `tensors` returned."""
-        names = [name for name in tensors if name.startswith("validation.")]
-        scores = {name.removeprefix("validation."): tensors[name].numpy() for name in names}
-        self.before = scores.pop("before", None)
-        self._scores = scores
+        prefix = "validation."
+        names = [name for name in tensors if name.startswith(prefix)]
+        self._scores = {name.removeprefix(prefix): tensors[name].numpy() for name in names}
+        self.before = self._scores.pop("before", None)
+
+
+class GradualUnfreezing:
+    """Accepts or undoes each stage by validation loss; without validation rows, accepts all.
+
+    `fit_rows` are the rows to train on; `n_joined` counts the stages accepted so far.
+    """
+
+    def __init__(
+        self, validation: ValidationScores, rows: Rows, seed: int, is_judged: bool
+    ) -> None:
+        self.validation, self.fit_rows, self._held = validation, rows, rows[:0]
+        if is_judged:
+            context, rng = validation.context, np.random.default_rng([seed, 8])
+            strata = context.target.fold_strata(context.labels[rows])
+            fold = folds(strata, context.groups[rows], UNFREEZING_FOLDS, rng)
+            self.fit_rows, self._held = rows[fold > 0], rows[fold == 0]
+        self.n_joined = 0
+        self._best = float("inf")
+        self._weights: list[list[Tensor]] = []  # and their mean, before the latest stage
+
+    def begin(self) -> None:
+        """Before the first stage."""
+        if len(self._held):
+            self._best = self.validation.loss(self.validation.predict(self._held), self._held)
+            self._save_weights()
+
+    def accept(self, number: int) -> bool:
+        """Whether stage `number` helped; if not, its changes to the weights are undone."""
+        if len(self._held):
+            scores = self.validation.scores_at(1.0, self._held)
+            loss = self.validation.loss(scores, self._held)
+            if not loss < self._best:
+                trainer = self.validation.trainer
+                trainer.put(self._weights[0])
+                for mean, before in zip(trainer.mean, self._weights[1], strict=True):
+                    mean.copy_(before)
+                return False
+            self._best = loss
+            self._save_weights()
+        self.n_joined = number + 1
+        return True
+
+    def _save_weights(self) -> None:
+        trainer = self.validation.trainer
+        self._weights = [trainer.local_values(), [mean.clone() for mean in trainer.mean]]
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for kind, values in enumerate(self._weights):
+            tensors |= self.validation.trainer.named(f"before_stage.{kind}", values)
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """Plain numbers for a checkpoint; without validation rows there is no best loss."""
+        return {"joined": self.n_joined, "best": self._best if self._weights else None}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        self.n_joined = int(facts["joined"])
+        if facts["best"] is not None:
+            self._best = float(facts["best"])
+            trainer = self.validation.trainer
+            shards = [trainer.local_shards(f"before_stage.{kind}", tensors) for kind in (0, 1)]
+            self._weights = [[value.clone() for value in values] for values in shards]
 
 
 def held_scores(
@@ -281,11 +320,11 @@ def held_scores(
     by = parallelism or DataParallel(
         UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type
     )
-    own = np.array_split(rows, by.world.size)[by.world.rank]
-    chunks = [] if len(own) else [torch.empty(0, len(bias))]
+    share = np.array_split(rows, by.world.size)[by.world.rank]
+    chunks = [] if len(share) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
-        for start in range(0, len(own), PASS):
-            inputs = context.plain(own[start : start + PASS], trainable.feature_layers)
+        for start in range(0, len(share), PASS):
+            inputs = context.plain(share[start : start + PASS], trainable.feature_layers)
             chunks.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(chunks).double().numpy()
     return np.concatenate(by.world.gather(scores))
@@ -295,10 +334,7 @@ def held_scores(
 def renew_statistics(
     validation: ValidationScores, moving: Iterable[Tensor], rows: Rows, seed: int
 ) -> None:
-    """Run some rows, without augmentation, for the statistics of new BatchNorm layers.
-
-    `moving`: all tensors that training changes, in whatever process they are kept.
-    """
+    """Run some rows for the statistics of new BatchNorm layers, which `moving` includes."""
     trainable, parallelism = validation.trainable, validation.trainer.parallelism
     sample = np.random.default_rng([seed, 15]).permutation(rows)[:RENEWED]
     with recompute_statistics(trainable.model, [*moving]) as is_needed:

@@ -1,8 +1,7 @@
-"""A linear head on weighted rows: penalty and calibration chosen by left-out rows.
+"""Linear heads on weighted rows: penalty and calibration chosen by left-out rows.
 
-Everything is fitted (means, weights, penalty, calibration) as if each row were repeated as often
-as its weight says; a row is left out whole. Penalties are in units of the weights: scale those to
-mean 1, so that the fit does not depend on their sum.
+Everything is fitted as if each row were repeated as often as its weight says; a row is left out
+whole. Penalties are in units of the weights: scale those to mean 1.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ class WeightedRows:
     """Labelled rows with weights.
 
     Shapes: features (n, d), labels (n,) in 0..n_classes-1, each of which occurs, weights (n,)
-    above zero. `group_rows` partition the rows; without them every row, with all its repetitions,
-    is a group.
+    above zero. `group_rows` partition the rows; without them every row is a group.
     """
 
     features: Array
@@ -61,13 +59,6 @@ class WeightedRows:
     n_classes: int
     weights: Array
     group_rows: tuple[Rows, ...] | None = None
-
-    @property
-    def shares(self) -> Array:
-        """The share of the weight of each class. Shapes: (K,)."""
-        counts = np.bincount(self.labels, self.weights, minlength=self.n_classes)
-        shares: Array = counts / counts.sum()
-        return shares
 
 
 def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
@@ -86,7 +77,8 @@ def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
     weights, bias = solve(spread, targets, penalty)
     calibration = fit_temperature_and_bias(scores, rows.labels, rows.weights)
     if calibration.scale == 0:
-        calibration = Calibration(0.0, np.log(rows.shares))
+        counts = np.bincount(rows.labels, rows.weights, minlength=rows.n_classes)
+        calibration = Calibration(0.0, np.log(counts / counts.sum()))
     return LinearFit(weights, bias, calibration, penalty)
 
 
@@ -94,16 +86,14 @@ def _choose_penalty(
     rows: WeightedRows, spread: FeatureSpread, targets: Array, penalties: Sequence[float]
 ) -> tuple[float, Array]:
     """The strongest penalty within one standard error of the best, and its left-out scores."""
+    labels, weights = rows.labels, rows.weights
     scores = [left_out(spread, targets, penalty, rows.group_rows) for penalty in penalties]
-    losses = [
-        log_losses(one, rows.labels, fit_temperature(one, rows.labels, rows.weights))
-        for one in scores
-    ]
-    means = [spread.average(each[:, None]).item() for each in losses]
+    losses = [log_losses(one, labels, fit_temperature(one, labels, weights)) for one in scores]
+    means = [spread.average(row_losses[:, None]).item() for row_losses in losses]
     best = int(np.argmin(means))
-    gaps = [each - losses[best] for each in losses]
     for place in reversed(range(best + 1, len(scores))):
-        if means[place] - means[best] <= _standard_error(gaps[place], rows):
+        error = _standard_error(losses[place] - losses[best], rows)
+        if means[place] - means[best] <= error:
             return penalties[place], scores[place]
     return penalties[best], scores[best]
 
@@ -120,9 +110,6 @@ def _standard_error(gaps: Array, rows: WeightedRows) -> float:
     return float(np.sqrt(squares / total**2 * n / (n - 1))) if n > 1 else float("inf")
 
 
-# ---- A line or a curve through weighted rows, chosen by the squared error of left-out rows.
-
-
 # Spreads of a column that curves are smooth over. On red wine (300 rows, ten splits) each of them
 # explained .03 more of the variance than the line (`bench run tasks`).
 WIDTHS = (1.0, 2.0, 4.0)
@@ -130,10 +117,7 @@ WIDTHS = (1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class NumberFit:
-    """value = x W + b, or phi(x) W + b of a curve.
-
-    Shapes: weights (d,) or (r,); errors (n,) squared, of left-out rows.
-    """
+    """value = x W + b, or phi(x) W + b. Shapes: weights (d,) or (r,), errors (n,) squared."""
 
     weights: Array
     bias: float
@@ -149,48 +133,34 @@ class NumberFit:
 
 
 def fit_numbers(
-    rows: Array,
-    values: Array,
-    weights: Array,
-    penalties: Sequence[float],
-    widths: Sequence[float] = WIDTHS,
+    rows: Array, values: Array, weights: Array, penalties: Sequence[float]
 ) -> NumberFit:
     """The curve of least left-out squared error; the line, where the difference may be chance.
 
-    A row of weight 2 counts as two equal rows, and is left out whole. Shapes: rows (n, d)
-    standardised, values and weights (n,), of mean 1; penalties weakest first.
+    Shapes: rows (n, d) standardised, values and weights (n,), of mean 1; penalties weakest first.
 
     >>> x = np.array([[-1.0], [0.0], [1.0], [2.0]])
     >>> fit = fit_numbers(x, 2 * x[:, 0] + 1, np.ones(4), (1e-9, 1.0))
     >>> fit.penalty, fit.weights.round(6).tolist(), round(fit.bias, 6)
     (1e-09, [2.0], 1.0)
     """
-    line, anchors = _ridge(rows, None, values, weights, penalties), anchors_of(rows)
-    curves = [
-        _ridge(rows, fit_laplace_features(anchors, width), values, weights, penalties)
-        for width in (widths if len(anchors) else ())
-    ]
-    if not curves:
+    targets = values[:, None]
+
+    def ridge(curve: LaplaceFeatures | None) -> NumberFit:
+        """Ridge with the penalty of least left-out squared error; the strongest in a tie."""
+        spread = spread_rows(rows if curve is None else curve.of(rows), weights)
+        errors = [(left_out(spread, targets, one)[:, 0] - values) ** 2 for one in penalties]
+        best = len(errors) - 1 - int(np.argmin([float(weights @ off) for off in errors[::-1]]))
+        inner, bias = solve(spread, targets, penalties[best])
+        return NumberFit(inner[:, 0], float(bias[0]), penalties[best], errors[best], curve)
+
+    line, anchors = ridge(None), anchors_of(rows)
+    if not len(anchors):
         return line
+    curves = [ridge(fit_laplace_features(anchors, width)) for width in WIDTHS]
     best = min(curves, key=lambda fit: float(weights @ fit.errors))
     gap = line.errors - best.errors
     n, share = len(weights), weights / weights.sum()
     mean = float(share @ gap)
     error = np.sqrt(share**2 @ (gap - mean) ** 2 * n / max(n - 1, 1))
     return best if mean > TIE * error else line
-
-
-def _ridge(
-    rows: Array,
-    curve: LaplaceFeatures | None,
-    values: Array,
-    weights: Array,
-    penalties: Sequence[float],
-) -> NumberFit:
-    """Ridge with the penalty of least left-out squared error; the strongest in a tie."""
-    spread = spread_rows(rows if curve is None else curve.of(rows), weights)
-    targets = values[:, None]
-    errors = [(left_out(spread, targets, one)[:, 0] - values) ** 2 for one in penalties]
-    best = len(errors) - 1 - int(np.argmin([float(weights @ off) for off in errors[::-1]]))
-    inner, bias = solve(spread, targets, penalties[best])
-    return NumberFit(inner[:, 0], float(bias[0]), penalties[best], errors[best], curve)

@@ -5,10 +5,10 @@ let heat = null; // the visible heat map, drawn again when the window changes
 
 export function showAnswer(answer, input, kind) {
   const isText = typeof input === "string";
-  $("quoted").hidden = !isText;
+  $("input-text").hidden = !isText;
   $("clip").hidden = kind !== "audio";
   $("picture").hidden = isText || kind === "audio";
-  if (isText) $("quoted").textContent = input;
+  if (isText) $("input-text").textContent = input;
   else if (kind === "audio") play(input);
   else showPicture(input);
   $("words").textContent = answer.words;
@@ -43,7 +43,7 @@ function play(file) {
 }
 
 function showPicture(file) {
-  const image = $("shown");
+  const image = $("preview");
   if (image.src) URL.revokeObjectURL(image.src);
   image.onload = fit;
   image.onerror = () => ($("picture").hidden = true); // of a kind that browsers cannot show
@@ -85,8 +85,8 @@ export function percent(p) {
 
 export function showHeat(map) {
   heat = map;
-  $("mattered").textContent = map.words;
-  $("mattered").hidden = false;
+  $("heat-words").textContent = map.words;
+  $("heat-words").hidden = false;
   $("heat").hidden = false;
   draw();
 }
@@ -94,13 +94,13 @@ export function showHeat(map) {
 export function hideHeat() {
   heat = null;
   $("heat").hidden = true;
-  $("mattered").hidden = true;
+  $("heat-words").hidden = true;
 }
 
 // Darkens what did not matter, and the margin that the network never sees.
 function draw() {
   if (!heat) return;
-  const image = $("shown"), canvas = $("heat");
+  const image = $("preview"), canvas = $("heat");
   canvas.width = image.clientWidth;
   canvas.height = image.clientHeight;
   const [left, top, right, bottom] = heat.box;
@@ -131,7 +131,7 @@ function shade(value) {
 
 // As large as fits, small pictures at most 2.5 times their size.
 function fit() {
-  const image = $("shown");
+  const image = $("preview");
   const isWide = window.matchMedia("(min-width: 46rem)").matches;
   const most = [image.closest("figure").parentElement.clientWidth * (isWide ? 0.43 : 1) / image.naturalWidth,
     window.innerHeight * (isWide ? 0.68 : 0.38) / image.naturalHeight, 2.5];

@@ -69,7 +69,7 @@ async function describe() {
   const api = await (await fetch("/openapi.json")).json();
   const parts = api.components?.schemas ?? {};
   $("title").textContent = `${api.info.title}: HTTP API`;
-  $("promise").textContent = api.info.description;
+  $("summary").textContent = api.info.description;
   const routes = Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => section(method, path, operation, parts)));
   $("routes").replaceChildren(...routes);

@@ -2,7 +2,7 @@
 import { showAnswer, showRows, showHeat, hideHeat } from "./answer.js";
 
 const $ = (id) => document.getElementById(id);
-const SCREENS = ["door", "ask", "answer", "trouble"];
+const SCREENS = ["login", "choose", "answer", "error"];
 let about = null; // the answer of GET /metadata
 let current = null; // the input
 let turn = 0; // an answer that arrives after the next input was chosen is dropped
@@ -71,24 +71,24 @@ function start() {
   turn += 1;
   current = null;
   for (const id of ["file", "camera"]) $(id).value = "";
-  show("ask");
+  show("choose");
   $(isText() ? "text" : "file").focus({ preventScroll: true });
 }
 
 function fail(error) {
   if (error.status === 401) {
-    $("denied").hidden = !token();
+    $("wrong-token").hidden = !token();
     sessionStorage.removeItem("token");
-    show("door");
+    show("login");
     $("token").value = "";
     $("token").focus();
     return;
   }
   const [wrong, cure] = explainError(error);
-  $("wrong").textContent = wrong;
-  $("cure").textContent = cure;
+  $("error-title").textContent = wrong;
+  $("error-hint").textContent = cure;
   $("retry").hidden = current !== null && ![0, 408, 503].includes(error.status);
-  show("trouble");
+  show("error");
   ($("retry").hidden ? $("back") : $("retry")).focus();
 }
 
@@ -109,9 +109,9 @@ function noun() {
 
 // ---- a picture -----------------------------------------------------------------------------
 
-async function take(file) {
+async function classify(file) {
   if (!file) return;
-  const own = ++turn;
+  const number = ++turn;
   current = file;
   const most = about?.limits?.body_bytes;
   if (most && file.size > most) {
@@ -122,18 +122,18 @@ async function take(file) {
   try {
     const response = await call("/predict", request(file));
     const { answers } = await response.json();
-    if (own !== turn) return;
+    if (number !== turn) return;
     hideHeat();
     $("explain").disabled = false;
     $("explain").textContent = "What mattered?";
     show("answer");
     if (about.kind === "table") showRows(answers);
     else showAnswer(answers[0], file, about.kind);
-    showNear(about.kind === "table" ? [] : answers[0].nearest, own);
+    showNeighbours(about.kind === "table" ? [] : answers[0].nearest, number);
     $("words").focus({ preventScroll: true });
     window.scrollTo(0, 0);
   } catch (error) {
-    if (own === turn) fail(error);
+    if (number === turn) fail(error);
   }
 }
 
@@ -141,15 +141,15 @@ function mega(bytes) {
   return (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
 }
 
-async function showNear(nearest, own) {
+async function showNeighbours(nearest, number) {
   const three = nearest.slice(0, 3);
   const pictures = about?.pictures ? await Promise.all(three.map(thumbnail)) : three.map(() => null);
-  if (own !== turn) {
+  if (number !== turn) {
     pictures.forEach((url) => url && URL.revokeObjectURL(url));
     return;
   }
-  $("near").replaceChildren(...three.map((one, n) => neighbour(one, pictures[n])));
-  $("why").hidden = three.length === 0;
+  $("nearest").replaceChildren(...three.map((one, n) => neighbour(one, pictures[n])));
+  $("neighbours").hidden = three.length === 0;
 }
 
 async function thumbnail(one) {
@@ -183,17 +183,17 @@ async function explain() {
     button.textContent = "What mattered?";
     return;
   }
-  const own = turn;
+  const number = turn;
   button.disabled = true;
   button.textContent = "Covering regions …";
   try {
     const response = await call("/explain", { method: "POST", body: form(current) });
     const map = await response.json();
-    if (own !== turn) return;
+    if (number !== turn) return;
     showHeat(map);
     button.textContent = "Hide what mattered";
   } catch (error) {
-    if (own === turn) fail(error);
+    if (number === turn) fail(error);
   } finally {
     button.disabled = false;
   }
@@ -202,20 +202,20 @@ async function explain() {
 // ---- inputs --------------------------------------------------------------------------------
 
 // Of several files the first is answered, with a note.
-function takeFirst(transfer) {
+function useFirst(transfer) {
   const files = transfer?.files ?? [];
   if (!files.length || isText()) return false;
-  $("others").textContent = `One ${noun()} at a time: this is the first of ${files.length}.`;
-  $("others").hidden = files.length < 2;
-  take(files[0]);
+  $("first-only").textContent = `One ${noun()} at a time: this is the first of ${files.length}.`;
+  $("first-only").hidden = files.length < 2;
+  classify(files[0]);
   return true;
 }
 
 for (const id of ["file", "camera"]) {
-  $(id).addEventListener("change", (event) => takeFirst(event.target));
+  $(id).addEventListener("change", (event) => useFirst(event.target));
 }
 document.addEventListener("paste", (event) => {
-  if (takeFirst(event.clipboardData)) event.preventDefault();
+  if (useFirst(event.clipboardData)) event.preventDefault();
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -227,10 +227,10 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
-  takeFirst(event.dataTransfer);
+  useFirst(event.dataTransfer);
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && $("ask").hidden && $("door").hidden) start();
+  if (event.key === "Escape" && $("choose").hidden && $("login").hidden) start();
 });
 $("drop").addEventListener("click", (event) => {
   if (event.target === $("drop") || event.target.tagName === "P") $("file").click();
@@ -238,12 +238,12 @@ $("drop").addEventListener("click", (event) => {
 $("again").addEventListener("click", start);
 $("back").addEventListener("click", start);
 $("explain").addEventListener("click", explain);
-$("retry").addEventListener("click", () => (current ? take(current) : introduce()));
-$("write").addEventListener("submit", (event) => {
+$("retry").addEventListener("click", () => (current ? classify(current) : introduce()));
+$("text-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  take($("text").value);
+  classify($("text").value);
 });
-$("door").addEventListener("submit", (event) => {
+$("login").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("token").value);
   introduce();
@@ -261,20 +261,20 @@ async function introduce() {
   }
   document.title = about.name;
   $("title").textContent = about.name;
-  $("promise").textContent = [about.readiness?.line, about.promise].filter(Boolean).join(" ");
+  $("summary").textContent = [about.readiness?.line, about.promise].filter(Boolean).join(" ");
   $("classes").textContent = `Classes: ${some(about.labels)}.`;
   $("drop").hidden = isText();
-  $("write").hidden = !isText();
+  $("text-form").hidden = !isText();
   $("explain").hidden = !isPicture();
   if (about.accept) $("file").accept = about.accept;
   for (const id of ["camera", "photograph"]) $(id).hidden = !isPicture();
   for (const element of document.querySelectorAll(".noun")) element.textContent = `a ${noun()}`;
-  $("ask").ariaLabel = `Choose a ${noun()}`;
-  $("shown").alt = `Your ${noun()}`;
+  $("choose").ariaLabel = `Choose a ${noun()}`;
+  $("preview").alt = `Your ${noun()}`;
   for (const id of ["again", "back"]) $(id).textContent = `Another ${noun()}`;
-  $("made").textContent = `· ${about.base} · warmstart ${about.warmstart}`;
-  if (current) take(current);
-  else show("ask");
+  $("model-line").textContent = `· ${about.base} · warmstart ${about.warmstart}`;
+  if (current) classify(current);
+  else show("choose");
 }
 
 function some(labels) {

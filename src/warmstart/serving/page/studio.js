@@ -1,20 +1,20 @@
 // The studio's page: connects the views to the store, the places to the address, and the server.
 import { connect } from "./studio/connect.js";
 import { $, write } from "./studio/dom.js";
-import { happened, now, subscribe } from "./studio/store.js";
+import { dispatch, getState, subscribe } from "./studio/store.js";
 import { showBoard } from "./studio/board.js";
 import { showBar, watchBar } from "./studio/bar.js";
-import { showTools, watchTools } from "./studio/tools.js";
-import { showLearning } from "./studio/learning.js";
+import { showToolbar, watchToolbar } from "./studio/toolbar.js";
+import { showTraining } from "./studio/training.js";
 import { showResult } from "./studio/result.js";
-import { buildTry } from "./studio/tryit.js";
-import { watchAdding } from "./studio/adding.js";
+import { buildTryModel } from "./studio/try_model.js";
+import { watchUploads } from "./studio/uploads.js";
 import { watchBoard } from "./studio/keys.js";
 import { watchDrag } from "./studio/drag.js";
-import { hush, watchTrouble } from "./studio/tell.js";
+import { hideError, watchErrors } from "./studio/messages.js";
 
 const PLACES = ["pictures", "result", "try"];
-const FILTERS = ["all", "wrong", "doubted"];
+const FILTERS = ["all", "wrong", "label-issue"];
 const GONE = "The studio does not answer; start it again.";
 
 function showPlace(state, before) {
@@ -28,8 +28,8 @@ function showPlace(state, before) {
   document.body.dataset.place = state.place;
   $("bar").hidden = !state.board;
   // The empty alert is filled last, so that screen readers announce it.
-  $("gone").hidden = state.isAlive;
-  write($("gone"), state.isAlive ? "" : GONE);
+  $("offline").hidden = state.isAlive;
+  write($("offline"), state.isAlive ? "" : GONE);
   if (state.board) {
     write($("name"), state.board.name);
     $("name").title = state.board.place;
@@ -70,20 +70,20 @@ function remembered() {
 
 function go() {
   const wanted = location.hash.slice(1);
-  if (!PLACES.includes(wanted) || wanted === now().place) return;
-  hush();
-  happened("went", { place: wanted });
+  if (!PLACES.includes(wanted) || wanted === getState().place) return;
+  hideError();
+  dispatch("placeChanged", { place: wanted });
   window.scrollTo(0, 0);
 }
 
 // Views that need a visible place come after showPlace.
-const views = [noteFocus, showPlace, showTools, showBoard, showBar, showLearning, showResult, keepFocus, remember];
+const views = [noteFocus, showPlace, showToolbar, showBoard, showBar, showTraining, showResult, keepFocus, remember];
 views.forEach(subscribe);
-for (const watch of [watchTools, watchBoard, watchBar, watchDrag, watchAdding, watchTrouble, buildTry]) watch();
+for (const watch of [watchToolbar, watchBoard, watchBar, watchDrag, watchUploads, watchErrors, buildTryModel]) watch();
 window.addEventListener("hashchange", go);
 
 const { place, filter } = remembered();
-if (FILTERS.includes(filter)) happened("filtered", { filter });
+if (FILTERS.includes(filter)) dispatch("filterChanged", { filter });
 if (!location.hash && PLACES.includes(place)) history.replaceState(null, "", `#${place}`);
 go();
 connect();

@@ -1,9 +1,9 @@
 // The bar above every place: the estimate, what training needs, and its button.
 import { $, make, set, write } from "./dom.js";
-import { learn } from "./moves.js";
-import { openDeeper } from "./deeper.js";
-import { isBusy, now } from "./store.js";
-import { count, number } from "./words.js";
+import { train } from "./actions.js";
+import { openTrainLonger } from "./train_longer.js";
+import { isBusy, getState } from "./store.js";
+import { count, number } from "./format.js";
 
 export function showBar(state, before) {
   if (!state.board) return;
@@ -16,32 +16,32 @@ export function showBar(state, before) {
   const isWorking = isBusy(state);
   write($("why-not"), why ?? "");
   $("why-not").hidden = why === null || isWorking;
-  $("learn").disabled = why !== null && !isWorking;
-  $("deeper").hidden = isWorking || why !== null;
-  $("learn").hidden = isWorking && state.place === "result";
-  set($("learn"), "class", isWorking ? "second" : null);
-  write($("learn"), isWorking ? progressWords(work) : learnWords(result));
+  $("train").disabled = why !== null && !isWorking;
+  $("train-longer").hidden = isWorking || why !== null;
+  $("train").hidden = isWorking && state.place === "result";
+  set($("train"), "class", isWorking ? "second" : null);
+  write($("train"), isWorking ? progressWords(work) : trainWords(result));
 }
 
 function showEstimate(result) {
-  const { estimate, compared } = result ?? {};
+  const { estimate, comparison } = result ?? {};
   const isPlain = !result || result.task === "classify";
-  const figure = estimate ? estimate.words + (isPlain ? "" : ` ${result.right}`) : "";
-  const words = [figure, compared?.words].filter(Boolean).join(" · ");
+  const figure = estimate ? estimate.words + (isPlain ? "" : ` ${result.score_words}`) : "";
+  const words = [figure, comparison?.words].filter(Boolean).join(" · ");
   if ($("estimate").textContent !== words) {
     $("estimate").replaceChildren(figure, make("span", { class: "quiet" }, words.slice(figure.length)));
   }
-  set($("estimate"), "title", estimate ? `${capital(result.right)} on held-out pictures` : null);
+  set($("estimate"), "title", estimate ? `${capital(result.score_words)} on held-out pictures` : null);
   $("estimate").hidden = words === "";
 }
 
 const capital = (words) => words[0].toUpperCase() + words.slice(1);
 
-function learnWords(result) {
+function trainWords(result) {
   if (!result) return "Train";
   // The button trains quickly; after a longer training that is different.
   const again = result.budget === "fast" ? "Train again" : "Train again quickly";
-  return result.changed ? `${again} (${count(result.changed, "change")})` : again;
+  return result.n_changes ? `${again} (${count(result.n_changes, "change")})` : again;
 }
 
 export function progressWords(work) {
@@ -51,9 +51,9 @@ export function progressWords(work) {
 }
 
 export function watchBar() {
-  $("learn").addEventListener("click", () => {
-    if (isBusy(now())) location.hash = "result";
-    else learn("fast");
+  $("train").addEventListener("click", () => {
+    if (isBusy(getState())) location.hash = "result";
+    else train("fast");
   });
-  $("deeper").addEventListener("click", openDeeper);
+  $("train-longer").addEventListener("click", openTrainLonger);
 }

@@ -1,7 +1,7 @@
 // The columns. On each change only the columns, and in them only the pictures, that differ are touched.
 import { $, make, write } from "./dom.js";
 import { Column, newClass } from "./column.js";
-import { columnsOf, happened, markOf, now, sizesOf } from "./store.js";
+import { columnsOf, dispatch, markOf, getState, sizesOf } from "./store.js";
 import { taskOf } from "./tasks.js";
 
 const columns = new Map(); // class to its column, in order
@@ -29,7 +29,7 @@ function aboutOf(state) {
 // Of a picture with a number, that too: the columns say it only roughly.
 function nameOf(state, id) {
   const name = state.board.facts.get(id)?.name ?? "picture";
-  return taskOf(state).isNamed ? name : `${name}, ${taskOf(state).said(state.board.labels.get(id))}`;
+  return taskOf(state).isNamed ? name : `${name}, ${taskOf(state).format(state.board.labels.get(id))}`;
 }
 
 function redraw(grid, about) {
@@ -93,19 +93,19 @@ export function neighbour(column, side) {
 }
 
 export function select(id, { isRange = false, isMore = false } = {}) {
-  const { selection } = now();
+  const { selection } = getState();
   const column = [...columns.values()].find(({ grid }) => grid.places.has(id));
   const start = column?.grid.places.get(anchor);
   if (isRange && start !== undefined) {
     const stop = column.grid.places.get(id);
     const range = column.grid.ids.slice(Math.min(start, stop), Math.max(start, stop) + 1);
-    happened("selected", { ids: isMore ? [...selection, ...range] : range });
+    dispatch("selectionChanged", { ids: isMore ? [...selection, ...range] : range });
     return;
   }
   anchor = id;
-  if (!isMore && !isRange) happened("selected", { ids: [id] });
-  else if (selection.has(id)) happened("selected", { ids: [...selection].filter((one) => one !== id) });
-  else happened("selected", { ids: [...selection, id] });
+  if (!isMore && !isRange) dispatch("selectionChanged", { ids: [id] });
+  else if (selection.has(id)) dispatch("selectionChanged", { ids: [...selection].filter((one) => one !== id) });
+  else dispatch("selectionChanged", { ids: [...selection, id] });
 }
 
 // Called before pictures go: the focus moves on to the next that stays, so that keys can follow fast.

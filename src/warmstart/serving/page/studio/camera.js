@@ -1,9 +1,9 @@
 // Pictures from the camera, one after another, into the class that is named.
-import { add, takePhotographs } from "./adding.js";
+import { add, takePhotographs } from "./uploads.js";
 import { askName, dialog } from "./dialogs.js";
-import { isTyping, make, say, write } from "./dom.js";
-import { happened, now } from "./store.js";
-import { count } from "./words.js";
+import { isTyping, make, announce, write } from "./dom.js";
+import { dispatch, getState } from "./store.js";
+import { count } from "./format.js";
 
 // The camera of the device; null where there is none or it may not be used.
 export async function startCamera() {
@@ -38,7 +38,7 @@ export async function openCamera() {
   const stream = await startCamera();
   if (!stream) {
     const title = "What will the photographs show?";
-    const label = await askName({ title, button: "Take photographs", others: now().board.classes });
+    const label = await askName({ title, button: "Take photographs", others: getState().board.classes });
     if (label) takePhotographs(label);
     return;
   }
@@ -48,10 +48,10 @@ export async function openCamera() {
 
 function build(stream, close, box) {
   const video = live(stream);
-  const classes = now().board.classes;
+  const classes = getState().board.classes;
   const list = make("datalist", { id: "names" }, ...classes.map((value) => make("option", { value })));
   const name = make("input", {
-    type: "text", required: true, maxlength: 100, list: "names", autocomplete: "off", value: now().shownClass ?? "",
+    type: "text", required: true, maxlength: 100, list: "names", autocomplete: "off", value: getState().shownClass ?? "",
   });
   const words = make("p", { class: "quiet" }, "Space takes a picture.");
   let taken = 0;
@@ -63,9 +63,9 @@ function build(stream, close, box) {
     }
     add([{ file: await still(video), label }]);
     taken += 1;
-    if (now().board.classes.includes(label)) happened("chose", { name: label });
+    if (getState().board.classes.includes(label)) dispatch("shownClassChanged", { name: label });
     write(words, `${count(taken, "picture")} taken.`);
-    say(words.textContent);
+    announce(words.textContent);
   };
   box.addEventListener("keydown", (event) => {
     if (event.key !== " " || isTyping(event.target) || event.target.matches("button")) return;

@@ -2,11 +2,11 @@
 import { make, set, write } from "./dom.js";
 import { Grid, sized } from "./grid.js";
 import { askName, choose } from "./dialogs.js";
-import { addClass, removeClass, renameClass } from "./moves.js";
-import { choosePhotographs } from "./adding.js";
-import { now, sizesOf } from "./store.js";
+import { addClass, removeClass, renameClass } from "./actions.js";
+import { choosePhotographs } from "./uploads.js";
+import { getState, sizesOf } from "./store.js";
 import { taskOf } from "./tasks.js";
-import { count, number } from "./words.js";
+import { count, number } from "./format.js";
 
 export class Column {
   constructor(name) {
@@ -17,7 +17,7 @@ export class Column {
     this.size = make("span", { class: "quiet size" });
     this.hint = make("p", { class: "quiet hint" });
     this.more = make("button", { class: "plain", "aria-label": `More about ${name}`, click: () => more(this.name) }, "⋯");
-    const addMore = () => choosePhotographs(this.name), isFixed = taskOf(now()).isFixed(name);
+    const addMore = () => choosePhotographs(this.name), isFixed = taskOf(getState()).isFixed(name);
     this.title.disabled = this.more.hidden = isFixed;
     if (isFixed) this.title.title = "";
     const add = make("button", { class: "plain", "aria-label": `Add to ${name}`, click: addMore }, "Add");
@@ -30,19 +30,19 @@ export class Column {
   // `size` counts all of the class, `ids` only what the filter lets through.
   show({ ids, size, place, about, filter }) {
     const isFiltered = filter !== "all";
-    write(this.key, place < 9 && !taskOf(now()).isFixed(this.name) ? String(place + 1) : "");
+    write(this.key, place < 9 && !taskOf(getState()).isFixed(this.name) ? String(place + 1) : "");
     write(this.size, isFiltered ? `${number(ids.length)} of ${number(size)}` : number(size));
     set(this.size, "aria-label", count(size, "picture"));
     set(this.size, "role", "img");
     this.grid.name(sized(this.name, ids.length));
     this.hint.hidden = ids.length > 0;
-    write(this.hint, isFiltered || taskOf(now()).isFixed(this.name) ? "None here." : "Drop pictures here.");
+    write(this.hint, isFiltered || taskOf(getState()).isFixed(this.name) ? "None here." : "Drop pictures here.");
     if (this.grid.show(ids, about)) this.title.focus();
   }
 }
 
 export async function rename(name) {
-  if (taskOf(now()).isFixed(name)) return;
+  if (taskOf(getState()).isFixed(name)) return;
   const other = await askName({ title: `Rename ${name}`, button: "Rename", value: name });
   if (!other || other === name) return;
   if (await renameClass(name, other)) focusHead(other);
@@ -56,7 +56,7 @@ function focusHead(name, tries = 20) {
 }
 
 async function more(name) {
-  const size = sizesOf(now()).get(name) ?? 0, task = taskOf(now());
+  const size = sizesOf(getState()).get(name) ?? 0, task = taskOf(getState());
   const end = task.leaves ? `removes its ${count(size, "picture")} from the board too. Undo brings them back.`
     : `removes it from ${count(size, "picture")}; they stay.`;
   const text = size > 0 && `Removing the ${task.one} ${end}`;
@@ -66,6 +66,6 @@ async function more(name) {
 }
 
 export async function newClass() {
-  const name = await askName({ title: `New ${taskOf(now()).one}`, button: "Add" });
+  const name = await askName({ title: `New ${taskOf(getState()).one}`, button: "Add" });
   if (name && await addClass(name)) focusHead(name);
 }

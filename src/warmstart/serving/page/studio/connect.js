@@ -1,9 +1,9 @@
 // Keeps the store in step with the server: the board at the start, then each change as it happens.
 import { get } from "./api.js";
-import { happened, now } from "./store.js";
-import { hush, tell } from "./tell.js";
+import { dispatch, getState } from "./store.js";
+import { hideError, showError } from "./messages.js";
 
-const AGAIN = 2000; // ms until the next try where the browser itself has given up
+const RETRY = 2000; // ms until the next try where the browser itself has given up
 const SILENT = 2500; // ms without a stream before the page says so
 const REST = 400; // ms without a change before the result's count of changes is requested
 
@@ -13,7 +13,7 @@ let loading = null;
 let resting = 0;
 let silence = null; // started when the stream breaks, cancelled when it is back
 
-function heard() {
+function stopSilence() {
   clearTimeout(silence);
   silence = null;
 }
@@ -21,18 +21,18 @@ function heard() {
 export function connect() {
   stream = new EventSource("/api/events");
   stream.addEventListener("open", () => {
-    heard();
+    stopSilence();
     newest = 0; // a studio that was started again may count anew
     load();
   });
   stream.addEventListener("board", (event) => change(JSON.parse(event.data)));
-  stream.addEventListener("work", (event) => happened("worked", { work: JSON.parse(event.data) }));
-  stream.addEventListener("result", () => judge());
+  stream.addEventListener("work", (event) => dispatch("workUpdated", { work: JSON.parse(event.data) }));
+  stream.addEventListener("result", () => loadResult());
   stream.addEventListener("error", () => {
-    silence ??= setTimeout(() => happened("lost"), SILENT);
+    silence ??= setTimeout(() => dispatch("connectionLost"), SILENT);
     if (stream.readyState !== EventSource.CLOSED) return; // it tries again by itself
     load(); // says why: perhaps the cookie is no longer good
-    setTimeout(connect, AGAIN);
+    setTimeout(connect, RETRY);
   });
 }
 
@@ -45,34 +45,34 @@ async function fetchBoard() {
   try {
     let board = await get("/api/board");
     while (board.version < newest) board = await get("/api/board");
-    hush();
-    happened("loaded", { board });
-    if (board.result !== null) await judge();
+    hideError();
+    dispatch("boardLoaded", { board });
+    if (board.result !== null) await loadResult();
   } catch (error) {
     if (error.status === 0) return;
-    heard(); // it does answer, if only to refuse
-    tell(error);
+    stopSilence(); // it does answer, if only to refuse
+    showError(error);
   }
 }
 
 function change(delta) {
   newest = Math.max(newest, delta.version);
-  const held = now().board;
-  if (!held || delta.version <= held.version) return;
-  if (delta.version !== held.version + 1) {
+  const board = getState().board;
+  if (!board || delta.version <= board.version) return;
+  if (delta.version !== board.version + 1) {
     load();
     return;
   }
-  happened("changed", { delta });
-  if (!now().result) return;
+  dispatch("boardChanged", { delta });
+  if (!getState().result) return;
   clearTimeout(resting);
-  resting = setTimeout(() => judge(), REST);
+  resting = setTimeout(() => loadResult(), REST);
 }
 
-async function judge() {
+async function loadResult() {
   try {
-    happened("judged", { result: await get("/api/result") });
+    dispatch("resultLoaded", { result: await get("/api/result") });
   } catch (error) {
-    if (error.status !== 0 && error.status !== 404) tell(error);
+    if (error.status !== 0 && error.status !== 404) showError(error);
   }
 }

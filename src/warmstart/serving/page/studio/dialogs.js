@@ -1,12 +1,12 @@
 // Questions in a dialog; each answers with a promise.
 import { make } from "./dom.js";
-import { now } from "./store.js";
+import { getState } from "./store.js";
 import { taskOf } from "./tasks.js";
 
 // A dialog that goes when it is closed; `build(close)` gives what stands in it.
-export function dialog(title, build, given = {}) {
+export function dialog(title, build, attributes = {}) {
   const heading = make("h2", {}, title);
-  const box = make("dialog", { "aria-label": title, ...given }, heading);
+  const box = make("dialog", { "aria-label": title, ...attributes }, heading);
   const close = (value = null) => {
     box.answer = value;
     box.close();
@@ -29,7 +29,7 @@ export function askName({ title, button, value = "", others = [] }) {
       event.preventDefault();
       if (input.value.trim()) close(input.value.trim());
     },
-  }, make("label", {}, `Name of the ${taskOf(now()).one}`, input), list, make("div", { class: "row" },
+  }, make("label", {}, `Name of the ${taskOf(getState()).one}`, input), list, make("div", { class: "row" },
     make("button", {}, button), cancel(close)))]);
   input.select();
   return answer;

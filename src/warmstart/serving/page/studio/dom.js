@@ -3,9 +3,9 @@
 export const $ = (id) => document.getElementById(id);
 
 // make("button", { class: "plain", click: f, "aria-label": "Close" }, "Close"): functions become listeners.
-export function make(tag, given = {}, ...children) {
+export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(given)) {
+  for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
@@ -16,7 +16,7 @@ export function make(tag, given = {}, ...children) {
 
 export function table(heads, rows, caption) {
   return make("table", {},
-    make("caption", { class: "away" }, caption),
+    make("caption", { class: "visually-hidden" }, caption),
     make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, ...rows));
 }
@@ -32,8 +32,8 @@ export function set(element, name, value) {
 }
 
 // Announced by screen readers, also the same sentence twice.
-export function say(text) {
-  const region = $("said");
+export function announce(text) {
+  const region = $("message");
   region.textContent = region.textContent === text ? `${text}\u00a0` : text;
 }
 

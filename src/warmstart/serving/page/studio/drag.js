@@ -2,12 +2,12 @@
 import { $ } from "./dom.js";
 import { columnOf, pictureAt, select } from "./board.js";
 import { askName } from "./dialogs.js";
-import { add } from "./adding.js";
+import { add } from "./uploads.js";
 import { dropped } from "./folders.js";
 import { moveAll } from "./keys.js";
-import { now } from "./store.js";
+import { getState } from "./store.js";
 import { taskOf } from "./tasks.js";
-import { tell } from "./tell.js";
+import { showError } from "./messages.js";
 
 const OURS = "application/x-warmstart-pictures";
 let over = null; // the column or drop zone that is marked
@@ -22,7 +22,7 @@ function mark(element) {
 function begun(event) {
   const id = pictureAt(event.target);
   if (!id) return;
-  if (!now().selection.has(id)) select(id);
+  if (!getState().selection.has(id)) select(id);
   event.dataTransfer.effectAllowed = "move";
   event.dataTransfer.setData(OURS, "");
 }
@@ -30,9 +30,9 @@ function begun(event) {
 const holds = (event, kind) => event.dataTransfer.types.includes(kind);
 
 function moved(event) {
-  if (now().place !== "pictures") return;
+  if (getState().place !== "pictures") return;
   const column = columnOf(event.target);
-  const isOurs = holds(event, OURS), task = taskOf(now());
+  const isOurs = holds(event, OURS), task = taskOf(getState());
   if (!isOurs && !holds(event, "Files")) return;
   if (column ? task.isFixed(column.name) : isOurs) {
     mark(null);
@@ -44,26 +44,26 @@ function moved(event) {
 }
 
 async function fell(event) {
-  if (now().place !== "pictures") return;
+  if (getState().place !== "pictures") return;
   event.preventDefault();
   mark(null);
   const column = columnOf(event.target);
   if (holds(event, OURS)) {
-    if (column) moveAll([...now().selection], column.name);
+    if (column) moveAll([...getState().selection], column.name);
     return;
   }
-  if (!taskOf(now()).isNamed) {
-    tell({ status: 422, message: "Pictures need a number each here: add them with Add, or to the table that the studio is begun from." });
+  if (!taskOf(getState()).isNamed) {
+    showError({ status: 422, message: "Pictures need a number each here: add them with Add, or to the table that the studio is begun from." });
     return;
   }
   const { named, loose, notes } = await dropped(event.dataTransfer);
-  if (column && !taskOf(now()).isFixed(column.name)) {
+  if (column && !taskOf(getState()).isFixed(column.name)) {
     add([...named, ...loose].map((one) => ({ ...one, label: column.name })), notes);
     return;
   }
   add(named, notes);
   if (!loose.length) return;
-  const label = await askName({ title: "What do these photographs show?", button: "Add", others: now().board.classes });
+  const label = await askName({ title: "What do these photographs show?", button: "Add", others: getState().board.classes });
   if (label) add(loose.map(({ file }) => ({ file, label })));
 }
 

@@ -1,7 +1,7 @@
 // The pictures of one class. Only those in sight are in the page, so thousands cost no more than
 // some dozens; the one that has the focus stays, wherever the others are scrolled to.
 import { make, set, write } from "./dom.js";
-import { number } from "./words.js";
+import { number } from "./format.js";
 import { thumbnail } from "./api.js";
 
 const GAP = 8, STEP = 96 + GAP; // a picture of 96 px and the gap
@@ -127,7 +127,7 @@ function picture(id) {
   image.addEventListener("error", () => image.classList.add("broken"), { once: true });
   return make("button", {
     class: "picture", role: "option", type: "button", draggable: "true", "data-id": id, tabindex: "-1",
-  }, image, make("span", { class: "taken", "aria-hidden": "true" }));
+  }, image, make("span", { class: "mark-words", "aria-hidden": "true" }));
 }
 
 export function sized(name, size) {

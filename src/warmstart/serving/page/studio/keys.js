@@ -2,10 +2,10 @@
 import { $, isTyping } from "./dom.js";
 import { columnAt, columnOf, neighbour, pictureAt, select, stepPast } from "./board.js";
 import { rename } from "./column.js";
-import { openLarge } from "./large.js";
+import { openLarge } from "./large_picture.js";
 import { askNumber } from "./dialogs.js";
-import { give, move, redo, takeOff, undo } from "./moves.js";
-import { happened, now } from "./store.js";
+import { assign, move, redo, removePictures, undo } from "./actions.js";
+import { dispatch, getState } from "./store.js";
 import { taskOf } from "./tasks.js";
 
 // ---- on a picture ------------------------------------------------------------------------------
@@ -36,32 +36,32 @@ function step(event, id, column) {
   } else column.grid.focus(column.grid.ids[STEPS[event.key](column.grid.where(id), column.grid)]);
   const there = pictureAt(document.activeElement);
   if (event.shiftKey && there) {
-    if (!now().selection.size) select(id);
+    if (!getState().selection.size) select(id);
     select(there, { isRange: true });
   }
 }
 
 // Keys act on the selection, and without one on the picture that has the focus.
 function chosen(id) {
-  const { selection } = now();
+  const { selection } = getState();
   return selection.size ? [...selection] : [id];
 }
 
 export function moveAll(ids, name) {
-  if (taskOf(now()).leaves) stepPast(ids);
-  return give(ids, name);
+  if (taskOf(getState()).leaves) stepPast(ids);
+  return assign(ids, name);
 }
 
 // Asks for one number for all of them.
 export async function setNumber(ids) {
-  const value = ids.length === 1 ? now().board.labels.get(ids[0]) : "";
+  const value = ids.length === 1 ? getState().board.labels.get(ids[0]) : "";
   const number = await askNumber({ title: ids.length === 1 ? "Its number" : `The number of ${ids.length} pictures`, value });
   if (number !== null) await move(ids, String(Number(number)));
 }
 
-export function takeAllOff(ids) {
+export function removeAll(ids) {
   stepPast(ids);
-  return takeOff(ids);
+  return removePictures(ids);
 }
 
 function onPicture(event, id) {
@@ -70,10 +70,10 @@ function onPicture(event, id) {
   if (event.key in STEPS || event.key === "ArrowLeft" || event.key === "ArrowRight") step(event, id, column);
   else if (event.key === " ") select(id, { isMore: true });
   else if (event.key === "Enter") openLarge(id, column.grid.ids);
-  else if (event.key === "Delete" || event.key === "Backspace") takeAllOff(chosen(id));
+  else if (event.key === "Delete" || event.key === "Backspace") removeAll(chosen(id));
   else if (event.key === "F2") rename(column.name);
-  else if (event.key === "a" && (event.ctrlKey || event.metaKey)) happened("selected", { ids: column.grid.ids });
-  else if (isPlain && event.key === "n" && !taskOf(now()).isNamed) setNumber(chosen(id));
+  else if (event.key === "a" && (event.ctrlKey || event.metaKey)) dispatch("selectionChanged", { ids: column.grid.ids });
+  else if (isPlain && event.key === "n" && !taskOf(getState()).isNamed) setNumber(chosen(id));
   else if (isPlain && /^[1-9]$/.test(event.key)) {
     const target = columnAt(Number(event.key) - 1);
     if (target) moveAll(chosen(id), target.name);
@@ -94,8 +94,8 @@ function pressed(event) {
 // ---- from anywhere -----------------------------------------------------------------------------
 
 function pressedAnywhere(event) {
-  if (event.key === "Escape" && now().selection.size && !document.querySelector("dialog[open]")) {
-    happened("selected", { ids: [] });
+  if (event.key === "Escape" && getState().selection.size && !document.querySelector("dialog[open]")) {
+    dispatch("selectionChanged", { ids: [] });
   }
   if (!(event.ctrlKey || event.metaKey) || event.altKey || isTyping(event.target)) return;
   const key = event.key.toLowerCase();

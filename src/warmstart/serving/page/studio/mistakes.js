@@ -1,18 +1,18 @@
 // The mistakes of the newest model, the most confident ones first.
 import { thumbnail } from "./api.js";
 import { make, set, write } from "./dom.js";
-import { openLarge } from "./large.js";
+import { openLarge } from "./large_picture.js";
 import { setNumber } from "./keys.js";
-import { give, takeOff } from "./moves.js";
-import { happened, now } from "./store.js";
+import { assign, removePictures } from "./actions.js";
+import { dispatch, getState } from "./store.js";
 import { taskOf } from "./tasks.js";
-import { percent } from "./words.js";
+import { percent } from "./format.js";
 
 const FIRST = 48; // shown at once; more on request
 
 export function mistakes(result) {
-  const confidence = (id) => result.wrong[id].probability ?? result.wrong[id].off;
-  const ids = Object.keys(result.wrong).sort((one, other) => confidence(other) - confidence(one));
+  const confidence = (id) => result.mistakes[id].probability ?? result.mistakes[id].error;
+  const ids = Object.keys(result.mistakes).sort((one, other) => confidence(other) - confidence(one));
   const list = make("ul", { class: "mistakes" });
   const more = make("button", { class: "plain", click: () => fill(list, ids, result, more) });
   fill(list, ids, result, more);
@@ -23,9 +23,9 @@ export function mistakes(result) {
 }
 
 function hint() {
-  const words = `Each was held out of the training of the model that got it wrong. ${taskOf(now()).keyed}`;
+  const words = `Each was held out of the training of the model that got it wrong. ${taskOf(getState()).keyHint}`;
   return make("p", { class: "quiet" }, words,
-    make("a", { href: "#pictures", click: () => happened("filtered", { filter: "wrong" }) }, "See them on the board"));
+    make("a", { href: "#pictures", click: () => dispatch("filterChanged", { filter: "wrong" }) }, "See them on the board"));
 }
 
 function fill(list, ids, result, more) {
@@ -35,30 +35,30 @@ function fill(list, ids, result, more) {
   if (shown) list.children[shown].firstElementChild.focus();
   more.hidden = list.children.length >= ids.length;
   write(more, `Show more (${ids.length - list.children.length})`);
-  relabelled(list.parentElement, now());
+  updateLabels(list.parentElement, getState());
 }
 
 function item(id, ids, result) {
   const button = make("button", { class: "picture", "data-id": id, click: () => openLarge(id, ids) },
     make("img", { src: thumbnail(id), alt: "", width: 96, height: 96, loading: "lazy" }));
   return make("li", {}, button,
-    make("span", { class: "was" }), make("span", { class: "quiet" }, taskOf(now()).taken(result.wrong[id])));
+    make("span", { class: "was" }), make("span", { class: "quiet" }, taskOf(getState()).predictedAs(result.mistakes[id])));
 }
 
 // Updates the label of each picture in place.
-export function relabelled(section, { board, result }) {
+export function updateLabels(section, { board, result }) {
   for (const button of section?.querySelectorAll(".mistakes .picture") ?? []) {
     const { id } = button.dataset;
     const label = board.labels.get(id) ?? null;
-    const wrong = result.wrong[id], task = taskOf({ board });
+    const wrong = result.mistakes[id], task = taskOf({ board });
     if (!wrong) continue;
-    const isMended = label === null || !task.isOpen(wrong, label);
-    const named = label === null ? "off the board" : task.said(label);
+    const isFixed = label === null || !task.isOpen(wrong, label);
+    const named = label === null ? "off the board" : task.format(label);
     const confidence = wrong.probability === undefined ? "" : ` (${percent(wrong.probability)})`;
     write(button.nextElementSibling, named);
     const name = board.facts.get(id)?.name ?? "picture";
-    set(button, "aria-label", `${name}, ${named}, ${task.taken(wrong)}${confidence}`);
-    set(button, "data-mark", isMended ? "mended" : "wrong");
+    set(button, "aria-label", `${name}, ${named}, ${task.predictedAs(wrong)}${confidence}`);
+    set(button, "data-mark", isFixed ? "fixed" : "wrong");
   }
 }
 
@@ -67,14 +67,14 @@ const STEPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 function pressed(event, list) {
   const button = event.target.closest(".picture");
   if (!button || event.ctrlKey || event.metaKey || event.altKey) return;
-  const name = /^[1-9]$/.test(event.key) ? now().board.classes[event.key - 1] : null;
+  const name = /^[1-9]$/.test(event.key) ? getState().board.classes[event.key - 1] : null;
   const buttons = [...list.querySelectorAll(".picture")];
   const place = buttons.indexOf(button);
   if (event.key in STEPS) buttons[place + across(event.key, buttons) * STEPS[event.key]]?.focus();
-  else if (event.key === "n" && !taskOf(now()).isNamed) setNumber([button.dataset.id]);
+  else if (event.key === "n" && !taskOf(getState()).isNamed) setNumber([button.dataset.id]);
   else if (name || event.key === "Delete") {
-    if (name) give([button.dataset.id], name);
-    else takeOff([button.dataset.id]);
+    if (name) assign([button.dataset.id], name);
+    else removePictures([button.dataset.id]);
     buttons[place + 1]?.focus();
   } else return;
   event.preventDefault();

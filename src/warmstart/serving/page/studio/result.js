@@ -1,15 +1,15 @@
 // A result: whether the model can be used, the figures, then what to do next.
 import { $, make, table, write } from "./dom.js";
-import { scale, scatter } from "./draw.js";
-import { learn } from "./moves.js";
-import { mistakes, relabelled } from "./mistakes.js";
-import { showDoubts } from "./doubts.js";
-import { takeHome } from "./take.js";
-import { openLarge } from "./large.js";
+import { scale, scatter } from "./plots.js";
+import { train } from "./actions.js";
+import { mistakes, updateLabels } from "./mistakes.js";
+import { showLabelIssues } from "./label_issues.js";
+import { downloads } from "./downloads.js";
+import { openLarge } from "./large_picture.js";
 import { isBusy } from "./store.js";
 import { taskOf } from "./tasks.js";
 import { thumbnail } from "./api.js";
-import { count, share, span } from "./words.js";
+import { count, share, span } from "./format.js";
 
 const FEW = 8; // pictures beside a finding
 const parts = {};
@@ -19,83 +19,83 @@ export function showResult(state, before) {
   if (state.place !== "result" || !state.board) return;
   const { result, work } = state;
   const isWorking = isBusy(state);
-  $("judged").hidden = isWorking || !result;
-  $("unlearnt").hidden = Boolean(result) || work.state !== "idle";
-  write($("unlearnt-words"), taskOf(state).begin);
+  $("result-content").hidden = isWorking || !result;
+  $("no-model").hidden = Boolean(result) || work.state !== "idle";
+  write($("no-model-words"), taskOf(state).startHint);
   if (!result || isWorking) return;
   if (shown !== result.number) build(state);
   else if (state.result === before.result && state.board === before.board
     && state.place === before.place) return;
   showChanged(state);
-  relabelled(parts.mistakes, state);
-  showDoubts(parts.doubts, state);
+  updateLabels(parts.mistakes, state);
+  showLabelIssues(parts.issues, state);
 }
 
 function build({ result }) {
   shown = result.number;
   parts.count = null; // the note of changes is a new one
   parts.changed = make("div", { class: "note changed", role: "status" });
-  parts.doubts = make("section", { class: "doubts" });
+  parts.issues = make("section", { class: "label-issues" });
   parts.mistakes = mistakes(result);
-  $("judged").replaceChildren(...[
+  $("result-content").replaceChildren(...[
     parts.changed, head(result), findings(result), nextSteps(result), weakest(result),
-    eachLabel(result), against(result), parts.doubts, parts.mistakes, takeHome(result),
+    eachLabel(result), against(result), parts.issues, parts.mistakes, downloads(result),
   ].filter(Boolean));
 }
 
 function head(result) {
-  const { estimate, test, guess } = result;
+  const { estimate, test, majority } = result;
   return make("section", { class: "answer", "aria-label": "Answer" },
     make("h1", { tabindex: "-1" }, result.headline),
     make("p", {}, result.verdict.sentence),
-    estimate && make("p", { class: "large" }, `${estimate.words} ${result.right}`,
+    estimate && make("p", { class: "large" }, `${estimate.words} ${result.score_words}`,
       make("span", { class: "quiet" }, `, on ${count(estimate.n, "held-out picture")}`)),
-    estimate && scale(estimate, guess, result.right),
+    estimate && scale(estimate, majority, result.score_words),
     test && make("p", {}, `${test.words} on the test set of ${count(test.n, "picture")}.${test.more ? ` There ${test.more}` : ""}`),
     ...result.use.map((sentence) => make("p", {}, sentence)),
-    make("p", { class: "quiet" }, result.how),
-    result.compared && make("p", {}, `Compared with the previous result: ${result.compared.words}.`));
+    make("p", { class: "quiet" }, result.shipped),
+    result.comparison && make("p", {}, `Compared with the previous result: ${result.comparison.words}.`));
 }
 
 function showChanged({ result }) {
-  const { changed } = result;
+  const { n_changes: changed } = result;
   parts.changed.hidden = !changed;
   if (parts.count === changed) return;
   parts.count = changed;
   parts.changed.replaceChildren(
     make("p", {}, `${count(changed, "change")} to the board ${changed === 1 ? "is" : "are"} not in this model yet.`),
-    make("button", { click: () => learn("fast") }, "Train again"));
+    make("button", { click: () => train("fast") }, "Train again"));
 }
 
-function nextSteps({ next }) {
-  if (!next.length) return null;
+function nextSteps({ next_steps: steps }) {
+  if (!steps.length) return null;
   return titled("What to do next", make("ol", { class: "cards" },
-    ...next.map(({ title, text }) => make("li", {}, make("h3", {}, title), make("p", {}, text)))));
+    ...steps.map(({ title, text }) => make("li", {}, make("h3", {}, title), make("p", {}, text)))));
 }
 
 function weakest({ classes }) {
   if (!classes.length) return null;
   const weakestFirst = [...classes].sort((one, other) => one.recall - other.recall);
   const heads = ["Class", "Recall", "Pictures", "Most often confused with"];
-  const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" };
-  return titled("Each class, the weakest first", make("div", given,
+  const attributes = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each class" };
+  return titled("Each class, the weakest first", make("div", attributes,
     table(heads, weakestFirst.map(classLine), "Recall of each class")));
 }
 
 // Of several labels, each by itself, the weakest first.
 function eachLabel({ labels }) {
   if (!labels?.length) return null;
-  const weakestFirst = [...labels].sort((one, other) => (one.average ?? 0) - (other.average ?? 0));
+  const weakestFirst = [...labels].sort((one, other) => (one.average_precision ?? 0) - (other.average_precision ?? 0));
   const heads = ["Label", "Average precision", "Pictures", "Precision", "Recall"];
-  const given = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each label" };
-  return titled("Labels, the weakest first", make("div", given, table(heads, weakestFirst.map((one) => make("tr", {},
-    make("th", { scope: "row" }, one.name), make("td", {}, one.average === null ? "–" : share(one.average)),
+  const attributes = { class: "wide classes", tabindex: "0", role: "region", "aria-label": "Each label" };
+  return titled("Labels, the weakest first", make("div", attributes, table(heads, weakestFirst.map((one) => make("tr", {},
+    make("th", { scope: "row" }, one.name), make("td", {}, one.average_precision === null ? "–" : share(one.average_precision)),
     make("td", {}, String(one.n)), make("td", {}, share(one.precision)), make("td", {}, share(one.recall)))),
   "Scores of each label")));
 }
 
 // Predicted against true numbers.
-function against({ numbers, half }) {
+function against({ numbers, half_width: half }) {
   if (!numbers?.length) return null;
   const band = half === null ? "" : ` The band holds 9 of 10 (± ${half.toPrecision(3)}).`;
   return titled("Predicted against true", scatter(numbers, half),

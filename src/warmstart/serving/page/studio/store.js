@@ -20,24 +20,24 @@ const begin = {
 
 // ---- reducers: pure, one per action -----------------------------------------------------------
 
-function loaded(state, { board }) {
+function boardLoaded(state, { board }) {
   const facts = new Map(board.pictures.map((one) => [one.id, one]));
   const labels = new Map(board.pictures.map((one) => [one.id, one.label]));
-  const next = { ...state, board: { ...board, pictures: undefined, facts, labels, kept: new Map(Object.entries(board.kept)) }, work: newer(state.work, board.work), isAlive: true };
+  const next = { ...state, board: { ...board, pictures: undefined, facts, labels, confirmed: new Map(Object.entries(board.confirmed)) }, work: newer(state.work, board.work), isAlive: true };
   return trimmed(board.result === null ? { ...next, result: null } : next);
 }
 
-function changed(state, { delta }) {
+function boardChanged(state, { delta }) {
   const old = state.board;
   const facts = delta.pictures.length ? new Map(old.facts) : old.facts;
   for (const one of delta.pictures) facts.set(one.id, one);
   const labels = new Map(old.labels);
   for (const one of delta.pictures) labels.set(one.id, one.label ?? null);
   for (const [id, label] of Object.entries(delta.labels)) labels.set(id, label);
-  const kept = new Map(old.kept);
-  for (const [id, label] of Object.entries(delta.kept)) kept.set(id, label);
+  const confirmed = new Map(old.confirmed);
+  for (const [id, label] of Object.entries(delta.confirmed)) confirmed.set(id, label);
   const { version, classes, undo, redo, problem } = delta;
-  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, problem, facts, labels, kept } });
+  return trimmed({ ...state, board: { ...old, version, classes, undo, redo, problem, facts, labels, confirmed } });
 }
 
 // Nothing stays selected or shown that is no longer on the board.
@@ -51,23 +51,23 @@ function trimmed(state) {
   return { ...state, selection, shownClass };
 }
 
-function judged(state, { result }) {
+function resultLoaded(state, { result }) {
   return { ...state, result };
 }
 
 // Progress may overtake a board that is still loading.
-function newer(held, work) {
-  return work.turn < held.turn ? held : work;
+function newer(old, work) {
+  return work.turn < old.turn ? old : work;
 }
 
 const reducers = {
-  loaded, changed, judged,
-  worked: (state, { work }) => ({ ...state, work: newer(state.work, { ...IDLE, ...work }) }),
-  selected: (state, { ids }) => ({ ...state, selection: new Set(ids) }),
-  went: (state, { place }) => ({ ...state, place }),
-  filtered: (state, { filter }) => ({ ...state, filter, selection: new Set() }),
-  chose: (state, { name }) => ({ ...state, shownClass: name, selection: new Set() }),
-  lost: (state) => ({ ...state, isAlive: false }),
+  boardLoaded, boardChanged, resultLoaded,
+  workUpdated: (state, { work }) => ({ ...state, work: newer(state.work, { ...IDLE, ...work }) }),
+  selectionChanged: (state, { ids }) => ({ ...state, selection: new Set(ids) }),
+  placeChanged: (state, { place }) => ({ ...state, place }),
+  filterChanged: (state, { filter }) => ({ ...state, filter, selection: new Set() }),
+  shownClassChanged: (state, { name }) => ({ ...state, shownClass: name, selection: new Set() }),
+  connectionLost: (state) => ({ ...state, isAlive: false }),
 };
 
 function reduce(state, action) {
@@ -79,13 +79,13 @@ function reduce(state, action) {
 let current = begin;
 const views = [];
 
-export function now() {
+export function getState() {
   return current;
 }
 
-export function happened(kind, given = {}) {
+export function dispatch(kind, values = {}) {
   const before = current;
-  current = reduce(current, { kind, ...given });
+  current = reduce(current, { kind, ...values });
   for (const view of views) view(current, before);
 }
 
@@ -93,39 +93,39 @@ export function subscribe(view) {
   views.push(view);
 }
 
-// ---- what follows from it ----------------------------------------------------------------------
+// ---- selectors ---------------------------------------------------------------------------------
 
-const known = new WeakMap(); // result to its suspects by id
-function doubtOf(result, id) {
-  if (!known.has(result)) known.set(result, new Map(result.suspects.map((one) => [one.id, one])));
-  return known.get(result).get(id);
+const issuesById = new WeakMap(); // result to its label issues by id
+function issueOf(result, id) {
+  if (!issuesById.has(result)) issuesById.set(result, new Map(result.label_issues.map((one) => [one.id, one])));
+  return issuesById.get(result).get(id);
 }
 
 // Changed or confirmed labels are closed.
 export function isOpen({ board }, { id, label }) {
-  return board.labels.get(id) === label && board.kept.get(id) !== label;
+  return board.labels.get(id) === label && board.confirmed.get(id) !== label;
 }
 
-function isDoubted(state, id) {
-  const doubt = state.result && doubtOf(state.result, id);
-  return Boolean(doubt?.believed) && isOpen(state, doubt);
+function hasIssue(state, id) {
+  const issue = state.result && issueOf(state.result, id);
+  return Boolean(issue?.is_issue) && isOpen(state, issue);
 }
 
 function isWrong(state, id) {
-  const wrong = state.result?.wrong[id];
+  const wrong = state.result?.mistakes[id];
   return Boolean(wrong) && taskOf(state).isOpen(wrong, state.board.labels.get(id));
 }
 
 export function markOf(state, id) {
   const { result } = state, task = taskOf(state);
-  if (isDoubted(state, id)) return { kind: "suspect", words: `looks like ${task.said(doubtOf(result, id).suggested)}` };
-  if (isWrong(state, id)) return { kind: "wrong", words: task.taken(result.wrong[id]) };
+  if (hasIssue(state, id)) return { kind: "label-issue", words: `looks like ${task.format(issueOf(result, id).suggested)}` };
+  if (isWrong(state, id)) return { kind: "wrong", words: task.predictedAs(result.mistakes[id]) };
   return null;
 }
 
 function passes(state, id) {
   if (state.filter === "wrong") return isWrong(state, id);
-  return state.filter === "all" || isDoubted(state, id);
+  return state.filter === "all" || hasIssue(state, id);
 }
 
 // The pictures of each class that the filter lets through, in the order they came.
@@ -139,7 +139,7 @@ export function sizesOf(state) {
 
 // How many pictures each filter would show.
 export function filterSizes(state) {
-  const sizes = { all: 0, wrong: 0, doubted: 0 };
+  const sizes = { all: 0, wrong: 0, "label-issue": 0 };
   for (const [id, label] of state.board.labels) {
     if (label === null) continue;
     for (const filter of Object.keys(sizes)) if (passes({ ...state, filter }, id)) sizes[filter] += 1;

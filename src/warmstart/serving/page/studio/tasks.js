@@ -8,9 +8,9 @@ const names = (label) => (label === "" ? [] : label.split("|"));
 
 const classes = {
   one: "class", many: "classes", isNamed: true, leaves: true,
-  give: "Move to", keyed: "Keys 1 to 9 give another label, Enter opens it large. ",
-  begin: "Put pictures of two or more classes on the board, then press Train. The first result takes seconds.",
-  said: (label) => label,
+  assign: "Move to", keyHint: "Keys 1 to 9 give another label, Enter opens it large. ",
+  startHint: "Put pictures of two or more classes on the board, then press Train. The first result takes seconds.",
+  format: (label) => label,
   isFixed: () => false,
   columns(board, passes) {
     const columns = new Map(board.classes.map((name) => [name, []]));
@@ -18,14 +18,14 @@ const classes = {
     return columns;
   },
   isOpen: (wrong, label) => wrong.label !== label,
-  taken: (wrong) => `predicted as ${wrong.label}`,
+  predictedAs: (wrong) => `predicted as ${wrong.label}`,
 };
 
 const sets = {
   one: "label", many: "labels", isNamed: true, leaves: false,
-  give: "Label", keyed: "Keys 1 to 9 add or remove a label, Enter opens it large. ",
-  begin: "Two labels with two pictures each are needed. Then press Train; the first result takes seconds.",
-  said: (label) => names(label).join(", ") || NONE,
+  assign: "Label", keyHint: "Keys 1 to 9 add or remove a label, Enter opens it large. ",
+  startHint: "Two labels with two pictures each are needed. Then press Train; the first result takes seconds.",
+  format: (label) => names(label).join(", ") || NONE,
   isFixed: (name) => name === NONE,
   columns(board, passes) {
     const columns = new Map(board.classes.map((name) => [name, []])), bare = [];
@@ -37,31 +37,31 @@ const sets = {
     if (bare.length) columns.set(NONE, bare);
     return columns;
   },
-  isOpen: (wrong, label) => wrong.given === label,
-  taken: (wrong) => wrong.words,
+  isOpen: (wrong, label) => wrong.target === label,
+  predictedAs: (wrong) => wrong.words,
 };
 
 const numbers = {
   one: "number", many: "numbers", isNamed: false, leaves: false,
-  give: "", keyed: "Key n sets the number, Enter opens it large. ",
-  begin: "Press Train; the first result takes seconds.",
-  said: (label) => few.format(Number(label)),
+  assign: "", keyHint: "Key n sets the number, Enter opens it large. ",
+  startHint: "Press Train; the first result takes seconds.",
+  format: (label) => few.format(Number(label)),
   isFixed: () => true,
   columns(board, passes) {
-    const held = [...board.labels].filter(([, label]) => label !== null)
+    const numbered = [...board.labels].filter(([, label]) => label !== null)
       .sort(([, one], [, other]) => Number(one) - Number(other));
     const columns = new Map();
-    const n = Math.min(BINS, held.length);
+    const n = Math.min(BINS, numbered.length);
     for (let bin = 0; bin < n; bin += 1) {
-      const some = held.slice(Math.round((bin * held.length) / n), Math.round(((bin + 1) * held.length) / n));
+      const some = numbered.slice(Math.round((bin * numbered.length) / n), Math.round(((bin + 1) * numbered.length) / n));
       const name = `${few.format(Number(some[0][1]))} to ${few.format(Number(some.at(-1)[1]))}`;
       const ids = some.map(([id]) => id).filter(passes);
       columns.set(name, [...(columns.get(name) ?? []), ...ids]);
     }
     return columns;
   },
-  isOpen: (wrong, label) => wrong.given === label,
-  taken: (wrong) => wrong.words,
+  isOpen: (wrong, label) => wrong.target === label,
+  predictedAs: (wrong) => wrong.words,
 };
 
 const TASKS = { classify: classes, multilabel: sets, regress: numbers };
