@@ -65,7 +65,6 @@ PHRASES = [
     r"\bviews? of (an|each|every) (image|picture|example)",
     r"\bsuccessfully\b",
     r"\bseamless",
-    r"\brobust(ly)? and\b",
     r"\bSOTA\b",
 ]
 BAD = re.compile("|".join(PHRASES))

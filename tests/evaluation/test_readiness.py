@@ -175,7 +175,7 @@ def test_one_reason_is_given_once():
 
 
 def test_the_gravest_reason_comes_first():
-    """Disagreement, then no better than one answer, then too few; doubts and share not at all."""
+    """Disagreement, then no better than one answer, then too few; findings and share not at all."""
     found = readiness(
         measured(
             claim(0.6, 0.4, 0.8),
@@ -187,10 +187,10 @@ def test_the_gravest_reason_comes_first():
     models = ("60 % in cross-validation, but 10 %", "it may be no better", "too few examples")
     assert len(found.reasons) == len(models)
     assert all(map(str.startswith, found.reasons, models))
-    doubts = readiness(
+    result = readiness(
         measured(claim(0.9), claim(0.82), findings=[finding(k) for k in reversed(CONSEQUENCE)])
     )
-    assert [reason.partition(",")[0] for reason in doubts.reasons] == [
+    assert [reason.partition(",")[0] for reason in result.reasons] == [
         "90 % in cross-validation",
         # The shift stands beside the disagreement already.
         *dict.fromkeys(

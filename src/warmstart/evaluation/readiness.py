@@ -104,9 +104,9 @@ def readiness(measured: Measurements) -> Readiness:
         # What makes a figure wrong is said even where the model is unfit for another reason.
         wrong = _named(measured, NEVER_FOLDED)
         return Readiness(level="not-ready", reasons=tuple(dict.fromkeys([*grave, *wrong])))
-    doubts = dict.fromkeys([*disagreement, *_named(measured, tuple(_REVIEWED))])
-    level: Level = "review" if doubts or measured.lowest < GOOD else "ready"
-    return Readiness(level=level, reasons=(*doubts, *_score_reasons(measured)))
+    concerns = dict.fromkeys([*disagreement, *_named(measured, tuple(_REVIEWED))])
+    level: Level = "review" if concerns or measured.lowest < GOOD else "ready"
+    return Readiness(level=level, reasons=(*concerns, *_score_reasons(measured)))
 
 
 LEVELS: dict[Level, str] = {
