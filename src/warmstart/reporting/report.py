@@ -283,22 +283,10 @@ def _groups(
 # ---- The command that repeats a run.
 
 
-OPTIONS = [
-    "base",
-    "arch",
-    "strategy",
-    "budget",
-    "lr",
-    "minutes",
-    "test",
-    "label",
-    "text",
-    "kind",
-    "task",
-    "group",
-    "relabel",
-    "seed",
-]
+OPTIONS = (
+    *("base", "arch", "strategy", "budget", "lr", "minutes", "test", "label", "text", "kind"),
+    *("task", "group", "relabel", "seed"),
+)
 _DEFAULTS = {field.name: field.default for field in fields(Request)}
 
 
