@@ -208,7 +208,7 @@ def test_scikit_learn(place):
 def test_notebook(place, capsys):
     made = run_all("notebook.md")
     assert made["run"].estimate.low > 0.5
-    assert [one.lr for one in made["probe"].results] == [0.00033, 0.001, 0.003]
+    assert [one.lr for one in made["comparison"].results] == [0.00033, 0.001, 0.003]
     assert capsys.readouterr() == ("", "")
 
 

@@ -75,7 +75,7 @@ def test_ctrl_c_ends_the_step_and_resume_goes_on(place):
     )
     assert job.returncode == 0, job.stderr
     assert "Resumed   goes on after" in job.stderr
-    assert job.stdout.startswith("Usable with review: something beside the subject")
+    assert job.stdout.startswith("Usable with review: something other than the subject")
     assert "\nAccuracy  100 %" in job.stdout
     assert (place / "runs" / "pictures" / "DONE").exists()
 

@@ -209,7 +209,7 @@ def test_frozen_parts_stay_as_they_are(make, loop, strategy, tmp_path):
         loop(network, tmp_path)
     proof.check()
     assert proof.frozen.identical
-    assert "output" not in proof.still
+    assert "output" not in proof.untrained
 
 
 @pytest.mark.parametrize(

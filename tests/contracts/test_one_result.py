@@ -255,7 +255,7 @@ def test_classes_and_mistakes_add_up_to_the_estimate(told):
         (row,) = [row for row in rows if row["name"] == name]
         assert int(n_class) == row["n"]
         assert agrees(recall, row["recall"])
-    assert len(told.studio["wrong"]) == int(n) - int(right)
+    assert len(told.studio["mistakes"]) == int(n) - int(right)
     matrix = told.page.split('id="confusion')[-1].split("</svg>")[0]
     good = re.findall(r'class="[^"]*\bright\b[^"]*"[^>]*>(\d+)<', matrix)
     if good:

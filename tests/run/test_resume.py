@@ -308,7 +308,7 @@ def test_a_run_that_failed_is_refused_with_its_reason(place):
 def test_a_run_at_work_is_left_alone(place):
     run = stopped()
     before = bytes_of(run)
-    with open_log(RunFolder(run)), pytest.raises(RunFolderError, match="another process is at"):
+    with open_log(RunFolder(run)), pytest.raises(RunFolderError, match="another process works on"):
         warmstart.resume(run)
     assert bytes_of(run) == before
     assert warmstart.resume(run).estimate.n == 36
