@@ -81,7 +81,7 @@ def values_of(table):
 
 
 def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
-    with pytest.raises(PlanError, match='"auto" is not a value of a plan'):
+    with pytest.raises(PlanError, match='the plan has "auto"; write the value itself'):
         Choice(value="auto", because="so", source="rule")
     plan = build(
         PlanOptions(base="x", strategy="head", budget="fast", seed=0),
