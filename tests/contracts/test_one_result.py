@@ -313,7 +313,7 @@ def test_findings_and_label_issues_are_counted_alike(told):
     assert summary["data"]["label_issues"] == count
     assert (count or 0) <= len(issues)
     assert bool(issues) == bool(count) == (found["rate"] is not None)
-    in_studio = [(one["id"], one["believed"]) for one in told.studio["label_issues"]]
+    in_studio = [(one["id"], one["is_issue"]) for one in told.studio["label_issues"]]
     ranked = [(Path(one["id"]).stem, one["is_issue"]) for one in found["ranked"]]
     assert in_studio == ranked
     with (told.run.path / "label_issues.csv").open(encoding="utf-8", newline="") as file:

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from warmstart.cli.output import print_result, watcher
+from warmstart.cli.output import print_result, watched
 from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.formatting import interval, percent, printable, short_interval
 from warmstart.nouns import count
 from warmstart.records.comparison import AuditedModel, ClassScore
@@ -62,8 +62,7 @@ def audit(call: Call) -> int:
 
 def _judge(call: Call, handling: InputHandling) -> AuditedModel:
     values = call.values
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
+    with watched(call) as show:
         from warmstart.auditing.judge import judge as steps
 
         job = steps(
@@ -75,7 +74,7 @@ def _judge(call: Call, handling: InputHandling) -> AuditedModel:
             group=values.get("--group"),
             handling=handling,
         )
-        return follow(job, watch.show)
+        return follow(job, show)
 
 
 def _input_handling(call: Call) -> InputHandling:

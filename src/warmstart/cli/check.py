@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from warmstart.cli.output import NO_SIGNAL, print_result, watcher
+from warmstart.cli.output import NO_SIGNAL, print_result, watched
 from warmstart.cli.parse import Call, request_of
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import Finding
@@ -58,11 +58,10 @@ def _next(checked: Checked, data: str) -> list[str]:
 
 def check(call: Call) -> int:
     """Run `warmstart check`: progress on stderr, the result on stdout; 3 without a signal."""
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
+    with watched(call) as show:
         from warmstart.run.fit import check as steps
 
-        checked = follow(steps(request_of(call)), watch.show)
+        checked = follow(steps(request_of(call)), show)
     options = [word for pair in call.values.items() if pair[0] in FIT_OPTIONS for word in pair]
     options += [switch for switch in ("--fix", "--strict") if switch in call.switches]
     print_result(call, checked, lambda: check_text(checked, [call.places[0], *options]))

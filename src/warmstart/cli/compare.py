@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from warmstart.cli.output import NO_SIGNAL, print_result, settle_imports, watcher
+from warmstart.cli.output import NO_SIGNAL, print_result, settle_imports, watched
 from warmstart.cli.parse import Call, names_in, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.formatting import MANY, duration, percent, printable, short_interval
 from warmstart.nouns import count, nouns_of
 from warmstart.records.comparison import ComparedRun, Comparison, Pair
@@ -157,12 +157,11 @@ def compare(call: Call) -> int:
 
 
 def _compare_strategies(call: Call) -> Comparison:
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
+    with watched(call) as show:
         from warmstart.run.compare import compare_strategies as steps
 
         settle_imports()
-        with stoppable(watch.show) as see:
+        with stoppable(show) as see:
             strategies = names_in(call.values["--strategies"])
             return follow(steps(call.places, strategies, request_of(call)), see)
 

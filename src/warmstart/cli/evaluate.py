@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warmstart.cli.output import kind_of_run, print_result, watcher
+from warmstart.cli.output import kind_of_run, print_result, watched
 from warmstart.cli.parse import Call
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.terminal import tables
 
 
@@ -16,10 +16,9 @@ def evaluate(call: Call) -> int:
     columns = {name: call.values.get(f"--{name}") for name in ("label", "group")}
     if text := call.values.get("--text"):
         columns["text"] = text
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
+    with watched(call) as show:
         from warmstart.run.evaluate import evaluate as steps
 
-        scores = follow(steps(run, data, **columns), watch.show)
+        scores = follow(steps(run, data, **columns), show)
     print_result(call, scores, lambda: tables.scores_text(scores, kind_of_run(run)))
     return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.cli.output import print_result, watcher
+from warmstart.cli.output import print_result, watched
 from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
 from warmstart.nouns import nouns_of
@@ -39,8 +39,7 @@ def export(call: Call) -> int:
     values, switches = call.values, call.switches
     if "--to" not in values:
         raise UsageError("export needs a format: --to onnx, torch, timm, transformers or openvino.")
-    with watcher(call) as watch:
-        watch.show(Event(stage="deliver", kind="begin"))
+    with watched(call, "deliver") as show:
         from warmstart.exporting.export import ExportOptions, steps
         from warmstart.exporting.formats import check_format
 
@@ -53,7 +52,7 @@ def export(call: Call) -> int:
             data=values.get("--data"),
             test=values.get("--test"),
         )
-        path, exported = follow(steps(Path(call.places[0]), options), watch.show)
+        path, exported = follow(steps(Path(call.places[0]), options), show)
     record = {"path": str(path), **to_plain(exported)}
     print_result(call, record, lambda: export_text(exported, path))
     return 0

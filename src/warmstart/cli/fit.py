@@ -9,13 +9,13 @@ from warmstart.cli.output import (
     print_result,
     print_run,
     settle_imports,
-    watcher,
+    watched,
     work_along,
 )
 from warmstart.cli.parse import Call, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.formatting import duration, printable, sentence, size
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.planning.forecast import given_up
@@ -148,24 +148,21 @@ def fit(call: Call) -> int:
             from warmstart.run.resume import fit_along
 
             return work_along(fit_along(request_of(call)))
-        with watcher(call) as watch:
-            # The libraries take seconds to load: say first that work has begun.
-            watch.show(Event(stage="read", kind="begin"))
+        with watched(call) as show:
             from warmstart.run.fit import fit as steps
 
             settle_imports()
-            with stoppable(watch.show) as see:
+            with stoppable(show) as see:
                 finished = follow(steps(request_of(call)), see)
         code = print_run(call, finished, (call.values.get("--test"), call.places[0]))
     return code if world.size == 1 else 0
 
 
 def _dry_run(call: Call) -> int:
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
+    with watched(call) as show:
         from warmstart.run.forecast import dry_run as steps
 
         settle_imports()
-        plan = follow(steps(request_of(call)), watch.show)
+        plan = follow(steps(request_of(call)), show)
     print_result(call, plan, lambda: plan_text(plan, call.places[0]))
     return 0

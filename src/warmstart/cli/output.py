@@ -6,7 +6,8 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from warmstart.cli.parse import Call
 from warmstart.cli.stop import INTERRUPTED, stoppable
 from warmstart.distributed import ProcessGroup, here
 from warmstart.errors import ProcessError, UsageError, WarmstartError
-from warmstart.events import Event, follow
+from warmstart.events import Event, Stage, follow
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal import progress, result_text
 
@@ -32,9 +33,14 @@ def settle_imports() -> None:
     gc.enable()
 
 
-def watcher(call: Call) -> progress.Watcher:
-    """The watcher that shows the progress of a call."""
-    return progress.Watcher() if "--quiet" in call.switches else progress.watcher(sys.stderr)
+@contextmanager
+def watched(call: Call, stage: Stage | None = "read") -> Iterator[Callable[[Event], None]]:
+    """Show the progress of a call, from `stage` on: the libraries take seconds to load."""
+    is_quiet = "--quiet" in call.switches
+    with progress.Watcher() if is_quiet else progress.watcher(sys.stderr) as watch:
+        if stage is not None:
+            watch.show(Event(stage=stage, kind="begin"))
+        yield watch.show
 
 
 def print_result(call: Call, record: Any, text: Callable[[], str]) -> None:

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from warmstart.cli.output import print_result, watcher
+from warmstart.cli.output import print_result, watched
 from warmstart.cli.parse import Call, names_in
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.formatting import duration, percent, percents, printable, short_interval
 from warmstart.nouns import nouns_of
 from warmstart.records.comparison import RankedModel, Ranking
@@ -82,8 +82,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
 def rank(call: Call) -> int:
     """Run `warmstart rank`: progress on stderr, the ranking on stdout."""
     values = call.values
-    with watcher(call) as watch:
-        watch.show(Event(stage="read", kind="begin"))
+    with watched(call) as show:
         from warmstart.run.base_model import rank_base_models as steps
 
         job = steps(
@@ -95,7 +94,7 @@ def rank(call: Call) -> int:
             seed=int(values.get("--seed", "0")),
             strict="--strict" in call.switches,
         )
-        ranking = follow(job, watch.show)
+        ranking = follow(job, show)
     options = [word for pair in values.items() if pair[0] != "--models" for word in pair]
     print_result(call, ranking, lambda: ranking_text(ranking, [call.places[0], *options]))
     return 0

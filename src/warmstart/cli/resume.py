@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from warmstart.cli.output import print_run, settle_imports, watcher, work_along
+from warmstart.cli.output import print_run, settle_imports, watched, work_along
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
-from warmstart.events import Event, follow
+from warmstart.events import follow
 
 ARITHMETIC = "MKL_CBWR"
 
@@ -29,12 +29,11 @@ def resume(call: Call) -> int:
             return work_along(resume_along(run))
         world.gather(None)  # the others have copied the folder
         is_done = (run / "DONE").exists()
-        with watcher(call) as watch:
-            watch.show(Event(stage="read", kind="begin"))
+        with watched(call) as show:
             from warmstart.run.resume import resume as steps
 
             settle_imports()
-            with stoppable(watch.show) as see:
+            with stoppable(show) as see:
                 finished = follow(steps(run), see)
         if is_done and "--quiet" not in call.switches:
             print(f"Nothing to do: {run} is done. Its result:", file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from warmstart.cli.output import dumps, watcher
+from warmstart.cli.output import dumps, watched
 from warmstart.cli.parse import Call
 from warmstart.cli.stop import say
 
@@ -33,8 +33,8 @@ def studio(call: Call) -> int:
         base=values.get("--base", DEFAULT_BASE),
         port=int(values.get("--port", "8001")),
     )
-    with watcher(call) as watch:
-        project, n_unreadable = open_project(options, watch.show)
+    with watched(call, None) as show:
+        project, n_unreadable = open_project(options, show)
     if options.data is not None and n_unreadable is None:
         print("Reopened as you left it; add new pictures on the page.", file=sys.stderr)
     if n_unreadable:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from warmstart.cli.output import print_result, watcher
+from warmstart.cli.output import print_result, watched
 from warmstart.cli.parse import Call
-from warmstart.events import Event, follow
+from warmstart.events import follow
 from warmstart.formatting import printable
 from warmstart.nouns import count, nouns_of
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
@@ -87,10 +87,9 @@ def suggest(call: Call) -> int:
     """Run `warmstart suggest`: progress on stderr, the suggestions on stdout."""
     run_path, *paths = call.places
     n, table = int(call.values.get("--count", "20")), call.path("--out")
-    with watcher(call) as watch:
-        watch.show(Event(stage="features", kind="begin"))
+    with watched(call, "features") as show:
         from warmstart.run.suggest import suggest as steps
 
-        suggestions = follow(steps(Path(run_path), paths, count=n, out=table), watch.show)
+        suggestions = follow(steps(Path(run_path), paths, count=n, out=table), show)
     print_result(call, suggestions, lambda: suggestions_text(suggestions, n, table))
     return 0

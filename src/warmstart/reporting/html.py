@@ -145,12 +145,17 @@ def scrolled(name: str, body: str) -> str:
     )
 
 
+class Markup(str):
+    """A cell of a table that is not escaped."""
+
+
 def table(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells of markup, the first of each row its heading; empty without rows."""
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
-        for first, *rest in rows
-    )
+    """A table, the first cell of each row its heading; empty without rows."""
+    body = ""
+    for row in rows:
+        first, *rest = (cell if isinstance(cell, Markup) else escaped(cell) for cell in row)
+        cells = "".join(f"<td>{cell}</td>" for cell in rest)
+        body += f'<tr><th scope="row">{first}</th>{cells}</tr>'
     if not body:
         return ""
     above = "".join(f'<th scope="col">{escaped(words)}</th>' for words in head)

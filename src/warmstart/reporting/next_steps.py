@@ -20,7 +20,7 @@ READING = ("label", "text", "kind", "task", "group")
 OPTIONS = ("base", "arch", "test", *READING, "relabel")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NextStep:
     """One card: what to do, why, the command, and examples."""
 
@@ -42,7 +42,7 @@ def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     else:
         curve, more = facts.evidence("learning_curve"), None
         if curve is not None:
-            more = NextStep(title=f"More {facts.nouns.many}", text=curve.meaning)
+            more = NextStep(f"More {facts.nouns.many}", curve.meaning)
         is_labels_first = facts.has_issues or not facts.ships
         first = (labels, more) if is_labels_first else (more, labels)
         steps = (repair, *first, _use_step(facts))
@@ -69,18 +69,18 @@ def _repair_step(facts: ReportFacts) -> NextStep | None:
     many = facts.nouns.many
     if shift := findings.get("distribution-shift"):
         return NextStep(
-            title=f"Add {many} like the test {many}",
-            text=f"{shift.sentence} Label some {many} of that kind, add them to the "
+            f"Add {many} like the test {many}",
+            f"{shift.sentence} Label some {many} of that kind, add them to the "
             "training set, and fit again.",
             command=_fit(facts),
         )
     if (leak := findings.get("leakage")) and leaks_much(facts):
         command = _fit(facts, "--fix")
-        return NextStep(title="Remove the near-duplicates", text=leak.sentence, command=command)
+        return NextStep("Remove the near-duplicates", leak.sentence, command=command)
     if preprocessing := findings.get("preprocessing"):
         return NextStep(
-            title=f"Change the preprocessing of the {many}",
-            text=f"{preprocessing.sentence} Nothing else is likely to gain as much.",
+            f"Change the preprocessing of the {many}",
+            f"{preprocessing.sentence} Nothing else is likely to gain as much.",
         )
     return None
 
@@ -90,16 +90,16 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
     gain = learning_curve.meaning if learning_curve is not None else ""
     better = [one.name for one in facts.summary.baselines if one.is_better]
     if not facts.ships and better:
-        return NextStep(title=f"Use {better[0]}", text=facts.summary.verdict.sentence)
+        return NextStep(f"Use {better[0]}", facts.summary.verdict.sentence)
     if not facts.ships:
         return NextStep(
-            title=f"Look at the {many} as a stranger would",
-            text=f"Can a person tell the classes apart from these {many} alone? If "
+            f"Look at the {many} as a stranger would",
+            f"Can a person tell the classes apart from these {many} alone? If "
             "not, no network will. If so, there are too few of them, or the labels are wrong.",
         )
     suggest = f"warmstart suggest {shlex.quote(facts.place)} unlabelled/"
     if score is None:
-        return NextStep(title=f"More {many}", text=gain, command=suggest) if gain else None
+        return NextStep(f"More {many}", gain, command=suggest) if gain else None
     recall = interval(score.recall, score.low, score.high, score.n)
     text = f"“{score.label}” has the lowest recall: {recall} of its {facts.nouns.count(score.n)}"
     if score.confused_with is not None:
@@ -115,8 +115,8 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
         key=lambda one: (one.target_probability, one.id),
     )
     return NextStep(
-        title=f"Add {many} of “{score.label}”",
-        text=f"{text}. {gain}".strip(),
+        f"Add {many} of “{score.label}”",
+        f"{text}. {gain}".strip(),
         command=suggest,
         examples=tuple((one.id, f"taken for {one.label}") for one in wrong[:EXAMPLES]),
     )
@@ -136,8 +136,8 @@ def _labels_step(facts: ReportFacts) -> NextStep | None:
     )
     if issues.count:
         return NextStep(
-            title=f"Check {count(issues.count, 'label issue')}",
-            text=f"{issues.sentence} Correct the column “label” in label_issues.csv, then:",
+            f"Check {count(issues.count, 'label issue')}",
+            f"{issues.sentence} Correct the column “label” in label_issues.csv, then:",
             command=_fit(facts, "--relabel", f"{facts.place}/label_issues.csv"),
             examples=examples,
         )
@@ -146,10 +146,10 @@ def _labels_step(facts: ReportFacts) -> NextStep | None:
         if issues.count is None:
             title = f"{TASK_WORDS[task].label.title()}s to look at first"
         text = f"{issues.sentence} Checking those that it contradicts most takes a minute."
-        return NextStep(title=title, text=text, examples=examples)
+        return NextStep(title, text, examples=examples)
     return NextStep(
-        title="Check how the labels were made",
-        text="A column that slipped by one row, or a table sorted without its labels, looks "
+        "Check how the labels were made",
+        "A column that slipped by one row, or a table sorted without its labels, looks "
         f"exactly like this. These contradict the {facts.nouns.many} most:",
         examples=examples,
     )
@@ -160,16 +160,16 @@ def _model_step(facts: ReportFacts) -> NextStep | None:
     gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
     if kind == "no-signal":
         return NextStep(
-            title="Measure again, cheaply",
-            text=f"After each change of {many} or labels, check again whether anything "
+            "Measure again, cheaply",
+            f"After each change of {many} or labels, check again whether anything "
             "can be learnt. It trains nothing.",
             command=_command(facts, "check", OPTIONS),
         )
     if kind == "no-transfer":
         scratch = "" if strategy.startswith("scratch") else ", and compare with one from scratch"
         return NextStep(
-            title=f"Try a base model pretrained on such {many}",
-            text="The pretraining of this one has no measurable gain here. Extract features "
+            f"Try a base model pretrained on such {many}",
+            "The pretraining of this one has no measurable gain here. Extract features "
             f"once with each network on this computer{scratch}.",
             command=_command(facts, "rank", READING),
         )
@@ -177,14 +177,14 @@ def _model_step(facts: ReportFacts) -> NextStep | None:
         return _other_depth(facts, strategy)
     if gain is None and facts.repeat.budget == "fast" and kind != "linear-probe":
         return NextStep(
-            title="Try fine-tuning",
-            text="This run only fitted linear probes. Where there are examples enough, the "
+            "Try fine-tuning",
+            "This run only fitted linear probes. Where there are examples enough, the "
             f"balanced budget fine-tunes too, and ships whichever is better on held-out {many}.",
             command=_fit(facts),
         )
     return NextStep(
-        title="Try another base model",
-        text=f"{_gain(facts)}Another network may suit these {many} better: one feature "
+        "Try another base model",
+        f"{_gain(facts)}Another network may suit these {many} better: one feature "
         "extraction with each of those on this computer measures it.",
         command=_command(facts, "rank", READING),
     )
@@ -195,8 +195,8 @@ def _other_depth(facts: ReportFacts, strategy: str) -> NextStep:
     gain, many = facts.summary.fine_tuning_gain, facts.nouns.many
     if gain is not None and gain.high < 0:
         return NextStep(
-            title="Ship the linear probe",
-            text=f"{_gain(facts)}The linear probe is better on the same held-out {many}.",
+            "Ship the linear probe",
+            f"{_gain(facts)}The linear probe is better on the same held-out {many}.",
             command=_fit(facts, "--strategy", "head"),
         )
     other = "head"
@@ -204,8 +204,8 @@ def _other_depth(facts: ReportFacts, strategy: str) -> NextStep:
         other = "last:4" if strategy != "last:4" else "full"
     strategies = f"{facts.summary.shipped.strategy},{other}"
     return NextStep(
-        title="Compare with another depth",
-        text=f"You chose {strategy}. {_gain(facts)}Compare with another depth on the same {many}:",
+        "Compare with another depth",
+        f"You chose {strategy}. {_gain(facts)}Compare with another depth on the same {many}:",
         command=_command(facts, "compare", OPTIONS, "--strategies", strategies),
     )
 
@@ -215,8 +215,8 @@ def _use_step(facts: ReportFacts) -> NextStep | None:
         return None
     ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
     return NextStep(
-        title="Use it",
-        text=f"{ask[0].upper()}{ask[1:]}, and see which ones it is uncertain about.",
+        "Use it",
+        f"{ask[0].upper()}{ask[1:]}, and see which ones it is uncertain about.",
         command=f"warmstart predict {shlex.quote(facts.place)} {facts.nouns.several}",
     )
 

@@ -23,13 +23,12 @@ def baselines_section(facts: ReportFacts) -> str:
     baselines, own, rows = facts.summary.baselines, facts.summary.estimate, []
     if baselines and own is not None and facts.ships:
         score = short_interval(own.value, own.low, own.high, own.n)
-        rows.append(("this model", html.escaped(score), ""))
+        rows.append(("this model", score, ""))
     for one in baselines:
         e = one.estimate
         low, gap, high = map(signed_points, (one.low, one.difference, one.high))
-        difference = html.escaped(f"{gap} ({low} to {high})") if facts.ships else ""
-        score = short_interval(e.value, e.low, e.high, e.n)
-        rows.append((html.escaped(one.name), html.escaped(score), difference))
+        difference = f"{gap} ({low} to {high})" if facts.ships else ""
+        rows.append((one.name, short_interval(e.value, e.low, e.high, e.n), difference))
     return html.section(
         "beside",
         "Baselines: what other methods reach",
@@ -78,8 +77,7 @@ def _repeat(facts: ReportFacts) -> str:
     repeat = facts.repeat
     if not repeat.command and not repeat.rows:
         return ""
-    rows = [(html.escaped(name), html.escaped(value)) for name, value in repeat.rows]
-    table = html.table("What the result depends on", ("what", "which"), rows)
+    table = html.table("What the result depends on", ("what", "which"), repeat.rows)
     command = ""
     if repeat.command:
         command = html.command(repeat.command) + html.paragraph(

@@ -69,8 +69,7 @@ def _layers(facts: ReportFacts, plan: Plan) -> str:
     rows = []
     for one in facts.layers:
         action = ACTIONS.get(one.action, ("", one.action))[1]
-        cells = (one.layers, action, one.rates or "–", f"{one.weights:,}", one.names)
-        rows.append(tuple(map(html.escaped, cells)))
+        rows.append((one.layers, action, one.rates or "–", f"{one.weights:,}", one.names))
     if rows:
         lr = None if facts.is_discarded else plan.blocks[-1].lr
         words = f"{lr.number:g}" if lr is not None else "in closed form"
@@ -90,10 +89,10 @@ def _own(plan: Plan) -> str:
 
 
 def _choices(plan: Plan) -> str:
-    rows = []
-    for name, choice in choices(plan):
-        cells = (name, _value(choice.value), choice.because, _SOURCES[choice.source])
-        rows.append(tuple(map(html.escaped, cells)))
+    rows = [
+        (name, _value(choice.value), choice.because, _SOURCES[choice.source])
+        for name, choice in choices(plan)
+    ]
     return html.table("Choices", ("choice", "value", "because", "decided by"), rows)
 
 

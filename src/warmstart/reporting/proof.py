@@ -193,7 +193,7 @@ def _classes(facts: ReportFacts) -> str:
             test, cell = test_scores.get(score.label), "–"
             if test is not None:
                 recall = short_interval(test.recall, test.low, test.high, test.n)
-                cell = html.escaped(f"{recall}, of {test.n:,}")
+                cell = f"{recall}, of {test.n:,}"
             row.append(cell)
         rows.append(row)
     n = len(rows) if len(rows) <= WHOLE else MOST_CLASSES
@@ -212,12 +212,12 @@ def _class(score: ClassScore, overall: float) -> list[str]:
     if score.confused_with is not None:
         confused_with = f"{score.confused_with} ({score.n_confused:,})"
     return [
-        html.escaped(score.label),
+        score.label,
         f"{score.n:,}",
-        html.escaped(short_interval(score.recall, score.low, score.high, score.n)),
-        interval_bar(score.recall, score.low, score.high, overall),
-        html.escaped(precision),
-        html.escaped(confused_with),
+        short_interval(score.recall, score.low, score.high, score.n),
+        html.Markup(interval_bar(score.recall, score.low, score.high, overall)),
+        precision,
+        confused_with,
     ]
 
 
@@ -383,7 +383,7 @@ def _labels(facts: ReportFacts) -> str:
     for one in sorted(facts.label_scores, key=order):
         average = "" if one.average_precision is None else f"{one.average_precision:.2f}"
         scores = (f"{x:.2f}" for x in (one.f1, one.precision, one.recall, one.threshold))
-        rows.append((html.escaped(one.label), f"{one.n:,}", average, *scores))
+        rows.append((one.label, f"{one.n:,}", average, *scores))
     return html.table("Labels, the weakest first", head, rows)
 
 

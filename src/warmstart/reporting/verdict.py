@@ -121,8 +121,7 @@ def _table(evidence: Sequence[Evidence], nouns: Nouns) -> str:
     rows = []
     for one in evidence:
         name = EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)
-        cells = (name, _value(one), one.meaning, f"{one.n:,}" if one.n else "")
-        rows.append(tuple(map(html.escaped, cells)))
+        rows.append((name, _value(one), one.meaning, f"{one.n:,}" if one.n else ""))
     head = ("measured", "95 % interval", "in words", nouns.many)
     return html.fold("All evidence, with intervals", html.table("Evidence", head, rows))
 

@@ -29,11 +29,11 @@ def time_left(seconds: float) -> str:
     return f"about {duration(300 * round(seconds / 300))} left"
 
 
-def wrap(text: str, left: str = "", hanging: str = "") -> str:
-    """Fill a paragraph to 80 columns; words and paths are never broken."""
+def wrap(text: str, left: str = "", hanging: str = "", width: int = WIDTH) -> str:
+    """Fill a paragraph; words and paths are never broken."""
     return textwrap.fill(
         printable(" ".join(text.split())),
-        WIDTH,
+        width,
         initial_indent=left,
         subsequent_indent=hanging,
         break_long_words=False,
@@ -139,10 +139,4 @@ def error_text(message: str, stream: TextIO | None) -> str:
     if stream is None or not stream.isatty():
         return text
     columns = max(40, shutil.get_terminal_size().columns)
-    return textwrap.fill(
-        text,
-        columns,
-        subsequent_indent=" " * len("warmstart: "),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrap(text, hanging=" " * len("warmstart: "), width=columns)
