@@ -91,7 +91,7 @@ def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
         ENGINE,
     )
     text = write_plan(plan).replace('value = "head"', 'value = "auto"')
-    assert 'strategy.value is "auto"' in refusal(read_plan, text)
+    assert "strategy.value must be the value itself, not 'auto'" in refusal(read_plan, text)
 
 
 # ---- the same again ----------------------------------------------------------------------

@@ -266,15 +266,15 @@ def test_a_label_that_was_kept_is_settled_after_a_reload_too(browser, data, tmp_
     with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
         learn(page)
         page.get_by_role("link", name="Result").click()
-        doubts = page.locator(".issue-list li")
-        expect(doubts).to_have_count(2)
+        issues = page.locator(".issue-list li")
+        expect(issues).to_have_count(2)
         page.get_by_role("button", name="Keep red").first.click()
-        expect(doubts).to_have_count(1)
+        expect(issues).to_have_count(1)
         assert list(project.board.confirmed.values()) == ["red"]
         page.reload()
-        expect(doubts).to_have_count(1)
+        expect(issues).to_have_count(1)
         page.keyboard.press("Control+z")
-        expect(doubts).to_have_count(2)
+        expect(issues).to_have_count(2)
 
 
 def test_a_folder_with_parts_is_divided_as_it_was(browser, data, tmp_path):

@@ -75,12 +75,9 @@ def _gain(expected: ExpectedGain) -> str:
 
 def _skipped(skipped: Skipped) -> str:
     copies = "copy" if skipped.copies == 1 else "copies"
-    rows = (
-        (skipped.known, "in the run's data already"),
-        (skipped.copies, f"exact {copies}"),
-        (skipped.unreadable, "that cannot be read"),
-    )
-    return ", ".join(f"{n:,} {what}" for n, what in rows if n)
+    counts = skipped.known, skipped.copies, skipped.unreadable
+    reasons = "in the run's data already", f"exact {copies}", "that cannot be read"
+    return ", ".join(f"{n:,} {why}" for n, why in zip(counts, reasons, strict=True) if n)
 
 
 def suggest(call: Call) -> int:

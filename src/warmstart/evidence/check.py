@@ -192,16 +192,11 @@ def tries_fine_tuning(training_data: TrainingDataset, verdict: Verdict) -> bool:
 
     Not without a signal, nor, unless the budget is thorough, where hardly anything is left to gain.
     """
-    tests = {evidence.name: evidence for evidence in verdict.evidence}
+    test = next(one for one in verdict.evidence if one.name == "permutation_test")
     facts, record = training_data.labelled.facts(), training_data.extracted.network.record
-    permutation_test = tests["permutation_test"]
-    is_open = training_data.budget == "thorough" or not leaves_little(permutation_test.value or 0.0)
-    is_signal = has_signal(float(permutation_test.details["p"]))
-    return (
-        is_signal
-        and is_open
-        and fine_tuning.compares_fine_tuning(record, facts, training_data.budget)
-    )
+    budget, is_signal = training_data.budget, has_signal(float(test.details["p"]))
+    is_open = budget == "thorough" or not leaves_little(test.value or 0.0)
+    return is_signal and is_open and fine_tuning.compares_fine_tuning(record, facts, budget)
 
 
 def judge(
@@ -302,11 +297,8 @@ def _with_estimate(one: Evidence, measured: ModelEvaluation, labelled: LabelledR
     if one.name == "learning_curve":
         n_fit = labelled.n_train if labelled.holdout else measured.n_learnt
         return anchored(one, probe, n_fit, labelled.n_train, labelled.n_classes, target)
-    if (
-        one.name == "permutation_test"
-        and has_signal(float(one.details["p"]))
-        and one.low is not None
-    ):
+    is_test = one.name == "permutation_test"
+    if is_test and has_signal(float(one.details["p"])) and one.low is not None:
         meaning = signal_text(target.words, probe.value, one.low, one.high or 0.0)
         return replace(one, value=probe.value, meaning=meaning)
     return one
@@ -374,10 +366,8 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
     }
     word, strategy = "your choice" if is_chosen else "the better in cross-validation", plan.strategy
     if plan.is_trained:
-        return ShippedCandidate(
-            strategy=fine_tuned.shipped or str(strategy.value),
-            why=f"{in_words(plan)}; {fine_tuned.why or word}",
-        )
+        name, why = fine_tuned.shipped or str(strategy.value), fine_tuned.why or word
+        return ShippedCandidate(strategy=name, why=f"{in_words(plan)}; {why}")
     layer_weights, _, older = head.partition("+")
     what = heads.get(layer_weights, f"a multi-layer linear probe ({layer_weights})")
     what += ", initialised from the base model's head for classes of the same name" if older else ""

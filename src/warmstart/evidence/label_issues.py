@@ -1,25 +1,20 @@
 """Label issues: labels ranked by how little a model agrees, and whether wrong ones are counted.
 
-Every label gets a *score*, its own out-of-fold probability ("self-confidence" of confident
-learning: Northcutt et al. 2021). That only ranks: on hard data most top ranks are mistakes of the
-model. What separates wrong labels from those: a model's mistakes grow rarer the more confident it
-is, while wrong labels contradict confident predictions as often as uncertain ones. The fit is
+A label's *score* is its own out-of-fold probability (Northcutt et al. 2021, "Confident Learning").
+That only ranks: on hard data most top ranks are mistakes of the model. These grow rarer the more
+confident it is, while wrong labels contradict confident and uncertain predictions alike. The fit is
 
     P(label j) = (1 - e) q_j + e sum_i q_i S_ij,   q = softmax(a log p),
 
 with p the out-of-fold probabilities, a > 0 undoing the effect of label noise on them, e the share
 of wrong labels, and S where these go: to every other class alike, or from each class as the fit
-itself estimates. For two classes this is Copas 1988, "Binary Regression Models for Contaminated
-Data". Rows of one group (near-duplicates, `--group`) share the weight of one.
+itself estimates (Copas 1988, "Binary Regression Models for Contaminated Data", for two classes).
+Rows of one group (near-duplicates, `--group`) share the weight of one. A number is stated only if
 
-A number is stated only if
-
-- labels can be corrected (no outcome of a table), training and test set have one distribution, and
-  the permutation test found a signal; the caller passes the reason as `excuse` otherwise;
+- the caller has no `excuse`: the outcome of a table, a distribution shift, no signal;
 - there are at least `LEAST` groups;
 - the model is wrong at most `MOST_WRONG` of the time, apart from what e explains at its low end;
-- e = 0 is rejected at 95 % for wrong labels that go anywhere: its interval excludes 0;
-- the interval ends inside the grid of rates.
+- the interval of e, for wrong labels that go anywhere, excludes 0 and ends inside the grid of rates.
 """
 
 from __future__ import annotations
@@ -291,11 +286,9 @@ def summarize(
     'The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10, so most of these are probably its own mistakes.'
     """  # noqa: E501
     some = f"{disagreements:,} of {judged:,} {noun}s"
-    disagrees = (
-        f"the model disagrees with {some}"
-        if error is not None
-        else f"{some} differ from the model's by more than twice its usual error"
-    )
+    disagrees = f"{some} differ from the model's by more than twice its usual error"
+    if error is not None:
+        disagrees = f"the model disagrees with {some}"
     uncounted, own = "no label issues are counted", "its own mistakes"
     times = "too often to tell"
     if error is not None:
@@ -321,10 +314,8 @@ def summarize(
     one = count == 1
     them, these = ("it", f"this {nouns.one}") if one else ("them", f"these {nouns.many}")
     copies = f" ({listed:,} with near-duplicates and groups)" if listed > count else ""
-    value, low, high = (
-        f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}"
-        for share in (rate.value, rate.low, rate.high)
-    )
+    shares = (rate.value, rate.low, rate.high)
+    value, low, high = (f"{100 * x:.1f}" if x < 0.0995 else f"{100 * x:.0f}" for x in shares)
     return (
         f"{count:,} label issue{'' if one else 's'} among {judged:,} {noun}s{copies}: the model, "
         f"which did not learn from {these}, contradicts {them} beyond {own}. About {value} % of "
@@ -448,16 +439,13 @@ def _item(issue: LabelIssue) -> str:
 
 # ---- Label issues of numbers: further from the prediction than the model's own errors explain.
 #
-# A model's own errors follow a generalised normal distribution whose shape is fitted: flat with b
-# large, normal with b = 2, heavy tails below that. A wrong number lies anywhere within the range of
-# the numbers. So errors are fitted as
+# A model's own errors follow a generalised normal distribution of fitted scale s and shape b (below
+# 2: heavy tails), a wrong number lies anywhere within the range of the numbers:
 #
-# p(error) = (1 - e) b / (2 s Gamma(1/b)) exp(-|error / s|^b) + e / range,
+# p(error) = (1 - e) b / (2 s Gamma(1/b)) exp(-|error / s|^b) + e / range.
 #
-# with e the share of wrong numbers; rows of one group share the weight of one. Where heavy tails
-# explain all errors, e is 0 and nothing is counted. Source: Box & Tiao 1973, "Bayesian Inference in
-# Statistical Analysis", §3.2, for the errors; a number is stated under the conditions above.
-
+# Where heavy tails explain all errors, e is 0 and nothing is counted. Source: Box & Tiao 1973,
+# "Bayesian Inference in Statistical Analysis", §3.2; a number is stated under the conditions above.
 
 NUMBER_RATES = RATES[RATES <= 0.12]  # share of wrong numbers; larger ones cannot be measured
 # Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the

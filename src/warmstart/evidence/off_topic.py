@@ -1,13 +1,10 @@
 """Off-topic examples: unlike those of every class, as a lamp among flowers.
 
-The score is the mean distance to the five nearest other examples, of whatever class, in the
-network's last features: square roots, so that a few strong features do not decide alone,
-normalised to length 1 (Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest
-Neighbors"). Near-duplicates and members of one group are no neighbours of each other. The logs of
-such distances are about normal in clean sets; their spread is estimated from the median and the
-90 % quantile, which a tenth of outliers does not move. An example is off-topic beyond the normal
-quantile at which a clean set of this size holds one with a chance of 5 % (Bonferroni). Results on
-clean and planted sets: bench/label_issues.py.
+The score is the mean distance to the five nearest examples of other groups in the last features,
+square roots normalised to length 1 (Sun et al. 2022, "Out-of-Distribution Detection with Deep
+Nearest Neighbors"). The logs of such distances are about normal in clean sets; median and 90 %
+quantile, which a tenth of outliers does not move, give their spread. An example is off-topic beyond
+the normal quantile that a clean set of this size passes with a chance of 5 % (Bonferroni).
 """
 
 from __future__ import annotations

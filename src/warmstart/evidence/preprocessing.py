@@ -1,8 +1,7 @@
 """Does the preprocessing match the base model's? The same head under other preprocessings.
 
-With another brightness, contrast or channel order than in pretraining a network still gives
-features, only worse ones, and nothing else reveals it. The usual alternatives are tried on a few
-images; a warning needs a gain that chance does not explain.
+With another brightness, contrast or channel order than in pretraining a network gives worse
+features, and nothing else reveals it. A warning needs a gain that chance does not explain.
 """
 
 from __future__ import annotations

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
 # ---- Do the borders of a picture predict its class?
 #
-# A frame, a caption bar or a scanner's margin that correlates with the class is learnt in place
-# of the subject. Two signs: an edge that has one colour throughout a class and not elsewhere, and
-# borders that alone classify nearly as well as the network does from whole pictures. Grass or sky
-# at the edge of ordinary photographs does neither.
-
+# A frame, a caption bar or a scanner's margin is learnt in place of the subject. Two signs: an edge
+# of one colour throughout a class and not elsewhere, and borders that alone classify nearly as well
+# as whole pictures. Grass or sky at the edge of ordinary photographs does neither.
 
 SIDES = ("top", "right", "bottom", "left")
 SAME = 16  # levels of 255 within which two colours count as one
@@ -282,9 +280,8 @@ def _held_out(
 
 # ---- Metadata leakage: do size, shape, format, colours or bytes of a file predict its label?
 #
-# Images of one class often come from one source, with sizes and files of its own. A model then
-# learns the source: how sharp, squashed or compressed an image is. Each property by itself
-# predicts the label of every file from the other files with a similar value.
+# Images of one class often come from one source, and a model then learns the source. Each property
+# by itself predicts the label of every file from the other files with a similar value.
 
 Values = NDArray[np.float64]
 Codes = NDArray[np.int64]

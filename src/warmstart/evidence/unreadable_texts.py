@@ -1,9 +1,8 @@
 """Can the base model read these texts at all?
 
-A tokenizer has one unknown token for everything outside its vocabulary: a text in a foreign
-alphabet is a row of those, and the network sees only how many. A foreign language in a familiar
-alphabet is read, but spelled out in short tokens: the more tokens per character, the fewer of its
-words are in the vocabulary.
+A text in a foreign alphabet is a row of unknown tokens, and the network sees only how many. A
+foreign language in a familiar alphabet is spelled out in short tokens: the more tokens per
+character, the fewer of its words are in the vocabulary.
 """
 
 from __future__ import annotations

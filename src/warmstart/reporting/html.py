@@ -179,9 +179,9 @@ def items(rows: Iterable[str], class_: str = "") -> str:
 
 def command(words: str) -> str:
     """A command to type; no line breaks inside the name of an option."""
+    option = '<span class="option">{}</span>'
     markup = (
-        f'<span class="option">{path(word)}</span>' if word.startswith("--") else path(word)
-        for word in words.split(" ")
+        (option if word[:2] == "--" else "{}").format(path(word)) for word in words.split(" ")
     )
     return f"<pre><code>{' '.join(markup)}</code></pre>"
 

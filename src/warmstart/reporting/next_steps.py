@@ -78,10 +78,8 @@ def _repair_step(facts: ReportFacts) -> NextStep | None:
         command = _fit(facts, "--fix")
         return NextStep("Remove the near-duplicates", leak.sentence, command=command)
     if preprocessing := findings.get("preprocessing"):
-        return NextStep(
-            f"Change the preprocessing of the {many}",
-            f"{preprocessing.sentence} Nothing else is likely to gain as much.",
-        )
+        text = f"{preprocessing.sentence} Nothing else is likely to gain as much."
+        return NextStep(f"Change the preprocessing of the {many}", text)
     return None
 
 

@@ -198,11 +198,8 @@ def _classes(facts: ReportFacts) -> str:
         rows.append(row)
     n = len(rows) if len(rows) <= WHOLE else MOST_CLASSES
     title, more = "Class by class, the weakest first", f"The other {len(rows) - n:,} classes"
-    return (
-        html.heading(title)
-        + html.table(title, head, rows[:n])
-        + html.fold(more, html.table(more, head, rows[n:]))
-    )
+    others = html.fold(more, html.table(more, head, rows[n:]))
+    return html.heading(title) + html.table(title, head, rows[:n]) + others
 
 
 def _class(score: ClassScore, overall: float) -> list[str]:
