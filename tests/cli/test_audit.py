@@ -1,9 +1,11 @@
 """The comparison of `audit`: at most 14 lines of 80 columns, whatever the network."""
 
+from types import SimpleNamespace
+
 import torch
 
 from warmstart.auditing.weights import audit
-from warmstart.cli.audit import LINES, audit_text
+from warmstart.cli.audit import LINES, _accuracy, audit_text
 from warmstart.records.network import Audit, AuditGroup, Tally
 from warmstart.terminal.text import WIDTH
 
@@ -127,3 +129,17 @@ def test_networks_that_share_few_names_are_hardly_the_same():
     text = fits(audit_text(an_audit(group("conv1", "moved", weights_same=0), carried=0.3)))
     assert "hardly the same network" in text
     assert "hardly" not in audit_text(an_audit(group("conv1")))
+
+
+def test_the_gap_to_the_training_images_has_no_negative_zero():
+    test = SimpleNamespace(
+        accuracy=0.8, low=0.75, high=0.85, n=300, balanced_accuracy=0.8, macro_f1=0.8
+    )
+    train = SimpleNamespace(
+        accuracy=0.85, low=0.8, high=0.9, n=300, of=300, gap=0.05, gap_low=-0.003, gap_high=0.1
+    )
+    majority = SimpleNamespace(label="cat", accuracy=0.5)
+    model = SimpleNamespace(
+        test=test, without_leaks=None, majority=majority, n_classes=2, train=train
+    )
+    assert "5 points more (0 to 10)." in list(_accuracy(model))[-1]

@@ -307,4 +307,6 @@ def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
 def test_what_a_plan_may_not_do_is_refused_here_too(bench, pictures):
     plan = plan_of(pictures, "full")
     gone = replace(plan, training=replace(plan.training, warmup=None))
-    assert "trains blocks without training.warmup" in refusal(make_forecaster, bench, gone, 36, False, 0.0)
+    assert "trains blocks without training.warmup" in refusal(
+        make_forecaster, bench, gone, 36, False, 0.0
+    )

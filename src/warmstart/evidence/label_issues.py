@@ -14,7 +14,7 @@ Rows of one group (near-duplicates, `--group`) share the weight of one. A number
 - the caller has no `excuse`: the outcome of a table, a distribution shift, no signal;
 - there are at least `LEAST` groups;
 - the model is wrong at most `MOST_WRONG` of the time, apart from what e explains at its low end;
-- the interval of e, for wrong labels that go anywhere, excludes 0 and ends inside the grid of rates.
+- the interval of e, for wrong labels that go anywhere, excludes 0 and ends inside the grid.
 """
 
 from __future__ import annotations

@@ -107,11 +107,9 @@ def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
     )
     models = {}
     for index, gap in zip(standing.order, standing.to_best, strict=True):
+        one = by_work[index].model
         models[index] = replace(
-            by_work[index].model,
-            difference=gap.value,
-            difference_low=gap.low,
-            difference_high=gap.high,
+            one, difference=gap.value, difference_low=gap.low, difference_high=gap.high
         )
     groups = [[models[index] for index in group] for group in standing.ties]
     choice = min(groups[0], key=lambda base: (base.macs, base.parameters))

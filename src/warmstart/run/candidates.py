@@ -216,8 +216,7 @@ def fine_tuning_gain(probe: Array, tuned: Array, labelled: LabelledRows, fold: R
     held, target = fold >= 0, labelled.target
     truth, groups, n = labelled.labels[held], labelled.groups()[held], int(held.sum())
     before, after = (target.credits(one[held], truth) for one in (probe, tuned))
-    is_once = labelled.holdout or fold.max() < 1  # one fold: as a hold-out
-    inflation = 1.0 if is_once else MODEL_VARIANCE
+    inflation = 1.0 if labelled.holdout or fold.max() < 1 else MODEL_VARIANCE  # one fold too
     gap = hits_difference(after, before, groups, inflation)
     probe_loss = target.answer_losses(probe[held], truth)
     loss = probe_loss - target.answer_losses(tuned[held], truth)

@@ -302,6 +302,6 @@ def _leakage(base: BaseModelRecord, data: DataRecord, overlap: Mapping[str, bool
     nouns = nouns_of(data.kind)
     parts = [f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in counts if n]
     how = "" if all(overlap.values()) else NEARLY.format(nouns.picture)
-    images = f"{' and '.join(parts)}{how}"
-    sentence = f"{base.name} was trained on {images}: the metrics of this run are too optimistic"
+    trained_on = f"{base.name} was trained on {' and '.join(parts)}{how}"
+    sentence = f"{trained_on}: the metrics of this run are too optimistic"
     return Finding(kind="leakage", sentence=sentence, items=tuple(e.id for e in leaked))

@@ -24,10 +24,9 @@ _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # luma weights (ITU-R BT.601)
 class Augmentations:
     """How training images are augmented.
 
-    `crop`: smallest share of the area (1: no crop). `flip`: random horizontal flips. `colour`:
-    largest relative change of brightness, contrast and saturation (0: none). For spectrograms,
-    `shift`: largest shift in either direction, as a share of the width; `mask`: largest share of
-    the rows, and of the columns, that a band hides.
+    `crop`: smallest share of the area (1: no crop). `colour`: largest relative change of
+    brightness, contrast and saturation. For spectrograms, `shift`: largest shift, as a share of the
+    width; `mask`: largest share of the rows, and of the columns, that a band hides.
     """
 
     crop: float
@@ -63,10 +62,7 @@ def draw_batches(
 
 
 def augmentation_numbers(visits: Rows, schedule: Schedule) -> Rows:
-    """The augmentation number of an image on its `visits`-th visit, from 0; 0 without augmentation.
-
-    Augmentations 1, 2, … come in turn, and again from 1 where the plan limits their number.
-    """
+    """Augmentations 1, 2, … come in turn, then again from 1 if their number is limited; 0: none."""
     if not schedule.is_varied:
         return np.zeros_like(visits)
     return 1 + (visits % schedule.augmentations if schedule.augmentations else visits)
@@ -75,11 +71,10 @@ def augmentation_numbers(visits: Rows, schedule: Schedule) -> Rows:
 def numbered_augmentation(
     image: Pixels, content: str, number: int, augmentations: Augmentations, seed: int
 ) -> Pixels:
-    """Augmentation `number` of an image; number 0 is the image itself.
+    """Augmentation `number` of an image (H, W, C); number 0 is the image itself.
 
     It follows from (seed, content, number) alone, so that cached and live augmentations have the
     same bytes. `content` is the sha256 of the image's file in hex.
-    Shapes: (H, W, C) to (H, W, C).
 
     >>> grey = np.zeros((8, 8, 1), np.uint8)
     >>> numbered_augmentation(grey, "0a" * 32, 0, Augmentations(0.35, True), seed=0) is grey
@@ -93,8 +88,8 @@ def numbered_augmentation(
 def augment(image: Pixels, augmentations: Augmentations, rng: np.random.Generator) -> Pixels:
     """A random augmentation of an image (H, W, C); the image itself where nothing varies.
 
-    A crop of `augmentations.crop` to 1 of the area is resized bilinearly with antialiasing (Szegedy
-    et al. 2015, "Going Deeper with Convolutions", §6). Bands other than colours keep their values.
+    Crops: Szegedy et al. 2015, "Going Deeper with Convolutions", §6, resized bilinearly with
+    antialiasing. Bands other than colours keep their values.
     """
     if augmentations.crop < 1 or augmentations.flip:
         image = _crop_and_flip(image, augmentations, rng)

@@ -39,7 +39,6 @@ from warmstart.training.augmentations import Augmentations, augmentations_of, nu
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 
 Inputs = tuple[Tensor, ...]
-Numbers = NDArray[np.int64]
 Encoded = NDArray[Any]  # an encoded example
 IN_MEMORY = 64_000_000  # bytes of pixels beyond which they go into a file
 
@@ -157,11 +156,10 @@ class BatchSource(Protocol):
         """How many blocks have been run already."""
         ...
 
-    def batch(self, rows: Rows, numbers: Numbers, feature_layers: Sequence[FeatureLayer]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         """Augmentation number `numbers` of each row, (b,); 0 is the image without augmentation.
 
-        `feature_layers` are those of the head. Shapes: main (b, …), then one (b, d) for each of
-        them below the cut.
+        Shapes: main (b, …), then one (b, d) for each of the head's layers below the cut.
         """
         ...
 
@@ -177,7 +175,7 @@ class LiveBatches:
     prep: Preprocessing
     cut: int = 0
 
-    def batch(self, rows: Rows, numbers: Numbers, feature_layers: Sequence[FeatureLayer]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         images = self.pixels.rows(rows)
         for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
             if number:
@@ -212,7 +210,7 @@ class CachedBatches:
     recompute: Callable[[int, str], NDArray[np.floating]]
     is_ragged: bool = False  # padded rows of tokens: cut to the longest of a batch
 
-    def batch(self, rows: Rows, numbers: Numbers, feature_layers: Sequence[FeatureLayer]) -> Inputs:
+    def batch(self, rows: Rows, numbers: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
         joined = np.empty((0, 0), np.float32)
         for number in np.unique(numbers):
             places = np.flatnonzero(numbers == number)

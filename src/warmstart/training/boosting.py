@@ -76,9 +76,9 @@ class _Trees:
     """Boosted trees that can grow. Shapes: x (n, F), y (n,) in 0..K-1."""
 
     def __init__(self, x: Array, y: Rows, n_classes: int, seed: int) -> None:
-        self._x, self._y, self._n_classes = x, y, n_classes
         from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 
+        self._x, self._y, self._n_classes = x, y, n_classes
         self._present = np.unique(y)
         options: dict[str, Any] = {"learning_rate": RATE, "random_state": seed, "warm_start": True}
         if len(y) < MANY:

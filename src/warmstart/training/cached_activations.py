@@ -100,8 +100,8 @@ class _Task:
 def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[CachedBatches]:
     """Run the frozen blocks for every augmentation that the cache lacks.
 
-    Cache files stay open, and are not evicted, for as long as the source lives.
-    Raises: TrainingError where half precision cannot hold an output.
+    Cache files are not evicted while the source lives. Raises: TrainingError where half precision
+    cannot hold an output.
     """
     settings, network = schedule(plan), training_data.extracted.network
     cut, layers = settings.split_at, _layers_below(training_data, plan, settings.split_at)

@@ -1,8 +1,7 @@
 """Checkpoints of a training, to resume it after it was stopped or killed.
 
-A folder of safetensors files: `last` and `previous` of the current training, and one file for each
-finished one. Each carries the digest of its content, so that a damaged one is noticed and the one
-before it used. Where processes share the weights, they write folders in place of the first two.
+A folder of safetensors files: `last`, `previous`, and one for each finished training, each with the
+digest of its content. Where processes share the weights, the first two are folders.
 """
 
 from __future__ import annotations
@@ -36,9 +35,6 @@ INDEX = "index.json"  # of a folder that several processes wrote
 JOINT = "joint-*"  # such folders, numbered
 LATEST = 2  # of them are kept: the last and the previous
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-
-
-# ---- A checkpoint that several processes write together, each what it keeps.
 
 
 @process_errors()
@@ -142,9 +138,6 @@ def _json_digest(index: Mapping[str, Any]) -> str:
 def _file_digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# ---- Tensors in one safetensors file.
 
 
 _DTYPES = {

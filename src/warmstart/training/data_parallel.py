@@ -1,7 +1,6 @@
-"""A training step over several processes: its rows split by torch's own wrapper.
+"""Parallelism of training steps; here, rows are split by torch's DistributedDataParallel.
 
-`DataParallel` is the base of three kinds of parallelism. `training.fsdp` shards the weights as
-well, and `training.pipeline` splits the blocks of the network instead.
+`training.fsdp` shards the weights as well; `training.pipeline` splits the blocks instead.
 """
 
 from __future__ import annotations

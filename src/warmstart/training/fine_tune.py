@@ -92,8 +92,8 @@ class FineTuned:
 class _Folds:
     """Results of the trainings of all folds, for the rows that each held out.
 
-    Shapes: scores (C, n, K) of each candidate end, probe_answers (n, K) of the linear probes with
-    which those trainings began, fold (n,); NaN and -1 for rows that were never held out.
+    Shapes: scores (C, n, K), probe_answers (n, K) of the initial linear probes, fold (n,); NaN and
+    -1 for rows that were never held out.
     """
 
     scores: Array
@@ -275,12 +275,12 @@ class _FineTuning:
             return self.give_up(results)
         answers = BaseModelAnswers(training_data, context, spread(rows, ROWS), settings.n_steps)
         make = make_job(first, trained.scale).make
-        notes, remembering = yield from limit_forgetting(
+        notes, interpolated = yield from limit_forgetting(
             answers, trained.trainable, make, chosen, scores
         )
         guards += notes
-        if remembering is not chosen:  # another network ships
-            chosen, decision = remembering, self._decide(results, remembering)
+        if interpolated is not chosen:  # another network ships
+            chosen, decision = interpolated, self._decide(results, interpolated)
         refit = RefitHead(training_data, plan, context.source)
         fitted, reader = refit.end(trained.trainable, head, chosen, scales)
         yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})

@@ -93,8 +93,8 @@ def limit_forgetting(
 ) -> Steps[tuple[tuple[GuardNote, ...], ChosenEnd]]:
     """Check for forgetting; interpolate back towards the base model if validation loss allows it.
 
-    `make` returns the network before training; `trainable` is changed in place. Returns the guard's
-    notes and the end that is then chosen. Shapes: scores (C, n, K) of each candidate end.
+    `make` returns the network before training; `trainable` is changed in place. Returns notes and
+    the end that is then chosen. Shapes: scores (C, n, K) of each candidate end.
     """
     alarm = answers.check(trainable)
     if alarm is None:

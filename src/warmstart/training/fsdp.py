@@ -31,9 +31,9 @@ from warmstart.training.data_parallel import (
 class ShardedDataParallel(DataParallel):
     """Data parallelism that shards weights, gradients and optimizer moments as well.
 
-    `groups` names modules of the network that run, and are gathered, one group at a time. `state`:
-    all tensors, named as in `Trainer`. FSDP2 changes the type of weights for good, so between
-    `begin` and `end` it gets a clone, and the network's parameters are views of the clone's shards.
+    `groups` names modules that run, and are gathered, together. FSDP2 changes the type of weights
+    for good, so between `begin` and `end` it gets a clone, whose shards the network's parameters
+    view.
     Raises: PlanError for a weight that is a single number, which cannot be sharded.
     """
 
@@ -64,7 +64,12 @@ class ShardedDataParallel(DataParallel):
         self._largest = 0.0
 
     def begin(self) -> None:
-        clone = copy.deepcopy(self._template, {id(t): _copy_parameter(t) for t in self._tensors})
+        shared = {id(tensor): tensor for tensor in self._tensors}
+        for tensor in self._tensors:
+            if isinstance(tensor, nn.Parameter):  # torch may replace it
+                contiguous = tensor.data.contiguous()
+                shared[id(tensor)] = nn.Parameter(contiguous, tensor.requires_grad)
+        clone = copy.deepcopy(self._template, shared)
         for names in self._groups:
             members = [clone.get_submodule(name) for name in names]
             fully_shard(members, mesh=self._mesh, reshard_after_forward=True)
@@ -107,10 +112,10 @@ class ShardedDataParallel(DataParallel):
         self._sync_modes()
         world, n = here(), len(inputs[0])
         is_split = n >= world.size and not has_batch_statistics(self._module)
-        own = slice(world.rank, None, world.size) if is_split else slice(None)
+        share = slice(world.rank, None, world.size) if is_split else slice(None)
         # Weights gathered in inference mode could not be trained any more.
         with torch.inference_mode(mode=False), torch.no_grad():
-            local: Tensor = self._clone(*(value[own].clone() for value in inputs))
+            local: Tensor = self._clone(*(value[share].clone() for value in inputs))
         if not is_split:
             return local
         logits = local.new_empty(n, *local.shape[1:])
@@ -156,10 +161,3 @@ class ShardedDataParallel(DataParallel):
         return DTensor.from_local(
             local.contiguous(), self._mesh, [Shard(0)], run_check=False, shape=size, stride=stride
         )
-
-
-def _copy_parameter(tensor: Tensor) -> Tensor:
-    """A contiguous parameter that torch may replace; a buffer itself."""
-    if not isinstance(tensor, nn.Parameter):
-        return tensor
-    return nn.Parameter(tensor.data.contiguous(), tensor.requires_grad)

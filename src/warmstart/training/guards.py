@@ -1,7 +1,6 @@
 """Four guards against failing trainings: stuck, diverged, overfit, forgetting.
 
-A guard says what it measured; the caller decides what to do. The epoch to keep (early stopping)
-is chosen in `training.validation`.
+A guard says what it measured; the caller decides what to do.
 """
 
 from __future__ import annotations
@@ -100,10 +99,7 @@ class Watch:
         return None
 
     def finish(self, moved: float, loss: float | None = None) -> Alarm | None:
-        """After the last update, whose effect no loss has measured yet.
-
-        `moved`: as of `largest_change`; `loss` of the trained network on its training rows.
-        """
+        """After the last update: `moved` as of `largest_change`, `loss` on the training rows."""
         last = self._n_steps
         if moved < LEAST_CHANGE:
             differ = f"outputs differ by at most {100 * moved:.1g} % from those before"

@@ -1,14 +1,11 @@
-"""Head families on a kernel: ridge, nearest class mean, logistic regression, stacked ridges.
-
-A refit returns linear weights over feature layers, so that the network's last layer is one matrix
-for every family.
-"""
+"""Head families on a kernel: ridge, nearest class mean, logistic regression, stacked ridges."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from scipy.linalg import eigh
@@ -38,10 +35,9 @@ _RANK = 1e-7  # kernel axes below this share of the largest hold rounding errors
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """A family fitted on all rows.
+    """A family fitted on all rows, for predictions sum_t x_t W_t + b on unscaled features.
 
-    Shapes: scores (n, K), each row's without its group; weights (d_t, K) per feature layer and
-    bias (K,), for predictions sum_t x_t W_t + b on unscaled features.
+    Shapes: scores (n, K), each row's without its group; weights (d_t, K), bias (K,).
     """
 
     scores: Array
@@ -94,12 +90,16 @@ class KernelRidge(_KernelFamily):
 
         One inverse serves every fold. Shapes: (m,), (m, K), (n - m, K).
         """
-        dual = ridge.fit(self.kernel, problem.targets, penalty)
+        solver, fit = self._fit(problem, penalty)
         for keep, fold in problem.training_sets():
             if len(fold):
-                yield ridge.nested(dual, fold, problem.group_rows)
+                yield solver.nested(fit, fold, problem.group_rows)
             else:
-                yield keep, ridge.left_out(dual, problem.group_rows), dual.targets[:0]
+                yield keep, solver.left_out(fit, problem.group_rows), problem.targets[:0]
+
+    def _fit(self, problem: SelectionProblem, penalty: float) -> tuple[ModuleType, Any]:
+        """The solver's module, and its fit on all rows."""
+        return ridge, ridge.fit(self.kernel, problem.targets, penalty)
 
     def trials(self, problem: SelectionProblem) -> Trials:
         trials: Trials = [[] for _ in problem.training_sets()]

@@ -55,10 +55,9 @@ COMPARED = 64  # rows on which answers before and after training are compared
 class TrainedNetwork:
     """A trained network with its validation scores.
 
-    `trainable` is None where no learning rate worked, and where a training with held-out rows was
-    finished before an interruption. `scores` (C, m, K) at each candidate end, last those with a
-    refitted head, if requested. `n_stages` counts the groups of blocks that joined; `scale`
-    multiplied the learning rates that worked.
+    `trainable` is None where no learning rate worked, and for a fold's training from a checkpoint.
+    `scores` (C, m, K) at each candidate end, last those with a refitted head, if requested.
+    `n_stages` counts the groups of blocks that joined; `scale` multiplied the learning rates.
     """
 
     trainable: TrainableNetwork | None
@@ -190,10 +189,7 @@ class TrainingJob:
 
 
 class TrainingAttempt:
-    """A training to its end, or to an alarm.
-
-    `guards`: notes of earlier attempts, for the checkpoints. `is_idle`: training changed nothing.
-    """
+    """A training to its end, or to an alarm. `is_idle`: training changed nothing."""
 
     def __init__(self, job: TrainingJob, scale: float, guards: tuple[GuardNote, ...]) -> None:
         self.job, self.scale, self.guards = job, scale, guards
@@ -395,8 +391,6 @@ class TrainingAttempt:
         change = largest_change(before, after, of_classes=of_classes)
         self.is_idle = change < LEAST_CHANGE
         return self._watch.finish(change, loss)
-
-    # ---- Checkpoints.
 
     def _save(self, number: int, step: int) -> None:
         tensors = self.trainer.tensors() | self.validation.tensors() | self.unfreezing.tensors()

@@ -100,8 +100,8 @@ def families(
 ) -> dict[str, Family]:
     """The families of the plan's candidate names, in their order.
 
-    `kernels` holds one (n, n) kernel per name, or nothing where there are many rows: then heads are
-    solved in primal form. `LAYERS+prior` continues `prior`; `stack` combines those before it.
+    `kernels`: one (n, n) per name, or none for many rows, where heads are solved in primal form.
+    `LAYERS+prior` continues `prior`; `stack` combines ridges.
     """
     families: dict[str, Family] = {}
     ridges: dict[str, KernelRidge] = {}

@@ -127,8 +127,8 @@ def seeded(seed: int) -> Iterator[None]:
 class ScaledHead(nn.Module):
     """A linear head on standardised features: logits = W ((features - offset) * scale) + b.
 
-    Scaled as for the linear probe, rows have about unit length, so that one learning rate fits
-    feature layers of any width and scale. Shapes: offset, scale (D,), weight (K, D), bias (K,).
+    Rows have about unit length, so that one learning rate fits all feature layers.
+    Shapes: offset, scale (D,), weight (K, D), bias (K,).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, offset: Tensor, scale: Tensor) -> None:
@@ -149,9 +149,6 @@ class ScaledHead(nn.Module):
         """Weight (K, D) and bias (K,) of the same head on unscaled features, in float64."""
         weight = self.weight.detach().double() * self.scale.double()
         return weight, self.bias.detach().double() - weight @ self.offset.double()
-
-
-# ---- Losses, task by task.
 
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth -> sum over rows

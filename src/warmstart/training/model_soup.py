@@ -1,8 +1,7 @@
-"""Model soup: several trainings on all rows, averaged into one network.
+"""Model soup: several trainings on all rows, in another order each, averaged into one network.
 
 Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
-accuracy without increasing inference time", §2. All begin with the same weights and the same head,
-and differ in the order of the rows.
+accuracy without increasing inference time", §2.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Out-of-distribution detection: the distance of an input to its nearest training examples.
 
-The head's features, scaled as in training, are sketched to a few hundred numbers; an input is out
-of distribution if its mean distance to the nearest training examples exceeds that of 99 % of those
-examples, each compared with other groups only.
+An input is out of distribution if its mean distance, over sketched features, exceeds that of 99 %
+of the training examples, each compared with other groups only.
 """
 
 from __future__ import annotations

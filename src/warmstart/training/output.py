@@ -1,8 +1,7 @@
 """The head of a fine-tuned network: trained with its blocks, or averaged with a refitted one.
 
-A head refitted in closed form makes other errors than the one trained with the blocks. Their mean,
-which is one linear head, was better than either over eight data sets (`bench run tail`); it is one
-more candidate end of a training.
+The mean of both, which is one linear head, was better than either over eight data sets
+(`bench run tail`); it is one more candidate end of a training.
 """
 
 from __future__ import annotations
@@ -44,10 +43,9 @@ from warmstart.training.validation import REFIT, REFIT_ENDS, ChosenEnd
 
 
 class FineTunedFeatures:
-    """A reader of a fine-tuned network's features, extracted on demand.
+    """A reader of a fine-tuned network's features, extracted on demand into a temporary folder.
 
-    Training rows come from `source`; other images are decoded. Features are cached in a temporary
-    folder that is removed with this object.
+    Training rows come from `source`; other images are decoded.
     """
 
     def __init__(

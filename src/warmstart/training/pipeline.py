@@ -35,15 +35,14 @@ from warmstart.training.data_parallel import (
 from warmstart.training.trainable import TrainableNetwork
 
 REPEATS = 3  # forward passes through each block, of which the fastest counts
-DOWN, OWN = 1.0, 1.0  # forward passes that gradients cost: through a block, for its own weights
-Shapes = tuple[Any, ...]
+DOWN, WEIGHTS = 1.0, 1.0  # forward passes that gradients cost: through a block, for its weights
 
 
 class Pipeline(DataParallel):
     """Parallelism that splits the blocks, not the rows.
 
-    `run` is the whole network; `module` the stage of this process. `state`: all tensors of the
-    network by name; `owners`: the rank of the process that keeps each of them.
+    `run` is the whole network; `module` the stage of this process; `state` all tensors of the
+    network by name, `owners` the rank that keeps each.
     """
 
     is_sharded = True
@@ -62,7 +61,7 @@ class Pipeline(DataParallel):
         self._layouts = {
             name: (tensor.shape, tensor.stride()) for name, tensor in self._state.items()
         }
-        self._stages: dict[Shapes, tuple[_Stage, ScheduleGPipe]] = {}
+        self._stages: dict[tuple[Any, ...], tuple[_Stage, ScheduleGPipe]] = {}
         self.busy = self.wall = 0.0  # seconds of this process in updates
         self.n_micro_batches = 1  # of the latest batch
 
@@ -180,8 +179,8 @@ def make_pipeline(
     world, state = here(), trainable.model.state_dict(keep_vars=True)
     stages = world.same(_split_stages(trainable, blocks, schedule, main))
     owners = assign_stages(blocks, trainable.owners, stages)
-    own = StageModule(blocks, stages[world.rank], is_last=world.rank == world.size - 1)
-    return Pipeline(blocks, own, state, owners, schedule.device)
+    stage = StageModule(blocks, stages[world.rank], is_last=world.rank == world.size - 1)
+    return Pipeline(blocks, stage, state, owners, schedule.device)
 
 
 @torch.inference_mode()
@@ -210,7 +209,7 @@ def _split_stages(
             _synchronize(main)
             seconds = min(seconds, time.perf_counter() - start)
         moves = action_of(trainable.actions, step.name) != "frozen"
-        backward = DOWN * is_below + OWN * moves
+        backward = DOWN * is_below + WEIGHTS * moves
         recomputed = 1.0 if schedule.gradient_checkpointing and backward else 0.0
         costs.append(Cost(seconds, seconds * (backward + recomputed), n))
         is_below, main = is_below or moves, outputs

@@ -51,8 +51,7 @@ class ModelEvaluation:
     """The estimate of what ships, and that of the linear probe on the same folds.
 
     `gain`: the fine-tuning gain, where that was tried. `n_learnt`: the number of examples that the
-    linear probe's folds trained on. `test` and `test_probabilities` (m, K) are None without a test
-    set.
+    linear probe's folds trained on. `test_probabilities`: (m, K).
     """
 
     estimate: Estimate

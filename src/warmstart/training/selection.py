@@ -1,7 +1,4 @@
-"""Choosing a head: the penalty by the one-standard-error rule, then the family.
-
-Ties go to the simpler one: a difference within chance does not justify complexity.
-"""
+"""Choosing a head: the penalty by the one-standard-error rule, then the simplest that ties."""
 
 from __future__ import annotations
 

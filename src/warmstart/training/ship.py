@@ -43,7 +43,7 @@ class Decision:
 
     Shapes: probabilities (n, K) are the out-of-fold predictions of what ships. Where it is not the
     linear probe, each row is predicted by the option that the other rows choose, so that the choice
-    does not flatter its own estimate (Varma & Simon 2006, "Bias in error estimation when using
+    does not flatter its estimate (Varma & Simon 2006, "Bias in error estimation when using
     cross-validation for model selection"). `fine_tuned` (n, K) are those that `fine_tuning_gain`
     compares with the linear probe: of what ships, or else of the best other option. `ahead` is the
     accuracy of `fine_tuned` minus that of the linear probe.
@@ -65,14 +65,14 @@ def at_full_size(
 ) -> Array:
     """Scores (n, K) of an ensemble whose fine-tuned network sees more examples than in its folds.
 
-    A linear probe is cross-validated in ten folds or more, fine-tuning in three to five. A share,
-    `RESTORED`, of what the linear probe's scores gain from its larger folds is added to the
-    fine-tuned network's; all of it would add as much noise as it removes bias.
-    Shapes: probe (n, K) answers of the linear probe from its own folds; before, tuned (n, K)
-    answers of linear probe and fine-tuned network from the fewer folds; `share` of the latter.
+    A linear probe is cross-validated in ten folds or more, fine-tuning in three to five: `RESTORED`
+    of what the linear probe's scores gain from its larger folds is added to the fine-tuned
+    network's; all of it would add as much noise as it removes bias.
+    Shapes: probe (n, K) answers of the linear probe from its folds; before, tuned (n, K) of linear
+    probe and fine-tuned network from the fewer folds; `share` of the latter.
     """
-    full, fewer, own = (target.scores_of(answers) for answers in (probe, before, tuned))
-    ensemble: Array = share * (own + RESTORED * (full - fewer)) + (1 - share) * full
+    full, fewer, trained = (target.scores_of(answers) for answers in (probe, before, tuned))
+    ensemble: Array = share * (trained + RESTORED * (full - fewer)) + (1 - share) * full
     return ensemble
 
 

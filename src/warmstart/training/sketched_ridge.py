@@ -121,8 +121,7 @@ def _fit(
 ) -> tuple[list[kernels.Features], list[tuple[Array, Array]]]:
     """Per penalty the scores (m, K) of each training row without its group, and (W, b).
 
-    Overwrites `sums`, those of the training rows `keep`. Scores lie between 0 and 1: single
-    precision is enough, as there are many of them.
+    Overwrites `sums`. Scores lie between 0 and 1: single precision is enough for so many.
     """
     group_rows = groups_within(problem.group_rows, keep, len(problem.labels))
     inside = [np.empty((len(keep), problem.n_classes), np.float32) for _ in penalties]
@@ -144,18 +143,13 @@ def _fit(
 
 def group_chunks(group_rows: Sequence[Rows]) -> Iterator[tuple[Rows, list[Rows]]]:
     """Whole groups, up to `CHUNK_ROWS` rows: the rows, and the places of each group among them."""
-    groups: list[Rows] = []
-    size = 0
+    joined, size = list[list[Rows]](), 0
     for rows in group_rows:
-        if groups and size + len(rows) > CHUNK_ROWS:
-            yield _join(groups)
-            groups, size = [], 0
-        groups.append(rows)
+        if not joined or size + len(rows) > CHUNK_ROWS:
+            joined.append([])
+            size = 0
+        joined[-1].append(rows)
         size += len(rows)
-    if groups:
-        yield _join(groups)
-
-
-def _join(group_rows: list[Rows]) -> tuple[Rows, list[Rows]]:
-    ends = np.cumsum([len(rows) for rows in group_rows])
-    return np.concatenate(group_rows), np.split(np.arange(ends[-1]), ends[:-1])
+    for groups in joined:
+        ends = np.cumsum([len(rows) for rows in groups])
+        yield np.concatenate(groups), np.split(np.arange(ends[-1]), ends[:-1])

@@ -56,7 +56,7 @@ def open_tracker(name: str, folder: Path) -> Any:
     from accelerate.state import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # without it, some of the trackers cannot write their own log
+    PartialState()  # without it, some of the trackers cannot write their log
     kind = LOGGER_TYPE_TO_CLASS[name]
     run, files = folder.resolve().name, folder.resolve() / FOLDER
     files.mkdir(exist_ok=True)
@@ -78,14 +78,7 @@ def open_tracker(name: str, folder: Path) -> Any:
 
 
 def project_of(folder: Path) -> str:
-    """The project name of a run, shared by runs on the same data.
-
-    It drops a number that only distinguishes the run folder from an earlier one, and characters
-    that not every tracker accepts.
-
-    >>> project_of(Path("runs/it's 5 %"))
-    'it-s-5-'
-    """
+    """The project name of a run, shared by runs on the same data: `photos` for `photos-2`."""
     name = folder.resolve().name
     base = re.sub(r"-[0-9]+$", "", name)
     if base and (folder.resolve().parent / base).exists():

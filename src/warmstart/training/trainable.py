@@ -1,7 +1,6 @@
 """A base model prepared for a plan: a copy with what the plan adds, and a fitted head to train.
 
-Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
-Out-of-Distribution" (LP-FT).
+Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features" (LP-FT).
 """
 
 from __future__ import annotations
@@ -52,10 +51,9 @@ def trainable(
 ) -> TrainableNetwork:
     """Copy the network, add and renew blocks as the plan says, and attach the fitted head.
 
-    Frozen tensors of an offloaded network are not copied. Step 0 gives the head's own answers:
-    added blocks and low-rank updates begin at zero. Above fresh blocks the head begins at zero.
-    Where unfrozen blocks lie above all feature layers of the head, it reads the last block as
-    well, with weights that begin at zero.
+    Frozen tensors of an offloaded network are shared. Step 0 gives the head's answers: added
+    blocks and low-rank updates begin at zero. Above fresh blocks the head begins at zero. Where
+    unfrozen blocks lie above all its feature layers, it reads the last block as well.
     Shapes: read gives (n, d_t) for the rows that the head was fitted on.
     Raises: PlanError if a block cannot be given its action.
     """
@@ -77,9 +75,13 @@ def trainable(
         clone = added.graft(clone, [added.make_block(top, rng) for _ in range(n_added)])
     if fresh := [name for name, action in actions.items() if action == "fresh"]:
         surgery.refresh(clone, fresh, rng)
-        scaled, layers = _zero_head(clone, len(head.bias))
+        layers: tuple[FeatureLayer, ...] = (feature_layers(clone.record)[-1],)
+        n, width = len(head.bias), layer_width(clone.record, layers[0])
+        zeros, ones = torch.zeros(width), torch.ones(width)
+        scaled = ScaledHead(torch.zeros(n, width), torch.zeros(n), zeros, ones)
     else:
-        scaled, layers = _scaled_head(_with_last_layer(head, network, actions), read)
+        head = _with_last_layer(head, network, actions)
+        scaled, layers = _scaled_head(head, read), head.feature_layers
     if n_added and not fresh:
         layers = added.shift_layers(layers, len(network.blocks), n_added)
     model = assemble(clone, layers, *scaled.plain())
@@ -126,7 +128,7 @@ def _with_last_layer(head: HeadFit, network: Network, actions: Mapping[str, Acti
     return replace(head, feature_layers=(*head.feature_layers, last), weight=weight)
 
 
-def _scaled_head(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
+def _scaled_head(head: HeadFit, read: ReadFeatures) -> ScaledHead:
     """The fitted head with its calibration folded in, on the scale on which it was fitted."""
     by_layer = fit_scalings(read, head.feature_layers)
     scalings = [by_layer[layer] for layer in head.feature_layers]
@@ -137,11 +139,4 @@ def _scaled_head(head: HeadFit, read: ReadFeatures) -> tuple[ScaledHead, tuple[F
     bias = weight @ offset + factor * head.bias.astype(np.float64) + shift
     scaled = np.divide(weight, scale, out=np.zeros_like(weight), where=scale > 0)
     tensors = [torch.from_numpy(np.asarray(a)) for a in (scaled, bias, offset, scale)]
-    return ScaledHead(*tensors), head.feature_layers
-
-
-def _zero_head(network: Network, n_classes: int) -> tuple[ScaledHead, tuple[FeatureLayer, ...]]:
-    last = feature_layers(network.record)[-1]
-    width = layer_width(network.record, last)
-    zeros, ones = torch.zeros(width), torch.ones(width)
-    return ScaledHead(torch.zeros(n_classes, width), torch.zeros(n_classes), zeros, ones), (last,)
+    return ScaledHead(*tensors)

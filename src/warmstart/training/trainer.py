@@ -1,7 +1,6 @@
 """What changes during one training: weights, optimizer, moving average.
 
-A `Trainer` makes one update at a time, so that a caller can evaluate, save, stop and resume: its
-state after a step holds all that the next step depends on.
+A `Trainer` makes one update at a time, so that a caller can evaluate, save, stop and resume.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from warmstart.training.batches import Inputs
 from warmstart.training.data_parallel import DataParallel, StepWork, is_out_of_memory
 from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
 
-Groups = Sequence[Mapping[str, Any]]
 LAG = 10  # the moving average spans at most a tenth of the updates made
 PULL = 0.1  # of the distance at most: all of it would hide a learning rate that is far too high
 
@@ -28,13 +26,11 @@ PULL = 0.1  # of the distance at most: all of it would hide a learning rate that
 class Trainer:
     """Trains a network in place, as `schedule` says.
 
-    `network` maps a batch's inputs to logits (B, K); `moving` names every tensor that training may
-    change, in a fixed order: parameters, and buffers such as statistics. `loss` is summed over
-    rows. `parallelism`: how several processes share the work; each names in `moving` what it keeps.
-    `renew` is called after weights are loaded that no batch was run with, such as averaged ones.
-
-    After n updates the decay of the moving average is at most n / (n + lag): with a lag of 1, for
-    contrastive training, it begins with the plain mean.
+    `network` maps a batch's inputs to logits (B, K); `moving` names, in a fixed order, every tensor
+    that training may change and this process keeps. `loss` is summed over rows. `renew` is called
+    after weights are loaded that no batch was run with, such as averaged ones. After n updates the
+    decay of the moving average is at most n / (n + lag): with a lag of 1, for contrastive training,
+    it begins with the plain mean.
     """
 
     def __init__(
@@ -58,13 +54,13 @@ class Trainer:
         is_scaled = schedule.precision == "float16"
         self._scaler = torch.amp.GradScaler(schedule.device, enabled=is_scaled)
 
-    def begin(self, groups: Groups) -> None:
+    def begin(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Begin a stage: train these parameters from now on, each group at its learning rate."""
-        schedule, own = self.schedule, [dict(group) for group in groups]
-        for group in own if schedule.l2_sp else ():
+        schedule, copies = self.schedule, [dict(group) for group in groups]
+        for group in copies if schedule.l2_sp else ():
             if group.get("is_anchored", True):
                 group["weight_decay"] = 0.0  # pulled to the initial weights instead of to zero
-        self._optimizer = make_optimizer(schedule.optimizer, own, schedule.weight_decay)
+        self._optimizer = make_optimizer(schedule.optimizer, copies, schedule.weight_decay)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
         self.parallelism.begin()
 
@@ -72,8 +68,8 @@ class Trainer:
         """One step at `factor` times the learning rates; returns the mean loss before it, in nats.
 
         Where the loss is not finite, nothing is changed. A batch that does not fit into memory is
-        computed in halves from then on (`micro_batch`), for which dropout draws anew.
-        Raises: RuntimeError, MemoryError of torch where not even one example fits.
+        computed in halves from then on. Raises: RuntimeError, MemoryError where one example does
+        not fit.
         """
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
@@ -150,8 +146,6 @@ class Trainer:
             if not mean.is_floating_point():
                 mean.copy_(tensor)
 
-    # ---- Weights to evaluate.
-
     @contextmanager
     def averaged(self, share: float = 1.0) -> Iterator[None]:
         """Load the averaged weights for a while, or a share of the way from the initial ones.
@@ -193,8 +187,6 @@ class Trainer:
         if not self.parallelism.is_whole:  # what this process holds is what it keeps
             return [*values.values()]
         return [self.parallelism.local_shard(name, value) for name, value in values.items()]
-
-    # ---- Checkpoints.
 
     def named(self, kind: str, values: Sequence[Tensor]) -> dict[str, Tensor]:
         """One tensor for each trained one, under its name in a checkpoint."""

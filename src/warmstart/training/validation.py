@@ -61,8 +61,8 @@ REFIT_ENDS = (END, *(VALIDATIONS + SHARES.index(share) for share in (0.5, 0.25))
 class ChosenEnd:
     """The end that is chosen, and the scores of held-out rows there.
 
-    Shapes: scores (n, K), each fold's from the end chosen on the others; losses (C, n),
-    calibrated log-loss of each candidate. Both NaN for rows that were never held out.
+    Shapes: scores (n, K), each fold's from the end chosen on the others; losses (C, n), calibrated,
+    of each candidate. NaN for rows that were never held out.
     """
 
     candidate: int
@@ -76,7 +76,6 @@ class ChosenEnd:
 
     @property
     def is_refitted(self) -> bool:
-        """Whether the head is refitted in closed form at the end."""
         return self.candidate >= REFIT
 
 
