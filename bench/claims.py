@@ -16,14 +16,14 @@ def frozen_speed() -> str:
     return (
         f"Fine-tuning all blocks of the default base model runs at "
         f"{summary['live_full images/s']:.0f} images/s on two cores; fine-tuning the last six from "
-        f"cached features at {summary['stored_tail images/s']:.0f} images/s, "
-        f"{summary['stored tail over live full']:.1f} times as fast {source('train_speed')}."
+        f"cached features at {summary['cached images/s']:.0f} images/s, "
+        f"{summary['cached over live']:.1f} times as fast {source('train_speed')}."
     )
 
 
 def frozen_moves() -> str:
     """Freezing, as it is done elsewhere."""
-    result = [row for row in rows("drift") if "frozen_weights" in row]
+    result = [row for row in rows("freezing") if "frozen_weights" in row]
     theirs = [row for row in result if "warmstart" not in row["library"] + row["recipe"]]
     moved = [row for row in theirs if row["frozen_statistics_moved"]]
     ours = [row for row in result if row not in theirs]
@@ -32,7 +32,7 @@ def frozen_moves() -> str:
     return (
         f"Of {len(theirs)} common recipes, {len(moved)} changed the BatchNorm statistics of layers "
         f"they call frozen and {sum(row['frozen_weights_moved'] > 0 for row in theirs)} of them "
-        f"the weights too; warmstart's {len(ours)} changed nothing {source('drift')}."
+        f"the weights too; warmstart's {len(ours)} changed nothing {source('freezing')}."
     )
 
 

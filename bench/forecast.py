@@ -15,7 +15,7 @@ from typing import Any
 from bench.sets import fit, root
 
 SETS = ("car_brands", "wbc_cells", "vehicles", "ants_bees", "pacs_sketch")
-PLANS = (  # one of each kind: exact head, tail, all layers, new layers or low-rank updates
+PLANS = (  # one of each kind: exact head, upper blocks, all layers, new layers or low-rank updates
     ("--strategy", "head", "--budget", "balanced"),
     ("--strategy", "last:4", "--budget", "fast"),
     ("--strategy", "full", "--budget", "fast"),

@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 
 from bench import results, sets
-from bench.trial import LEAST, measured, set_up, try_tail
+from bench.trial import LEAST, measured, set_up, try_fine_tuning
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.request import Request
 from warmstart.stats.paired import hits_difference
@@ -122,7 +122,7 @@ def _row(folder: Path, n: int, draw: int, args: Namespace) -> dict[str, Any] | N
             data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={args.side}",)
         )
         training_data, base = set_up(request)
-        trial = try_tail(request, training_data, base)
+        trial = try_fine_tuning(request, training_data, base)
         claim = measured(trial)
     kind, head = trial.chosen, trial.fine_tuned.head
     if args.arrays is not None and trial.fine_tuned.probe_answers is not None:

@@ -168,14 +168,14 @@ def guards() -> str:
     return table(["runs", "alarms"], lines) + f"\n\n{source('guards')}"
 
 
-def habits() -> str:
+def preprocessing() -> str:
     """Images fed in wrongly."""
-    summary = results.read("habits")["summary"]
+    summary = results.read("preprocessing")["summary"]
     costly = summary["costly (3 points and more, surely above 0)"]
     return (
         f"Of {costly} preprocessing errors that cost 3 points or more, {summary['of them found']} "
         f"were reported, with {summary['right way warned of']} false alarms "
-        f"{source('habits')}."
+        f"{source('preprocessing')}."
     )
 
 
@@ -241,6 +241,6 @@ MADE: dict[str, Callable[[], str]] = {
     "outcomes": outcomes,
     "calibrated": calibrated,
     "from-nothing": from_nothing,
-    "habits": habits,
+    "preprocessing": preprocessing,
     "copies": copies,
 }

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench import pools, sets
 from bench.pools import Labels
 from warmstart.evidence import label_issues
-from warmstart.evidence.distribution_shift import drift
+from warmstart.evidence.distribution_shift import detect_shift
 from warmstart.evidence.label_issues import JudgedLabels, judge_labels
 from warmstart.evidence.off_topic import find_off_topic
 from warmstart.evidence.permutation_test import permutation_evidence
@@ -283,7 +283,7 @@ def _joined(one: Set, other: Set) -> Row:
 def _shifted(one: Set, other: Set) -> Row:
     """A test part of another source."""
     test = other.neck[other.n_train :]
-    is_other = drift(one.neck[one.train], test, np.random.default_rng(0)) is not None
+    is_other = detect_shift(one.neck[one.train], test, np.random.default_rng(0)) is not None
     learner = Learner(
         {t: x[one.train] for t, x in one.feature_layers.items()}, one.labels[one.train]
     )

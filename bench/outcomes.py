@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bench import results, sets
 from bench.small import copy_few
-from bench.trial import judged, set_up, try_tail
+from bench.trial import judged, set_up, try_fine_tuning
 from bench.verdict import without_knowledge
 from warmstart.events import drain
 from warmstart.evidence import check
@@ -107,7 +107,7 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
             )
         training_data, base = set_up(request)
         inspection = drain(check.check(training_data))
-        trial = try_tail(request, training_data, base)
+        trial = try_fine_tuning(request, training_data, base)
         verdict = judged(trial, inspection)
         hits = {"linear-probe": trial.hits[0], "fine-tune": trial.hits[trial.tuned]}
         labels = training_data.labelled.test_labels

@@ -16,7 +16,7 @@ from bench.alter import Seen
 from bench.pools import Pool
 from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
 from warmstart.data.thumbnails import FileFigures
-from warmstart.evidence.distribution_shift import drift, two_samples
+from warmstart.evidence.distribution_shift import detect_shift, two_samples
 from warmstart.evidence.label_issues import judge_labels, label_noise_ceiling
 from warmstart.evidence.probe_hits import best_left_out
 from warmstart.evidence.spurious import border_finding, metadata_leaks
@@ -112,7 +112,7 @@ def _clean(name: str, seen: Seen) -> Row:
     judged = judge_labels(fit.probabilities, labels, np.arange(len(labels)))
     output = two_samples(seen.neck[train], seen.neck[~train], rng)
     most = label_noise_ceiling(judged, _renumbered(inside, train), labels)
-    result = drift(seen.neck[train], seen.neck[~train], rng)
+    result = detect_shift(seen.neck[train], seen.neck[~train], rng)
     return {
         "set": name,
         "planted": "nothing",
@@ -225,6 +225,6 @@ def _shift(one: str, other: str, seen: dict[str, Seen]) -> Row:
     return {
         "set": f"{one} -> {other}",
         "planted": "another source",
-        "found": bool(drift(train, test, np.random.default_rng(0))),
+        "found": bool(detect_shift(train, test, np.random.default_rng(0))),
         "parts told apart": round(output.accuracy, 3) if output else None,
     }

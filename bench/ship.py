@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench import sets
-from bench.trial import measured, set_up, try_tail
+from bench.trial import measured, set_up, try_fine_tuning
 from warmstart.request import Request
 from warmstart.stats.paired import mean_interval
 from warmstart.training.ship import SHARES
@@ -27,7 +27,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """Head and tail of each set, trained once; every share of the two on its test part."""
+    """Linear probe and fine-tuned network of each set; every share of the two on its test set."""
     rows = []
     for name in args.sets:
         rows.append(_row(sets.root(args) / name, args))
@@ -52,7 +52,7 @@ def _row(folder: Path, args: Namespace) -> dict[str, Any]:
     began = time.perf_counter()
     request = Request(data=folder, budget=args.budget, seed=args.seed, settings=tuple(args.set))
     training_data, base = set_up(request)
-    trial = try_tail(request, training_data, base)
+    trial = try_fine_tuning(request, training_data, base)
     result, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)
     claim = measured(trial).estimate
     estimate = claim.value, claim.low, claim.high

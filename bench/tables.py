@@ -249,9 +249,9 @@ def forecast() -> str:
     )
 
 
-def task_doubts() -> str:
+def task_label_issues() -> str:
     """What is called wrong among several labels and numbers, planted and as they are."""
-    summary = results.read("task_doubts")["summary"]
+    summary = results.read("task_label_issues")["summary"]
     result = []
     for name, what in (("labels", "multi-label sets"), ("numbers", "regression targets")):
         own = {key.removeprefix(f"{name}: "): value for key, value in summary.items()}
@@ -261,7 +261,7 @@ def task_doubts() -> str:
             f"{own['planted, named'] - own['planted, rightly']:,} correct ones. Of "
             f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,} were."
         )
-    return " ".join(result) + f" {source('task_doubts')}"
+    return " ".join(result) + f" {source('task_label_issues')}"
 
 
 def label_issues() -> str:
@@ -316,7 +316,7 @@ def speed() -> str:
     named = {
         "hf_trainer": "Hugging Face Trainer, all blocks",
         "live_full": "warmstart, all blocks (`--strategy full`)",
-        "stored_tail": "warmstart, from cached features (`last:6`, split at 14 × 14)",
+        "cached": "warmstart, from cached features (`last:6`, split at 14 × 14)",
     }
     lines = [[title, summary["summary"][f"{name} images/s"]] for name, title in named.items()]
     return table(["", "images/s"], lines)
@@ -394,7 +394,7 @@ def count(n: int) -> str:
 
 
 MADE: dict[str, Callable[[], str]] = {
-    "task_doubts": task_doubts,
+    "task_label_issues": task_label_issues,
     "label-issues": label_issues,
     "off-topic": off_topic,
     "fast": fast,

@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bench import sets
+from bench.task_fine_tuning import TAILED, tuned
 from bench.task_pictures import paired, turned
-from bench.task_tails import TAILED, tuned
 from warmstart.data.read import read
 from warmstart.data.splits import folds
 from warmstart.events import drain

@@ -69,7 +69,9 @@ def set_up(request: Request) -> tuple[TrainingDataset, PretrainedModel]:
     return training_dataset(collection, extracted, base.record, request.budget, request.seed), base
 
 
-def try_tail(request: Request, training_data: TrainingDataset, base: PretrainedModel) -> Trial:
+def try_fine_tuning(
+    request: Request, training_data: TrainingDataset, base: PretrainedModel
+) -> Trial:
     """Fit the head, train the layers that `fit` would, and answer the test images with both."""
     facts = run_plan.network_facts(
         request, base, training_data.extracted.network, None, compares_fine_tuning=True

@@ -19,7 +19,7 @@ from bench import (
     claims,
     drawings,
     figure,
-    figure_drift,
+    figure_freezing,
     guard_tables,
     judged,
     kinds_tables,
@@ -45,7 +45,7 @@ MADE: dict[str, Callable[[], str]] = {
 }
 DRAWN: dict[str, Callable[[], str]] = {
     "docs/accuracy.svg": figure.svg,
-    "docs/figures/drift.svg": figure_drift.svg,
+    "docs/figures/freezing.svg": figure_freezing.svg,
     **{
         f"docs/figures/{name}.svg": draw
         for name, draw in {**drawings.DRAWN, **story_tables.DRAWN}.items()

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # lets tests import `drawing` an
 import pytest
 from hypothesis import settings
 
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import prepare
 
 # Half of what hypothesis takes by itself; WARMSTART_EXAMPLES=1000 looks longer. Without a
@@ -99,7 +99,7 @@ def browser():
     """Debian's Chromium; for tests that skip where it is missing."""
     from playwright.sync_api import sync_playwright
 
-    from browsing import CHROMIUM
+    from browser_checks import CHROMIUM
 
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

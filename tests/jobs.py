@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from drawing import fill
-from looking import scene_of
+from extraction import scene_of
+from hue_images import fill
 from plans import plan_for
 from tiny import network
 from warmstart.events import drain

@@ -70,7 +70,7 @@ EVIDENCE = (
             "accuracy.100": 0.74,
             "accuracy.270": 0.82,
             "scale": 0.4,
-            "rate": 0.44,
+            "exponent": 0.44,
         },
     ),
     Evidence(

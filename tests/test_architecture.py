@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from manuscript import DOCS, ROOT
+from pages_as_text import DOCS, ROOT
 
 SOURCE = ROOT / "src" / "warmstart"
 PLACE = re.compile(r"`([a-z_/]+(?:\.py|/))`(?: \(((?:`\w+`(?:, )?)+)\))?")

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 import tables
 import warmstart
-from sounding import tone, wav
+from audio_clips import tone, wav
 from warmstart.cli.main import main
 from warmstart.errors import DataError, ModelError, WarmstartError
 

@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import warmstart
-from manuscript import DOCS, PAGES, ROOT, blocks, commands, named
+from pages_as_text import DOCS, PAGES, ROOT, blocks, commands, named
 from tiny import Convolutions
 from warmstart.cli.main import main
 from warmstart.cli.parse import parse

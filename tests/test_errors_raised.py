@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-import sounding
+import audio_clips
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import main
 
 
@@ -73,12 +73,12 @@ def world(root, finished):
     )
     (root / "lost.csv").write_text("file,kind\nnowhere/1.png,a\nnowhere/2.png,b\n")
     (root / "letter.txt").write_text("dear")
-    sounding.fill(root / "clips", {"hiss": 4, "note": 4})
-    sounding.fill(root / "one-clip", {"hiss": 4, "note": 1})
-    sounding.fill(root / "empty-clips", {"hiss": 4, "note": 4})
+    audio_clips.fill(root / "clips", {"hiss": 4, "note": 4})
+    audio_clips.fill(root / "one-clip", {"hiss": 4, "note": 1})
+    audio_clips.fill(root / "empty-clips", {"hiss": 4, "note": 4})
     for path in (root / "empty-clips").rglob("*.wav"):
-        path.write_bytes(sounding.wav([]))
-    sounding.fill(root / "phone", {"hiss": 4, "note": 4})
+        path.write_bytes(audio_clips.wav([]))
+    audio_clips.fill(root / "phone", {"hiss": 4, "note": 4})
     for path in (root / "phone").rglob("*.wav"):
         path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(40))
     save_file({"fc.weight": torch.zeros(2, 2)}, root / "other.safetensors")

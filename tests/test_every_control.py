@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from browsing import CHROMIUM
+from browser_checks import CHROMIUM
 from controls import controls, every_control, watched
-from drawing import fill
+from hue_images import fill
 from reports import cases
-from serving import live, plain
+from server_client import live, plain
 from warmstart.reporting.page import page as report_page
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app

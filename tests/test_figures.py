@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from manuscript import ROOT
+from pages_as_text import ROOT
 
 sys.path.insert(0, str(ROOT))  # bench/ stands beside tests/
 written = pytest.importorskip("bench.written", reason="bench/ is not beside the tests")

@@ -13,7 +13,7 @@ import pytest
 
 import tiny
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.errors import RunFolderError, TrainingError
 
 WARMSTART = [sys.executable, "-m", "warmstart"]

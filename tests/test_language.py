@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import warmstart
-from manuscript import PAGES, ROOT, named, prose
+from pages_as_text import PAGES, ROOT, named, prose
 
 SOURCE = sorted(Path(warmstart.__file__).parent.rglob("*.py"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]

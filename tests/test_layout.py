@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import warmstart
-from manuscript import DOCS
+from pages_as_text import DOCS
 
 ROOT = Path(warmstart.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))

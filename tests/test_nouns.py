@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reports
-from speaking import OF_IMAGES, of_images, text_of
+from run_texts import OF_IMAGES, of_images, text_of
 from warmstart.nouns import NOUNS, nouns_of
 from warmstart.planning import verdict
 from warmstart.records.data import Finding

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-from manuscript import DOCS, PAGES, ROOT, anchors, links, named, slug
+from pages_as_text import DOCS, PAGES, ROOT, anchors, links, named, slug
 
 METHODS = {"warmstart.run.predictor.Predictor.predict"}  # of what `load` gives
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *PAGES]

@@ -44,7 +44,7 @@ def test_a_table_is_learnt_from_nothing(clinic):
     kept = json.loads((run.path / "model" / "preprocess.json").read_text())
     assert kept == {"columns": told["columns"]}
     ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    assert {row["fate"] for row in ledger} <= {"new", "dropped", "frozen", "kept"}
+    assert {row["fate"] for row in ledger} <= {"new", "dropped", "frozen", "unchanged"}
 
 
 def test_nothing_is_said_to_be_learnt_from_a_network_that_knows_nothing(clinic, tmp_path):

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from manuscript import ROOT
+from pages_as_text import ROOT
 
 PACKAGE = ROOT / "src" / "warmstart"
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"

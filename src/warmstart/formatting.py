@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 MANY = 1000  # from so many examples on, a tenth of a per cent says something
 
@@ -119,3 +120,13 @@ def printable(text: str) -> str:
     'a?[2Jb.jpg'
     """
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def first_few(names: Iterable[str], n: int = 5) -> str:
+    """The first `n` names, with an ellipsis if there are more.
+
+    >>> first_few(["a", "b", "c"], 2)
+    'a, b, …'
+    """
+    names = list(names)
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from manuscript import ROOT
+from pages_as_text import ROOT
 
 sys.path.insert(0, str(ROOT))  # bench/ stands beside tests/
 same = pytest.importorskip("bench.same", reason="bench/ is not beside the tests")

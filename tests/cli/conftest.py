@@ -97,7 +97,7 @@ RANKING = Ranking(
 SUGGESTIONS = Suggestions(
     suggestions=(Suggestion(path="in/a.jpg", label="hat", probability=0.4, why="unsure"),),
     expected=None,
-    skipped=Skipped(known=0, copies=0, unreadable=0),
+    skipped=Skipped(present=0, copies=0, unreadable=0),
     candidates=1,
 )
 

@@ -276,7 +276,7 @@ def test_suggest_json_has_the_documented_keys(work, capsys):
     assert json.loads(out) == {
         "suggestions": [{"path": "in/a.jpg", "label": "hat", "probability": 0.4, "why": "unsure"}],
         "expected": None,
-        "skipped": {"known": 0, "copies": 0, "unreadable": 0},
+        "skipped": {"present": 0, "copies": 0, "unreadable": 0},
         "candidates": 1,
     }
 

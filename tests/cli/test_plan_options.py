@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.cli.parse import parse
 from warmstart.records.plan import DryRun

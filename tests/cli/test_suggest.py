@@ -5,7 +5,7 @@ from pathlib import Path
 from warmstart.cli.suggest import suggestions_text
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
 
-NONE = Skipped(known=0, copies=0, unreadable=0)
+NONE = Skipped(present=0, copies=0, unreadable=0)
 
 
 def one(path, label="shirt", p=0.41, why="unsure: shirt or hat"):
@@ -24,7 +24,7 @@ def test_images_stand_in_columns_below_the_folder_they_lie_in():
             one("inbox/a.jpg"),
             one("inbox/more/b.jpg", "longsleeve", 0.97, "unlike the training images"),
             expected=ExpectedGain(gain=0.012, low=0.006, high=0.019, n=2),
-            skipped=Skipped(known=3, copies=1, unreadable=2),
+            skipped=Skipped(present=3, copies=1, unreadable=2),
         ),
         2,
         Path("inbox/next.csv"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import main
 
 

@@ -13,13 +13,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-import sounding
+import audio_clips
 import tables
 import test_other_tasks
 import tiny
+import tiny_text_encoder
 import warmstart
-import wordy
-from drawing import fill
+from hue_images import fill
 from warmstart.api.run import Run
 
 QUICK = ["training.epochs=2", "training.folds=2"]
@@ -136,9 +136,9 @@ def no_transfer(root: Path) -> Run:
 
 
 def texts(root: Path) -> Run:
-    table = wordy.table(root / "texts.csv", 16)
-    test = wordy.table(root / "test.csv", 5, seed=9)
-    base = f"transformers:{wordy.encoder(root / 'encoder')}"
+    table = tiny_text_encoder.table(root / "texts.csv", 16)
+    test = tiny_text_encoder.table(root / "test.csv", 5, seed=9)
+    base = f"transformers:{tiny_text_encoder.encoder(root / 'encoder')}"
     return warmstart.fit(
         table,
         test=test,
@@ -151,8 +151,8 @@ def texts(root: Path) -> Run:
 
 
 def sounds(root: Path) -> Run:
-    data = sounding.fill(root / "train", {"a note": 14, "clicks": 14, "hiss": 14})
-    test = sounding.fill(root / "test", {"a note": 4, "clicks": 4, "hiss": 4}, seed=1)
+    data = audio_clips.fill(root / "train", {"a note": 14, "clicks": 14, "hiss": 14})
+    test = audio_clips.fill(root / "test", {"a note": 4, "clicks": 4, "hiss": 4}, seed=1)
     return warmstart.fit(
         data,
         test=test,

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-import hearing
+import tiny_audio_encoder
 import warmstart
-from sounding import fill
-from speaking import image_words_in
+from audio_clips import fill
+from run_texts import image_words_in
 from tiny import bytes_of, weights
 
 SMALL = {
@@ -68,7 +68,7 @@ class Asked:
                 place.write_bytes(path.read_bytes())
         self.base = {"base": weights(root), "arch": "timm:lcnet_035"}
         if kind == "samples":
-            self.base = {"base": f"transformers:{hearing.folder_of()}"}
+            self.base = {"base": f"transformers:{tiny_audio_encoder.folder_of()}"}
 
     @property
     def settings(self):
@@ -98,7 +98,7 @@ def test_law_5_what_is_frozen_keeps_its_bytes(made):
     run, _ = made
     assert run.summary.frozen.identical
     ledger = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    held = [row for row in ledger if row["fate"] in ("frozen", "kept")]
+    held = [row for row in ledger if row["fate"] in ("frozen", "unchanged")]
     assert held
     assert all(row["before"] == row["after"] for row in held)
 

@@ -14,8 +14,8 @@ from test_law4_cache_key import changes
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-import hearing
 import tiny
+import tiny_audio_encoder
 from warmstart.features.batches import noise, to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
@@ -48,13 +48,20 @@ TABLE = TableInputs(
 )
 SIGNAL = TensorInputs(shape=(2, 32), dtype="float32", low=-3.0, high=3.0)
 TOKENS = TensorInputs(shape=(8,), dtype="int64", low=0.0, high=39.0)
-SAMPLES = WaveInputs(rate=8000, seconds=0.2, is_scaled=True)
+SAMPLES = WaveInputs(sample_rate=8000, seconds=0.2, is_scaled=True)
 SOUND = dataclasses.replace(
     tiny.PREP,
     mean=(0.5,),
     std=(0.5,),
     sound=Sound(
-        rate=8000, seconds=0.5, window=256, hop=40, mels=32, low=20.0, high=4000.0, range_db=30.0
+        sample_rate=8000,
+        seconds=0.5,
+        window=256,
+        hop=40,
+        mels=32,
+        low=20.0,
+        high=4000.0,
+        range_db=30.0,
     ),
 )
 
@@ -108,10 +115,19 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
     "signals": (signals, SIGNAL),
     "tokens": (Attending, TOKENS),
     "clips": (listening, SOUND),
-    "samples": (lambda: load(f"transformers:{hearing.folder_of()}").module, SAMPLES),
-    "patches": (lambda: load(f"transformers:{hearing.folder_of('ast')}").module, SAMPLES),
-    "mels": (lambda: load(f"transformers:{hearing.folder_of('whisper')}").module, SAMPLES),
-    "distances": (lambda: load(f"transformers:{hearing.folder_of('wavlm')}").module, SAMPLES),
+    "samples": (lambda: load(f"transformers:{tiny_audio_encoder.folder_of()}").module, SAMPLES),
+    "patches": (
+        lambda: load(f"transformers:{tiny_audio_encoder.folder_of('ast')}").module,
+        SAMPLES,
+    ),
+    "mels": (
+        lambda: load(f"transformers:{tiny_audio_encoder.folder_of('whisper')}").module,
+        SAMPLES,
+    ),
+    "distances": (
+        lambda: load(f"transformers:{tiny_audio_encoder.folder_of('wavlm')}").module,
+        SAMPLES,
+    ),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from drawing import fill
+from hue_images import fill
 from tiny import bytes_of, fit
 from warmstart.data.splits import folds
 from warmstart.solve import ridge

@@ -51,10 +51,10 @@ def test_only_the_old_head_is_dropped_and_all_else_is_kept(name):
     ledger = write_ledger(take_digests(network), network, _warm(network))
     for row in ledger.rows:
         assert row.fate == {"head": "new" if row.before is None else "dropped"}.get(
-            row.block, "kept"
+            row.block, "unchanged"
         )
     proof = prove_frozen(ledger)
-    kept = [row for row in ledger.rows if row.fate == "kept"]
+    kept = [row for row in ledger.rows if row.fate == "unchanged"]
     assert proof.identical
     assert proof.parameters + proof.buffers == sum(row.numel for row in kept)
 

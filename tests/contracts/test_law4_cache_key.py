@@ -11,7 +11,7 @@ from warmstart.records.inputs import Preprocessing, Sound
 from warmstart.records.network import FeatureLayer
 
 SOUND = Sound(
-    rate=8000, seconds=1.0, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
+    sample_rate=8000, seconds=1.0, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
 )
 KEY = FeatureKey(
     network="ab",

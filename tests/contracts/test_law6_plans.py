@@ -8,7 +8,7 @@ import pytest
 from networks import KINDS, cut_once
 
 import warmstart
-from drawing import fill
+from hue_images import fill
 from plans import ENGINE, FACTS, refusal
 from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
 from warmstart.errors import PlanError

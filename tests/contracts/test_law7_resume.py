@@ -14,11 +14,11 @@ import pytest
 
 import tiny
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.errors import RunFolderError
 from warmstart.training import checkpoint
 
-DYING = Path(__file__).with_name("dying.py")
+DYING = Path(__file__).with_name("killed_run.py")
 CLOCKED = ("seconds", "peak_rss_mb")
 # What a run is named by and when; everything else must be equal byte for byte.
 OWN = {"progress.jsonl", "summary.json", "request.json", "report.html"}

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 import tiny
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.errors import ExportError
 from warmstart.exporting import formats
 from warmstart.features.batches import noise, normalised

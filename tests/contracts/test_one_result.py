@@ -344,7 +344,7 @@ def test_plan_ledger_and_proof_count_the_same_weights(told):
     if not told.ships:
         return
     report, frozen = told.texts["report"], told.summary["frozen"]
-    held = [row for row in told.ledger if row["fate"] in ("frozen", "kept")]
+    held = [row for row in told.ledger if row["fate"] in ("frozen", "unchanged")]
     assert frozen["parameters"] == sum(row["numel"] for row in held if not row["buffer"])
     for weights, buffers in percentages(report, r"([\d,]+) weights and ([\d,]+) statistics were f"):
         assert int(weights.replace(",", "")) == frozen["parameters"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from piping import HALF, model_of, trained, trained_in_double
+from pipeline_process import HALF, model_of, trained, trained_in_double
 
-import hearing
 import tiny
+import tiny_audio_encoder
 from warmstart.errors import PlanError
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.feature_layers import feature_layers, layer_width
@@ -45,7 +45,7 @@ def piped(tmp_path_factory):
             "MASTER_PORT": port,
             "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
         }
-        command = [sys.executable, str(HERE / "piping.py"), str(place), *tiny.KINDS]
+        command = [sys.executable, str(HERE / "pipeline_process.py"), str(place), *tiny.KINDS]
         jobs.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
     said = [job.communicate(timeout=300)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * SIZE, said
@@ -103,7 +103,7 @@ def test_a_tensor_that_stands_in_two_pieces_is_refused():
 def test_a_piece_that_reads_what_another_keeps_is_refused():
     """All layers of WavLM weigh one table of distances, which the first of them holds."""
     pytest.importorskip("transformers")
-    base = load(f"transformers:{hearing.folder_of('wavlm')}")
+    base = load(f"transformers:{tiny_audio_encoder.folder_of('wavlm')}")
     network = cut(base.module, base.record.preprocessing)
     top, n = feature_layers(network.record)[-1:], len(network.blocks)
     weight = torch.zeros(2, layer_width(network.record, top[0]))

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 import tiny
-from drawing import fill
+from hue_images import fill
 
-SCRIPT = Path(__file__).with_name("processes.py")
+SCRIPT = Path(__file__).with_name("several_processes.py")
 SETTINGS = (
     "training.engine=torch",
     "training.epochs=2.6667",

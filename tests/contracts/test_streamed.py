@@ -10,7 +10,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import falling
+import killed_streaming
 import pytest
 import timm
 import torch
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.errors import ModelError, PlanError
 from warmstart.planning.plan_file import open_plan
@@ -142,11 +142,11 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
         ("fine_tune", n_blocks - 1),
     ]
     server = get_context("forkserver")  # which imports once what each of them needs
-    server.set_forkserver_preload(["falling", "tiny", "warmstart.cli.main", "warmstart.run.fit"])
+    server.set_forkserver_preload(PRELOADED)
     run, own = tmp_path / "run", str(tmp_path / "own")
     for place in places:
         told = (own, run, None if run.exists() else wanted, place)
-        job = server.Process(target=falling.fall, args=told)
+        job = server.Process(target=killed_streaming.fall, args=told)
         job.start()
         job.join()
         assert job.exitcode == -signal.SIGKILL, place

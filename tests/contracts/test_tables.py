@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 import tables
 import warmstart
-from speaking import image_words_in
+from run_texts import image_words_in
 from tiny import bytes_of, lines
 from warmstart.data.column_types import type_columns
 from warmstart.features.cache_key import FeatureKey

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import tiny
+import tiny_text_encoder
 import warmstart
-import wordy
-from serving import live
-from speaking import image_words_in
+from run_texts import image_words_in
+from server_client import live
 from warmstart.errors import ExportError
 from warmstart.exporting.formats import to_program
 from warmstart.exporting.onnx import to_onnx, wrap_model
@@ -45,7 +45,7 @@ KINDS = ("bert", "roberta", "distilbert", "mpnet")
 def encoders(tmp_path_factory):
     """A folder of each kind."""
     root = tmp_path_factory.mktemp("encoders")
-    return {kind: wordy.encoder(root / kind, kind) for kind in KINDS}
+    return {kind: tiny_text_encoder.encoder(root / kind, kind) for kind in KINDS}
 
 
 def opened(folder, length=16):
@@ -211,7 +211,10 @@ def test_law_4_every_member_of_the_description_is_in_the_key(encoders):
 def asked(encoders, tmp_path_factory):
     """What the runs below are asked."""
     root = tmp_path_factory.mktemp("texts")
-    data, test = wordy.table(root / "train.csv"), wordy.table(root / "test.csv", 5, seed=1)
+    data, test = (
+        tiny_text_encoder.table(root / "train.csv"),
+        tiny_text_encoder.table(root / "test.csv", 5, seed=1),
+    )
     return {
         "data": data,
         "test": test,

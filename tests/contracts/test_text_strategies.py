@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import tiny
+import tiny_text_encoder
 import warmstart
-import wordy
 from warmstart.errors import PlanError
 from warmstart.training import data_parallel
 
@@ -23,12 +23,12 @@ def asked(tmp_path_factory):
     root = tmp_path_factory.mktemp("long")
     rng = np.random.default_rng(0)
     lines = ["text,label"]
-    for number, (text, label) in enumerate(wordy.rows(10)):
-        ahead = " ".join(rng.choice(wordy.FILLERS, 25)) if number % 3 == 0 else ""
+    for number, (text, label) in enumerate(tiny_text_encoder.rows(10)):
+        ahead = " ".join(rng.choice(tiny_text_encoder.FILLERS, 25)) if number % 3 == 0 else ""
         lines.append(f"{ahead} {text},{label}")
     lines += ["né 😀 مرحبا,sky", '"  ",food']
     (root / "t.csv").write_text("\n".join(lines) + "\n", "utf-8")
-    encoder = wordy.encoder(root / "encoder", max_position_embeddings=24)
+    encoder = tiny_text_encoder.encoder(root / "encoder", max_position_embeddings=24)
     return {"data": root / "t.csv", "base": f"transformers:{encoder}", "budget": "fast"}
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import seeing
 import tiny
+import tiny_image_encoder
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.errors import ModelError
 from warmstart.features.batches import noise, normalised, to_tensor
@@ -36,7 +36,9 @@ transformers = pytest.importorskip("transformers", reason="pip install 'warmstar
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     root = tmp_path_factory.mktemp("encoders")
-    return {kind: seeing.encoder(root / kind, kind) for kind in seeing.KINDS}
+    return {
+        kind: tiny_image_encoder.encoder(root / kind, kind) for kind in tiny_image_encoder.KINDS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def vector_of(folder, images):
     return found.pooler_output
 
 
-@pytest.mark.parametrize("kind", seeing.KINDS)
+@pytest.mark.parametrize("kind", tiny_image_encoder.KINDS)
 @pytest.mark.parametrize("size", [None, 48])
 def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind, size):
     _, network = opened(encoders[kind], size)
@@ -75,7 +77,7 @@ def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind, size
     assert network.record.family == "transformer"
 
 
-@pytest.mark.parametrize("kind", seeing.KINDS)
+@pytest.mark.parametrize("kind", tiny_image_encoder.KINDS)
 def test_law_2_every_tensor_has_one_part(encoders, kind):
     base, network = opened(encoders[kind])
     assert network.owners.keys() == unique_tensors(base.module).keys()
@@ -85,7 +87,7 @@ def test_law_2_every_tensor_has_one_part(encoders, kind):
     assert set(network.owners.values()) == blocks | {"neck"}
 
 
-@pytest.mark.parametrize("kind", seeing.KINDS)
+@pytest.mark.parametrize("kind", tiny_image_encoder.KINDS)
 def test_law_3_stored_is_live(encoders, kind):
     base, network = opened(encoders[kind])
     prep, last = base.record.preprocessing, feature_layers(network.record)[-1]
@@ -125,12 +127,12 @@ def test_images_are_fed_as_the_folder_says_or_else_as_the_encoder_learnt(encoder
         pytest.approx((0.2, 0.25, 0.3)),
     )
     for kind, mean in (("vit", 0.5), ("dinov2", 0.485), ("clip_vision_model", 0.48145466)):
-        folder = seeing.encoder(tmp_path / kind, kind, feeding=None)
+        folder = tiny_image_encoder.encoder(tmp_path / kind, kind, feeding=None)
         assert load(str(folder)).record.preprocessing.mean[0] == mean
 
 
 def test_a_classifiers_body_and_half_of_a_model_of_images_and_texts_are_read(tmp_path):
-    config = transformers.ViTConfig(**seeing.SIZES, intermediate_size=48, num_labels=5)
+    config = transformers.ViTConfig(**tiny_image_encoder.SIZES, intermediate_size=48, num_labels=5)
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "classifier")
     _, network = opened(tmp_path / "classifier")
     images = torch.randn(2, 3, 32, 32)
@@ -140,11 +142,11 @@ def test_a_classifiers_body_and_half_of_a_model_of_images_and_texts_are_read(tmp
         torch.testing.assert_close(
             network.logits(images), own.vit.layernorm(wanted)[:, 0], atol=1e-5, rtol=1e-5
         )
-    sides = {"vision_config": {**seeing.SIZES, "intermediate_size": 48}}
+    sides = {"vision_config": {**tiny_image_encoder.SIZES, "intermediate_size": 48}}
     both = transformers.SiglipModel(
         transformers.SiglipConfig(
             **sides,
-            text_config={**seeing.SIZES, "intermediate_size": 48, "vocab_size": 99},
+            text_config={**tiny_image_encoder.SIZES, "intermediate_size": 48, "vocab_size": 99},
         )
     ).eval()
     both.save_pretrained(tmp_path / "both")
@@ -223,7 +225,7 @@ def test_law_5_and_8_a_run_is_loaded_again_and_exported(tuned, photos, tmp_path,
     for ours, theirs in zip(answers, again.predict(paths), strict=True):
         assert ours == pytest.approx(theirs.scores, abs=1e-6)
     rows = read_json(run.path / "weights_ledger.json", Ledger).rows
-    assert {row.fate for row in rows if "embeddings." in row.tensor} <= {"frozen", "kept"}
+    assert {row.fate for row in rows if "embeddings." in row.tensor} <= {"frozen", "unchanged"}
     prep = run.predictor.bundle.record.preprocessing
     inputs = normalised(noise(prep, 5), prep).contiguous()
     with torch.inference_mode():
@@ -300,7 +302,7 @@ def test_a_folder_that_we_exported_is_a_start(timm_run, photos, tmp_path, to, ca
 
 
 def test_an_exported_network_of_transformers_is_a_start(photos, tmp_path):
-    config = transformers.ViTConfig(**seeing.SIZES, intermediate_size=48, num_labels=5)
+    config = transformers.ViTConfig(**tiny_image_encoder.SIZES, intermediate_size=48, num_labels=5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         own = transformers.ViTForImageClassification(config).eval()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reading import GREYS, embedded, fails, features, paint, rows
+from image_files import GREYS, embedded, fails, features, paint, rows
 from warmstart.data.read import read
 from warmstart.errors import DataError
 from warmstart.events import drain

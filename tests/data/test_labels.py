@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from reading import fails
+from image_files import fails
 from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain

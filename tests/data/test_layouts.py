@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from reading import GREYS, embedded, fails, paint, rows
+from image_files import GREYS, embedded, fails, paint, rows
 from warmstart.data.read import read
 from warmstart.events import drain
 from warmstart.modalities.image import decode

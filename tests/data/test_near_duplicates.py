@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from scenes import glances, training_data
+from detailed_images import glances, training_data
 from warmstart.data import near_duplicates
 from warmstart.data.near_duplicates import (
     NearDuplicate,

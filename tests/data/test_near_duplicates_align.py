@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scenes import glances, training_data
+from detailed_images import glances, training_data
 from warmstart.data.near_duplicates import INITIAL_POSES, correlate, details, register, warp
 
 STILL = np.array([[1, 0, 1, 0]], np.float32)

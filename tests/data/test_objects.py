@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 
-from reading import fails, paint, rows
+from image_files import fails, paint, rows
 from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-import drawing
-import sounding
+import audio_clips
+import hue_images
 from warmstart.data.place import media_among, noun_of
 from warmstart.data.read import read
 from warmstart.errors import DataError
@@ -26,15 +26,15 @@ def test_a_few_sounds_among_pictures_are_ignored():
 
 
 def test_a_folder_of_clips_is_audio(tmp_path):
-    data = sounding.fill(tmp_path / "notes", {"a note": 2, "hiss": 3})
-    drawing.fill(tmp_path / "notes", {"hiss": 2})
+    data = audio_clips.fill(tmp_path / "notes", {"a note": 2, "hiss": 3})
+    hue_images.fill(tmp_path / "notes", {"hiss": 2})
     result = drain(read(data))
     assert (result.record.kind, result.title) == ("audio", f"5 clips in {data}/")
     assert {example.id[-4:] for example in result.record.examples} == {".wav"}
 
 
 def test_a_table_of_clips_is_audio_with_groups(tmp_path):
-    sounding.fill(tmp_path, {"a note": 4, "hiss": 4})
+    audio_clips.fill(tmp_path, {"a note": 4, "hiss": 4})
     with open(tmp_path / "clips.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["clip", "label", "speaker"])
@@ -51,7 +51,7 @@ def test_pictures_stay_images(pictures):
 
 
 def test_a_class_without_a_clip_is_named(tmp_path):
-    data = sounding.fill(tmp_path / "notes", {"a note": 2, "hiss": 2})
+    data = audio_clips.fill(tmp_path / "notes", {"a note": 2, "hiss": 2})
     (data / "mid").mkdir()
     shutil.rmtree(data / "hiss")
     with pytest.raises(DataError, match=r"mid holds no clip; a class needs at least 2 clips"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reading import GREYS, fails, paint, rows
+from image_files import GREYS, fails, paint, rows
 from warmstart.data.read import read
 from warmstart.errors import DataError
 from warmstart.events import drain

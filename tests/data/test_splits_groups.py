@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reading import paint
+from image_files import paint
 from warmstart.data.dataset import Row
 from warmstart.data.parsing import parse
 from warmstart.data.read import read

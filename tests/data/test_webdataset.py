@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import draw
-from looking import collect
+from extraction import collect
+from hue_images import draw
 from warmstart.data import webdataset
 from warmstart.data.dataset import Columns
 from warmstart.data.place import suffix

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from drawing import fill
-from looking import scene_of, table
+from extraction import scene_of, table
+from hue_images import fill
 from tiny import KINDS, PREP, network
 from warmstart.data.thumbnails import plain_features
 from warmstart.events import drain

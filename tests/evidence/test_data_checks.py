@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from drawing import fill
+from extraction import collect, scene_of, table
+from hue_images import fill
 from issues import issue, issues, off_topic
-from looking import collect, scene_of, table
 from refit import left_out
 from warmstart.evidence.data_checks import (
     COLUMNS,

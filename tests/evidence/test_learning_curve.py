@@ -131,7 +131,7 @@ def curve():
 
 
 def law_of(result):
-    return PowerLaw(result.details["scale"], result.details["rate"])
+    return PowerLaw(result.details["scale"], result.details["exponent"])
 
 
 @pytest.mark.parametrize("value", [0.6, 0.75, 0.9])
@@ -153,7 +153,7 @@ def test_every_point_moves_by_the_same_odds():
     ratios = np.divide(moved, odds)
     assert ratios == pytest.approx(ratios[0])
     assert ratios[0] == pytest.approx(result.details["scale"] / before.details["scale"])
-    assert result.details["rate"] == before.details["rate"]
+    assert result.details["exponent"] == before.details["exponent"]
 
 
 def test_a_curve_that_ends_there_already_is_left_as_it_is():

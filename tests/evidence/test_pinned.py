@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import pinning
+import golden
 from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.evidence import (
     check,
@@ -110,9 +110,9 @@ def of_domain_gap():
 def of_distribution_shift():
     rng = np.random.default_rng(5)
     near, far = features(0.5, seed=6), features(0.5, seed=7) + 0.9
-    return distribution_shift.drift(features(0.5), near, rng), distribution_shift.drift(
-        features(0.5), far, rng
-    )
+    return distribution_shift.detect_shift(
+        features(0.5), near, rng
+    ), distribution_shift.detect_shift(features(0.5), far, rng)
 
 
 def of_scratch():
@@ -271,4 +271,4 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import pinning
+import golden
 from warmstart.data import near_duplicates
 from warmstart.evidence import spurious
 
@@ -190,4 +190,4 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

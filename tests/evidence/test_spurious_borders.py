@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from scenes import glances, training_data
+from detailed_images import glances, training_data
 from warmstart.evidence.spurious import border_accuracy, border_finding, uniform_edges
 
 COLOURS = ["red", "green", "blue"]

@@ -13,7 +13,7 @@ import torch
 
 import tiny
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.errors import ExportError, ModelError, RunFolderError, UsageError
 from warmstart.events import follow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import draw
+from hue_images import draw
 from warmstart.exporting.predict_script import NAME, predict_script
 from warmstart.modalities.preprocessing import load_image
 from warmstart.records.inputs import Preprocessing

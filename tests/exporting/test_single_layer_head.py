@@ -148,11 +148,11 @@ def row(block: str, fate: str) -> LedgerRow:
 
 
 def test_layers_that_were_trained_are_seen_in_the_ledger():
-    assert not has_trained(Ledger(rows=(row("stem", "kept"), row("head", "trained"))))
+    assert not has_trained(Ledger(rows=(row("stem", "unchanged"), row("head", "trained"))))
     assert has_trained(Ledger(rows=(row("stem", "frozen"), row("blocks.3", "trained"))))
     assert has_trained(Ledger(rows=(row("blocks.3", "merged"),)))
     assert has_trained(Ledger(rows=(row("stem", "new"), row("stem", "dropped"))))  # from nothing
-    assert not has_trained(Ledger(rows=(row("stem", "new"), row("blocks.3", "kept"))))
+    assert not has_trained(Ledger(rows=(row("stem", "new"), row("blocks.3", "unchanged"))))
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"split": "oof"}\n', "[]\n"])

@@ -8,8 +8,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from drawing import draw, fill
-from looking import collect, look_at
+from extraction import collect, look_at
+from hue_images import draw, fill
 from tiny import PREP, network
 from warmstart.errors import PlanError
 from warmstart.events import drain, follow

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import draw
-from looking import collect, look_at
+from extraction import collect, look_at
+from hue_images import draw
 from tiny import PREP
 from warmstart.data import thumbnails
 from warmstart.data.thumbnails import make_thumbnail, unpack

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from looking import collect, look_at
-from scenes import training_data
+from detailed_images import training_data
+from extraction import collect, look_at
 from warmstart.features import extraction
 from warmstart.features.extraction import StoredThumbnails
 from warmstart.run.cleaning import near_duplicate_pairs

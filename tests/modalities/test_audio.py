@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from sounding import RATE, riff, tone, wav
+from audio_clips import RATE, riff, tone, wav
 from warmstart.errors import DataError
 from warmstart.modalities import audio
 from warmstart.modalities.audio import decode_sound, default_sound, is_sound, read_sound_header

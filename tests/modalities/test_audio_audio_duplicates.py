@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sounding import clicks, hiss, tone, wav
+from audio_clips import clicks, hiss, tone, wav
 from warmstart.modalities.audio import SAME_RECORDING, resample, waveform_similarity
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sounding import tone, wav
+from audio_clips import tone, wav
 from warmstart.errors import DataError
 from warmstart.modalities.audio import MAX_SECONDS, MIN_SECONDS, default_sound, sound_of
 from warmstart.records.data import Example
@@ -30,21 +30,21 @@ def of(*parts):
 
 def test_the_length_is_one_that_nearly_all_fit_in():
     result = of(examples([(0.3 + i / 100, 8000) for i in range(21)]))
-    assert (result.rate, result.seconds) == (8000, 0.49)
+    assert (result.sample_rate, result.seconds) == (8000, 0.49)
     assert result == default_sound(8000, 0.49)
 
 
 def test_length_and_rate_have_bounds():
     assert of(examples([(0.01, 8000)] * 3)).seconds == MIN_SECONDS
     long = of(examples([(MAX_SECONDS + 1, 44_100)] * 2))
-    assert (long.seconds, long.rate, long.high) == (MAX_SECONDS, 16_000, 8000)
+    assert (long.seconds, long.sample_rate, long.high) == (MAX_SECONDS, 16_000, 8000)
 
 
 def test_one_low_rate_among_many_does_not_decide_but_a_tenth_does():
     usual = examples([(0.3, 16_000)] * 30)
-    assert of(usual, examples([(0.3, 8000)], "holdout")).rate == 16_000
-    assert of(examples([(0.3, 16_000)] * 30 + [(0.3, 8000)])).rate == 16_000
-    assert of(examples([(0.3, 16_000)] * 9 + [(0.3, 8000)] * 3)).rate == 8000
+    assert of(usual, examples([(0.3, 8000)], "holdout")).sample_rate == 16_000
+    assert of(examples([(0.3, 16_000)] * 30 + [(0.3, 8000)])).sample_rate == 16_000
+    assert of(examples([(0.3, 16_000)] * 9 + [(0.3, 8000)] * 3)).sample_rate == 8000
 
 
 def test_the_test_set_is_not_read():
@@ -55,7 +55,7 @@ def test_the_test_set_is_not_read():
 def test_damaged_files_are_ignored_unless_all_are():
     (result, files), whole = examples([(0.3, 8000)] * 3), wav(tone(RNG, 440))
     files["train/0"] = whole[:30]
-    assert sound_of(files.__getitem__, result).rate == 8000
+    assert sound_of(files.__getitem__, result).sample_rate == 8000
     with pytest.raises(DataError, match=r"^train/0 is cut off"):
         sound_of(lambda id: whole[:30], result)
     with pytest.raises(DataError, match="no training clip to read"):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from sounding import tone
+from audio_clips import tone
 from warmstart.modalities.audio import (
     crop_or_pad,
     draw_spectrogram,
@@ -20,9 +20,11 @@ from warmstart.modalities.audio import (
 )
 from warmstart.records.inputs import Sound
 
-SMALL = Sound(rate=800, seconds=0.1, window=16, hop=8, mels=4, low=20.0, high=400.0, range_db=40.0)
+SMALL = Sound(
+    sample_rate=800, seconds=0.1, window=16, hop=8, mels=4, low=20.0, high=400.0, range_db=40.0
+)
 SPEECH = Sound(
-    rate=8000, seconds=0.5, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
+    sample_rate=8000, seconds=0.5, window=200, hop=40, mels=64, low=20.0, high=4000.0, range_db=40.0
 )
 
 
@@ -57,7 +59,7 @@ def by_hand(wave, sound):
             low, middle, high = edges[band : band + 3]
             total = 0.0
             for k, p in enumerate(power):
-                hertz = k * sound.rate / n
+                hertz = k * sound.sample_rate / n
                 total += p * max(
                     0, min((hertz - low) / (middle - low), (high - hertz) / (high - middle))
                 )
@@ -73,7 +75,9 @@ def test_the_quick_way_gives_what_the_definition_gives():
 
 
 def test_a_band_without_a_frequency_takes_the_nearest():
-    fine = Sound(rate=8000, seconds=0.5, window=64, hop=32, mels=40, low=20, high=4000, range_db=40)
+    fine = Sound(
+        sample_rate=8000, seconds=0.5, window=64, hop=32, mels=40, low=20, high=4000, range_db=40
+    )
     assert (mel_bank(fine).max(axis=1) > 0).all()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from sounding import riff, wav
+from audio_clips import riff, wav
 from warmstart.errors import DataError
 from warmstart.modalities.audio import is_wav, read_wav, samples
 

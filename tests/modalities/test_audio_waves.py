@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sounding import wav
+from audio_clips import wav
 from warmstart.errors import DataError
 from warmstart.modalities.audio import prepare_wave
 from warmstart.modalities.preprocessing import decoder_name, encode
 from warmstart.records.inputs import WaveInputs
 
-INPUTS = WaveInputs(rate=8000, seconds=0.5, is_scaled=True)
+INPUTS = WaveInputs(sample_rate=8000, seconds=0.5, is_scaled=True)
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.5, 2.0])
@@ -29,7 +29,7 @@ def test_every_clip_has_one_length_and_scale(seconds, rate):
 
 def test_the_middle_of_a_long_clip_is_used_as_it_is():
     wave = np.arange(8000, dtype=np.float32)
-    plain = WaveInputs(rate=8000, seconds=0.5, is_scaled=False)
+    plain = WaveInputs(sample_rate=8000, seconds=0.5, is_scaled=False)
     np.testing.assert_array_equal(prepare_wave(wave, 8000, plain), wave[2000:6000])
 
 

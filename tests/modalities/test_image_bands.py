@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from banded import fill_bands, npy, tiff, training_data
+from multiband_images import fill_bands, npy, tiff, training_data
 from warmstart.data.read import read
 from warmstart.data.thumbnails import make_thumbnail, unpack
 from warmstart.errors import DataError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from banded import npy, tiff
+from multiband_images import npy, tiff
 from warmstart.errors import DataError
 from warmstart.modalities.image import (
     band_order,

@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 
-import wordy
-from drawing import fill
+import tiny_text_encoder
+from hue_images import fill
 from warmstart.data.dataset import Columns
 from warmstart.data.read import read
 from warmstart.data.sources import list_source
@@ -85,7 +85,7 @@ def test_folders_of_text_files_and_archives_of_them(tmp_path):
 
 
 def wordy_files():
-    return [(label, text, None) for text, label in wordy.rows(2)]
+    return [(label, text, None) for text, label in tiny_text_encoder.rows(2)]
 
 
 def test_lists_of_texts_in_python():

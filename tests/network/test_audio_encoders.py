@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-import hearing
+import tiny_audio_encoder
 from warmstart.errors import ModelError
 from warmstart.network.audio_encoders import kaldi
 from warmstart.network.load import load
@@ -18,11 +18,11 @@ from warmstart.records.inputs import WaveInputs
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-CLIP = WaveInputs(rate=16_000, seconds=0.2, is_scaled=False)
+CLIP = WaveInputs(sample_rate=16_000, seconds=0.2, is_scaled=False)
 
 
 def base_of(design, **options):
-    return load(f"transformers:{hearing.folder_of(design, **options)}")
+    return load(f"transformers:{tiny_audio_encoder.folder_of(design, **options)}")
 
 
 def clips(n=3200):
@@ -32,7 +32,7 @@ def clips(n=3200):
 
 def expected(design, samples):
     """What the feature extractor and the encoder of the library give, as a vector."""
-    place = hearing.folder_of(design)
+    place = tiny_audio_encoder.folder_of(design)
     model = transformers.AutoModel.from_pretrained(place).eval()
     is_ast = design.startswith("ast")
     extractor = transformers.ASTFeatureExtractor if is_ast else transformers.WhisperFeatureExtractor
@@ -45,10 +45,10 @@ def expected(design, samples):
 
 
 @pytest.mark.parametrize("n", [800, 3200, 8000])  # shorter, and longer, than what was learnt from
-@pytest.mark.parametrize("design", hearing.SEEN)
+@pytest.mark.parametrize("design", tiny_audio_encoder.SEEN)
 def test_blocks_compose_to_what_transformers_gives(design, n):
     base, samples = base_of(design), clips(n)
-    network = cut(base.module, WaveInputs(rate=16_000, seconds=n / 16_000, is_scaled=False))
+    network = cut(base.module, WaveInputs(sample_rate=16_000, seconds=n / 16_000, is_scaled=False))
     with torch.no_grad():
         torch.testing.assert_close(
             network.features(samples), expected(design, samples), rtol=1e-4, atol=1e-4
@@ -59,10 +59,10 @@ def test_blocks_compose_to_what_transformers_gives(design, n):
     assert {block.layout for block in network.record.blocks} == {"NLC"}
 
 
-@pytest.mark.parametrize("design", hearing.SEEN)
+@pytest.mark.parametrize("design", tiny_audio_encoder.SEEN)
 def test_frames_are_fed_in_as_the_folder_says(design):
     record = base_of(design).record
-    assert record.preprocessing == WaveInputs(rate=16_000, seconds=1.0, is_scaled=False)
+    assert record.preprocessing == WaveInputs(sample_rate=16_000, seconds=1.0, is_scaled=False)
     again = fresh(record.arch, {}, record.preprocessing)
     again.load_state_dict(base_of(design).module.state_dict())
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_the_encoder_is_loaded_from_beneath_an_output(design):
 
 
 def test_a_clip_without_a_single_frame_is_one_line():
-    short = WaveInputs(rate=16_000, seconds=0.02, is_scaled=False)
+    short = WaveInputs(sample_rate=16_000, seconds=0.02, is_scaled=False)
     with pytest.raises(ModelError, match="clips of 320 samples are too short for this encoder"):
         cut(base_of("ast").module, short)
 
@@ -92,7 +92,7 @@ def test_a_clip_without_a_single_frame_is_one_line():
     ],
 )
 def test_frames_that_make_no_sense_are_one_line(tmp_path, design, settings):
-    place = shutil.copytree(hearing.folder_of(design), tmp_path / "odd")
+    place = shutil.copytree(tiny_audio_encoder.folder_of(design), tmp_path / "odd")
     (place / "preprocessor_config.json").write_text(json.dumps(settings))
     (name,) = settings
     with pytest.raises(ModelError, match=f"has {name} .*; copy the folder again"):

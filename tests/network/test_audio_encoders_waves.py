@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-import hearing
+import tiny_audio_encoder
 from warmstart.errors import ModelError
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.load import load
@@ -23,9 +23,9 @@ def base_of(place):
     return load(f"transformers:{place}")
 
 
-@pytest.mark.parametrize("design", hearing.DESIGNS)
+@pytest.mark.parametrize("design", tiny_audio_encoder.DESIGNS)
 def test_blocks_compose_to_what_transformers_gives(design):
-    place = hearing.folder_of(design)
+    place = tiny_audio_encoder.folder_of(design)
     base = base_of(place)
     network = cut(base.module, base.record.preprocessing)
     whole = transformers.AutoModel.from_pretrained(place).eval()
@@ -40,7 +40,7 @@ def test_blocks_compose_to_what_transformers_gives(design):
 
 
 def test_the_encoder_is_loaded_from_beneath_an_output():
-    place = hearing.folder_of(with_output=True)
+    place = tiny_audio_encoder.folder_of(with_output=True)
     own = base_of(place).module.encoder.state_dict()
     weights = load_file(place / "model.safetensors")
     assert "lm_head.weight" in weights
@@ -49,7 +49,7 @@ def test_the_encoder_is_loaded_from_beneath_an_output():
 
 
 def test_weight_norm_of_older_versions_is_read(tmp_path):
-    place = shutil.copytree(hearing.folder_of(), tmp_path / "older")
+    place = shutil.copytree(tiny_audio_encoder.folder_of(), tmp_path / "older")
     tensors = load_file(place / "model.safetensors")
     older = {
         name.replace("parametrizations.weight.original0", "weight_g").replace(
@@ -59,19 +59,19 @@ def test_weight_norm_of_older_versions_is_read(tmp_path):
     }
     assert older.keys() != tensors.keys()
     save_file(older, place / "model.safetensors")
-    assert base_of(place).record.sha256 == base_of(hearing.folder_of()).record.sha256
+    assert base_of(place).record.sha256 == base_of(tiny_audio_encoder.folder_of()).record.sha256
 
 
 def test_the_record_describes_the_clips(tmp_path):
-    record = base_of(hearing.folder_of()).record
-    assert record.preprocessing == WaveInputs(rate=8000, seconds=1.0, is_scaled=True)
-    place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
+    record = base_of(tiny_audio_encoder.folder_of()).record
+    assert record.preprocessing == WaveInputs(sample_rate=8000, seconds=1.0, is_scaled=True)
+    place = shutil.copytree(tiny_audio_encoder.folder_of(), tmp_path / "bare")
     (place / "preprocessor_config.json").unlink()
-    assert base_of(place).record.preprocessing.rate == 16_000
+    assert base_of(place).record.preprocessing.sample_rate == 16_000
 
 
 def test_a_design_is_built_again_from_its_line():
-    base = base_of(hearing.folder_of("wav2vec2-stable"))
+    base = base_of(tiny_audio_encoder.folder_of("wav2vec2-stable"))
     again = fresh(base.record.arch, {}, base.record.preprocessing)
     assert {n: t.shape for n, t in again.state_dict().items()} == {
         n: t.shape for n, t in base.module.state_dict().items()
@@ -89,7 +89,7 @@ def test_a_design_is_built_again_from_its_line():
     ],
 )
 def test_damaged_folders_are_one_line(tmp_path, file, settings, message):
-    place = shutil.copytree(hearing.folder_of(), tmp_path / "damaged")
+    place = shutil.copytree(tiny_audio_encoder.folder_of(), tmp_path / "damaged")
     (place / file).write_text(json.dumps(settings))
     with pytest.raises(ModelError, match=message) as caught:
         base_of(place)
@@ -97,14 +97,14 @@ def test_damaged_folders_are_one_line(tmp_path, file, settings, message):
 
 
 def test_clips_without_a_single_frame_are_one_line():
-    module = base_of(hearing.folder_of()).module
-    short = WaveInputs(rate=8000, seconds=0.005, is_scaled=True)
+    module = base_of(tiny_audio_encoder.folder_of()).module
+    short = WaveInputs(sample_rate=8000, seconds=0.005, is_scaled=True)
     with pytest.raises(ModelError, match="clips of 40 samples are too short for this encoder"):
         cut(module, short)
 
 
 def test_a_folder_without_weights_says_so(tmp_path):
-    place = shutil.copytree(hearing.folder_of(), tmp_path / "bare")
+    place = shutil.copytree(tiny_audio_encoder.folder_of(), tmp_path / "bare")
     (place / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no model\.safetensors or pytorch_model\.bin"):
         base_of(place)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import wordy
+import tiny_text_encoder
 from warmstart.errors import ModelError
 from warmstart.modalities import text as modalities_text
 from warmstart.network import registry, text_encoders
@@ -26,7 +26,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    return wordy.encoder(tmp_path_factory.mktemp("encoder") / "bert")
+    return tiny_text_encoder.encoder(tmp_path_factory.mktemp("encoder") / "bert")
 
 
 def config(folder, **changes):
@@ -156,7 +156,7 @@ def test_a_tokenizer_must_be_at_hand():
 
 
 def test_texts_of_similar_length_are_batched_with_equal_results(tmp_path):
-    base = load(f"transformers:{wordy.encoder(tmp_path / 'encoder')}")
+    base = load(f"transformers:{tiny_text_encoder.encoder(tmp_path / 'encoder')}")
     inputs = base.record.preprocessing
     rows = ["goal", "soup with a ball", " ".join(["rain"] * 20), "", "moon"]
     tokens_of = torch.from_numpy(

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from elsewhere import Colours
+from external_models import Colours
 from tiny import PREP, network
 from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from elsewhere import Colours, onnx_file
+from external_models import Colours, onnx_file
 from warmstart.errors import ModelError
 from warmstart.network.architectures import IMAGENET
 from warmstart.network.external_classifier import InputHandling, open_onnx

@@ -47,7 +47,7 @@ def _row(ledger, name):
 
 def test_fates_without_training(case):
     ledger = write_ledger(*case)
-    assert _row(ledger, "conv1.weight").fate == "kept"
+    assert _row(ledger, "conv1.weight").fate == "unchanged"
     assert _row(ledger, "conv1.weight").block == "conv1"
     assert _row(ledger, "bn1.running_mean").buffer
     assert _row(ledger, "fc.weight").fate == "dropped"
@@ -299,7 +299,7 @@ def test_lines_are_few_and_short_and_no_fate_is_left_out(without):
 
 def test_lines_of_a_real_run(case):
     lines = summary_lines(write_ledger(*case))
-    assert [line.split()[0] for line in lines] == ["kept", "new", "dropped"]
+    assert [line.split()[0] for line in lines] == ["unchanged", "new", "dropped"]
     parameters = sum(p.numel() for p in case[2].backbone.parameters())
     assert lines[0] == f"kept      120 tensors, {parameters:,} weights, unchanged bit for bit"
 

@@ -32,7 +32,14 @@ def test_what_is_no_number_is_refused(value):
 
 def test_sounds_are_shifted_and_masked_and_never_mirrored():
     sound = Sound(
-        rate=8000, seconds=1.0, window=256, hop=35, mels=128, low=20.0, high=4000.0, range_db=30.0
+        sample_rate=8000,
+        seconds=1.0,
+        window=256,
+        hop=35,
+        mels=128,
+        low=20.0,
+        high=4000.0,
+        range_db=30.0,
     )
     prep = Preprocessing(size=(64, 64), resize=64, mean=(0.5,), std=(0.5,), sound=sound)
     training = plan_for("full", network=network_facts(preprocessing=prep)).training

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-import pinning
+import golden
 from plans import (
     ENGINE,
     PREPROCESSING,
@@ -36,10 +36,17 @@ from warmstart.records.plan import ColumnPlan
 
 TABLE = TableInputs(columns=(ColumnRecord(name="age", kind="number"),))
 CLIP = Sound(
-    rate=16_000, seconds=1.5, window=400, hop=160, mels=64, low=20.0, high=8000.0, range_db=80.0
+    sample_rate=16_000,
+    seconds=1.5,
+    window=400,
+    hop=160,
+    mels=64,
+    low=20.0,
+    high=8000.0,
+    range_db=80.0,
 )
 SOUND = replace(PREPROCESSING, mean=(0.5,), std=(0.5,), sound=CLIP)
-WAVES = WaveInputs(rate=16_000, seconds=0.5, is_scaled=True)
+WAVES = WaveInputs(sample_rate=16_000, seconds=0.5, is_scaled=True)
 
 
 def of_bases():
@@ -230,7 +237,7 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
 
 
 @pytest.mark.parametrize("plan", [pictures("last:2"), pictures("full+lora"), pictures("scratch")])

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-import pinning
+import golden
 from plans import (
     ENGINE,
     FACTS,
@@ -160,4 +160,4 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-import pinning
+import golden
 from plans import (
     FACTS,
     HEADS,
@@ -442,4 +442,4 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-import pinning
+import golden
 from plans import FACTS, a_choice, network, network_facts, pictures, refusal, texts
 from warmstart.nouns import NOUNS
 from warmstart.planning import (
@@ -442,4 +442,4 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import pinning
+import golden
 from plans import FACTS, HEADS, a_choice, network, network_facts, pictures, refusal, with_block
 from warmstart.nouns import NOUNS
 from warmstart.planning import fine_tuning, rules, strategy
@@ -430,4 +430,4 @@ SCENES = {
 
 @pytest.mark.parametrize("name", SCENES)
 def test_nothing_changed_unnoticed(name, request):
-    pinning.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))
+    golden.check(__file__, name, SCENES[name](), request.config.getoption("--pin"))

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from browsing import axe_violations
+from browser_checks import axe_violations
 from reports import cases, facts
 from warmstart.reporting.page import page
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import warmstart
-from drawing import fill
+from hue_images import fill
 from test_errors_raised import bomb
 from tiny import fit
 from warmstart.cli.main import main

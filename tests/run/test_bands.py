@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import warmstart
-from banded import fill_bands, npy, tiff
-from banded import training_data as scene_of
-from looking import collect
+from extraction import collect
+from multiband_images import fill_bands, npy, tiff
+from multiband_images import training_data as scene_of
 from tiny import PREP, fit, network
 from warmstart.events import drain
 from warmstart.evidence.controls import (

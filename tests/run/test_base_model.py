@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from drawing import fill
+from hue_images import fill
 from tiny import PREP, Convolutions, network
 from warmstart.data.read import read
 from warmstart.errors import ModelError, UsageError

@@ -6,8 +6,8 @@ import csv
 
 import pytest
 
-import hearing
-from sounding import fill
+import tiny_audio_encoder
+from audio_clips import fill
 from tiny import ARCH, weights
 from warmstart.cli.main import main
 from warmstart.errors import DataError, ModelError, UsageError
@@ -25,7 +25,7 @@ def local(tmp_path_factory):
 
 def test_clips_are_ranked_in_their_own_words(tmp_path, capsys):
     clips = fill(tmp_path / "clips", {"a note": 10, "hiss": 10})
-    encoder = f"transformers:{hearing.folder_of()}"
+    encoder = f"transformers:{tiny_audio_encoder.folder_of()}"
     result = drain(rank(clips, [encoder]))
     assert (result.kind, result.models[0].name) == ("audio", encoder)
     assert main(["rank", str(clips), "--models", encoder]) == 0

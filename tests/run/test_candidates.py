@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score, r2_score
 
 import warmstart
-from drawing import fill
+from hue_images import fill
 from test_other_tasks import written
 from test_task_training import pictures
 from tiny import PREP, bytes_of, fit, lines, network

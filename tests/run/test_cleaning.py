@@ -10,8 +10,8 @@ import pytest
 from PIL import ImageOps
 
 import warmstart
-from looking import collect, look_at
-from scenes import training_data
+from detailed_images import training_data
+from extraction import collect, look_at
 from tiny import bytes_of, fit, network
 from warmstart.errors import DataError
 from warmstart.planning.rules import LEAST_SIDE

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reading import paint
+from image_files import paint
 from warmstart.data.dataset import Collection, Listing, Row, Wording
 from warmstart.data.labels import LABELLINGS
 from warmstart.data.read import apply_relabel, read

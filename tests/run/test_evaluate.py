@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.errors import DataError, RunFolderError
 from warmstart.events import drain, follow
 from warmstart.run.evaluate import evaluate

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import warmstart
-from drawing import draw, fill
+from hue_images import draw, fill
 from tiny import PREP, Convolutions, bytes_of, fit, lines, network
 from warmstart.api.run import Run
 from warmstart.errors import DataError, RunFolderError, TrainingError
@@ -215,8 +215,8 @@ def test_the_plan_can_be_read_and_leaves_nothing_to_be_decided(finished):
 
 def test_every_tensor_but_the_output_is_kept(finished):
     rows = json.loads((finished.path / "weights_ledger.json").read_text())["rows"]
-    assert {row["fate"] for row in rows} == {"kept", "new", "dropped"}
-    assert all(row["before"] == row["after"] for row in rows if row["fate"] == "kept")
+    assert {row["fate"] for row in rows} == {"unchanged", "new", "dropped"}
+    assert all(row["before"] == row["after"] for row in rows if row["fate"] == "unchanged")
     assert {row["tensor"].split(".")[0] for row in rows if row["fate"] == "new"} == {"head"}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import fill
-from looking import table
+from extraction import table
+from hue_images import fill
 from tiny import ARCH, KINDS, PREP, bytes_of, network, weights
 from warmstart.cli.main import main
 from warmstart.errors import DataError, RunFolderError, UsageError

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from looking import collect
+from extraction import collect
 from tiny import PREP, network
 from warmstart.events import drain
 from warmstart.features import engine_speeds

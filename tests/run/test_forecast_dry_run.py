@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import warmstart
-from looking import collect
+from extraction import collect
 from plans import refusal
 from tiny import PREP, bytes_of, fit, network
 from warmstart.cli.fit import plan_text

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drawing import fill
+from hue_images import fill
 from tiny import fit
 from warmstart.planning import fine_tuning, rules
 from warmstart.run import from_scratch

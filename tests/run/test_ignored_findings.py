@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from drawing import fill
+from hue_images import fill
 from warmstart import fit
 from warmstart.cli.main import main
 from warmstart.errors import UsageError

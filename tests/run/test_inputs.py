@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from banded import fill_bands
-from looking import collect
+from extraction import collect
+from multiband_images import fill_bands
 from plans import PREPROCESSING, network_facts, plan_for
 from tiny import PREP, network
 from warmstart.errors import ModelError, PlanError

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import warmstart
-from drawing import fill
+from hue_images import fill
 from tiny import ARCH, PREP, fit, network, weights
 from warmstart.cli.main import main
 from warmstart.data.read import read
@@ -153,7 +153,7 @@ def test_a_run_that_follows_keeps_names_lineage_and_the_ledger_of_the_old_head(f
     old = load_file(first / "model" / "model.safetensors")
     dropped = {row.tensor: row.shape for row in rows if row.fate == "dropped"}
     assert dropped == {n: tuple(t.shape) for n, t in old.items() if n.startswith("head.")}
-    kept = [row for row in rows if row.fate == "kept"]
+    kept = [row for row in rows if row.fate == "unchanged"]
     assert {f"backbone.{row.tensor}" for row in kept} == {
         n for n in old if n.startswith("backbone.")
     }

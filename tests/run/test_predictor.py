@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import warmstart
-from drawing import draw
+from hue_images import draw
 from warmstart.errors import DataError, RunFolderError
 from warmstart.network.model_folder import read_bundle, write_bundle
 from warmstart.run.predictor import Predictor, find_files, load, predict

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from drawing import fill
+from hue_images import fill
 from warmstart.errors import DataError
 from warmstart.modalities.preprocessing import load_image
 from warmstart.network.model_folder import read_bundle

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import draw, fill
+from hue_images import draw, fill
 from tiny import fit, network
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord

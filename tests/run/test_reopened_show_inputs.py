@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import fill
+from hue_images import fill
 from jobs import FEW
 from tiny import PREP, fit
 from warmstart.api.run import Run, load

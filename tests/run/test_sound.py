@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import warmstart
-from serving import live
-from sounding import fill, tone, wav
+from audio_clips import fill, tone, wav
+from server_client import live
 from tiny import fit, lines, weights
 from warmstart.errors import DataError, ModelError, PlanError
 from warmstart.events import drain
@@ -49,7 +49,7 @@ def test_a_run_on_clips_knows_them(heard):
     assert json.loads((heard.path / "data.json").read_text())["kind"] == "audio"
     prep = json.loads((heard.path / "model" / "preprocess.json").read_text())
     assert len(prep["mean"]) == 1
-    assert prep["sound"]["rate"] == 8000
+    assert prep["sound"]["sample_rate"] == 8000
     assert prep["sound"]["seconds"] == pytest.approx(0.4, abs=0.03)
     rows = lines(heard.path, "predictions.jsonl")
     assert {row["id"][-4:] for row in rows} == {".wav"}
@@ -137,7 +137,7 @@ def test_settings_of_sounds_are_taken_and_checked(tmp_path, pictures):
     data = fill(tmp_path / "notes", {"a note": 4, "hiss": 4})
     run = fit(data, settings=["input.seconds=0.2", "input.n_mels=32"], out=tmp_path / "run")
     sound = json.loads((run.path / "model" / "preprocess.json").read_text())["sound"]
-    assert (sound["seconds"], sound["mels"], sound["rate"]) == (0.2, 32, 8000)
+    assert (sound["seconds"], sound["mels"], sound["sample_rate"]) == (0.2, 32, 8000)
     with pytest.raises(PlanError, match=r"input\.sample_rate must be a whole number from 2000"):
         fit(data, settings=["input.sample_rate=7"])
     with pytest.raises(PlanError, match=r"input\.n_mels=64: the data holds images, not sounds"):

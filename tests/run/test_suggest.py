@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import warmstart
-from drawing import fill
+from hue_images import fill
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import drain, follow
 from warmstart.records.answer import ExpectedGain
@@ -138,7 +138,7 @@ def test_a_count_of_none_is_an_error(finished, inbox):
 
 
 def test_a_doubling_brings_what_was_measured():
-    assert expected_gain(learning_curve(scale=0.2, rate=0.5), 50, 50) == ExpectedGain(
+    assert expected_gain(learning_curve(scale=0.2, exponent=0.5), 50, 50) == ExpectedGain(
         gain=pytest.approx(0.1), low=pytest.approx(0.04), high=pytest.approx(0.2), n=50
     )
 
@@ -155,7 +155,7 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
         high=2 * whole,
         n=100,
         meaning="",
-        details={"scale": 0.1, "rate": 0.7},
+        details={"scale": 0.1, "exponent": 0.7},
     )
     result = expected_gain(evidence, 100, 20)
     assert result.gain == pytest.approx(law(120) - law(100))
@@ -167,9 +167,9 @@ def test_a_part_of_it_brings_its_share_of_the_curve():
     [
         None,
         learning_curve(),
-        learning_curve(scale=0.2, rate="unknown"),
-        learning_curve(rate=0.5),
-        learning_curve(scale=0.2, rate=0.0),
+        learning_curve(scale=0.2, exponent="unknown"),
+        learning_curve(exponent=0.5),
+        learning_curve(scale=0.2, exponent=0.0),
         Evidence(name="learning_curve", value=None, low=None, high=None, n=9, meaning=""),
     ],
 )
@@ -178,16 +178,16 @@ def test_nothing_is_said_where_nothing_was_measured(evidence):
 
 
 def test_nothing_is_said_beyond_a_doubling():
-    assert expected_gain(learning_curve(scale=0.2, rate=0.5), 10, 20) is None
+    assert expected_gain(learning_curve(scale=0.2, exponent=0.5), 10, 20) is None
 
 
 def test_the_gain_is_read_from_the_run(own_run, inbox):
     inspection = read_json(own_run / "inspection.json", Inspection)
     others = tuple(e for e in inspection.evidence if e.name != "learning_curve")
-    evidence = (*others, learning_curve(scale=0.2, rate=0.5))
+    evidence = (*others, learning_curve(scale=0.2, exponent=0.5))
     write_json(own_run / "inspection.json", replace(inspection, evidence=evidence))
     result = drain(suggest(own_run, [str(inbox)], count=20)).expected
-    assert result == expected_gain(learning_curve(scale=0.2, rate=0.5), 36, 20)
+    assert result == expected_gain(learning_curve(scale=0.2, exponent=0.5), 36, 20)
     (own_run / "inspection.json").unlink()
     assert drain(suggest(own_run, [str(inbox)], count=20)).expected is None
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from serving import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
+from server_client import ODD_HEADS, alive, answer_plain, plain, png, read_all, wait_until
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
 from warmstart.serving.model import ServedPicture, UnreadableInput

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import form
+from server_client import form
 from warmstart.serving.http import HttpProblem
 from warmstart.serving.inputs import ImagesBody, Upload, parse_length, read_files
 from warmstart.serving.model import ServerLimits

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from browsing import CHROMIUM, axe_violations
-from serving import live, plain
+from browser_checks import CHROMIUM, axe_violations
+from server_client import live, plain
 from warmstart.records.answer import Answer
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
@@ -33,7 +33,7 @@ def server(finished):
 
 @pytest.fixture
 def red(tmp_path):
-    from drawing import fill
+    from hue_images import fill
 
     return fill(tmp_path / "new", {"blue": 1, "green": 1, "red": 1}, seed=5) / "red" / "000.png"
 

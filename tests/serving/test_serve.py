@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from serving import Live, live
+from server_client import Live, live
 from test_errors_raised import Code, bomb
 from warmstart import errors
 from warmstart.errors import RunFolderError, ServeError

@@ -9,8 +9,8 @@ import pytest
 
 import tables
 import warmstart
-from browsing import CHROMIUM
-from serving import live
+from browser_checks import CHROMIUM
+from server_client import live
 from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import ServeOptions, application
 

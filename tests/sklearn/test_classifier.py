@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import tiny_text_encoder
 import warmstart
-import wordy
-from drawing import draw
+from hue_images import draw
 from tiny import PREP, network
 from warmstart import WarmStartClassifier
 from warmstart.errors import DataError, PlanError, UsageError
@@ -392,8 +392,8 @@ def test_a_column_of_words_is_named():
 
 def test_texts_are_learnt_and_answered_like_images(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    X, y = zip(*wordy.rows(8), strict=True)
-    base = f"transformers:{wordy.encoder(tmp_path / 'encoder')}"
+    X, y = zip(*tiny_text_encoder.rows(8), strict=True)
+    base = f"transformers:{tiny_text_encoder.encoder(tmp_path / 'encoder')}"
     fitted = WarmStartClassifier(base=base).fit(list(X), y)
     assert fitted.score(list(X), y) > 0.8
     assert fitted.predict(["the goal of a team"]).tolist() == ["sport"]

@@ -25,10 +25,10 @@ def test_a_law_is_recovered_from_exact_accuracies(law):
         return
     found = fit_power_law(SIZES, exact)
     assert found.scale == pytest.approx(law.scale, rel=1e-6)
-    assert found.rate == pytest.approx(law.rate, abs=1e-6)
+    assert found.exponent == pytest.approx(law.exponent, abs=1e-6)
 
 
-def test_the_odds_grow_by_the_rate():
+def test_the_odds_grow_by_the_exponent():
     law = PowerLaw(0.2, 0.5)
     odds = through(law) / (1 - through(law))
     np.testing.assert_allclose(np.log(odds), np.log(0.2) + 0.5 * np.log(SIZES))
@@ -37,7 +37,7 @@ def test_the_odds_grow_by_the_rate():
 @given(accuracies)
 def test_more_examples_never_harm(values):
     law = fit_power_law(SIZES, np.array(values))
-    assert law.rate >= 0
+    assert law.exponent >= 0
     assert np.isfinite(law.scale)
     assert 0 < law.at(90) <= law.at(180) <= 1
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from serving import ODD_HEADS, form, live, png, wait_until
+from server_client import ODD_HEADS, form, live, png, wait_until
 from warmstart.errors import UsageError
 from warmstart.studio import app
 from warmstart.studio.app import Hub, Keys, make_app

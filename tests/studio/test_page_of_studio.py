@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from browsing import CHROMIUM, axe_violations
-from drawing import fill
-from serving import live
+from browser_checks import CHROMIUM, axe_violations
+from hue_images import fill
+from server_client import live
 from warmstart.data.dataset import Columns
 from warmstart.data.labels import LABELLINGS
 from warmstart.data.read import apply_relabel

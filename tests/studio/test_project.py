@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from serving import png
+from server_client import png
 from warmstart.errors import RunFolderError, UsageError
 from warmstart.studio.board import Board, add_class, remove_class, rename_class, set_label
 from warmstart.studio.project import NewPicture, Project, append, id_of, n_changed, read_lines

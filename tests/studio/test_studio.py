@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 import warmstart
-from drawing import fill
-from serving import form, png
-from studios import Page, nothing, open_studio
+from hue_images import fill
+from server_client import form, png
+from studio_client import Page, nothing, open_studio
 from tiny import weights
 from warmstart.errors import DataError, RunFolderError
 from warmstart.studio import pictures, result

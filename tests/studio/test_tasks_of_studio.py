@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving import form
-from studios import nothing, open_as
+from server_client import form
+from studio_client import nothing, open_as
 from warmstart.errors import DataError
 from warmstart.studio.studio import StudioOptions, open_project
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from looking import scene_of
+from extraction import scene_of
 from tiny import PREP
 from warmstart.errors import DataError
 from warmstart.modalities.preprocessing import load_image

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import jobs
 import warmstart
-from banded import fill_bands
-from drawing import fill
+from hue_images import fill
+from multiband_images import fill_bands
 from tiny import bytes_of, fit, lines, network
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from drawing import fill
+from hue_images import fill
 from tiny import Convolutions, bytes_of, fit, lines, network
 from warmstart.run.predictor import load
 from warmstart.terminal import result_text
@@ -94,7 +94,7 @@ def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy)
     rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
     owner = {row["tensor"]: row["block"] for row in rows}
     actions = actions_of(run)
-    told = {row["tensor"]: row for row in rows if row["fate"] in ("frozen", "kept")}
+    told = {row["tensor"]: row for row in rows if row["fate"] in ("frozen", "unchanged")}
     same, frozen = set(), 0
     for name, tensor in before.items():
         if name.startswith("out."):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import jobs
 import tiny
 import warmstart
-from drawing import fill
+from hue_images import fill
 from tiny import fit
 from warmstart.errors import PlanError
 from warmstart.events import Event, drain, follow

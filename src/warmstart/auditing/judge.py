@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from warmstart.data import thumbnails
-from warmstart.data.dataset import Columns, Listing, as_split, concatenate, some, unreadable
+from warmstart.data.dataset import Columns, Listing, as_split, concatenate, unreadable
 from warmstart.data.near_duplicates import (
     Pair,
     are_scenes,
@@ -40,6 +40,7 @@ from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import Pixels
 from warmstart.features.extract import Prefetch
 from warmstart.features.machine import n_threads
+from warmstart.formatting import first_few
 from warmstart.modalities.preprocessing import as_picture, open_image, prepare
 from warmstart.network.class_names import imagenet_names, read_names
 from warmstart.network.external_classifier import (
@@ -345,8 +346,9 @@ def _judge_model(
     test_ids = [row.id for row in rows if row.split == "test"]
     if not test_ids:
         raise DataError(
-            f"{listing.wording.source}: the model knows none of its classes ({some(classes)}); it "
-            f"knows {some(names.outputs)}. Rename the classes, or give --labels FILE."
+            f"{listing.wording.source}: the model knows none of its classes "
+            f"({first_few(classes)}); it knows {first_few(names.outputs)}. "
+            "Rename the classes, or give --labels FILE."
         )
     train_ids = _sample([row.id for row in rows if row.split != "test"], MOST_TRAIN, rng)
     keep = _sample(test_ids, STAGES[1], rng)

@@ -75,7 +75,7 @@ def _gain(expected: ExpectedGain) -> str:
 
 def _skipped(skipped: Skipped) -> str:
     copies = "copy" if skipped.copies == 1 else "copies"
-    counts = skipped.known, skipped.copies, skipped.unreadable
+    counts = skipped.present, skipped.copies, skipped.unreadable
     reasons = "in the run's data already", f"exact {copies}", "that cannot be read"
     return ", ".join(f"{n:,} {why}" for n, why in zip(counts, reasons, strict=True) if n)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple, cast, get_args
 
 import numpy as np
 
-from warmstart.data.dataset import some
 from warmstart.errors import DataError
+from warmstart.formatting import first_few
 from warmstart.modalities.table import has_commas, has_sign, is_missing, number_of
 from warmstart.nouns import count, is_are
 from warmstart.records.data import Finding
@@ -96,7 +96,9 @@ def type_columns(
         if not name:
             raise DataError(f"{origin}: it names no column; write --set column.NAME={kind}")
         if name not in names:
-            raise DataError(f"{origin}: {source} has no such column. It has: {some(names, 20)}.")
+            raise DataError(
+                f"{origin}: {source} has no such column. It has: {first_few(names, 20)}."
+            )
         if kind not in _KINDS:
             raise DataError(f"{origin}: a column is number, category or {LEFT_OUT}.")
     columns: list[ColumnRecord] = []
@@ -113,7 +115,7 @@ def type_columns(
         kind = LEFT_OUT if reason else columns[-1].kind
         choices.append(ColumnPlan(name=name, kind=_choice(column, kind, reason, setting)))
     if not columns:
-        why = "; ".join(f"{some(group, 3)} {reason}" for reason, group in left_out.items())
+        why = "; ".join(f"{first_few(group, 3)} {reason}" for reason, group in left_out.items())
         raise DataError(f"{source} has no column to learn from ({why}); add one")
     findings = tuple(
         Finding(

@@ -129,16 +129,6 @@ def concatenate(listings: Sequence[Listing], layout: str) -> Listing:
     )
 
 
-def some(names: Iterable[str], n: int = 5) -> str:
-    """The first `n` names, with an ellipsis if there are more.
-
-    >>> some(["a", "b", "c"], 2)
-    'a, b, …'
-    """
-    names = list(names)
-    return ", ".join(names[:n]) + (", …" if len(names) > n else "")
-
-
 def unreadable(reasons: Mapping[str, str], sentence: str) -> tuple[Finding, ...]:
     """A finding over files that were left out, with the reason for each; none if there are none.
 

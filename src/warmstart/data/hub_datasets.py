@@ -16,11 +16,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
-from warmstart.data.dataset import Columns, Listing, Wording, as_split, concatenate, some
+from warmstart.data.dataset import Columns, Listing, Wording, as_split, concatenate
 from warmstart.data.parsing import SPLIT_ORDER, SPLIT_VALUES
 from warmstart.data.place import Place, counted
 from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.errors import DataError
+from warmstart.formatting import first_few
 from warmstart.nouns import count
 
 DICT, INFO, STATE = "dataset_dict.json", "dataset_info.json", "state.json"
@@ -143,7 +144,7 @@ def _splits(place: Place) -> list[str]:
         )
     if not any(SPLIT_VALUES[name.casefold()] == "train" for name in names):
         raise DataError(
-            f"{place.source}/{DICT} has no train split, only {some(names) or 'none'}; add it, or "
-            "name a single split"
+            f"{place.source}/{DICT} has no train split, only {first_few(names) or 'none'}; add it, "
+            "or name a single split"
         )
     return sorted(names, key=lambda name: SPLIT_ORDER.index(SPLIT_VALUES[name.casefold()]))

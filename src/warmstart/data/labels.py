@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from warmstart.data.dataset import Columns, Listing, Row, Wording, some
+from warmstart.data.dataset import Columns, Listing, Row, Wording
 from warmstart.data.parsing import (
     LABEL_NAMES,
     Roles,
@@ -18,6 +18,7 @@ from warmstart.data.parsing import (
     nonempty_cells,
 )
 from warmstart.errors import DataError
+from warmstart.formatting import first_few
 from warmstart.nouns import count, nouns_of
 from warmstart.records.data import SEPARATOR, Example, Task, split_labels
 from warmstart.tasks.regress import as_text
@@ -108,8 +109,8 @@ def _find_label_problem(
     is_measured = None not in numbers and any(x is not None and x % 1 for x in numbers)
     if is_measured and len(values) > min(MAX_NUMERIC_CLASSES, max(n // 2, 2)):
         problem = (
-            f'{source}: "{roles.label}" holds measurements ({some(labels, 3)}), not classes; use '
-            "--task regress to learn them, or name a column of classes with --label"
+            f'{source}: "{roles.label}" holds measurements ({first_few(labels, 3)}), not classes; '
+            "use --task regress to learn them, or name a column of classes with --label"
         )
         return problem, True
     if n <= 2 or len(values) < n:
@@ -228,8 +229,8 @@ class ClassLabels(Labelling):
         if small:
             raise DataError(
                 f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training {noun} "
-                f"({some(small)}); a class needs at least 2. Add {noun}s, or check which column "
-                "or folder holds the label."
+                f"({first_few(small)}); a class needs at least 2. Add {noun}s, or check which "
+                "column or folder holds the label."
             )
         return tuple(sorted(sizes))
 
@@ -372,6 +373,6 @@ def check_split_labels(rows: Rows, outputs: tuple[str, ...], wording: Wording, t
             raise DataError(
                 f'{wording.source}: the {word} set has the class "{label}" '
                 f"({count(new.count(label), wording.noun)}), which the training set does "
-                f"not have. Training classes: {some(outputs)}. Add training {wording.noun}s of it, "
-                f"correct its spelling, or remove it from the {word} set."
+                f"not have. Training classes: {first_few(outputs)}. Add training {wording.noun}s "
+                f"of it, correct its spelling, or remove it from the {word} set."
             )

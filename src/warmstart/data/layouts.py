@@ -16,7 +16,6 @@ from warmstart.data.dataset import (
     Wording,
     as_split,
     concatenate,
-    some,
     unreadable,
 )
 from warmstart.data.hub_datasets import files_of, in_place, is_saved, list_saved
@@ -38,6 +37,7 @@ from warmstart.data.place import (
 from warmstart.data.splits import propose_series
 from warmstart.data.tables import list_table
 from warmstart.errors import DataError
+from warmstart.formatting import first_few
 from warmstart.modalities.text import decode_utf8
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Split
@@ -76,8 +76,8 @@ def find_splits(source: str, tops: Sequence[str]) -> list[SplitFolder]:
     names = " and ".join(folder.path + "/" for folder in folders)
     if len(splits) > 1 and "train" in splits and others:
         raise DataError(
-            f"{source}/ holds {names} but also {some(top + '/' for top in others)}, which is not a "
-            "split; move it elsewhere"
+            f"{source}/ holds {names} but also {first_few(top + '/' for top in others)}, which is "
+            "not a split; move it elsewhere"
         )
     if others or not folders:  # "train" may also be a class, beside "bus" and "car"
         return [SplitFolder("", "train")]
@@ -338,7 +338,7 @@ def _empty_folders(place: Place, train: SplitFolder, ids: set[str]) -> tuple[Fin
             continue
         kinds = sorted({suffix(f) or f for f in place.files if f.startswith(folder + "/")})
         empty[folder] = (
-            f"holds only files of other kinds ({some(kinds)})" if kinds else f"holds no {noun}"
+            f"holds only files of other kinds ({first_few(kinds)})" if kinds else f"holds no {noun}"
         )
         if len(classes) < 2:
             examples = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
@@ -373,6 +373,6 @@ def _no_image(place: Place, noun: str) -> str:
     kinds = sorted({suffix(file) or file for file in place.files})
     return (
         f"{place.source}/ holds no {noun}{links}, only {count(len(place.files), 'other file')} "
-        f"({some(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy, audio clips "
-        "WAV, FLAC, OGG, MP3 or AIFF"
+        f"({first_few(kinds)}); images are JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or .npy, audio "
+        "clips WAV, FLAC, OGG, MP3 or AIFF"
     )

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from warmstart.data.dataset import some
 from warmstart.data.place import check_name, suffix
 from warmstart.errors import DataError
+from warmstart.formatting import first_few
 from warmstart.machine import cell_bytes, check_memory
 from warmstart.nouns import count
 from warmstart.records.data import Split
@@ -218,7 +218,7 @@ def find_column(
     for guess in (name,) if name is not None else guesses:
         if guess in columns or guess.casefold() in by_fold:
             return guess if guess in columns else by_fold[guess.casefold()]
-    has = f"It has: {some(columns, 20)}."
+    has = f"It has: {first_few(columns, 20)}."
     if name is None:
         remedy = "Name it with --label." if role == "label" else f"Call it {' or '.join(guesses)}."
         raise DataError(f"{source} has no column that looks like the {role}. {has} {remedy}")

@@ -19,7 +19,6 @@ from warmstart.data.dataset import (
     as_split,
     check_unreadable,
     concatenate,
-    some,
     unreadable,
 )
 from warmstart.data.labels import (
@@ -33,6 +32,7 @@ from warmstart.data.parsing import LABEL_NAMES, PATH_NAMES, find_column, parse
 from warmstart.data.sources import Source, list_source, load_table
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
+from warmstart.formatting import first_few
 from warmstart.nouns import count
 from warmstart.records.data import DataRecord, Example, Finding, Task
 
@@ -119,7 +119,7 @@ def _check_sizes(listing: Listing, rows: Sequence[Row], source: str) -> None:
                 "needs at least 2. Drop that one too, or keep another."
             )
         close = difflib.get_close_matches(label, list(before), 1)
-        remedy = f"did you mean {close[0]}?" if close else f"known are: {some(sorted(before))}"
+        remedy = f"did you mean {close[0]}?" if close else f"known are: {first_few(sorted(before))}"
         raise DataError(
             f'{source} gives one training {noun} the new class "{label}", and a class needs at '
             f"least 2; {remedy}"
@@ -206,7 +206,7 @@ def read_for_scoring(
     if unknown:
         raise DataError(
             f"{listing.wording.source} has the class {unknown[0]!r}, which this model does not "
-            f"know. It knows: {some(classes)}. Rename or leave out that class."
+            f"know. It knows: {first_few(classes)}. Rename or leave out that class."
         )
     listing = replace(listing, rows=tuple(replace(row, split="test") for row in tests))
     examples, problems = yield from _hash(listing, strict=False)

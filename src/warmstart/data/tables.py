@@ -16,7 +16,6 @@ from warmstart.data.dataset import (
     Row,
     Wording,
     is_too_many,
-    some,
     unreadable,
 )
 from warmstart.data.labels import LabelCells, read_labels, read_roles, several
@@ -33,6 +32,7 @@ from warmstart.data.parsing import (
 from warmstart.data.place import IMAGE_SUFFIXES, escaped, is_address, is_utf8, noun_of, suffix
 from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
+from warmstart.formatting import first_few
 from warmstart.machine import cell_bytes, check_memory
 from warmstart.modalities.table import pack, unpack
 from warmstart.modalities.text import payload_of
@@ -343,7 +343,7 @@ def text_column(table: Table, columns: Columns, source: str) -> str | None:
         return texts[0]
     if columns.kind != "text" and not texts:
         return None
-    names = some(texts or table.columns, 20)
+    names = first_few(texts or table.columns, 20)
     what = (
         f"{len(texts)} columns of words ({names})" if texts else f"no column of words among {names}"
     )

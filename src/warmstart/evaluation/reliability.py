@@ -97,9 +97,12 @@ def _sentence(
 
     >>> _sentence(0.93, 0.81, 0.08, 0.16)
     'Mean confidence 93 %, accuracy 81 %: overconfident by 12 points (95 % CI 8 to 16).'
+    >>> _sentence(0.80, 0.81, -0.02, -0.004)
+    'Mean confidence 80 %, accuracy 81 %: underconfident by 1 point (95 % CI 0 to 2).'
     """
     means = f"Mean confidence {100 * confidence:.0f} %, accuracy {100 * accuracy:.0f} %"
-    gap = f"{100 * abs(confidence - accuracy):.0f} points"
+    n = f"{100 * abs(confidence - accuracy):.0f}"
+    gap = f"{n} point{'' if n == '1' else 's'}"
     if low > 0:
         return f"{means}: overconfident by {gap} (95 % CI {100 * low:.0f} to {100 * high:.0f})."
     if high < 0:

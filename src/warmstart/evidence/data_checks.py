@@ -1,4 +1,4 @@
-"""Checks of the training set: label issues, off-topic examples, spurious correlations, drift."""
+"""Checks of the training set: label issues, off-topic examples, spurious correlations, shift."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.data.splits import folds
 from warmstart.data.thumbnails import FileFigures
-from warmstart.evidence.distribution_shift import drift
+from warmstart.evidence.distribution_shift import detect_shift
 from warmstart.evidence.label_issues import (
     judge_labels,
     judge_numbers,
@@ -206,7 +206,7 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> Inspection:
     if labelled.test:
         rng = np.random.default_rng([training_data.seed, 9])
         test_features = _LastFeatures(extracted, labelled.test)
-        shift = drift(features, test_features, rng, labelled.nouns)
+        shift = detect_shift(features, test_features, rng, labelled.nouns)
     outliers = None
     if record.kind == "image":  # the false alarms of other kinds were not measured
         groups = labelled.groups()[: len(examples)]

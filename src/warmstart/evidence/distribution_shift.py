@@ -35,7 +35,7 @@ class FeatureRows(Protocol):
     def __getitem__(self, rows: Rows, /) -> Features: ...
 
 
-def drift(
+def detect_shift(
     train: FeatureRows, test: FeatureRows, rng: np.random.Generator, nouns: Nouns = IMAGES
 ) -> Finding | None:
     """A finding where the two sets are easily separated, else None.

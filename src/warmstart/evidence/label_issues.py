@@ -450,9 +450,9 @@ def _item(issue: LabelIssue) -> str:
 NUMBER_RATES = RATES[RATES <= 0.12]  # share of wrong numbers; larger ones cannot be measured
 # Twice the gain in log-likelihood of any rate over none, how likely a number must be wrong, and the
 # median error over that of the median number, below which numbers are called wrong: with 5 % of
-# them swapped, 89 % of the issues were real (bench/results/task_doubts.json). A weak model counts
-# nothing: its errors are those of the numbers themselves (turned photographs, R² .3: 15 of 300
-# would have been issues).
+# them swapped, 89 % of the issues were real (bench/results/task_label_issues.json). A weak model
+# counts nothing: its errors are those of the numbers themselves (turned photographs, R² .3: 15 of
+# 300 would have been issues).
 EVIDENCE, NUMBER_LIKELY, SKILL = 6.0, 0.9, 0.5
 _SHAPES = (0.4, 12.0)  # from very heavy tails to hardly any
 _SLIGHT, _NONE = 1e-6, 1e-300

@@ -62,7 +62,7 @@ def learning_curve(
     details: dict[str, float | int | str] = {
         f"accuracy.{round(size)}": float(a) for size, a in zip(sizes, means, strict=True)
     }
-    details |= {"scale": gain.law.scale, "rate": gain.law.rate}
+    details |= {"scale": gain.law.scale, "exponent": gain.law.exponent}
     return _evidence(gain.value, gain.low, gain.high, n, n_all, k, head.target, details)
 
 
@@ -74,14 +74,14 @@ def anchored(
     Its points come from one feature set and a cheap fit; the selected head is better. All points
     move by the same log-odds. `n_fit`: training examples in each fold of `estimate`.
     """
-    scale, rate = evidence.details.get("scale"), evidence.details.get("rate")
-    if evidence.value is None or not isinstance(scale, float) or not isinstance(rate, float):
+    scale, exponent = evidence.details.get("scale"), evidence.details.get("exponent")
+    if evidence.value is None or not isinstance(scale, float) or not isinstance(exponent, float):
         return evidence
-    law = PowerLaw(scale, rate)
+    law = PowerLaw(scale, exponent)
     least = 0.5 / n_fit
     value = min(max(estimate.value, least), 1 - least)
-    factor = value / (1 - value) / max(law.scale * n_fit**law.rate, 1e-12)
-    moved = PowerLaw(law.scale * factor, law.rate)
+    factor = value / (1 - value) / max(law.scale * n_fit**law.exponent, 1e-12)
+    moved = PowerLaw(law.scale * factor, law.exponent)
     gain = moved.at(2 * n_all) - moved.at(n_all)
     below = evidence.value - (evidence.low or 0.0)
     above = (evidence.high or 0.0) - evidence.value
@@ -93,7 +93,7 @@ def anchored(
             odds = factor * share / (1 - share)
             details[key] = odds / (1 + odds)
     details[f"accuracy.{n_fit}"] = estimate.value
-    details |= {"scale": moved.scale, "rate": moved.rate}
+    details |= {"scale": moved.scale, "exponent": moved.exponent}
     return _evidence(gain, low, high, evidence.n, n_all, n_classes, target, details)
 
 

@@ -38,10 +38,10 @@ from scipy.signal import resample_poly"""
 SPECTROGRAM = """\
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
     s, wave = PREP["sound"], wave.mean(axis=1)
-    if rate != s["rate"]:
-        ratio = Fraction(s["rate"], rate).limit_denominator(1000)
+    if rate != s["sample_rate"]:
+        ratio = Fraction(s["sample_rate"], rate).limit_denominator(1000)
         wave = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)
-    n, hop, size = round(s["seconds"] * s["rate"]), s["hop"], s["window"]
+    n, hop, size = round(s["seconds"] * s["sample_rate"]), s["hop"], s["window"]
     cut = (len(wave) - n) // 2  # the middle of a long clip; a short one lies amid silence
     wave = wave[cut : cut + n] if cut >= 0 else np.pad(wave, (-cut, n - len(wave) + cut))
     wave = np.pad(wave, (size // 2, size - size // 2))
@@ -50,7 +50,7 @@ SPECTROGRAM = """\
     power = np.abs(np.fft.rfft(frames * taper, axis=1)) ** 2
     ends = 2595 * np.log10(1 + np.array([s["low"], s["high"]]) / 700)  # hertz to mel
     edges = 700 * (10 ** (np.linspace(*ends, s["mels"] + 2) / 2595) - 1)
-    at, (low, mid, high) = np.fft.rfftfreq(size, 1 / s["rate"]), (
+    at, (low, mid, high) = np.fft.rfftfreq(size, 1 / s["sample_rate"]), (
         edges[k : k + s["mels"], None] for k in range(3))
     bank = np.maximum(0, np.minimum((at - low) / (mid - low), (high - at) / (high - mid)))
     for band in np.flatnonzero(bank.sum(axis=1) == 0):
@@ -167,7 +167,7 @@ def examples(path):
 _CLIPS = f"""\
 def prepare(path):  # -> (n,) float32, the middle of the clip
     wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    wave, target = wave.mean(axis=1), PREP["rate"]
+    wave, target = wave.mean(axis=1), PREP["sample_rate"]
     if rate != target:
         ratio = Fraction(target, rate).limit_denominator(1000)
         wave = resample_poly(wave, ratio.numerator, ratio.denominator).astype(np.float32)

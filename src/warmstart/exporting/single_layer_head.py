@@ -118,7 +118,7 @@ def has_trained(ledger: Ledger) -> bool:
     model's are unchanged, whatever surgery at the input added.
     """
     fates = {row.fate for row in ledger.rows if row.block != "head"}
-    return bool(fates & {"trained", "merged"}) or ("new" in fates and "kept" not in fates)
+    return bool(fates & {"trained", "merged"}) or ("new" in fates and "unchanged" not in fates)
 
 
 def _features(

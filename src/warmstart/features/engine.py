@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from warmstart.errors import TrainingError
+from warmstart.errors import TrainingError, first_line
 from warmstart.features.batches import (
     noise,
     padded_lengths,
@@ -50,11 +50,6 @@ def agree(a: Tensor, b: Tensor) -> bool:
     """Whether two outputs of a feature layer agree up to rounding."""
     rms = float(a.pow(2).mean().sqrt()) or 1.0
     return a.shape == b.shape and float((a - b).abs().max()) <= AGREEMENT * rms
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error; torch's may fill a screen."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def eager_engine(module: nn.Module, preprocessing: Inputs) -> Engine:

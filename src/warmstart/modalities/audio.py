@@ -283,7 +283,7 @@ def default_sound(sample_rate: int, seconds: float, mels: int = MELS) -> Sound:
     (256, 22, 4000.0)
     """
     return Sound(
-        rate=sample_rate,
+        sample_rate=sample_rate,
         seconds=round(seconds, 2),
         window=round(WINDOW_S * sample_rate),
         hop=max(1, int(seconds * sample_rate / COLUMNS)),
@@ -327,7 +327,7 @@ def mel_bank(sound: Sound) -> NDArray[np.float32]:
     Shapes: (mels, window // 2 + 1).
     """
     edges = from_mel(np.linspace(to_mel(sound.low), to_mel(sound.high), sound.mels + 2))
-    at = np.fft.rfftfreq(sound.window, 1 / sound.rate)
+    at = np.fft.rfftfreq(sound.window, 1 / sound.sample_rate)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (at - low) / (middle - low), (high - at) / (high - middle)
     bank = np.maximum(0.0, np.minimum(rising, falling))
@@ -374,7 +374,9 @@ def log_mel(wave: Samples, sound: Sound) -> NDArray[np.float32]:
 
 def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
     """The picture of a clip (n,), its loudest value 255. Shapes: returns (mels, frames)."""
-    wave = crop_or_pad(resample(wave, sample_rate, sound.rate), round(sound.seconds * sound.rate))
+    wave = crop_or_pad(
+        resample(wave, sample_rate, sound.sample_rate), round(sound.seconds * sound.sample_rate)
+    )
     levels = log_mel(wave, sound)
     shares = 1 + (levels - levels.max()) / sound.range_db
     rows: Pixels = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
@@ -387,12 +389,12 @@ def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
 def prepare_wave(wave: Samples, sample_rate: int, inputs: WaveInputs) -> NDArray[np.float32]:
     """The middle of a clip, resampled, scaled, padded with silence. Shapes: (m,) to (n,).
 
-    >>> inputs = WaveInputs(rate=4, seconds=1.0, is_scaled=True)
+    >>> inputs = WaveInputs(sample_rate=4, seconds=1.0, is_scaled=True)
     >>> prepare_wave(np.array([1, 3], np.float32), 4, inputs).round(3).tolist()
     [0.0, -1.0, 1.0, 0.0]
     """
     (n,) = inputs.shape
-    wave = resample(wave, sample_rate, inputs.rate)
+    wave = resample(wave, sample_rate, inputs.sample_rate)
     wave = crop_or_pad(wave, min(n, len(wave)))
     if inputs.is_scaled:
         wave = (wave - wave.mean()) / np.sqrt(wave.var() + LEAST_VARIANCE)

@@ -236,7 +236,7 @@ def _audio_encoder(folder: Path, config: Settings) -> tuple[ClipEncoder, str, Wa
     kind = AUDIO_ENCODERS[str(config["model_type"])]
     is_scaled = kind.is_scaled is not None and bool(processor.get("do_normalize", kind.is_scaled))
     rate = processor.get("sampling_rate", DEFAULT_RATE)
-    inputs = WaveInputs(rate=rate, seconds=_DEFAULT_SECONDS, is_scaled=is_scaled)
+    inputs = WaveInputs(sample_rate=rate, seconds=_DEFAULT_SECONDS, is_scaled=is_scaled)
     arch = wave_arch(config, processor)
     network = build_wave(arch)
     fill(network.encoder, folder, _AUDIO_HEADS, kind.renamed)

@@ -21,7 +21,7 @@ from warmstart.records.summary import FrozenProof
 
 _MEANINGS: dict[Fate, str] = {
     "frozen": "unchanged bit for bit",
-    "kept": "unchanged bit for bit",
+    "unchanged": "the same bit for bit",
     "copied": "the base model's, beside the fine-tuned",
     "trained": "fine-tuned",
     "merged": "low-rank updates added",
@@ -56,8 +56,8 @@ def write_ledger(
     """One row per tensor of both networks, by comparing bytes with `before`.
 
     `actions`: what training did to each block; None: nothing was trained. Same bytes: `frozen`,
-    or `kept` where nothing was trained; `copied`, the base model's beside a fine-tuned one. Other
-    bytes: `trained`, or `merged` for the weights of low-rank blocks. Only in the old network:
+    or `unchanged` where nothing was trained; `copied`, the base model's beside a fine-tuned one.
+    Other bytes: `trained`, or `merged` for the weights of low-rank blocks. Only in the old network:
     `dropped`; only in the model: `new`; a fresh block's tensors are both, in two rows. `changes`
     of surgery at the input: their rows have the digest and the shape in the base model besides, so
     that rows with `before` add up to it by `numel_before`. Low-rank updates must be merged.
@@ -72,7 +72,7 @@ def write_ledger(
     >>> model = surgery.assemble(network, [FeatureLayer(block=18, pool="neck")], *head)
     >>> ledger = write_ledger(before, network, model)
     >>> sorted({row.fate for row in ledger.rows})
-    ['dropped', 'kept', 'new']
+    ['dropped', 'new', 'unchanged']
     """
     remade = {change.tensor: change for change in changes if change.fate != "dropped"}
     builder = _LedgerBuilder(before, network, actions, remade)
@@ -145,7 +145,7 @@ def summary_lines(ledger: Ledger) -> tuple[str, ...]:
     """
     rows = {fate: [row for row in ledger.rows if row.fate == fate] for fate in _MEANINGS}
     lines = [f"{f:<9} {_counted(rows[f])}, {_MEANINGS[f]}" for f in _MEANINGS if rows[f]]
-    if len(lines) > 5:  # all but `kept`: the last two share a line
+    if len(lines) > 5:  # all but `unchanged`: the last two share a line
         dropped = count(len(rows["dropped"]), "tensor")
         lines[-2:] = [f"{'new':<9} {_counted(rows['new'])}; {dropped} dropped"]
     return tuple(lines)
@@ -212,7 +212,7 @@ class _LedgerBuilder:
         if tensor.shape != old.shape or (change is not None and change.fate == "reshaped"):
             return "reshaped"
         if digest(tensor) == self.before[name]:
-            return "kept" if self.actions is None else "frozen"
+            return "unchanged" if self.actions is None else "frozen"
         is_merged = self._action(name) == "low-rank" and _may_merge(name, tensor)
         return "merged" if is_merged else "trained"
 

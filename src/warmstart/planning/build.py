@@ -158,7 +158,9 @@ def _plan_sequence_input(inputs: Inputs | None, base: Inputs | None) -> InputPla
         return InputPlan(
             size=_choose_input(inputs.shape[0], None, "the samples of so many seconds"),
             channels=_choose_input(1, 1, "clips have one"),
-            sample_rate=_choose_input(inputs.rate, inputs.rate, "the base model's own"),
+            sample_rate=_choose_input(
+                inputs.sample_rate, inputs.sample_rate, "the base model's own"
+            ),
             seconds=_choose_seconds(inputs.seconds),
         )
     if not (isinstance(inputs, TextInputs) and isinstance(base, TextInputs)):
@@ -178,7 +180,7 @@ def _choose_sound(sound: Sound | None) -> dict[str, Choice]:
         return {}
     return {
         "sample_rate": Choice(
-            value=sound.rate,
+            value=sound.sample_rate,
             source="measured",
             because="that of nine of ten clips, up to 16,000; others are resampled",
         ),

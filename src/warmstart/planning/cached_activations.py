@@ -27,7 +27,7 @@ def frozen_prefix(plan: Plan) -> int:
 def choose_augmentations(samples: int, n: int, budget: Budget) -> Choice:
     """Augmented versions of each image, never more than the epochs.
 
-    Four gained as much as a new one every epoch; a single one collapsed (bench/results/tail.json).
+    Four gained as much as a new one every epoch; a single one collapsed (`bench run fine_tuning`).
 
     >>> [choose_augmentations(*sizes, "balanced").value for sizes in ((1000, 50), (16000, 9000))]
     [4, 2]

@@ -12,8 +12,8 @@ from warmstart.records.plan import Action, Choice, by_rule
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}  # names in plans and in sentences
 
 # Of fine-tuning without a recipe: AdamW 1e-3 for a convnet (3e-4 was too low for ten epochs; see
-# `bench run tail`), v0 3e-5 for a transformer; SGD ten times that (BiT fine-tuned convnets with
-# SGD at 0.003: Kolesnikov et al. 2020, "Big Transfer", §3.3).
+# `bench run fine_tuning`), v0 3e-5 for a transformer; SGD ten times that (BiT fine-tuned convnets
+# with SGD at 0.003: Kolesnikov et al. 2020, "Big Transfer", §3.3).
 DEFAULT_LRS: dict[Family, dict[str, float]] = {
     "convnet": {"adamw": 1e-3, "sgd": 1e-2},
     "transformer": {"adamw": 3e-5, "sgd": 3e-4},

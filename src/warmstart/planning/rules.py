@@ -208,7 +208,7 @@ def engine_to_measure(
 def fine_tuned_blocks(n_blocks: int) -> int:
     """Uppermost blocks to fine-tune where that pays: half of them.
 
-    On drawings and skin a third cost half the time and gained less (`bench run tail`).
+    On drawings and skin a third cost half the time and gained less (`bench run fine_tuning`).
 
     >>> [fine_tuned_blocks(n) for n in (1, 2, 12, 18)]
     [1, 1, 6, 9]
@@ -237,7 +237,7 @@ SOUP = 3
 
 
 def samples_seen(n: int, budget: Budget = "balanced") -> int:
-    """Images that a training sees in all: ten epochs (`bench run tail` compares with five).
+    """Images that a training sees in all: ten epochs (`bench run fine_tuning` compares with five).
 
     At least as many as for 100 images, so that few images still make enough steps; at most as
     for 1,600, to save time. Twice as many with `thorough`.

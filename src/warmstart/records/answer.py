@@ -124,7 +124,7 @@ class ExpectedGain:
 class Skipped:
     """Images left out: in the run's data already, same bytes twice, unreadable."""
 
-    known: int
+    present: int
     copies: int
     unreadable: int
 

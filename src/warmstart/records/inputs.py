@@ -90,7 +90,7 @@ class Sound:
     A clip longer than `seconds` is cut to its middle, a shorter one padded with silence.
     """
 
-    rate: int  # samples a second, after resampling
+    sample_rate: int  # samples a second, after resampling
     seconds: float  # width of the image
     window: int  # samples of a frame, under a Hann window
     hop: int  # samples between the middles of two frames
@@ -126,11 +126,11 @@ class WaveInputs:
 
     A clip longer than `seconds` is cut to its middle, a shorter one padded with silence.
 
-    >>> WaveInputs(rate=16_000, seconds=0.5, is_scaled=True).shape
+    >>> WaveInputs(sample_rate=16_000, seconds=0.5, is_scaled=True).shape
     (8000,)
     """
 
-    rate: int  # samples a second, after resampling
+    sample_rate: int  # samples a second, after resampling
     seconds: float
     is_scaled: bool  # each clip to mean 0 and variance 1, before padding
 
@@ -140,7 +140,7 @@ class WaveInputs:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (round(self.rate * self.seconds),)
+        return (round(self.sample_rate * self.seconds),)
 
 
 WINDOWS = 8  # most windows of a long text: cache and training grow with them

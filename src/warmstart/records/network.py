@@ -13,7 +13,7 @@ Layout = Literal["NCHW", "NHWC", "NLC", "NC", "NCL", "NCDHW", "tokens", "other"]
 CHANNELS_FIRST: tuple[Layout, ...] = ("NCHW", "NCL", "NCDHW")
 Pool = Literal["avg", "grid2", "first", "neck"]
 Family = Literal["convnet", "transformer", "mlp"]
-Fate = Literal["frozen", "kept", "copied", "trained", "reshaped", "new", "dropped", "merged"]
+Fate = Literal["frozen", "unchanged", "copied", "trained", "reshaped", "new", "dropped", "merged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,7 +274,7 @@ def _confident(facts: ReportFacts) -> str:
 # The class of each fate in the picture.
 FATES = {
     "frozen": "frozen",
-    "kept": "frozen",
+    "unchanged": "frozen",
     "copied": "frozen",
     "trained": "tuned",
     "merged": "tuned",

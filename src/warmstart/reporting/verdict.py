@@ -54,14 +54,17 @@ def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | No
 
 def _learning_curve(facts: ReportFacts) -> str:
     evidence, scratch = facts.evidence("learning_curve"), facts.evidence("scratch")
-    scale, rate = facts.detail("learning_curve", "scale"), facts.detail("learning_curve", "rate")
-    if evidence is None or scale is None or rate is None:
+    scale, exponent = (
+        facts.detail("learning_curve", "scale"),
+        facts.detail("learning_curve", "exponent"),
+    )
+    if evidence is None or scale is None or exponent is None:
         return ""
     points = _accuracies(evidence)
     scratch_points = _accuracies(scratch) if scratch is not None else []
     if len(points) < 2:
         return ""
-    law, n, many = PowerLaw(scale, rate), float(facts.summary.data.train), facts.nouns.many
+    law, n, many = PowerLaw(scale, exponent), float(facts.summary.data.train), facts.nouns.many
     first, last = points[0][0], max(2.0 * n, points[-1][0] * 1.1)
     frame = Axes(
         (first, last),

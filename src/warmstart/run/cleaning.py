@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from warmstart.data.dataset import Collection, check_unreadable, some, unreadable
+from warmstart.data.dataset import Collection, check_unreadable, unreadable
 from warmstart.data.labels import LABELLINGS, check_remaining, check_split_labels
 from warmstart.data.near_duplicates import (
     MIN_SIMILARITY,
@@ -24,6 +24,7 @@ from warmstart.errors import DataError, RunFolderError
 from warmstart.features.batches import find_text_duplicates
 from warmstart.features.extract import first_of_each
 from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
+from warmstart.formatting import first_few
 from warmstart.modalities.audio import SAME_RECORDING, waveform_similarity
 from warmstart.nouns import IMAGES, Nouns, count, is_are, nouns_of
 from warmstart.planning import rules
@@ -139,7 +140,7 @@ def find_small_classes(
     if not small:
         return ()
     fewer = f"with fewer than {SMALL} training {nouns.many}"
-    sentence = f"{count(len(small), 'class')} {fewer}: {some(small)}."
+    sentence = f"{count(len(small), 'class')} {fewer}: {first_few(small)}."
     return (Finding(kind="small-class", sentence=sentence, items=small),)
 
 

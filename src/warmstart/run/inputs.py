@@ -52,7 +52,7 @@ def _spectrogram(request: Request, collection: Collection) -> Sound:
     if not values:
         return sound
     changed = default_sound(
-        int(values.get("sample_rate", sound.rate)),
+        int(values.get("sample_rate", sound.sample_rate)),
         float(values.get("seconds", sound.seconds)),
         int(values.get("n_mels", sound.mels)),
     )
@@ -63,7 +63,7 @@ def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
     """Raises: PlanError for settings without effect on a base model that takes samples."""
     if isinstance(base.preprocessing, WaveInputs):
         names = ("size", "channels", "sample_rate", "n_mels", "top_db")
-        rate = f"{base.preprocessing.rate:,} samples a second"
+        rate = f"{base.preprocessing.sample_rate:,} samples a second"
         _refuse_settings(request, names, f"{base.name} takes clips as they are, at {rate}")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from warmstart.data.arrays import channels_last, payload_of_picture
 from warmstart.data.arrays import encode as encode_array
-from warmstart.data.dataset import Columns, some
+from warmstart.data.dataset import Columns
 from warmstart.data.objects import Frame, as_values, frame_table
 from warmstart.data.parsing import Table, text_of
 from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, read_file, suffix
@@ -32,6 +32,7 @@ from warmstart.evaluation.multilabel import LabelCertainty, confidence
 from warmstart.evaluation.regression import NumberCertainty
 from warmstart.features.batches import noise, sub_batches, to_tensor
 from warmstart.features.engine import fuse_batch_norms
+from warmstart.formatting import first_few
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.preprocessing import encode
 from warmstart.modalities.table import pack
@@ -192,8 +193,8 @@ def _table_rows(table: Table, name: str, model: TableInputs) -> Iterator[NamedIn
     missing = [column.name for column in model.columns if column.name not in table.columns]
     if missing:
         raise DataError(
-            f"{name} has no column {some([repr(column) for column in missing], 3)}, which the "
-            f"model takes; it has: {some(table.columns, 20)}. Add it, empty where it is not known"
+            f"{name} has no column {first_few([repr(column) for column in missing], 3)}, which the "
+            f"model takes; it has: {first_few(table.columns, 20)}. Add it, empty where not known"
         )
     for id, payload in row_payloads(table, (), name).items():
         yield NamedInput(f"{name} {id}", payload)

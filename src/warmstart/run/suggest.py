@@ -45,7 +45,7 @@ class _Filter:
 
     labelled: frozenset[str]  # sha256 of the run's own examples
     hashes: set[str] = field(default_factory=set)
-    known: int = 0
+    present: int = 0
     copies: int = 0
     unreadable: int = 0
     reason: str = ""  # why the first unreadable one cannot be read
@@ -56,7 +56,7 @@ class _Filter:
             payload = read_file(path)
             digest = sha256(payload).hexdigest()
             if digest in self.labelled:
-                self.known += 1
+                self.present += 1
                 return None
             if digest in self.hashes:
                 self.copies += 1
@@ -102,7 +102,7 @@ def suggest(
         suggestions=chosen,
         expected=expected_gain(_learning_curve(run), len(predictor.bundle.ids), len(chosen)),
         skipped=Skipped(
-            known=unlabelled.known, copies=unlabelled.copies, unreadable=unlabelled.unreadable
+            present=unlabelled.present, copies=unlabelled.copies, unreadable=unlabelled.unreadable
         ),
         candidates=len(candidates.paths),
         kind=None if kind == "image" else kind,
@@ -131,13 +131,13 @@ def _extract(paths: Sequence[str], unlabelled: _Filter, predictor: Predictor) ->
 
 
 def _no_candidates(n: int, unlabelled: _Filter, nouns: Nouns) -> DataError:
-    if not unlabelled.known:
+    if not unlabelled.present:
         return DataError(
             f"none of the {n:,} {nouns.many} can be read (first: {unlabelled.reason})."
         )
     damaged = f", {unlabelled.unreadable:,} cannot be read" if unlabelled.unreadable else ""
     return DataError(
-        f"none of the {n:,} {nouns.many} is new: {unlabelled.known:,} are in the run's own "
+        f"none of the {n:,} {nouns.many} is new: {unlabelled.present:,} are in the run's own "
         f"data{damaged}; name {nouns.many} that have no label yet."
     )
 
@@ -171,12 +171,12 @@ def expected_gain(learning_curve: Evidence | None, n: int, more: int) -> Expecte
     if learning_curve is None:
         return None
     gain, low, high = learning_curve.value, learning_curve.low, learning_curve.high
-    scale, rate = (learning_curve.details.get(name) for name in ("scale", "rate"))
+    scale, exponent = (learning_curve.details.get(name) for name in ("scale", "exponent"))
     if gain is None or low is None or high is None:
         return None
-    if not isinstance(scale, (int, float)) or not isinstance(rate, (int, float)):
+    if not isinstance(scale, (int, float)) or not isinstance(exponent, (int, float)):
         return None
-    law = PowerLaw(float(scale), float(rate))
+    law = PowerLaw(float(scale), float(exponent))
     doubling = law.at(2 * n) - law.at(n)
     if doubling <= 0 or more > n:
         return None

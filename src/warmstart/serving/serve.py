@@ -288,7 +288,7 @@ def _describe_input(inputs: Inputs) -> dict[str, Any]:
     if isinstance(inputs, TextInputs):
         return {"tokens": inputs.length}
     if isinstance(inputs, WaveInputs):
-        return {"rate": inputs.rate, "seconds": inputs.seconds}
+        return {"sample_rate": inputs.sample_rate, "seconds": inputs.seconds}
     if isinstance(inputs, TableInputs):
         columns = [
             {"name": one.name, "kind": one.kind, "values": list(one.values)}

@@ -21,10 +21,10 @@ FORECAST_SD = 0.28
 
 @dataclass(frozen=True, slots=True)
 class PowerLaw:
-    """odds(n) = scale * n^rate with a rate of at least 0: more examples never harm."""
+    """odds(n) = scale * n^exponent with an exponent of at least 0: more examples never harm."""
 
     scale: float
-    rate: float
+    exponent: float
 
     def at(self, n: float) -> float:
         """Accuracy at n examples.
@@ -32,7 +32,7 @@ class PowerLaw:
         >>> PowerLaw(0.5, 1.0).at(6)
         0.75
         """
-        odds = self.scale * float(n**self.rate)
+        odds = self.scale * float(n**self.exponent)
         return odds / (1 + odds)
 
 
@@ -51,15 +51,15 @@ def fit_power_law(sizes: Values, accuracies: Values) -> PowerLaw:
 
     >>> n = np.array([10.0, 20.0, 40.0])
     >>> law = fit_power_law(n, 0.3 * n / (1 + 0.3 * n))
-    >>> round(law.scale, 3), round(law.rate, 3)
+    >>> round(law.scale, 3), round(law.exponent, 3)
     (0.3, 1.0)
     """
     # An accuracy of 1 among n rows shows no more than 1 - 1 / (2n).
     safe = np.clip(accuracies, 0.5 / sizes, 1 - 0.5 / sizes)
     x, y = np.log(sizes), np.log(safe / (1 - safe))
     centred = x - x.mean()
-    rate = max(float(centred @ y / (centred @ centred)), 0.0)
-    return PowerLaw(float(np.exp(y.mean() - rate * x.mean())), rate)
+    exponent = max(float(centred @ y / (centred @ centred)), 0.0)
+    return PowerLaw(float(np.exp(y.mean() - exponent * x.mean())), exponent)
 
 
 def expected_gain(

@@ -1,7 +1,7 @@
 """The head of a fine-tuned network: trained with its blocks, or averaged with a refitted one.
 
 The mean of both, which is one linear head, was better than either over eight data sets
-(`bench run tail`); it is one more candidate end of a training.
+(`bench run fine_tuning`); it is one more candidate end of a training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/figures/drift.svg: what moves in layers that were frozen, by recipe."""
+"""docs/figures/freezing.svg: what moves in layers that were frozen, by recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH, LEFT, BAR, GAP, ROW, TOP = 860, 470, 150, 40, 26, 76
 
 def svg() -> str:
     """Two bars a recipe: the shares of weights and of statistics that moved."""
-    result = [row for row in rows("drift") if "frozen_weights" in row]
+    result = [row for row in rows("freezing") if "frozen_weights" in row]
     result.sort(key=lambda row: (-row["frozen_weights_moved"], -row["frozen_statistics_moved"]))
     drawn = [
         text(16, 26, "What changes in layers that were frozen", "ink", 'font-weight="bold"'),

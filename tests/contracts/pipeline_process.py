@@ -1,4 +1,4 @@
-"""One process of two: `piping.py FOLDER KIND...` trains tiny networks in both ways."""
+"""One process of two: `pipeline_process.py FOLDER KIND...` trains tiny networks in both ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command in one process of several: `python processes.py JSON ARGUMENTS`.
+"""A command in one process of several: `python several_processes.py JSON ARGUMENTS`.
 
 JSON: `die`, after which event of which process that process is killed: [rank, stage, number];
 `due`, whether every step leaves a checkpoint; `torn`, the process that is killed while it forces

@@ -65,7 +65,8 @@ def _rows(
     draws: int,
 ) -> list[dict[str, Any]]:
     result = [
-        {"set": name, "task": task, **row} for row in doubts(feature_layers, truth, target, draws)
+        {"set": name, "task": task, **row}
+        for row in label_issues(feature_layers, truth, target, draws)
     ]
     print(result[0], result[-1], flush=True)
     return result
@@ -104,7 +105,7 @@ def _columns(
             yield f"{name} {k}", feature_layers, values[:, k]
 
 
-def doubts(
+def label_issues(
     feature_layers: dict[FeatureLayer, NDArray[np.float32]],
     truth: Truth,
     target: Target,

@@ -7,7 +7,7 @@ import json
 import time
 from contextlib import contextmanager
 
-from serving import form, live
+from server_client import form, live
 from warmstart.studio.app import Keys
 from warmstart.studio.studio import StudioOptions, application, open_project
 

@@ -1,4 +1,4 @@
-"""A run in a process of its own that kills itself: `python dying.py JSON`.
+"""A run in a process of its own that kills itself: `python killed_run.py JSON`.
 
 JSON: `fit`, the arguments of `warmstart.fit`, and one of `event`, the number of the event after
 which, or `rename`, the number of the file written just before whose renaming it is killed.

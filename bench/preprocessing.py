@@ -25,7 +25,7 @@ from warmstart.stats.paired import mean_interval
 from warmstart.training.dataset import draw, training_dataset
 
 SETS = ("ants_bees", "clothing", "trashnet", "textures10", "skin_lesions", "pacs_photo")
-COSTLY = 0.03  # accuracy from which a wrong habit is held to cost something
+COSTLY = 0.03  # accuracy from which a wrong preprocessing is held to cost something
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -38,14 +38,14 @@ def measure(args: Namespace) -> dict[str, Any]:
     result = []
     for name in args.sets:
         right, _ = _hits(args, name, load("lite0"))
-        for habit, base in _wrong().items():
+        for wrong, base in _wrong().items():
             hits, seen = _hits(args, name, base)
             cost, low, high = mean_interval(right - hits, np.arange(len(hits)))
             finding = warning(seen)
             result.append(
                 {
                     "set": name,
-                    "fed in": habit,
+                    "fed in": wrong,
                     "cost": cost,
                     "low": low,
                     "high": high,

@@ -13,12 +13,12 @@ from unittest.mock import patch
 import numpy as np
 
 from bench import results, sets
-from bench.trial import set_up, try_tail
+from bench.trial import set_up, try_fine_tuning
 from warmstart.request import Request
 from warmstart.training import fine_tune
 from warmstart.training.validation import END, REFIT, ChosenEnd
 
-KEPT = results.FOLDER / "tail.jsonl"
+STORED = results.FOLDER / "fine_tuning.jsonl"
 SETS = ("pacs_sketch", "skin_lesions", "clothing")
 # Strategy (of 18 blocks), learning rate, epochs.
 VARIANTS: dict[str, tuple[str, float, int]] = {
@@ -37,13 +37,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 def measure(args: Namespace) -> dict[str, Any]:
     """Train what is not kept yet."""
-    rows = results.lines(KEPT)
+    rows = results.lines(STORED)
     done = {(row["set"], row["variant"]) for row in rows}
     for name in args.sets:
         for variant in args.variants:
             if (name, variant) not in done:
                 rows.append(_row(sets.root(args) / name, variant))
-                KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows))
+                STORED.write_text("".join(json.dumps(row) + "\n" for row in rows))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     return {"summary": summary(rows), "rows": rows}
 
@@ -81,7 +81,7 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
         return seen[-1]
 
     with patch.object(fine_tune, "choose", stored):
-        trial = try_tail(request, training_data, base)
+        trial = try_fine_tuning(request, training_data, base)
     before = trial.fine_tuned.probe_answers
     head = before if before is not None else trial.head.probabilities
     held = np.isfinite(head[:, 0])
