@@ -142,7 +142,9 @@ def test_killed_in_one_part_after_the_other_it_is_the_run_that_never_was(
         ("fine_tune", n_blocks - 1),
     ]
     server = get_context("forkserver")  # which imports once what each of them needs
-    server.set_forkserver_preload(PRELOADED)
+    server.set_forkserver_preload(
+        ["killed_streaming", "tiny", "warmstart.cli.main", "warmstart.run.fit"]
+    )
     run, own = tmp_path / "run", str(tmp_path / "own")
     for place in places:
         told = (own, run, None if run.exists() else wanted, place)
