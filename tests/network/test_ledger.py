@@ -301,7 +301,7 @@ def test_lines_of_a_real_run(case):
     lines = summary_lines(write_ledger(*case))
     assert [line.split()[0] for line in lines] == ["unchanged", "new", "dropped"]
     parameters = sum(p.numel() for p in case[2].backbone.parameters())
-    assert lines[0] == f"kept      120 tensors, {parameters:,} weights, unchanged bit for bit"
+    assert lines[0] == f"unchanged 120 tensors, {parameters:,} weights, the same bit for bit"
 
 
 def test_digests_are_those_of_the_original_names(case):

@@ -47,7 +47,7 @@ def test_each_new_readable_image_counts_once(finished, inbox):
     result = drain(suggest(finished.path, [str(inbox)], count=8))
     assert result.candidates == 30
     skipped = result.skipped
-    assert (skipped.known, skipped.copies, skipped.unreadable) == (2, 2, 1)
+    assert (skipped.present, skipped.copies, skipped.unreadable) == (2, 2, 1)
     paths = [one.path for one in result.suggestions]
     assert len(set(paths)) == 8
     assert not {"train.png", "test.png", "torn.png"} & {path.rpartition("/")[2] for path in paths}
