@@ -15,15 +15,15 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from warmstart.errors import ProcessError, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 Value = TypeVar("Value")
-Float64 = NDArray[np.float64]
 TIMEOUT = timedelta(hours=2)  # for a slower process; one that died is noticed at once
 _EXCHANGE_WORDS = ("gloo", "nccl", "connection", "process group", "socket")
 
@@ -69,15 +69,15 @@ class ProcessGroup:
         _exchange(lambda dist: dist.all_gather_object(values, value))
         return cast(list[Value], values)
 
-    def reduce_sum(self, values: Float64) -> Float64:
+    def reduce_sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of all processes' arrays of one shape. Raises: ProcessError likewise."""
         if self.size == 1:
             return values
         import torch
 
-        total = torch.from_numpy(np.array(values, np.float64, order="C"))
+        total = torch.tensor(values, dtype=torch.float64)
         _exchange(lambda dist: dist.all_reduce(total))
-        return cast(Float64, total.numpy())
+        return cast("NDArray[np.float64]", total.numpy())
 
 
 ALONE = ProcessGroup()

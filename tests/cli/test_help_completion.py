@@ -6,9 +6,11 @@ import subprocess
 
 import pytest
 
-from warmstart.cli.help import SHELLS, script
+from warmstart.cli.completion import SHELLS, script
 from warmstart.cli.main import main
-from warmstart.cli.spec import VERBS
+from warmstart.cli.verbs import all_verbs
+
+VERBS = {verb.name: verb for verb in all_verbs()}
 
 ALL = tuple(VERBS.values())
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from warmstart.cli.options import Call
 from warmstart.cli.output import print_run
-from warmstart.cli.parse import Call
 from warmstart.records.summary import Level, Readiness
 from warmstart.run.deliver import Finished
 

@@ -3,7 +3,9 @@
 import pytest
 
 from warmstart.cli.main import main
-from warmstart.cli.spec import VERBS
+from warmstart.cli.verbs import all_verbs
+
+VERBS = {verb.name: verb for verb in all_verbs()}
 
 FIT = "Usage: warmstart fit DATA [options]"
 PREDICT = "Usage: warmstart predict RUN PATH... [options]"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from warmstart.cli.options import COMMON, GROUP, LABEL, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
-from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
 from warmstart.events import follow
 from warmstart.formatting import interval, percent, printable, short_interval
@@ -377,3 +377,32 @@ def _classes(rows: Sequence[ClassScore], n_classes: int) -> list[str]:
 
 def _class_name(name: str) -> str:
     return shortened(printable(name), _CLASS_NAME)
+
+
+VERB = Verb(
+    words="audit MODEL [DATA]",
+    needs=("a model trained elsewhere",),
+    short="judge a model that was trained elsewhere",
+    about="""With DATA, labelled images: the accuracy of MODEL and how far to trust it, data
+    leakage, each class, calibration. With --base: which weights changed, tensor by tensor.
+    MODEL is a file of weights (.safetensors, .pt, .pth, .bin) with --arch, an ONNX file, a
+    folder of the Hugging Face hub, a run folder, or the name of a base model.""",
+    options=(
+        Option("--base NAME", "what MODEL was fine-tuned from"),
+        Option("--arch NAME", "architecture: timm:NAME, torchvision:NAME or transformers:FOLDER"),
+        Option("--labels FILE", "names of the outputs in order: one per line, or JSON"),
+        Option("--train DATA", "training images, to look for data leakage"),
+        LABEL,
+        GROUP,
+        Option("--size PX", "input size: 224 or 224x320"),
+        Option("--mean X,...", "mean to subtract from pixel values 0 to 1"),
+        Option("--std X,...", "standard deviation to divide by"),
+        *COMMON,
+    ),
+    examples=(
+        "warmstart audit best.pt photos/ --arch timm:resnet18",
+        "warmstart audit model.onnx test/ --train train/",
+        "warmstart audit tuned.safetensors --base timm:resnet18  # what changed",
+    ),
+    run=audit,
+)

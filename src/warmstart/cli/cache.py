@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from warmstart.cli.options import PLAIN, Call, Verb
 from warmstart.cli.output import print_result
-from warmstart.cli.parse import Call
 from warmstart.terminal import tables
 
 if TYPE_CHECKING:
@@ -44,3 +44,16 @@ def clear() -> CacheInfo:
     clear_queues(feature_cache.root)
     engine_speeds.clear(feature_cache.root)
     return before
+
+
+VERB = Verb(
+    words="cache info|clear",
+    needs=("what to do",),
+    short="show or clear the feature cache",
+    about="""The features of an image are computed once and cached, so that the next run on the
+    same images is fast. info shows the size of the cache; clear deletes it. No run folder needs
+    it.""",
+    options=PLAIN,
+    examples=("warmstart cache info", "warmstart cache clear"),
+    run=cache,
+)

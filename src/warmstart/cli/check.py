@@ -5,8 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from warmstart.cli.options import (
+    ARCH,
+    BASE,
+    COMMON,
+    DATA,
+    READING,
+    SEED,
+    Call,
+    Option,
+    Verb,
+    request_of,
+)
 from warmstart.cli.output import NO_SIGNAL, print_result, watched
-from warmstart.cli.parse import Call, request_of
 from warmstart.events import follow
 from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides_signal
@@ -66,3 +77,33 @@ def check(call: Call) -> int:
     options += [switch for switch in ("--fix", "--strict") if switch in call.switches]
     print_result(call, checked, lambda: check_text(checked, [call.places[0], *options]))
     return NO_SIGNAL if checked.verdict.kind == "no-signal" else 0
+
+
+VERB = Verb(
+    words="check DATA",
+    needs=(DATA,),
+    short="find problems in the data, predict what to expect",
+    about="""Measures whether the base model suits the images and what is wrong with the data:
+    near-duplicates, data leakage, label issues, spurious correlations. Trains nothing and
+    changes none of your files.""",
+    options=(
+        BASE,
+        ARCH,
+        Option(
+            "--budget B",
+            "fast: one feature extraction; balanced (default) also runs controls",
+            "fast balanced",
+        ),
+        Option("--test DATA", "test set to check against the training images"),
+        *READING,
+        Option("--out FOLDER", "folder for evidence, findings, label issues"),
+        SEED,
+        *COMMON,
+    ),
+    examples=(
+        "warmstart check photos/",
+        "warmstart check photos/ --out problems  # lists to correct",
+        "warmstart fit photos/ --relabel problems/label_issues.csv",
+    ),
+    run=check,
+)

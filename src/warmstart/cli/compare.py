@@ -6,8 +6,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from warmstart.cli.options import (
+    ARCH,
+    BASE,
+    BUDGET,
+    COMMON,
+    DEVICE,
+    FIX,
+    GROUP,
+    LABEL,
+    READ_ALL,
+    RELABEL,
+    SEED,
+    SET,
+    TASK,
+    TEST,
+    Call,
+    Option,
+    Verb,
+    names_in,
+    positive,
+    request_of,
+)
 from warmstart.cli.output import NO_SIGNAL, print_result, settle_imports, watched
-from warmstart.cli.parse import Call, names_in, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
@@ -177,3 +198,42 @@ def _compare_runs(call: Call) -> Comparison:
             f"{options[0]} to compare finished runs."
         )
     return compare_finished(*call.places)
+
+
+VERB = Verb(
+    words="compare RUN|DATA...",
+    needs=("finished runs, or labelled images and --strategies",),
+    short="compare runs, or strategies, on the same images",
+    about="""Compares finished runs on the images that all of them held out: the difference of
+    each pair with its interval, ties, and how fast each run came near its end. With
+    --strategies, each of them is first run on DATA, into a run folder each; a RUN may be named
+    beside DATA. The other options say how, as for fit.""",
+    options=(
+        Option(
+            "--strategies A,B",
+            "run these on DATA first, such as head,full,scratch (scratch shows what the base "
+            "model is worth)",
+        ),
+        BASE,
+        ARCH,
+        BUDGET,
+        Option("--minutes M", "time for all of them, divided equally", rule=positive("5")),
+        DEVICE,
+        SET,
+        TEST,
+        LABEL,
+        TASK,
+        GROUP,
+        RELABEL,
+        FIX,
+        READ_ALL,
+        SEED,
+        *COMMON,
+    ),
+    examples=(
+        "warmstart compare runs/photos runs/photos-2",
+        "warmstart compare photos/ --strategies head,full,scratch",
+    ),
+    run=compare,
+    settles=True,
+)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from warmstart.cli.options import GROUP, LABEL, PLAIN, RUN, TEXT, Call, Verb
 from warmstart.cli.output import kind_of_run, print_result, watched
-from warmstart.cli.parse import Call
 from warmstart.events import follow
 from warmstart.terminal import tables
 
@@ -22,3 +22,19 @@ def evaluate(call: Call) -> int:
         scores = follow(steps(run, data, **columns), show)
     print_result(call, scores, lambda: tables.scores_text(scores, kind_of_run(run)))
     return 0
+
+
+VERB = Verb(
+    words="evaluate RUN DATA",
+    needs=(RUN, "other labelled images"),
+    short="evaluate a finished model on other labelled images",
+    about="""Measures the accuracy of a finished model on labelled images that it was not
+    trained on. DATA is laid out as for fit, with the same class names; if it has a test/
+    folder, only that is used.""",
+    options=(LABEL, GROUP, TEXT, *PLAIN),
+    examples=(
+        "warmstart evaluate runs/photos later-photos/",
+        "warmstart evaluate runs/photos later.csv --label species --json",
+    ),
+    run=evaluate,
+)

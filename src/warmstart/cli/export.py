@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from warmstart.cli.options import COMMON, RUN, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
-from warmstart.cli.parse import Call
 from warmstart.errors import UsageError
 from warmstart.events import follow
 from warmstart.exporting.predict_script import NAME
@@ -56,3 +56,37 @@ def export(call: Call) -> int:
     record = {"path": str(path), **to_plain(exported)}
     print_result(call, record, lambda: export_text(exported, path))
     return 0
+
+
+VERB = Verb(
+    words="export RUN",
+    needs=(RUN,),
+    short="export a model for other programs (ONNX ...)",
+    about="""Writes the model of RUN into a folder that needs no warmstart: network, labels,
+    card, and a script that predicts. A separate process compares it with the model on images of
+    the run before the folder is moved into place. timm and transformers hold one linear layer
+    on the last features: a multi-layer head is refitted there as a single-layer head, with its
+    own accuracy.""",
+    options=(
+        Option(
+            "--to FORMAT",
+            "onnx, torch (torch.export), timm, transformers or openvino",
+            "onnx torch timm transformers openvino",
+        ),
+        Option("--out FOLDER", "folder to create (default RUN/export/FORMAT)"),
+        Option("--int8", "onnx quantized to 8 bits: a quarter of the size; measures its cost"),
+        Option(
+            "--pixels",
+            "take 8-bit images of the right size; scaling is inside (onnx, torch, openvino)",
+        ),
+        Option("--data DATA", "the run's images, if they have moved"),
+        Option("--test DATA", "its test images, if they were named separately"),
+        *COMMON,
+    ),
+    examples=(
+        "warmstart export runs/photos --to onnx",
+        "warmstart export runs/photos --to onnx --int8 --pixels --out phone",
+        "warmstart export runs/photos --to transformers",
+    ),
+    run=export,
+)

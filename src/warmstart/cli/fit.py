@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import shlex
 
+from warmstart.cli.options import (
+    ARCH,
+    BASE,
+    BUDGET,
+    COMMON,
+    DATA,
+    DEVICE,
+    MINUTES,
+    READING,
+    SEED,
+    SET,
+    TEST,
+    Call,
+    Option,
+    Verb,
+    positive,
+    request_of,
+)
 from warmstart.cli.output import (
     check_processes,
     print_result,
@@ -12,7 +30,6 @@ from warmstart.cli.output import (
     watched,
     work_along,
 )
-from warmstart.cli.parse import Call, request_of
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
 from warmstart.events import follow
@@ -166,3 +183,54 @@ def _dry_run(call: Call) -> int:
         plan = follow(steps(request_of(call)), show)
     print_result(call, plan, lambda: plan_text(plan, call.places[0]))
     return 0
+
+
+VERB = Verb(
+    words="fit DATA",
+    needs=(DATA,),
+    short="fine-tune on labelled images, write a run folder",
+    about="""Fine-tunes a base model on DATA: a folder with one sub-folder per class
+    (photos/cat/1.jpg), a table of paths and classes, or a zip or tar of either. Writes a run
+    folder with the model, its accuracy and the reason for every decision.""",
+    options=(
+        BASE,
+        ARCH,
+        Option(
+            "--strategy S",
+            "auto (default) decides by measurement; head, last:N, frozen:K, full or scratch, "
+            "then +add, +lora or +gradual",
+        ),
+        BUDGET,
+        Option(
+            "--lr X",
+            "learning rate of the uppermost block (default: by rule)",
+            rule=positive("0.0003"),
+        ),
+        MINUTES,
+        DEVICE,
+        Option(
+            "--parallel P",
+            "processes share data (default); fsdp: weights too; pipeline:N: layers",
+        ),
+        Option("--plan FILE", "follow a plan.toml; other options override it"),
+        SET,
+        Option(
+            "--dry-run",
+            "show the plan with time, memory and disk, and stop; --out FILE.toml writes it",
+        ),
+        TEST,
+        *READING,
+        Option("--track NAME,...", "log curves to tensorboard, wandb, mlflow ..."),
+        Option("--out RUN", "run folder to create (default runs/<name of DATA>)"),
+        SEED,
+        *COMMON,
+    ),
+    examples=(
+        "warmstart fit photos/  # photos/<class>/*.jpg",
+        "warmstart fit labels.csv --label species --test later.csv",
+        "warmstart fit photos/ --strategy last:4 --dry-run  # see the plan first",
+    ),
+    run=fit,
+    is_shared=True,
+    settles=True,
+)

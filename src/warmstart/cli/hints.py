@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from warmstart import __version__
-from warmstart.cli.spec import VERBS, Verb
+from warmstart.cli.options import Verb
+from warmstart.cli.verbs import NAMES, all_verbs
 from warmstart.errors import UsageError
 
 # ---- What people type out of habit from other tools, and the answer that names ours.
@@ -176,10 +177,10 @@ def unknown_verb(word: str, is_path: bool) -> UsageError:
         return UsageError(f"unknown verb `{word}`. Here it is `{VERB_HABITS[word.lower()]}`.")
     if is_path or word.startswith("sample:"):
         return UsageError(f"`{word}` is not a verb. To fine-tune on it: warmstart fit {word}")
-    like = nearest(word, VERBS, likeness=0.6)
+    like = nearest(word, NAMES, likeness=0.6)
     if like:
         return UsageError(f"unknown verb `{word}`. Did you mean `{like}`?")
-    verbs = ", ".join(VERBS)
+    verbs = ", ".join(NAMES)
     return UsageError(f"unknown verb `{word}`. This version ({__version__}) has {verbs}.")
 
 
@@ -219,7 +220,7 @@ def answer(verb: Verb, name: str, value: str = "") -> str | None:
         return EXPLAINED[name]
     if name in EVERYWHERE:
         return EVERYWHERE[name]
-    for other in VERBS.values():
+    for other in all_verbs():
         if any(option.name == name for option in other.options):
             return f"It is an option of `{other.name}`, not of `{verb.name}`."
     return None

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 
 from warmstart import __version__
 from warmstart.cli.parse import parse
-from warmstart.cli.spec import VERBS
 from warmstart.cli.stop import INTERRUPTED, Interrupts
+from warmstart.cli.verbs import verb_named
 from warmstart.errors import WarmstartError
 
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -52,7 +50,7 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
 
 
 def _run(words: Sequence[str]) -> int:
-    from warmstart.cli.help import root_help, script, verb_help
+    from warmstart.cli.help import root_help, verb_help
 
     if words and words[0] == "help" and len(words) > 1:
         words = [words[1], "--help"]
@@ -63,15 +61,13 @@ def _run(words: Sequence[str]) -> int:
         print(f"warmstart {__version__}")
         return 0
     call = parse(words)
+    verb = verb_named(call.verb)
     if "--help" in call.switches:
-        print(verb_help(VERBS[call.verb]))
+        print(verb_help(verb))
         return 0
-    if call.verb == "completion":  # a shell runs it as it starts: nothing heavy may be loaded
-        shell, text = call.places[0], script(call.places[0], tuple(VERBS.values()))
-        is_json = "--json" in call.switches
-        print(json.dumps({"shell": shell, "script": text}) if is_json else text)
-        return 0
-    if VERBS[call.verb].arguments == ("DATA",):
+    if verb.is_light:
+        return verb.run(call)
+    if verb.arguments == ("DATA",):
         from warmstart.data.place import check_exists
 
         check_exists(call.places[0])
@@ -80,14 +76,12 @@ def _run(words: Sequence[str]) -> int:
     from warmstart.distributed import group_from_environment, is_launched
 
     # Of several processes only the first does what is not shared.
-    is_shared = call.verb in ("fit", "resume") and "--dry-run" not in call.switches
+    is_shared = verb.is_shared and "--dry-run" not in call.switches
     if is_launched() and not is_shared and not group_from_environment().is_first:
         return 0
-    verb = import_module(f"warmstart.cli.{call.verb}")  # has a function of this name
-    if call.verb not in ("fit", "resume", "compare"):  # those import the libraries later
+    if not verb.settles:
         settle_imports()
-    code: int = getattr(verb, call.verb)(call)
-    return code
+    return verb.run(call)
 
 
 def prepare() -> None:

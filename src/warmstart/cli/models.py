@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from warmstart.cli.options import PLAIN, Call, Verb
 from warmstart.cli.output import print_result
-from warmstart.cli.parse import Call
 from warmstart.terminal import tables
 
 
@@ -15,3 +15,18 @@ def models(call: Call) -> int:
     listing = list_models(word)
     print_result(call, listing, lambda: tables.models_text(listing, word))
     return 0
+
+
+VERB = Verb(
+    words="models [WORD]",
+    needs=(),
+    short="list the base models on this computer",
+    about="""Lists the pretrained networks that can be used here without a download; with WORD,
+    those whose name contains it.""",
+    options=PLAIN,
+    examples=(
+        "warmstart models",
+        "warmstart fit photos/ --base lite2  # fine-tune one of them",
+    ),
+    run=models,
+)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warmstart.cli.parse import Call
+from warmstart.cli.options import Call
 from warmstart.cli.stop import INTERRUPTED, stoppable
 from warmstart.distributed import ProcessGroup, here
 from warmstart.errors import ProcessError, UsageError, WarmstartError

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warmstart.cli.options import DEBUG, HELP, RUN, Call, Option, Verb
 from warmstart.cli.output import dumps, kind_of_run
-from warmstart.cli.parse import Call
 from warmstart.errors import DataError
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal import tables
@@ -56,3 +56,20 @@ def _counted(answers: Iterable[Answer], tally: Counter[str]) -> Iterator[Answer]
         tally["answered" if is_answer else "unreadable"] += 1
         tally["guaranteed"] += is_answer and (answer.confident is not None or low is not None)
         yield answer
+
+
+VERB = Verb(
+    words="predict RUN PATH...",
+    needs=(RUN, "the images to classify"),
+    short="classify new images",
+    about="""Prints the class of each image and its probability. A folder stands for the images
+    in and below it. The model may also be uncertain, or report that an image is unlike the
+    training images (out of distribution).""",
+    options=(Option("--json", "JSON Lines: one document per image"), DEBUG, HELP),
+    examples=(
+        "warmstart predict runs/photos new.jpg  # one image",
+        "warmstart predict runs/photos inbox/ --json > labels.jsonl",
+        'warmstart predict runs/mails "Where is it?"  # a text',
+    ),
+    run=predict,
+)

@@ -6,8 +6,20 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from warmstart.cli.options import (
+    COMMON,
+    DATA,
+    GROUP,
+    LABEL,
+    READ_ALL,
+    SEED,
+    TASK,
+    Call,
+    Option,
+    Verb,
+    names_in,
+)
 from warmstart.cli.output import print_result, watched
-from warmstart.cli.parse import Call, names_in
 from warmstart.events import follow
 from warmstart.formatting import duration, percent, percents, printable, short_interval
 from warmstart.nouns import nouns_of
@@ -98,3 +110,31 @@ def rank(call: Call) -> int:
     options = [word for pair in values.items() if pair[0] != "--models" for word in pair]
     print_result(call, ranking, lambda: ranking_text(ranking, [call.places[0], *options]))
     return 0
+
+
+VERB = Verb(
+    words="rank DATA",
+    needs=(DATA,),
+    short="rank base models on your labelled images",
+    about="""Extracts the features of DATA once with each base model and measures the held-out
+    accuracy of a linear probe on them. Models whose difference could be chance are called ties.
+    Nothing is fine-tuned or written; a later fit reuses the features.""",
+    options=(
+        Option(
+            "--models A,B,...",
+            "base models as --base of fit takes them; a file of weights with its architecture "
+            "as FILE@timm:NAME (default: those on this computer, at most 6)",
+        ),
+        LABEL,
+        TASK,
+        GROUP,
+        READ_ALL,
+        SEED,
+        *COMMON,
+    ),
+    examples=(
+        "warmstart rank photos/ --models lite0,lite1,timm:resnet18",
+        "warmstart rank photos/ --models lite0,my.safetensors@timm:resnet18",
+    ),
+    run=rank,
+)

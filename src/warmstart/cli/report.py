@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from warmstart.cli.options import PLAIN, RUN, Call, Option, Verb
 from warmstart.cli.output import dumps
-from warmstart.cli.parse import Call
 
 
 def report(call: Call) -> int:
@@ -21,3 +21,19 @@ def report(call: Call) -> int:
         if not webbrowser.open(path.resolve().as_uri()):
             print("No browser was found; open that file in one.", file=sys.stderr)
     return 0
+
+
+VERB = Verb(
+    words="report RUN",
+    needs=(RUN,),
+    short="write the report of a run again, and open it",
+    about="""Writes RUN/report.html from the files in RUN: one self-contained page. fit has
+    written it already; writing it again is for runs of an older version. Shows pictures of
+    images that have not moved or changed.""",
+    options=(Option("--open", "open it in the browser"), *PLAIN),
+    examples=(
+        "warmstart report runs/latest --open",
+        "warmstart report runs/photos --json  # its path as JSON",
+    ),
+    run=report,
+)

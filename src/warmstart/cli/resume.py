@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from warmstart.cli.options import COMMON, Call, Verb
 from warmstart.cli.output import print_run, settle_imports, watched, work_along
-from warmstart.cli.parse import Call
 from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
 from warmstart.events import follow
@@ -60,3 +60,18 @@ def _restore_arithmetic(request: dict[str, Any]) -> None:
         os.environ[ARITHMETIC] = before
         if not before:
             del os.environ[ARITHMETIC]
+
+
+VERB = Verb(
+    words="resume RUN",
+    needs=("the folder of a run that was stopped",),
+    short="continue a run that was stopped or killed",
+    about="""Continues RUN from where it stopped. The result is identical, to the last digit, to
+    that of a run that was never stopped; images, weights and package versions must be the same.
+    A finished run is shown again.""",
+    options=COMMON,
+    examples=("warmstart resume runs/photos", "warmstart resume runs/latest"),
+    run=resume,
+    is_shared=True,
+    settles=True,
+)

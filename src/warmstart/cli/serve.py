@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+from warmstart.cli.options import PLAIN, PORT, RUN, Call, Option, Verb
 from warmstart.cli.output import dumps
-from warmstart.cli.parse import Call
 from warmstart.cli.stop import say
 
 TOKEN = "WARMSTART_TOKEN"
@@ -60,3 +60,37 @@ def _ready(call: Call, host: str, address: str, token: str | None) -> None:
 def with_token(address: str, token: str | None) -> str:
     """The page's address with the token behind the #, which a browser does not send."""
     return f"{address}#token={quote(token, safe='')}" if token else address
+
+
+VERB = Verb(
+    words="serve RUN",
+    needs=(RUN,),
+    short="serve a finished model: a page and an HTTP API",
+    about="""Serves on this computer only: a page to drop, paste or photograph an image on, and
+    an HTTP API (documented at /docs). Ctrl-C stops it when all requests are answered. Needs
+    fastapi; a message says so if it is missing.""",
+    options=(
+        Option(
+            "--host H",
+            "where to listen (default 127.0.0.1: this computer only; 0.0.0.0: everywhere)",
+        ),
+        Option("--port N", "port (default 8000; 0: any that is free)", rule=PORT),
+        Option(
+            "--token T",
+            "secret that every request must carry; better in WARMSTART_TOKEN, where other "
+            "users of this computer do not see it",
+        ),
+        Option(
+            "--allow-host NAME",
+            "host name of the server, such as models.example.org",
+            is_many=True,
+        ),
+        Option("--open", "open the page in the browser"),
+        *PLAIN,
+    ),
+    examples=(
+        "warmstart serve runs/photos --open",
+        "warmstart serve runs/latest --host 0.0.0.0 --port 8080  # for other computers",
+    ),
+    run=serve,
+)

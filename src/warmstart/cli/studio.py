@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from warmstart.cli.options import BASE, GROUP, LABEL, PLAIN, PORT, TASK, Call, Option, Verb
 from warmstart.cli.output import dumps, watched
-from warmstart.cli.parse import Call
 from warmstart.cli.stop import say
 
 if TYPE_CHECKING:
@@ -64,3 +64,31 @@ def _open(address: str, folder: Path) -> None:
     with open(os.open(page, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600), "w") as file:
         file.write(f'<meta http-equiv="refresh" content="0; url={address}">\n')
     webbrowser.open(page.as_uri())
+
+
+VERB = Verb(
+    words="studio [DATA]",
+    needs=(),
+    short="label, fine-tune and correct in the browser",
+    about="""Opens a page in the browser: drop pictures on it, fine-tune, see the mistakes and
+    the label issues, correct them, fine-tune again, download the model. DATA, laid out as for
+    fit, is copied into the studio's folder; your files are never changed. The same command
+    reopens the studio as you left it. Only this computer can reach it. Needs fastapi; a message
+    says so if it is missing.""",
+    options=(
+        Option("--out FOLDER", "the studio's folder (default studio/<name>)"),
+        BASE,
+        LABEL,
+        TASK,
+        GROUP,
+        Option("--port N", "port (default 8001; 0: any that is free)", rule=PORT),
+        Option("--no-open", "do not open the browser"),
+        *PLAIN,
+    ),
+    examples=(
+        "warmstart studio photos/",
+        "warmstart studio  # begin without images",
+        "warmstart studio --out studio/untitled  # reopen it",
+    ),
+    run=studio,
+)

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from warmstart.cli.options import COMMON, COUNT, RUN, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
-from warmstart.cli.parse import Call
 from warmstart.events import follow
 from warmstart.formatting import printable
 from warmstart.nouns import count, nouns_of
@@ -90,3 +90,27 @@ def suggest(call: Call) -> int:
         suggestions = follow(steps(Path(run_path), paths, count=n, out=table), show)
     print_result(call, suggestions, lambda: suggestions_text(suggestions, n, table))
     return 0
+
+
+VERB = Verb(
+    words="suggest RUN UNLABELLED...",
+    needs=(RUN, "images without a label"),
+    short="choose the images to label next",
+    about="""Active learning: chooses from UNLABELLED, images or folders of them, those whose
+    labels should improve the model most: it is uncertain about them, and they differ from each
+    other. Estimates the gain where the run has measured a learning curve. Images of the run's
+    data and exact copies are left out.""",
+    options=(
+        Option("--count N", "how many images to choose (default 20)", rule=COUNT),
+        Option(
+            "--out FILE.csv",
+            "write a table of path, label (empty, to be filled in) and suggested",
+        ),
+        *COMMON,
+    ),
+    examples=(
+        "warmstart suggest runs/photos inbox/",
+        "warmstart suggest runs/photos inbox/ --count 50 --out inbox/next.csv",
+    ),
+    run=suggest,
+)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import Estimate, Level, Readiness
-from warmstart.stats.intervals import Interval, gap
 from warmstart.tasks.words import TASK_WORDS, percent
+
+if TYPE_CHECKING:
+    from warmstart.stats.intervals import Interval
 
 GOOD = 0.85  # least lower end of a ready model's interval
 APART = 0.05  # of accuracy: a test set as far below the estimate, beyond chance, needs review
@@ -151,6 +154,8 @@ def _named(measured: Measurements, kinds: Sequence[str]) -> list[str]:
 
 def _apart(measured: Measurements) -> Interval | None:
     """How far the test set lies below the estimate, where that is not chance."""
+    from warmstart.stats.intervals import gap  # loads scipy, which `warmstart --help` need not
+
     estimate, test = measured.estimate, measured.test
     if estimate is None or test is None:
         return None
