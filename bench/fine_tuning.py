@@ -16,7 +16,7 @@ from bench import results, sets
 from bench.trial import set_up, try_fine_tuning
 from warmstart.request import Request
 from warmstart.training import fine_tune
-from warmstart.training.validation import END, REFIT, ChosenEnd
+from warmstart.training.early_stopping import END, REFIT, ChosenEnd
 
 STORED = results.FOLDER / "fine_tuning.jsonl"
 SETS = ("pacs_sketch", "skin_lesions", "clothing")
@@ -74,13 +74,13 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     )
     training_data, base = set_up(request)
     seen: list[ChosenEnd] = []
-    choose, began = fine_tune.choose, time.perf_counter()
+    choose, began = fine_tune.choose_end, time.perf_counter()
 
     def stored(*args: Any, **named: Any) -> ChosenEnd:
         seen.append(choose(*args, **named))
         return seen[-1]
 
-    with patch.object(fine_tune, "choose", stored):
+    with patch.object(fine_tune, "choose_end", stored):
         trial = try_fine_tuning(request, training_data, base)
     before = trial.fine_tuned.probe_answers
     head = before if before is not None else trial.head.probabilities

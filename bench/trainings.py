@@ -38,11 +38,11 @@ from warmstart.training import fine_tune
 from warmstart.training.batches import TrainingContext, read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
+from warmstart.training.early_stopping import VALIDATIONS, held_scores
 from warmstart.training.guards import Alarm, Watch
 from warmstart.training.job import TrainingAttempt, TrainingJob
 from warmstart.training.score import fit_on
 from warmstart.training.trainable import TrainableNetwork, trainable
-from warmstart.training.validation import VALIDATIONS, held_scores
 
 MOST = 100  # images of a draw
 SIDE = 96  # pixels

@@ -11,7 +11,7 @@ from scipy.io import wavfile
 
 from audio_clips import riff, wav
 from warmstart.errors import DataError
-from warmstart.modalities.audio import is_wav, read_wav, samples
+from warmstart.modalities.audio import decode_wav, is_wav, read_wav
 
 WAVE = np.array([[0.0, -1.0], [0.25, 0.5], [-0.125, 0.75]])
 CODINGS = [
@@ -25,7 +25,7 @@ CODINGS = [
 
 
 def read(payload):
-    return samples(payload, read_wav(payload, "a.wav"))
+    return decode_wav(payload, read_wav(payload, "a.wav"))
 
 
 @pytest.mark.parametrize(("bits", "coding", "step"), CODINGS)

@@ -28,8 +28,8 @@ def test_copies_count_once():
     once = np.array([1.0, 0, 1, 1, 0, 1, 0, 1, 1, 1])
     copies, groups = np.repeat(once, 7), np.repeat(np.arange(10), 7)
     assert intervals.effective_size(copies, groups) == pytest.approx(10)
-    assert intervals.proportion(copies, groups) == pytest.approx(
-        intervals.proportion(once, np.arange(10))
+    assert intervals.accuracy_interval(copies, groups) == pytest.approx(
+        intervals.accuracy_interval(once, np.arange(10))
     )
 
 
@@ -43,7 +43,7 @@ def test_effective_size_lies_between_kish_and_n(sizes, seed):
 
 
 def test_one_block_says_nothing():
-    value, low, high = intervals.proportion(np.array([1.0, 1.0, 0.0]), np.zeros(3, dtype=int))
+    value, low, high = intervals.accuracy_interval(np.array([1.0, 1.0, 0.0]), np.zeros(3, dtype=int))
     assert (low, high) == (0.0, 1.0)
     assert value == pytest.approx(2 / 3)
 
@@ -54,9 +54,9 @@ def test_coverage_with_dependent_blocks():
     covered = naive = 0
     for _ in range(400):
         correct = np.repeat(rng.random(40) < 0.8, 6).astype(float)
-        _, low, high = intervals.proportion(correct, np.repeat(np.arange(40), 6))
+        _, low, high = intervals.accuracy_interval(correct, np.repeat(np.arange(40), 6))
         covered += low <= 0.8 <= high
-        _, low, high = intervals.proportion(correct, np.arange(240))
+        _, low, high = intervals.accuracy_interval(correct, np.arange(240))
         naive += low <= 0.8 <= high
     assert covered / 400 > 0.92
     assert naive / 400 < 0.75

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from warmstart.stats.intervals import gap, proportion, wilson
+from warmstart.stats.intervals import accuracy_interval, gap, wilson
 
 
 def test_the_published_example():
@@ -18,7 +18,7 @@ def test_it_holds_the_truth_as_often_as_it_says():
     held = 0
     for _ in range(400):
         a, b = (
-            proportion((rng.random(n) < p).astype(float), np.arange(n))
+            accuracy_interval((rng.random(n) < p).astype(float), np.arange(n))
             for n, p in ((60, 0.9), (40, 0.7))
         )
         _, low, high = gap(a, b)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from warmstart.records.summary import GuardNote
+from warmstart.training.early_stopping import CANDIDATES, END, VALIDATIONS, ChosenEnd
 from warmstart.training.fine_tune import check_overfit
-from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, ChosenEnd
 
 N = 60
 

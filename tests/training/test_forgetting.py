@@ -18,6 +18,7 @@ from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training import forgetting
+from warmstart.training.early_stopping import CANDIDATES, END, VALIDATIONS, ChosenEnd, TrainingEnd
 from warmstart.training.forgetting import (
     TIE,
     BaseModelAnswers,
@@ -26,7 +27,6 @@ from warmstart.training.forgetting import (
     original_outputs,
 )
 from warmstart.training.guards import Alarm
-from warmstart.training.validation import CANDIDATES, END, VALIDATIONS, ChosenEnd, TrainingEnd
 
 N = 36
 SHARE = {end.share: n for n, end in enumerate(CANDIDATES) if end.share < 1}

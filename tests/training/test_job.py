@@ -16,14 +16,14 @@ from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
 from warmstart.network.ledger import take_digests
 from warmstart.training.augmentations import draw_batches
-from warmstart.training.job import SCALES, TrainingAttempt
-from warmstart.training.validation import (
+from warmstart.training.early_stopping import (
     CANDIDATES,
     VALIDATIONS,
     TrainingEnd,
     ValidationScores,
     held_scores,
 )
+from warmstart.training.job import SCALES, TrainingAttempt
 
 HELD = np.arange(0, 36, 5)
 LIVE = ("training.split_at=0", "training.augmentations=2")

@@ -14,8 +14,8 @@ from tiny import network
 from warmstart.events import follow
 from warmstart.training import checkpoint
 from warmstart.training.checkpoint import Checkpoints
+from warmstart.training.early_stopping import TrainingEnd
 from warmstart.training.job import SCALES
-from warmstart.training.validation import TrainingEnd
 
 HELD = np.arange(0, 36, 5)
 STEPS = ("training.epochs=2.2222", "training.batch_size=8")  # ten updates

@@ -12,18 +12,18 @@ from jobs import FEW, job, planned
 from warmstart.events import drain
 from warmstart.solve.calibration import fit_temperature
 from warmstart.training import score
-from warmstart.training.output import PENALTY, RefitHead, average_refits, calibrate_head, may_refit
-from warmstart.training.score import head_scores
-from warmstart.training.validation import (
+from warmstart.training.early_stopping import (
     CANDIDATES,
     END,
     REFIT,
     REFIT_ENDS,
     ChosenEnd,
     TrainingEnd,
-    choose,
+    choose_end,
     held_scores,
 )
+from warmstart.training.output import PENALTY, RefitHead, average_refits, calibrate_head, may_refit
+from warmstart.training.score import head_scores
 
 HELD = np.arange(0, 36, 5)
 
@@ -71,7 +71,7 @@ def test_where_nothing_was_fitted_anew_nothing_is_joined_nor_chosen(lost):
     found, _ = average_refits(said, labels)
     np.testing.assert_array_equal(found, said)
     fold = np.where(np.arange(40) < 4, -1, np.arange(40) % 2)
-    assert choose(found, labels, fold, np.arange(40)).candidate < REFIT
+    assert choose_end(found, labels, fold, np.arange(40)).candidate < REFIT
 
 
 def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, trained):

@@ -31,11 +31,11 @@ from warmstart.training import fine_tune
 from warmstart.training.batches import TrainingContext
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
+from warmstart.training.early_stopping import END
 from warmstart.training.guards import Alarm
 from warmstart.training.job import TrainingAttempt, TrainingJob
 from warmstart.training.score import fit_on
 from warmstart.training.trainable import trainable
-from warmstart.training.validation import END
 
 SCALES = (1 / 3, 1.0, 3.0)
 STEPS = 60

@@ -67,7 +67,7 @@ from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Scores
 from warmstart.run.predictor import load
 from warmstart.solve.calibration import Calibration, probabilities
-from warmstart.stats.intervals import gap, proportion
+from warmstart.stats.intervals import accuracy_interval, gap
 from warmstart.stats.paired import mean_interval
 
 # ---- Overlap of the test images with each other and with the model's training images.
@@ -449,7 +449,7 @@ def _train_gap(train: _ScoredExamples, test: Scores, of: int) -> TrainGap | None
     if not train.examples:
         return None
     correct = (train.predicted == train.labels).astype(float)
-    accuracy, low, high = proportion(correct, train.groups)
+    accuracy, low, high = accuracy_interval(correct, train.groups)
     difference = gap((accuracy, low, high), (test.accuracy, test.low, test.high))
     return TrainGap(
         n=len(correct),

@@ -15,7 +15,7 @@ from warmstart.records.answer import CalibrationRecord
 from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Prediction, Scores
-from warmstart.stats.intervals import Groups, Values, effective_size, proportion
+from warmstart.stats.intervals import Groups, Values, accuracy_interval, effective_size
 from warmstart.stats.selective import confident_threshold, error_bound
 
 
@@ -85,7 +85,7 @@ def per_class(
     for number in np.unique(labels):
         members = labels == number
         hits = predicted[members] == number
-        recall, low, high = proportion(hits.astype(float), groups[members])
+        recall, low, high = accuracy_interval(hits.astype(float), groups[members])
         wrong = np.bincount(predicted[members][~hits], minlength=len(names))
         n_answers, n_confused = int(answers[number]), int(wrong.max())
         rows.append(

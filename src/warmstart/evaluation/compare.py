@@ -15,7 +15,7 @@ from warmstart.events import BESIDE, Event
 from warmstart.records.comparison import ComparedRows, Pair
 from warmstart.records.data import DataRecord
 from warmstart.records.summary import Estimate
-from warmstart.stats.intervals import Groups, proportion
+from warmstart.stats.intervals import Groups, accuracy_interval
 from warmstart.stats.paired import hits_difference, holm, mean_interval
 
 # ---- Which examples several runs held out, matched by their bytes, and who predicted them right.
@@ -161,7 +161,7 @@ def inflation_of(rows: ComparedRows, estimates: Sequence[Estimate | None]) -> fl
 
 def accuracies(hits: NDArray[np.float64], groups: Groups, inflation: float = 1.0) -> list[Accuracy]:
     """Accuracy of each run with its 95 % interval. Shapes: hits (M, n), groups (n,)."""
-    return [proportion(row, groups, inflation) for row in hits]
+    return [accuracy_interval(row, groups, inflation) for row in hits]
 
 
 def means(credits: NDArray[np.float64], groups: Groups, inflation: float = 1.0) -> list[Accuracy]:

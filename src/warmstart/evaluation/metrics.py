@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from warmstart.records.data import Example
 from warmstart.records.summary import Estimate, Scores
-from warmstart.stats.intervals import Groups, proportion
+from warmstart.stats.intervals import Groups, accuracy_interval
 from warmstart.stats.paired import mean_interval
 
 Probabilities = NDArray[np.float64]
@@ -54,7 +54,7 @@ def hits_estimate(hits: NDArray[np.float64], groups: Groups, method: Method) -> 
     n, p = len(hits), float(np.clip(hits.mean(), 0.0, 1.0))
     inflation = 1.0 if method == "holdout" else MODEL_VARIANCE
     inflation *= max(float(hits.var()) / max(p * (1 - p), _LEAST / n), 1.0)
-    value, low, high = proportion(hits, groups, inflation)
+    value, low, high = accuracy_interval(hits, groups, inflation)
     return Estimate(metric="accuracy", value=value, low=low, high=high, n=n, method=method)
 
 
@@ -91,7 +91,7 @@ def scores(probabilities: Probabilities, labels: Labels, groups: Groups) -> Scor
     (0.667, 0.75, 0.667)
     """
     predicted = probabilities.argmax(axis=1)
-    value, low, high = proportion((predicted == labels).astype(float), groups)
+    value, low, high = accuracy_interval((predicted == labels).astype(float), groups)
     return Scores(
         n=len(labels),
         accuracy=value,

@@ -9,7 +9,7 @@ from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.comparison import Confidence, ConfidenceBin, Reliability
 from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
-from warmstart.stats.intervals import Groups, proportion
+from warmstart.stats.intervals import Groups, accuracy_interval
 from warmstart.stats.paired import mean_interval
 
 FOLDS = 5
@@ -69,7 +69,7 @@ def certainty(confidence: Array, right: Array, groups: Groups, nouns: Nouns = IM
     n_bins = min(max(len(order) // LEAST_IN_BIN, 1), BINS)
     bins = []
     for rows in np.array_split(order, n_bins):
-        share, low, high = proportion(right[rows], groups[rows])
+        share, low, high = accuracy_interval(right[rows], groups[rows])
         mean = round(float(confidence[rows].mean()), 6)
         bins.append(ConfidenceBin(confidence=mean, accuracy=share, low=low, high=high, n=len(rows)))
     _, low, high = mean_interval(confidence - right, groups)

@@ -24,7 +24,7 @@ from warmstart.run.reopened import Pixels, Reopened
 from warmstart.stats.paired import Difference, difference, hits_difference
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.regress import Regression
-from warmstart.training.validation import spread
+from warmstart.training.early_stopping import spread
 
 Inputs = NDArray[np.generic]
 Floats = NDArray[np.float32]

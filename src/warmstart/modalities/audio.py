@@ -84,7 +84,7 @@ def _format(chunk: bytes, name: str) -> tuple[int, int, int, int]:
     return coding, channels, sample_rate, bits
 
 
-def samples(payload: bytes, wav: Wav) -> Samples:
+def decode_wav(payload: bytes, wav: Wav) -> Samples:
     """The samples of a plain file, from -1 to 1. Shapes: (frames, channels)."""
     n = wav.frames * wav.channels
     if wav.coding == _FLOAT:
@@ -213,7 +213,7 @@ def decode_sound(payload: bytes, name: str) -> tuple[Samples, int]:
 def _decode(payload: bytes, name: str) -> tuple[Samples, int]:
     header = _read_header(payload, name)
     if header.kind == "WAV" and (wav := read_wav(payload, name)).is_plain:
-        values = samples(payload, wav)
+        values = decode_wav(payload, wav)
     else:
         with _open(payload, name) as file:
             values = file.read(dtype="float32", always_2d=True)

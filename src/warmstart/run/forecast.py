@@ -69,10 +69,10 @@ from warmstart.training.augmentations import augmentations_of, numbered_augmenta
 from warmstart.training.batches import TrainingContext
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset, arrange
+from warmstart.training.early_stopping import TrainingEnd
 from warmstart.training.job import TrainingAttempt, TrainingJob
 from warmstart.training.linear_probe import zero_head
 from warmstart.training.trainable import trainable
-from warmstart.training.validation import TrainingEnd
 
 STEPS = 4  # training steps that are measured; the first includes one-time costs
 DECODED = 16  # images decoded

@@ -36,12 +36,12 @@ from warmstart.stats.permutation import spread_order
 from warmstart.training.batches import TrainingContext, live_batches
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, members
+from warmstart.training.early_stopping import CANDIDATES, choose_end
 from warmstart.training.fine_tune import FineTuned, held_out_folds
 from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import zero_head
 from warmstart.training.score import ModelEvaluation
 from warmstart.training.trainable import TrainableNetwork, trainable
-from warmstart.training.validation import CANDIDATES, choose
 
 NAME = "scratch"
 BOOTSTRAPS = 400
@@ -189,7 +189,7 @@ class _Untrained:
             scores[:, held], count = self.predicted[number, place]
             fold[held] = place
             counts.append(count)
-        best = choose(scores, context.labels, fold, context.groups, context.target).scores
+        best = choose_end(scores, context.labels, fold, context.groups, context.target).scores
         credits = context.target.credits(np.nan_to_num(best), context.labels)
         return credits, float(np.mean(counts))
 

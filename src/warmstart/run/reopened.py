@@ -33,7 +33,7 @@ from warmstart.records.run_folder import read_json
 from warmstart.request import Request, columns_of, read_request
 from warmstart.run.predictor import input_picture
 from warmstart.training.augmentations import augmentations_of, numbered_augmentation
-from warmstart.training.validation import spread
+from warmstart.training.early_stopping import spread
 
 BATCH = 32  # images at a time
 SIDE = 288  # px of a thumbnail: three side by side on a high-density screen

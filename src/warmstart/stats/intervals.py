@@ -110,13 +110,13 @@ def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tupl
     return float(np.clip(middle - half, 0.0, p)), float(np.clip(middle + half, p, 1.0))
 
 
-def proportion(correct: Values, groups: Groups, inflation: float = 1.0) -> Interval:
+def accuracy_interval(correct: Values, groups: Groups, inflation: float = 1.0) -> Interval:
     """Share of correct rows with its 95 % interval: (value, low, high).
 
     Shapes: correct (n,) of 0 and 1, groups (n,). `inflation` is the variance of the estimate over
     that of independent examples; the effective size is divided by it.
 
-    >>> value, low, high = proportion(np.ones(50), np.arange(50))
+    >>> value, low, high = accuracy_interval(np.ones(50), np.arange(50))
     >>> value, round(low, 2), high
     (1.0, 0.93, 1.0)
     """

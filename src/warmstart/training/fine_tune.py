@@ -33,6 +33,17 @@ from warmstart.training.batches import BatchSource, TrainingContext, live_batche
 from warmstart.training.cached_activations import cache_activations
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.dataset import Reader, TrainingDataset, rows_by_fold
+from warmstart.training.early_stopping import (
+    CANDIDATES,
+    END,
+    REFIT,
+    REFIT_ENDS,
+    VALIDATIONS,
+    ChosenEnd,
+    TrainingEnd,
+    choose_end,
+    spread,
+)
 from warmstart.training.forgetting import ROWS, BaseModelAnswers, limit_forgetting
 from warmstart.training.guards import overfit
 from warmstart.training.job import SCALES, TrainedNetwork, TrainingJob
@@ -42,17 +53,6 @@ from warmstart.training.output import OutputScales, RefitHead, average_refits, c
 from warmstart.training.score import estimate_prior, fit_on, head_probabilities
 from warmstart.training.ship import PROBE, Decision, decide
 from warmstart.training.trainable import TrainableNetwork, trainable
-from warmstart.training.validation import (
-    CANDIDATES,
-    END,
-    REFIT,
-    REFIT_ENDS,
-    VALIDATIONS,
-    ChosenEnd,
-    TrainingEnd,
-    choose,
-    spread,
-)
 
 NO_LIMIT = Allowance()
 EARLIEST = 2  # folds after which fine-tuning that does not pay off is stopped
@@ -195,7 +195,7 @@ class _FineTuning:
         # Where no block joined, a refitted head equals another one on the same layers.
         scores = results.scores if int(np.median(results.n_joined)) else results.scores[:REFIT]
         scores, scales = average_refits(scores, context.labels, context.target, is_alone=is_paired)
-        chosen = choose(
+        chosen = choose_end(
             scores,
             context.labels,
             results.fold,

@@ -22,10 +22,10 @@ from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import standard_error
 from warmstart.training.batches import TrainingContext
 from warmstart.training.dataset import TrainingDataset
+from warmstart.training.early_stopping import CANDIDATES, PASS, SHARES, VALIDATIONS, ChosenEnd
 from warmstart.training.guards import Alarm, forgetting
 from warmstart.training.output import run_from
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.validation import CANDIDATES, PASS, SHARES, VALIDATIONS, ChosenEnd
 
 ROWS = 200  # examples on which forgetting is measured
 TIE = 0.25  # standard errors of a loss within which less forgetting decides: RECIPE §2

@@ -30,11 +30,7 @@ from warmstart.training.augmentations import augmentation_numbers, draw_batches
 from warmstart.training.batches import Inputs, TrainingContext
 from warmstart.training.checkpoint import Snapshot
 from warmstart.training.data_parallel import choose_parallelism
-from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
-from warmstart.training.loop import make_pair_loss, summed_loss, warm_cosine
-from warmstart.training.trainable import TrainableNetwork, tensors_to_train
-from warmstart.training.trainer import Trainer
-from warmstart.training.validation import (
+from warmstart.training.early_stopping import (
     CANDIDATES,
     PASS,
     REFIT_ENDS,
@@ -46,6 +42,10 @@ from warmstart.training.validation import (
     renew_statistics,
     spread,
 )
+from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
+from warmstart.training.loop import make_pair_loss, summed_loss, warm_cosine
+from warmstart.training.trainable import TrainableNetwork, tensors_to_train
+from warmstart.training.trainer import Trainer
 
 SCALES = (1.0, 1 / 3, 1 / 9)  # of every learning rate: RECIPE §6, "rate/3, twice"
 COMPARED = 64  # rows on which answers before and after training are compared

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from warmstart.events import Steps, note
 from warmstart.solve.ridge import Rows
+from warmstart.training.early_stopping import held_scores, spread
 from warmstart.training.job import TrainedNetwork, TrainingJob
 from warmstart.training.loop import mean_loss
 from warmstart.training.trainable import TrainableNetwork, tensors_to_train
-from warmstart.training.validation import held_scores, spread
 
 ROWS = 256  # training rows, at most, on which the mean is compared with its ingredients
 BARRIER = 0.05  # of the loss of always guessing: a mean that is worse by more lies between basins

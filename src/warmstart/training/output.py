@@ -33,13 +33,13 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.batches import BatchSource, decode_images, folder_with_space
 from warmstart.training.dataset import TrainingDataset, heads, selection_problem_on
+from warmstart.training.early_stopping import REFIT, REFIT_ENDS, ChosenEnd
 from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit, with_calibration
 from warmstart.training.loop import ScaledHead
 from warmstart.training.score import head_scores
 from warmstart.training.selection import cross_calibrated
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.validation import REFIT, REFIT_ENDS, ChosenEnd
 
 
 class FineTunedFeatures:

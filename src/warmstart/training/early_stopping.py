@@ -79,7 +79,7 @@ class ChosenEnd:
         return self.candidate >= REFIT
 
 
-def choose(
+def choose_end(
     scores: Array,
     labels: Truth,
     fold: Labels,
@@ -99,7 +99,7 @@ def choose(
     >>> labels = np.arange(40) % 2
     >>> good, bad = 4 * np.eye(2)[labels], rng.normal(size=(40, 2))
     >>> scores = np.stack([bad, bad, good + 0.1 * bad, bad, bad, bad, bad, bad])
-    >>> choose(scores, labels, np.arange(40) % 4, np.arange(40)).candidate
+    >>> choose_end(scores, labels, np.arange(40) % 4, np.arange(40)).candidate
     2
     """
     held = np.flatnonzero(fold >= 0)

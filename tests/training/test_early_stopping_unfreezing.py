@@ -13,8 +13,8 @@ import jobs
 from jobs import changed, differing, four, job, planned, state
 from warmstart.events import follow
 from warmstart.network.ledger import take_digests
+from warmstart.training.early_stopping import CANDIDATES, VALIDATIONS, TrainingEnd, held_scores
 from warmstart.training.job import TrainingAttempt
-from warmstart.training.validation import CANDIDATES, VALIDATIONS, TrainingEnd, held_scores
 
 SHORT = ("training.epochs=1.7778", "training.batch_size=8")
 HELD = np.arange(0, 36, 5)
@@ -167,7 +167,7 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(training_data, monkeyp
     plan = planned(training_data, "full+gradual", settings, lr=0.002)
     made = job(training_data, plan, HELD)
     monkeypatch.setattr(
-        "warmstart.training.validation.GradualUnfreezing.accept",
+        "warmstart.training.early_stopping.GradualUnfreezing.accept",
         lambda unfreezing, number: Judges(yes)(unfreezing, number),
     )
     trained, trainable, _ = learnt(made)

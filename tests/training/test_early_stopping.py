@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.solve.calibration import Calibration, fit_temperature, log_probabilities
-from warmstart.training.selection import FOLDS, LEAST, cross_folds
-from warmstart.training.validation import (
+from warmstart.training.early_stopping import (
     CANDIDATES,
     END,
     MAX_LOSS,
     SHARES,
     VALIDATIONS,
     TrainingEnd,
-    choose,
+    choose_end,
 )
+from warmstart.training.selection import FOLDS, LEAST, cross_folds
 
 C = len(CANDIDATES)
 property_of = settings(max_examples=60)
@@ -69,7 +69,7 @@ def test_candidates_are_the_validations_then_the_shares_of_the_whole_way():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
     scores, labels, fold, groups = task(seed=seed)
-    found = choose(scores, labels, fold, groups)
+    found = choose_end(scores, labels, fold, groups)
     assert found.candidate == found.losses.mean(axis=1).argmin()
     assert found.end == CANDIDATES[found.candidate]
     part = cross_folds(groups)
@@ -82,7 +82,7 @@ def test_the_end_of_the_last_training_is_the_best_on_all_rows(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_are_calibrated_on_the_other_parts(seed):
     scores, labels, fold, groups = task(seed=seed, k=3)
-    found = choose(scores, labels, fold, groups).losses
+    found = choose_end(scores, labels, fold, groups).losses
     part = cross_folds(groups)
     for number in range(FOLDS):
         inside = np.flatnonzero(part == number)
@@ -97,13 +97,13 @@ def test_losses_are_calibrated_on_the_other_parts(seed):
 def test_the_labels_of_a_part_have_no_say_in_what_is_taken_for_it(seed, folds, n):
     """Not even by way of the calibration under which the other parts are judged."""
     scores, labels, fold, groups = task(n, folds=folds, seed=seed)
-    before = choose(scores, labels, fold, groups)
+    before = choose_end(scores, labels, fold, groups)
     part = cross_folds(groups)
     number = seed % FOLDS
     inside = part == number
     changed = labels.copy()
     changed[inside] = np.random.default_rng(seed).permutation(1 - labels[inside])
-    after = choose(scores, changed, fold, groups)
+    after = choose_end(scores, changed, fold, groups)
     np.testing.assert_array_equal(before.scores[inside], after.scores[inside])
 
 
@@ -112,8 +112,8 @@ def test_their_say_in_the_others_is_real():
     moved = 0
     for seed in range(20):
         scores, labels, fold, groups = task(seed=seed)
-        one = choose(scores, labels, fold, groups).scores
-        two = choose(scores, 1 - labels, fold, groups).scores
+        one = choose_end(scores, labels, fold, groups).scores
+        two = choose_end(scores, 1 - labels, fold, groups).scores
         moved += not np.array_equal(one, two)
     assert moved > 10
 
@@ -121,7 +121,7 @@ def test_their_say_in_the_others_is_real():
 def test_parts_keep_blocks_whole():
     scores, labels, _, _ = task(40)
     fold, groups = np.where(np.arange(40) < 30, 0, -1), np.arange(40) // 3
-    found = choose(scores, labels, fold, groups)
+    found = choose_end(scores, labels, fold, groups)
     assert np.isfinite(found.scores[:30]).all()
     assert np.isnan(found.scores[30:]).all()
     assert np.isnan(found.losses[:, 30:]).all()
@@ -133,7 +133,7 @@ def test_parts_keep_blocks_whole():
 
 def test_one_block_alone_cannot_choose_for_itself():
     scores, labels, _, _ = task(30)
-    found = choose(scores, labels, np.zeros(30, int), np.zeros(30, int))
+    found = choose_end(scores, labels, np.zeros(30, int), np.zeros(30, int))
     np.testing.assert_array_equal(found.scores, scores[END])
 
 
@@ -142,7 +142,7 @@ def test_few_rows_choose_nothing(n):
     scores, labels, fold, groups = task(30)
     fold[n:] = -1
     scores[:, n:] = np.nan
-    found = choose(scores, labels, fold, groups)
+    found = choose_end(scores, labels, fold, groups)
     assert found.candidate == END
     np.testing.assert_array_equal(found.scores, scores[END])
     for candidate, one in enumerate(scores):
@@ -152,7 +152,7 @@ def test_few_rows_choose_nothing(n):
 
 def test_where_all_are_alike_training_goes_to_its_end():
     scores, labels, fold, groups = task()
-    found = choose(np.repeat(scores[:1], C, axis=0), labels, fold, groups)
+    found = choose_end(np.repeat(scores[:1], C, axis=0), labels, fold, groups)
     assert found.candidate == END
 
 
@@ -165,7 +165,7 @@ def test_what_is_no_number_is_never_taken(bad, others):
     for broken in (0, END, 2):
         spoilt = scores.copy()
         spoilt[broken, 7 if others else slice(None)] = bad
-        found = choose(spoilt, labels, fold, groups)
+        found = choose_end(spoilt, labels, fold, groups)
         assert found.candidate == (2 if broken != 2 else found.candidate) != broken
         assert np.isfinite(found.scores).all()
         assert (found.losses[broken] == MAX_LOSS).all()
@@ -173,7 +173,7 @@ def test_what_is_no_number_is_never_taken(bad, others):
 
 def test_where_nothing_is_a_number_it_is_the_end():
     scores, labels, fold, groups = task()
-    found = choose(scores * np.nan, labels, fold, groups)
+    found = choose_end(scores * np.nan, labels, fold, groups)
     assert found.candidate == END
 
 
@@ -182,7 +182,7 @@ def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
     sure = 1e6 * np.eye(2)[labels]
     sure[0] *= -1
     scores[0] = sure
-    found = choose(scores, labels, fold, groups)
+    found = choose_end(scores, labels, fold, groups)
     assert found.losses.max() <= MAX_LOSS
     assert round(MAX_LOSS / np.log(10)) == 12
 
@@ -190,8 +190,10 @@ def test_a_row_counts_no_more_than_so_much_however_wrong_it_is():
 def test_the_usual_end_is_taken_where_no_other_is_better():
     scores, labels, fold, groups = task(seed=0)
     same = np.repeat(scores[:1], len(scores), axis=0)
-    assert choose(same, labels, fold, groups, default=2).candidate == 2
+    assert choose_end(same, labels, fold, groups, default=2).candidate == 2
     lone = np.full_like(same, np.nan)
     lone[3] = scores[0]
-    assert choose(lone, labels, fold, groups, default=3).candidate == 3
-    np.testing.assert_array_equal(choose(lone, labels, fold, groups, default=3).scores, scores[0])
+    assert choose_end(lone, labels, fold, groups, default=3).candidate == 3
+    np.testing.assert_array_equal(
+        choose_end(lone, labels, fold, groups, default=3).scores, scores[0]
+    )
