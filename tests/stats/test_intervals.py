@@ -43,7 +43,9 @@ def test_effective_size_lies_between_kish_and_n(sizes, seed):
 
 
 def test_one_block_says_nothing():
-    value, low, high = intervals.accuracy_interval(np.array([1.0, 1.0, 0.0]), np.zeros(3, dtype=int))
+    value, low, high = intervals.accuracy_interval(
+        np.array([1.0, 1.0, 0.0]), np.zeros(3, dtype=int)
+    )
     assert (low, high) == (0.0, 1.0)
     assert value == pytest.approx(2 / 3)
 

@@ -44,7 +44,11 @@ def of_intervals():
         [intervals.effective_size(coins(p), BLOCKS) for p in (0.1, 0.5, 1.1)],
         intervals.effective_size(few, uneven),
         intervals.effective_size(few, np.zeros(6)),
-        [intervals.accuracy_interval(coins(p), b) for p in (0.5, 0.9, 1.1) for b in (BLOCKS, LABELS)],
+        [
+            intervals.accuracy_interval(coins(p), b)
+            for p in (0.5, 0.9, 1.1)
+            for b in (BLOCKS, LABELS)
+        ],
         intervals.accuracy_interval(coins(0.5), BLOCKS, 2.5),
         intervals.accuracy_interval(3 * few, uneven),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -18,23 +19,58 @@ if TYPE_CHECKING:
     from warmstart.network.registry import ModelListing
 
 
+LABEL = "class"  # the header of that column
 BATCH = 32  # answers whose columns are aligned together: those of one batch of the network
 NO_GUARANTEE = "Too few training examples to guarantee which answers are confident."
 
 
 def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[str]:
-    """One line per answer as it arrives: path, class, probability, and a warning if any."""
+    """A header, then one line per answer as it arrives: path, class, probability, any warning."""
     answers = iter(answers)
-    widths = (0, 0)
+    head, widths = nouns_of(kind).one, (0, 0)
     while batch := list(islice(answers, BATCH)):
-        paths = max(len(printable(answer.path)) for answer in batch)
-        labels = max(len(printable(answer.label or "-")) for answer in batch)
-        widths = (max(widths[0], min(paths, 40)), max(widths[1], min(labels, 24)))
+        paths = max(len(head), *(len(printable(answer.path)) for answer in batch))
+        labels = max(len(LABEL), *(len(printable(answer.label or "-")) for answer in batch))
+        is_first, widths = (
+            not widths[0],
+            (
+                max(widths[0], min(paths, 40)),
+                max(widths[1], min(labels, 24)),
+            ),
+        )
+        if is_first:
+            yield _header(batch[0], head, *widths)
         for answer in batch:
             warning = "uncertain" if answer.confident is False else ""
             if answer.ood:
                 warning = f"unlike the training {nouns_of(kind).many}"
             yield _answer_line(answer, *widths, warning)
+
+
+def _header(answer: Answer, head: str, path_width: int, label_width: int) -> str:
+    if isinstance(answer, LabelAnswer):
+        return f"{head:<{path_width}}  labels and their probabilities"
+    if isinstance(answer, NumberAnswer):
+        return f"{head:<{path_width}}  {'value':<{label_width}}  90 % interval"
+    return f"{head:<{path_width}}  {LABEL:<{label_width}}  probability"
+
+
+def predict_summary(tally: Counter[str], kind: str = "image") -> str:
+    """How many answers there are, by confidence; `tally` counts the keys below, and `answers`.
+
+    >>> predict_summary(Counter(answers=20, confident=9, uncertain=10, ood=1))
+    '20 images: 9 confident, 10 uncertain, 1 unlike the training images.'
+    """
+    nouns = nouns_of(kind)
+    words = {
+        "confident": "confident",
+        "uncertain": "uncertain",
+        "ood": f"unlike the training {nouns.many}",
+        "unreadable": "unreadable",
+    }
+    parts = [f"{tally[key]:,} {text}" for key, text in words.items() if tally[key]]
+    counted = nouns.count(tally["answers"])
+    return f"{counted}: {', '.join(parts)}." if parts else f"{counted}."
 
 
 def _answer_line(answer: Answer, path_width: int, label_width: int, warning: str) -> str:
