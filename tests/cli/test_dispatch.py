@@ -209,7 +209,8 @@ def test_predict_prints_a_line_an_image(work, capsys):
     assert main(["predict", "runs/x", "a.jpg", "b.jpg"]) == 0
     assert work.requests == [(Path("runs/x"), ["a.jpg", "b.jpg"])]
     assert capsys.readouterr() == (
-        "a.jpg  shirt    91 %\nb.jpg  -           -  cannot be decoded\n",
+        "image  class  probability\na.jpg  shirt    91 %\nb.jpg  -           -  cannot be decoded\n"
+        "\n2 images: 1 confident, 1 unreadable.\n",
         "",
     )
 
@@ -224,12 +225,23 @@ def test_predict_json_has_the_documented_keys(work, capsys):
     assert second["label"] is None
 
 
-@pytest.mark.parametrize("switches", [[], ["--json"]])
+def test_predict_csv_is_a_table(work, capsys):
+    work.answers = [SHIRT, BROKEN]
+    assert main(["predict", "runs/x", "a.jpg", "b.jpg", "--csv"]) == 0
+    assert capsys.readouterr() == (
+        "path,label,probability,confident,ood,error\n"
+        "a.jpg,shirt,0.91,True,False,\n"
+        "b.jpg,,,,False,b.jpg cannot be decoded\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("switches", [[], ["--csv"], ["--json"]])
 def test_predict_exits_with_2_when_nothing_could_be_read(work, capsys, switches):
     work.answers = [BROKEN]
     assert main(["predict", "runs/x", "b.jpg", *switches]) == 2
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 1
+    assert len(out.splitlines()) == (1 if "--json" in switches else 2)  # a header but in JSON
     assert err == "warmstart: no image could be read (1 named); nothing was predicted.\n"
 
 
@@ -327,7 +339,7 @@ def test_a_closed_pipe_is_no_error():
     job = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert job.stdout.readline() == b"a  b    50 %\n"
+    assert job.stdout.readline() == b"image  class  probability\n"
     job.stdout.close()
     assert job.stderr.read() == b""
     job.stderr.close()

@@ -70,7 +70,7 @@ FROZEN = {
         "-h",
         "--help",
     ],
-    "predict": ["--json", "--debug", "-h", "--help"],
+    "predict": ["--csv", "--json", "--debug", "-h", "--help"],
     "evaluate": ["--label", "--group", "--text", "--json", "--debug", "-h", "--help"],
     "compare": [
         "--strategies",

@@ -1,10 +1,11 @@
 """Predictions, metrics, base models and the feature cache as text."""
 
+from dataclasses import replace
 from itertools import count, islice
 from types import SimpleNamespace
 
 from warmstart.records.answer import Answer
-from warmstart.records.summary import Scores
+from warmstart.records.summary import ClassScore, Scores, ScoresByClass
 from warmstart.terminal.tables import (
     cache_text,
     cleared_text,
@@ -31,6 +32,7 @@ def test_answers_stand_in_columns():
         ]
     )
     assert list(lines) == [
+        "image           class       probability",
         "photos/one.jpg  shirt         91 %",
         "two.jpg         longsleeve    48 %  uncertain",
         "3.jpg           hat         > 99 %",
@@ -46,13 +48,13 @@ def test_answers_are_printed_as_they_come():
 
 
 def test_the_name_of_a_file_cannot_steer_the_terminal():
-    (line,) = predict_lines([answer("a\x1b[2J\nb.jpg", "c\x07")])
-    assert line == "a?[2J?b.jpg  c?    91 %"
+    _, line = predict_lines([answer("a\x1b[2J\nb.jpg", "c\x07")])
+    assert line == "a?[2J?b.jpg  c?       91 %"
 
 
 def test_a_long_path_does_not_push_the_others_away():
     lines = list(predict_lines([answer("d/" * 60 + "x.jpg"), answer("y.jpg")]))
-    assert len(lines[1]) < 80
+    assert len(lines[2]) < 80
 
 
 def test_scores():
@@ -73,6 +75,29 @@ Accuracy  84.1 % (95 % CI 78.0–88.0) on 1,200 images.
           83.0 % balanced over classes.
 Also      macro F1 0.82, log-loss 0.45, calibration error (ECE) 0.03"""
     )
+
+
+def test_scores_list_the_weakest_class_first():
+    metrics = {"balanced_accuracy": 0.75, "macro_f1": 0.74, "log_loss": 0.6, "ece": 0.05}
+    hat = ClassScore(
+        label="hat",
+        n=20,
+        recall=1.0,
+        low=0.82,
+        high=1.0,
+        precision=0.8,
+        answers=25,
+        confused_with=None,
+        n_confused=0,
+    )
+    shirt = replace(hat, label="shirt", recall=0.5, low=0.3, high=0.7, precision=1.0)
+    shirt = replace(shirt, confused_with="hat", n_confused=5)
+    scores = ScoresByClass(n=40, accuracy=0.75, low=0.6, high=0.86, **metrics, classes=(hat, shirt))
+    assert scores_text(scores).splitlines()[-3:] == [
+        "class  images  recall          precision  most often taken for",
+        "shirt      20  50 % (30–70)        100 %  hat (5)",
+        "hat        20  100 % (82–100)       80 %",
+    ]
 
 
 def test_base_models():

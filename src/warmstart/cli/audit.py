@@ -14,11 +14,12 @@ from warmstart.errors import UsageError
 from warmstart.events import follow
 from warmstart.formatting import interval, percent, printable, short_interval
 from warmstart.nouns import count
-from warmstart.records.comparison import AuditedModel, ClassScore
+from warmstart.records.comparison import AuditedModel
 from warmstart.records.data import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Audit, AuditGroup, Tally
 from warmstart.records.run_folder import to_plain
+from warmstart.records.summary import ClassScore
 from warmstart.terminal.text import column, named, shortened
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ from warmstart.terminal.text import column, joined, lead, table_lines
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption
 
+OTHER = "timm:resnet18"  # another base model of images
 METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
 
 
@@ -84,6 +85,12 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
     if base.low <= ranking.majority:
         baseline = TASK_WORDS[ranking.task or "classify"].blind
         text += f"\nNone of them is measurably better than {baseline}."
+    if len(ranking.models) + len(ranking.failed) == 1:
+        other = f", such as {OTHER}" if nouns_of(ranking.kind).one == "image" else ""
+        text += (
+            f"\nTo compare it, name others in --models{other}; `warmstart models` lists those on "
+            "this computer."
+        )
     options = ["--base", base.name]
     if base.arch:
         options = ["--base", base.name.removesuffix(f"@{base.arch}"), "--arch", base.arch]

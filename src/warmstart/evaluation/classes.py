@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from warmstart.evaluation import metrics
 from warmstart.evaluation.metrics import Labels, Method
 from warmstart.records.answer import CalibrationRecord
-from warmstart.records.comparison import ClassScore
 from warmstart.records.data import Example
-from warmstart.records.summary import Estimate, Prediction, Scores
+from warmstart.records.summary import ClassScore, Estimate, Prediction, Scores
 from warmstart.stats.intervals import Groups, Values, accuracy_interval, effective_size
 from warmstart.stats.selective import confident_threshold, error_bound
 

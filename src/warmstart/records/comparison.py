@@ -8,7 +8,7 @@ from typing import Literal
 from warmstart.records.data import Finding, Task
 from warmstart.records.inputs import Kind, Preprocessing
 from warmstart.records.run_folder import ABSENT
-from warmstart.records.summary import Readiness, Scores, VerdictKind
+from warmstart.records.summary import ClassScore, Readiness, Scores, VerdictKind
 
 ComparedRows = Literal["test", "held-out"]  # of all runs: their test set, or any held-out rows
 
@@ -159,21 +159,6 @@ class TrainGap:
     gap: float
     gap_low: float
     gap_high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClassScore:
-    """Recall and precision of one class, and its commonest confusion."""
-
-    label: str
-    n: int
-    recall: float
-    low: float
-    high: float
-    precision: float | None  # None: never predicted
-    answers: int  # predictions of it
-    confused_with: str | None  # the commonest mistake; None: no mistake
-    n_confused: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

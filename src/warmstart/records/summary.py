@@ -150,6 +150,28 @@ class Scores:
     ece: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassScore:
+    """Recall and precision of one class, and its commonest confusion."""
+
+    label: str
+    n: int
+    recall: float
+    low: float
+    high: float
+    precision: float | None  # None: never predicted
+    answers: int  # predictions of it
+    confused_with: str | None  # the commonest mistake; None: no mistake
+    n_confused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoresByClass(Scores):
+    """What `evaluate --json` prints of classes: metrics of all, then of each class."""
+
+    classes: tuple[ClassScore, ...]
+
+
 TestScores = Scores | LabelScores | NumberScores
 
 

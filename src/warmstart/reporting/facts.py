@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from warmstart.events import Event
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.answer import CalibrationRecord
-from warmstart.records.comparison import ClassScore, Confidence
+from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
-from warmstart.records.summary import Evidence, Inspection, LabelScore, Summary
+from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

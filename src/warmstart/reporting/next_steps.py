@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from warmstart.formatting import interval
 from warmstart.nouns import count
-from warmstart.records.comparison import ClassScore
+from warmstart.records.summary import ClassScore
 from warmstart.reporting.facts import ReportFacts
 from warmstart.tasks.words import TASK_WORDS, change_text, contradiction
 

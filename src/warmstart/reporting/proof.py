@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from warmstart.formatting import at_most, interval, percent, sentence, short_interval
 from warmstart.records.answer import NumberCalibration
-from warmstart.records.comparison import ClassScore
-from warmstart.records.summary import LabelScore, Scores
+from warmstart.records.summary import ClassScore, LabelScore, Scores
 from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.figures import Bar, diagram, interval_bar, lying, scatter, stacked

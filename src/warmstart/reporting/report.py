@@ -35,14 +35,14 @@ from warmstart.planning.plan_file import read_plan
 from warmstart.planning.schedule import head_only
 from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
-from warmstart.records.comparison import ClassScore, Confidence
+from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.recording import LOG, earlier_events
 from warmstart.records.run_folder import read_json, write_bytes
-from warmstart.records.summary import Inspection, LabelScore, Summary
+from warmstart.records.summary import ClassScore, Inspection, LabelScore, Summary
 from warmstart.reporting.data import off_topic, problem_examples, questionable
 from warmstart.reporting.facts import HeldOutAnswer, LayerRange, Repeat, ReportFacts
 from warmstart.reporting.next_steps import next_steps

@@ -26,6 +26,7 @@ from warmstart.data.sources import open_table
 from warmstart.data.tables import row_payloads, text_column
 from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.evaluation.active_learning import uncertainty
+from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.measure import measure_of
 from warmstart.evaluation.metrics import scores as class_scores
 from warmstart.evaluation.multilabel import LabelCertainty, confidence
@@ -60,7 +61,8 @@ from warmstart.records.inputs import (
     kind_of,
     pictures,
 )
-from warmstart.records.summary import TestScores
+from warmstart.records.run_folder import fields_of
+from warmstart.records.summary import ScoresByClass, TestScores
 from warmstart.solve.kernels import Features
 from warmstart.stats.intervals import Groups, Values
 from warmstart.tasks.classify import CLASSIFICATION
@@ -331,7 +333,9 @@ class Replies:
     def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
         """Metrics on labelled inputs."""
         truth = CLASSIFICATION.read(labels, self.bundle.record.classes)
-        return class_scores(scores, truth, groups)
+        names = self.bundle.record.classes
+        classes = per_class(scores.argmax(axis=1), truth, groups, names)
+        return ScoresByClass(**fields_of(class_scores(scores, truth, groups)), classes=classes)
 
     def uncertainty(self, scores: NDArray[np.floating]) -> Values:
         """How uncertain each answer is, 0 to 1. Shapes: (m, K) to (m,)."""

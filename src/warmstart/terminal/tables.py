@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from warmstart.formatting import interval, percent, printable, size
+from warmstart.formatting import interval, percent, printable, short_interval, size
 from warmstart.nouns import count, nouns_of
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
-from warmstart.records.summary import Scores, TestScores
+from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
 from warmstart.tasks.words import other_metrics, test_estimate
-from warmstart.terminal.text import WIDTH, column, lead, shortened
+from warmstart.terminal.text import WIDTH, column, lead, shortened, table_lines
 
 if TYPE_CHECKING:
     from warmstart.features.cache import CacheInfo
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LABEL = "class"  # the header of that column
+MOST_CLASSES = 20  # that are listed
 BATCH = 32  # answers whose columns are aligned together: those of one batch of the network
 NO_GUARANTEE = "Too few training examples to guarantee which answers are confident."
 
@@ -31,13 +32,8 @@ def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[st
     while batch := list(islice(answers, BATCH)):
         paths = max(len(head), *(len(printable(answer.path)) for answer in batch))
         labels = max(len(LABEL), *(len(printable(answer.label or "-")) for answer in batch))
-        is_first, widths = (
-            not widths[0],
-            (
-                max(widths[0], min(paths, 40)),
-                max(widths[1], min(labels, 24)),
-            ),
-        )
+        is_first = not widths[0]
+        widths = (max(widths[0], min(paths, 60)), max(widths[1], min(labels, 24)))
         if is_first:
             yield _header(batch[0], head, *widths)
         for answer in batch:
@@ -118,7 +114,25 @@ def scores_text(scores: TestScores, kind: str = "image") -> str:
             f"calibration error (ECE) {scores.ece:.2f}",
         ),
     ]
+    if isinstance(scores, ScoresByClass):
+        lines += ["", *_class_lines(scores.classes, scores.n, nouns_of(kind).many)]
     return "\n".join(lines)
+
+
+def _class_lines(classes: Sequence[ClassScore], n: int, many: str) -> list[str]:
+    """The weakest classes first, with what each is most often taken for."""
+    ordered = sorted(classes, key=lambda one: (one.recall, -one.n))
+    rows = [("class", many, "recall", "precision", "most often taken for")]
+    for one in ordered[:MOST_CLASSES]:
+        recall = short_interval(one.recall, one.low, one.high, n)
+        share = "-" if one.precision is None else percent(one.precision, n)
+        other = one.confused_with
+        mistake = f"{printable(other)} ({one.n_confused:,})" if other else ""
+        rows.append((printable(one.label), f"{one.n:,}", recall, share, mistake))
+    lines = table_lines(rows, right=(1, 3))
+    if more := len(ordered) - MOST_CLASSES:
+        lines += [f"and {count(more, 'class')} with a higher recall"] if more > 0 else []
+    return lines
 
 
 def models_text(models: Sequence[ModelListing], word: str = "") -> str:
