@@ -55,14 +55,12 @@ def test_a_verdict_with_its_reasons_and_problems():
         == """\
 Verdict   The labels can be learnt from this base model.
 
-Evidence  permutation test: The network's best guess is right 83 % of the time;
+FAIL      WS104 leakage: 4 test images are in the training data as well:
+          test/a/1.jpg, test/a/2.jpg, test/b/1.jpg and 1 more.
+PASS      permutation test: The network's best guess is right 83 % of the time;
           with shuffled labels it is right 29 to 39 %.
-          fine tuning gain: Not measured: nothing was fine-tuned.
-
-Findings  4 test images are in the training data as well (WS104): test/a/1.jpg,
-          test/a/2.jpg, test/b/1.jpg and 1 more.
-
-Labels    No label issues found.
+PASS      label issues: No label issues found.
+INFO      fine tuning gain: Not measured: nothing was fine-tuned.
 
 Next      warmstart check 'my photos' --label kind --out problems
           warmstart fit 'my photos' --label kind"""
@@ -87,7 +85,7 @@ def test_files_are_named_and_the_list_comes_back():
 
 def test_clean_data_is_called_clean_and_no_file_is_offered():
     text = check_text(replace(CHECKED, findings=(), label_issues=issues()), ["photos"])
-    assert "Findings  No problems found in the data." in text
+    assert "PASS      findings: no problems found in the data." in text
     assert "--out" not in text
     assert text.endswith("Next      warmstart fit photos  # fine-tune on it")
 
@@ -104,8 +102,8 @@ def test_one_or_no_name_is_not_more():
     one = replace(LEAK, items=("test/a/1.jpg",))
     none = replace(LEAK, items=())
     text = check_text(replace(CHECKED, findings=(one, none)), ["photos"])
-    assert "(WS104): test/a/1.jpg." in text
-    assert "more" not in text.partition("Findings")[2].partition("Next")[0]
+    assert "as well: test/a/1.jpg." in " ".join(text.split())
+    assert "more" not in text.partition("FAIL")[2].partition("Next")[0]
 
 
 def test_long_names_and_control_characters_do_not_break_the_lines():

@@ -18,38 +18,68 @@ from warmstart.cli.options import (
     request_of,
 )
 from warmstart.cli.output import NO_SIGNAL, print_result, watched
+from warmstart.evaluation.readiness import NEVER_FOLDED
 from warmstart.events import follow
 from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import Finding
-from warmstart.records.summary import Checked
+from warmstart.records.summary import Checked, Evidence
 from warmstart.terminal.result_text import no_signal_text
 from warmstart.terminal.text import column, command_rows, lead, named
 
 ISSUES = "label_issues.csv"
+LEVELS = ("FAIL", "WARN", "PASS", "INFO")  # in the order in which they are listed
 FIT_OPTIONS = ("--base", "--arch", "--test", "--label", "--task", "--group", "--relabel")
 
 
 def check_text(checked: Checked, words: Sequence[str]) -> str:
-    """Verdict, evidence, findings and the next commands; `words` name the data in them."""
+    """Verdict, each check with PASS, WARN, FAIL or INFO, and the next commands.
+
+    `words` name the data in the commands.
+    """
     verdict = checked.verdict
-    evidence = [f"{one.name.replace('_', ' ')}: {one.meaning}" for one in verdict.evidence]
-    findings = "\n".join(map(_finding, checked.findings)) or "No problems found in the data."
-    groups = [
-        no_signal_text(verdict, checked.data, checked.task or "classify")
-        if verdict.kind == "no-signal"
-        else column("Verdict", sentence(verdict.sentence)),
-        column("Evidence", "\n".join(evidence)),
-        column("Findings", findings),
+    is_absent = verdict.kind == "no-signal"
+    headline = column("Verdict", sentence(verdict.sentence))
+    if is_absent:
+        headline = no_signal_text(verdict, checked.data, checked.task or "classify")
+    rows = [
+        (_level(one, checked), f"{one.name.replace('_', ' ')}: {one.meaning}")
+        for one in verdict.evidence
     ]
-    if not checked.label_issues.count:  # else they are among the findings
-        groups.append(column("Labels", sentence(checked.label_issues.sentence)))
-    return "\n\n".join([*groups, "\n".join(_next(checked, shlex.join(words)))])
+    rows += [(_grade(one), _finding(one)) for one in checked.findings]
+    issues = checked.label_issues
+    if not issues.count:  # else they are among the findings
+        rows.append(("INFO" if issues.why else "PASS", f"label issues: {issues.sentence}"))
+    if not checked.findings:
+        rows.append(("PASS", "findings: no problems found in the data."))
+    rows.sort(key=lambda row: LEVELS.index(row[0]))
+    lines = [column(level, text) for level, text in rows]
+    return "\n\n".join([headline, "\n".join(lines), "\n".join(_next(checked, shlex.join(words)))])
+
+
+def _level(evidence: Evidence, checked: Checked) -> str:
+    """PASS, WARN or FAIL of what a model needs; INFO of what only describes."""
+    if evidence.name == "permutation_test":
+        return "FAIL" if checked.verdict.kind == "no-signal" else "PASS"
+    if evidence.name == "transfer_gain" and evidence.low is not None:
+        is_harmful = checked.verdict.kind == "no-transfer"
+        return "FAIL" if is_harmful else "PASS" if evidence.low > 0 else "WARN"
+    if evidence.name == "preprocessing":
+        has_warning = any(one.kind == "preprocessing" for one in checked.findings)
+        return "WARN" if has_warning else "PASS"
+    return "INFO"
+
+
+def _grade(finding: Finding) -> str:
+    return "FAIL" if finding.kind in NEVER_FOLDED else "WARN"
 
 
 def _finding(finding: Finding) -> str:
+    """The code, the kind and the sentence, with the first items."""
     items = named(finding.items)
-    return f"{finding.text.removesuffix('.')}: {items}." if items else finding.text
+    text = sentence(finding.sentence)
+    text = f"{text.removesuffix('.')}: {items}." if items else text
+    return f"{finding.code} {finding.kind.replace('-', ' ')}: {text}"
 
 
 def _next(checked: Checked, data: str) -> list[str]:

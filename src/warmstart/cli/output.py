@@ -18,6 +18,7 @@ from warmstart.errors import ProcessError, UsageError, WarmstartError
 from warmstart.events import Event, Stage, follow
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal import progress, result_text
+from warmstart.terminal.text import highlighted
 
 if TYPE_CHECKING:
     from warmstart.events import Steps
@@ -44,7 +45,9 @@ def watched(call: Call, stage: Stage | None = "read") -> Iterator[Callable[[Even
 
 
 def print_result(call: Call, record: Any, text: Callable[[], str]) -> None:
-    print(dumps(record, indent=2) if "--json" in call.switches else text())
+    """Print a record as JSON with --json, else as `text`."""
+    is_json = "--json" in call.switches
+    print(dumps(record, indent=2) if is_json else highlighted(text(), sys.stdout))
 
 
 def print_run(call: Call, finished: Finished, data: Sequence[str | None]) -> int:

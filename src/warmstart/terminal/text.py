@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import textwrap
 from collections.abc import Collection, Sequence
@@ -11,6 +13,15 @@ from warmstart.formatting import duration, printable
 
 WIDTH = 80
 TITLE = 10  # columns of the title at the left of each paragraph
+_COLOURS = {
+    "Ready": 32,
+    "PASS": 32,
+    "Usable with review": 33,
+    "WARN": 33,
+    "Not ready": 31,
+    "FAIL": 31,
+}
+_LEVEL = re.compile(rf"^(?:{'|'.join(_COLOURS)})\b", re.MULTILINE)
 GAP = "  "  # between the columns of a table
 LEAST_NAME = 10  # columns of the names in a table
 
@@ -118,6 +129,15 @@ def table_lines(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) ->
         ]
         lines.append(GAP.join(texts).rstrip())
     return lines
+
+
+def highlighted(text: str, stream: TextIO | None) -> str:
+    """Colour the words with which a result's lines begin, on a terminal that shows colours."""
+    if stream is None or not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    if os.environ.get("TERM") == "dumb":
+        return text
+    return _LEVEL.sub(lambda found: f"\x1b[{_COLOURS[found[0]]}m{found[0]}\x1b[0m", text)
 
 
 def column(title: str, text: str) -> str:
