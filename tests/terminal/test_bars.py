@@ -12,6 +12,7 @@ from rich.console import Console
 from warmstart.events import Event
 from warmstart.terminal.bars import Bars, running_bar, running_parts
 from warmstart.terminal.progress import Stage
+from warmstart.terminal.text import MOST_WIDTH
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -72,14 +73,12 @@ def test_without_an_end_the_elapsed_time_is_shown():
     width=st.integers(1, 200),
     now=st.floats(0, 1e8),
 )
-def test_the_bar_stays_within_the_terminal_and_80_columns(
-    t, step, of, val, loss, speed, width, now
-):
+def test_the_bar_stays_within_the_terminal(t, step, of, val, loss, speed, width, now):
     stage = stage_of_training(t, step, of, val, loss=loss, per_second=speed)
-    left, n_bar, right = running_parts(stage, now, min(width, 80))
-    assert len(left) + n_bar + len(right) <= min(width, 80)
+    left, n_bar, right = running_parts(stage, now, min(width, MOST_WIDTH))
+    assert len(left) + n_bar + len(right) <= min(width, MOST_WIDTH)
     for line in rendered(stage, width, now).splitlines():
-        assert cell_len(line) <= min(width, 80)
+        assert cell_len(line) <= min(width, MOST_WIDTH)
 
 
 def test_without_colour_the_bar_shows_how_far_it_is():

@@ -8,6 +8,7 @@ import pytest
 from warmstart.evaluation.readiness import NEVER_FOLDED
 from warmstart.records.data import Finding
 from warmstart.records.summary import (
+    ClassScore,
     DataCounts,
     Estimate,
     Evidence,
@@ -70,6 +71,17 @@ FITTED = Summary(
     findings=(Finding(kind="unreadable", sentence="3 images could not be read."),),
     seconds={"total": 60.0},
     peak_rss_mb=900.0,
+    weakest=ClassScore(
+        label="shirt",
+        n=30,
+        recall=0.6,
+        low=0.42,
+        high=0.75,
+        precision=0.7,
+        answers=26,
+        confused_with="longsleeve",
+        n_confused=9,
+    ),
 )
 SIGNAL = Evidence(
     name="permutation_test",
@@ -82,6 +94,7 @@ SIGNAL = Evidence(
 )
 NO_SIGNAL = replace(
     FITTED,
+    weakest=None,
     verdict=Verdict(kind="no-signal", sentence="No signal found in 180.", evidence=(SIGNAL,)),
     shipped=ShippedCandidate(strategy="none", why="no signal was found"),
     readiness=Readiness(
@@ -107,13 +120,12 @@ Accuracy  86 % (95 % CI 82–89), cross-validated;
 
 Verdict   Fine-tuning was tried and not kept: +0.2 points of accuracy (95 % CI
           −2 to +2) against the linear probe.
-Decision  A linear probe, all 18 layers frozen: your choice.
+Weakest   shirt: recall 60 % (95 % CI 42–75), most often taken for longsleeve.
 Findings  3 images could not be read (WS101).
+Model     A linear probe, all 18 layers frozen: your choice · 60 s in all
 
-Model     runs/clothing/model
-Report    runs/clothing/report.html
-Card      runs/clothing/README.md
-Next      warmstart predict runs/clothing photo.jpg
+Next      warmstart report runs/clothing --open      # pictures, mistakes, reasons
+          warmstart predict runs/clothing photo.jpg
           warmstart evaluate runs/clothing more/     # test it on other images
           warmstart serve runs/clothing              # try it in the browser"""
     )
@@ -141,10 +153,9 @@ more would have been detected. Training longer will not help.
 What might help: check how the labels were made, or use pictures in which a
 person can tell the classes apart.
 
-Decision  Nothing was shipped: no signal was found.
+Model     Nothing was shipped: no signal was found · 60 s in all
 
-Report    runs/survey/report.html
-Card      runs/survey/README.md"""
+Next      warmstart report runs/survey --open  # pictures, mistakes, reasons"""
     )
 
 
@@ -155,7 +166,7 @@ def test_no_signal_with_a_strategy_of_the_users_ships_and_says_both():
     assert text.startswith("Not ready: ")
     assert text.split("\n\n")[1].startswith("No signal found. ")
     assert "Accuracy  86 %" in text
-    assert "Model     runs/clothing/model" in text
+    assert "Model     A linear probe, all 18 layers frozen" in text
 
 
 def test_no_signal_without_numbers_falls_back_to_the_verdict():

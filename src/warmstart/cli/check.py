@@ -49,7 +49,9 @@ def check_text(checked: Checked, words: Sequence[str]) -> str:
     rows += [(_grade(one), _finding(one)) for one in checked.findings]
     issues = checked.label_issues
     if not issues.count:  # else they are among the findings
-        rows.append(("INFO" if issues.count is None else "PASS", f"label issues: {issues.sentence}"))
+        rows.append(
+            ("INFO" if issues.count is None else "PASS", f"label issues: {issues.sentence}")
+        )
     if not checked.findings:
         rows.append(("PASS", "findings: no problems found in the data."))
     rows.sort(key=lambda row: LEVELS.index(row[0]))

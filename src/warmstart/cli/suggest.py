@@ -13,7 +13,7 @@ from warmstart.formatting import printable
 from warmstart.nouns import count, nouns_of
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.terminal.tables import probability
-from warmstart.terminal.text import WIDTH, column, wrap
+from warmstart.terminal.text import column, window, wrap
 
 _PATHS, _LABELS = 36, 20  # columns that longer names may exceed alone
 
@@ -60,7 +60,7 @@ def _rows(chosen: Sequence[Suggestion], folder: str) -> list[str]:
         guess = f"{printable(one.label):<{middle}}  {probability(one.probability):>6}"
         row, why = f"  {name:<{left}}  {guess}", printable(one.why)
         # A reason that does not fit gets its own line and is never cut.
-        rows += [f"{row}  {why}"] if len(row) + 2 + len(why) <= WIDTH else [row, f"      {why}"]
+        rows += [f"{row}  {why}"] if len(row) + 2 + len(why) <= window() else [row, f"      {why}"]
     return rows
 
 

@@ -289,6 +289,7 @@ class Summary:
     peak_rss_mb: float
     own_head: Estimate | None = None
     baselines: tuple[Baseline, ...] = ()  # other methods on the same rows; for tables
+    weakest: ClassScore | None = field(default=None, metadata=ABSENT)  # by recall, held out
     format: int = 1
 
 

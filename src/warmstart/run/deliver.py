@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import warmstart
 from warmstart.errors import TrainingError
+from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
 from warmstart.events import Event, Steps, note
 from warmstart.evidence.check import gain_record
@@ -38,6 +39,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.recording import Clock
 from warmstart.records.run_folder import RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.records.summary import (
+    ClassScore,
     DataCounts,
     FrozenProof,
     Inspection,
@@ -317,7 +319,19 @@ def _summary(results: Results, proof: FrozenProof, clock: Clock) -> Summary:
         peak_rss_mb=peak_rss_mb(),
         own_head=results.fine_tuned.own_head,
         baselines=results.fine_tuned.baselines,
+        weakest=_weakest(results),
     )
+
+
+def _weakest(results: Results) -> ClassScore | None:
+    """The class with the lowest recall on held-out rows; None where nothing ships."""
+    head, labelled = results.fine_tuned.head, results.labelled
+    if results.shipped.strategy == "none" or not labelled.target.has_classes:
+        return None
+    held = head.fold >= 0
+    predicted = head.probabilities[held].argmax(axis=1)
+    classes = per_class(predicted, labelled.labels[held], labelled.groups()[held], labelled.names)
+    return min(classes, key=lambda one: (one.recall, -one.n))
 
 
 def count_data(

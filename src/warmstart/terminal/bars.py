@@ -14,7 +14,7 @@ from rich.text import Text
 
 from warmstart.events import Event
 from warmstart.terminal.progress import LEAST_BAR, Stage, Stages, Watcher
-from warmstart.terminal.text import WIDTH, fitting, lead
+from warmstart.terminal.text import MOST_WIDTH, fitting, lead
 
 REFRESHES = 5  # per second; a moving bar takes time from the work
 BAR_END = 52  # column in which finished bars end
@@ -51,7 +51,7 @@ class Bars(Watcher):
             self.console.print()  # the result follows on the same screen
 
     def show(self, event: Event) -> None:
-        self.stages.width = min(WIDTH, self.console.width)
+        self.stages.width = min(MOST_WIDTH, self.console.width)
         self._write(self.stages.feed(event))
 
     def _bar(self) -> RenderableType:
@@ -66,7 +66,7 @@ def running_bar(stage: Stage | None, now: float, width: int) -> RenderableType:
     """The line of a running stage, of at most `width` columns."""
     if stage is None:
         return Group()
-    left, n_bar, right = running_parts(stage, now, min(WIDTH, width))
+    left, n_bar, right = running_parts(stage, now, min(MOST_WIDTH, width))
     bar = ProgressBar(
         total=stage.of,
         completed=stage.step,

@@ -6,12 +6,12 @@ import shlex
 from pathlib import Path
 
 from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
-from warmstart.formatting import interval, percents, sentence
+from warmstart.formatting import duration, interval, percents, sentence, size
 from warmstart.nouns import count, nouns_of
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.words import TASK_WORDS, score_of
-from warmstart.terminal.text import column, command_rows, lead, wrap
+from warmstart.terminal.text import column, command_rows, wrap
 
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
@@ -20,7 +20,7 @@ MOST_FILES = 3  # named of those that could not be read
 
 
 def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> str:
-    """Readiness, accuracy, decision, findings, and the next commands.
+    """Readiness, accuracy, verdict, weakest class, findings, model, and the next commands.
 
     `sample_path` is an existing image for the example command; without one, the text says how to
     fit your own images.
@@ -34,17 +34,34 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
         groups.append(no_signal_text(summary.verdict, summary.data, summary.task))
     if ships:
         groups.append("\n".join(_accuracy(summary)))
-    verdict = column("Verdict", sentence(summary.verdict.sentence))
-    lines = [] if summary.verdict.kind == "no-signal" else [verdict]
-    prefix = "" if ships else "nothing was shipped: "
-    lines.append(column("Decision", sentence(prefix + summary.shipped.why)))
-    groups.append("\n".join([*lines, *_findings(summary, run_path)]))
-    files = [("Model", str(run_path / "model"))] if ships else []
-    files.append(("Report", shlex.quote(str(run_path / "report.html"))))
-    files.append(("Card", str(run_path / "README.md")))
-    paths = [lead(title) + path for title, path in files]
-    groups.append("\n".join([*paths, *_next(summary, run_path, sample_path)]))
+    lines = [*_verdict(summary), *_weakest(summary), *_findings(summary, run_path)]
+    groups.append("\n".join([*lines, _model(summary, run_path)]))
+    groups.append("\n".join(_next(summary, run_path, sample_path)))
     return "\n\n".join(group for group in groups if group)
+
+
+def _verdict(summary: Summary) -> list[str]:
+    if summary.verdict.kind == "no-signal":
+        return []
+    return [column("Verdict", sentence(summary.verdict.sentence))]
+
+
+def _weakest(summary: Summary) -> list[str]:
+    if (weakest := summary.weakest) is None:
+        return []
+    recall = interval(weakest.recall, weakest.low, weakest.high, weakest.n)
+    other = f", most often taken for {weakest.confused_with}" if weakest.confused_with else ""
+    return [column("Weakest", f"{weakest.label}: recall {recall}{other}.")]
+
+
+def _model(summary: Summary, run_path: Path) -> str:
+    """What shipped and why, its size, and how long the run took."""
+    ships, seconds = summary.shipped.strategy != "none", summary.seconds.get("total")
+    text = sentence(summary.shipped.why if ships else f"nothing was shipped: {summary.shipped.why}")
+    files = [file for file in (run_path / "model").glob("*") if file.is_file()]
+    facts = [size(sum(file.stat().st_size for file in files))] if ships and files else []
+    facts += [] if seconds is None else [f"{duration(seconds)} in all"]
+    return column("Model", " · ".join([text.removesuffix("."), *facts]))
 
 
 def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
@@ -133,7 +150,10 @@ def _finding(finding: Finding) -> str:
 
 def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str]:
     run, kind = shlex.quote(str(run_path)), summary.data.kind or "image"
-    nouns, rows = nouns_of(kind), []
+    nouns, rows = (
+        nouns_of(kind),
+        [(f"warmstart report {run} --open", "pictures, mistakes, reasons")],
+    )
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
         purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)

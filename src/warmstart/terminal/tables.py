@@ -12,7 +12,7 @@ from warmstart.nouns import count, nouns_of
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
 from warmstart.tasks.words import other_metrics, test_estimate
-from warmstart.terminal.text import WIDTH, column, lead, shortened, table_lines
+from warmstart.terminal.text import column, lead, shortened, table_lines, window
 
 if TYPE_CHECKING:
     from warmstart.features.cache import CacheInfo
@@ -148,7 +148,7 @@ def models_text(models: Sequence[ModelListing], word: str = "") -> str:
         facts = [f"{base.parameters / 1e6:.1f} M parameters" if base.parameters else ""]
         facts.append(f"{base.size_px} px" if base.size_px else "")
         end = ", ".join(fact for fact in facts if fact)
-        width = max(WIDTH - name_width - len(end) - 2, 10)
+        width = max(window() - name_width - len(end) - 2, 10)
         title = shortened(base.title, width)
         lines.append(f"{base.name:<{name_width}}{title:<{min(width, 34)}}  {end}".rstrip())
     return "\n".join([*lines, "", "Fine-tune one of them: warmstart fit DATA --base NAME"])

@@ -1,17 +1,19 @@
-"""Lines and paragraphs of at most 80 columns; numbers are formatted by `formatting`."""
+"""Lines and paragraphs as wide as the window; numbers are formatted by `formatting`."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import TextIO
 
 from warmstart.formatting import duration, printable
 
-WIDTH = 80
+WIDTH = 80  # columns in a file or a pipe
+LEAST_WIDTH, MOST_WIDTH = 40, 120  # of a terminal
 TITLE = 10  # columns of the title at the left of each paragraph
 _COLOURS = {
     "Ready": 32,
@@ -40,11 +42,18 @@ def time_left(seconds: float) -> str:
     return f"about {duration(300 * round(seconds / 300))} left"
 
 
-def wrap(text: str, left: str = "", hanging: str = "", width: int = WIDTH) -> str:
-    """Fill a paragraph; words and paths are never broken."""
+def window() -> int:
+    """Columns of the terminal that shows the result, 120 at most; 80 in a file or a pipe."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return WIDTH
+    return min(max(shutil.get_terminal_size().columns, LEAST_WIDTH), MOST_WIDTH)
+
+
+def wrap(text: str, left: str = "", hanging: str = "", width: int | None = None) -> str:
+    """Fill a paragraph, as wide as the window; words and paths are never broken."""
     return textwrap.fill(
         printable(" ".join(text.split())),
-        width,
+        width or window(),
         initial_indent=left,
         subsequent_indent=hanging,
         break_long_words=False,
@@ -88,7 +97,7 @@ def command_rows(rows: Sequence[tuple[str, str]], title: str = "Next") -> list[s
     for number, (command, purpose) in enumerate(rows):
         prefix = lead("" if number else title)
         line = f"{prefix}{command:<{width}}  # {purpose}"
-        lines.append(line if len(line) <= WIDTH else prefix + command)
+        lines.append(line if len(line) <= window() else prefix + command)
     return lines
 
 
@@ -117,7 +126,7 @@ def table_lines(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) ->
     ['run  accuracy', 'a    84 %']
     """
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    space = WIDTH - sum(widths[1:]) - len(GAP) * (len(widths) - 1)
+    space = window() - sum(widths[1:]) - len(GAP) * (len(widths) - 1)
     widths[0] = min(widths[0], max(space, LEAST_NAME))
     lines = []
     for name, *rest in rows:
