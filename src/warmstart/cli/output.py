@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from warmstart.events import Steps
     from warmstart.run.deliver import Finished
 
+LOADING = "Loading PyTorch"
 NO_SIGNAL = 3
 NOT_READY = 4  # with --strict
 
@@ -40,7 +41,8 @@ def watched(call: Call, stage: Stage | None = "read") -> Iterator[Callable[[Even
     is_quiet = "--quiet" in call.switches
     with progress.Watcher() if is_quiet else progress.watcher(sys.stderr) as watch:
         if stage is not None:
-            watch.show(Event(stage=stage, kind="begin"))
+            values: dict[str, Any] = {} if "torch" in sys.modules else {"title": LOADING}
+            watch.show(Event(stage=stage, kind="begin", values=values))
         yield watch.show
 
 
