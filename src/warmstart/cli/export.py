@@ -11,6 +11,8 @@ from warmstart.errors import UsageError
 from warmstart.events import follow
 from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
+from warmstart.exporting.registry import FORMATS, check_format
+from warmstart.formatting import joined
 from warmstart.nouns import nouns_of
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
@@ -38,10 +40,9 @@ def export(call: Call) -> int:
     """Run `warmstart export`: progress on stderr. Raises: UsageError without --to."""
     values, switches = call.values, call.switches
     if "--to" not in values:
-        raise UsageError("export needs a format: --to onnx, torch, timm, transformers or openvino.")
+        raise UsageError(f"export needs a format: --to {joined(list(FORMATS), 'or')}.")
     with watched(call, "deliver") as show:
         from warmstart.exporting.export import ExportOptions, steps
-        from warmstart.exporting.formats import check_format
 
         is_int8, with_pixels = "--int8" in switches, "--pixels" in switches
         options = ExportOptions(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from warmstart.exporting.registry import FORMATS
+from warmstart.formatting import joined
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -61,6 +64,13 @@ class Verb:
         first = self.arguments[0] if self.arguments else ""
         return tuple(first.split("|")) if first.islower() and "|" in first else ()
 
+
+# ---- The formats of `export`, by what they hold.
+
+_TO = [f"{to.name} ({to.hint})" if to.hint else to.name for to in FORMATS.values()]
+_INT8 = joined([to.name for to in FORMATS.values() if to.has_int8])
+_SINGLE_LAYER = joined([to.name for to in FORMATS.values() if to.is_single_layer])
+_ANY_HEAD = ", ".join(to.name for to in FORMATS.values() if not to.is_single_layer)
 
 # ---- Options of several verbs.
 
@@ -315,22 +325,24 @@ _VERBS = (
         words="export RUN",
         needs=(RUN,),
         short="export a model for other programs (ONNX ...)",
-        about="""Writes the model of RUN into a folder that needs no warmstart: network, labels,
+        about=f"""Writes the model of RUN into a folder that needs no warmstart: network, labels,
         card, and a script that predicts. A separate process compares it with the model on images of
-        the run before the folder is moved into place. timm and transformers hold one linear layer
-        on the last features: a multi-layer head is refitted there as a single-layer head, with its
-        own accuracy.""",
+        the run before the folder is moved into place. {_SINGLE_LAYER} hold one linear
+        layer on the last features: a multi-layer head is refitted there as a single-layer head,
+        with its own accuracy.""",
         options=(
             Option(
                 "--to FORMAT",
-                "onnx, torch (torch.export), timm, transformers or openvino",
-                "onnx torch timm transformers openvino",
+                joined(_TO, "or"),
+                " ".join(FORMATS),
             ),
             Option("--out FOLDER", "folder to create (default RUN/export/FORMAT)"),
-            Option("--int8", "onnx quantized to 8 bits: a quarter of the size; measures its cost"),
+            Option(
+                "--int8", f"{_INT8} quantized to 8 bits: a quarter of the size; measures its cost"
+            ),
             Option(
                 "--pixels",
-                "take 8-bit images of the right size; scaling is inside (onnx, torch, openvino)",
+                f"take 8-bit images of the right size; scaling is inside ({_ANY_HEAD})",
             ),
             Option("--data DATA", "the run's images, if they have moved"),
             Option("--test DATA", "its test images, if they were named separately"),
