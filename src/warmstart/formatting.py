@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MANY = 1000  # from so many examples on, a tenth of a per cent says something
 
@@ -130,3 +130,12 @@ def first_few(names: Iterable[str], n: int = 5) -> str:
     """
     names = list(names)
     return ", ".join(names[:n]) + (", …" if len(names) > n else "")
+
+
+def joined(names: Sequence[str], word: str = "and") -> str:
+    """All names of a list.
+
+    >>> joined(["a", "b", "c"]), joined(["a", "b"], "or"), joined(["a"])
+    ('a, b and c', 'a or b', 'a')
+    """
+    return f" {word} ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -21,7 +21,7 @@ import tiny
 import warmstart
 from hue_images import fill
 from warmstart.errors import ExportError
-from warmstart.exporting import formats
+from warmstart.exporting import graph
 from warmstart.features.batches import noise, normalised
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import read_json
@@ -163,19 +163,19 @@ def test_the_script_answers_for_a_file_without_warmstart(runs, place, tmp_path):
 # ---- what does not agree leaves nothing --------------------------------------------------
 
 
-def corrupted(source, title, real=formats.onnx_graph):
+def corrupted(source, title, real=graph.onnx_graph):
     """The graph with one number of one weight changed."""
-    graph = onnx.load_from_string(real(source, title))
-    tensor = max(graph.graph.initializer, key=lambda t: len(t.raw_data))
+    made = onnx.load_from_string(real(source, title))
+    tensor = max(made.graph.initializer, key=lambda t: len(t.raw_data))
     values = numpy_helper.to_array(tensor).copy()
     values.flat[0] += 50.0
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return graph.SerializeToString()
+    return made.SerializeToString()
 
 
 @pytest.mark.parametrize("options", [{}, {"int8": True}], ids=["float", "int8"])
 def test_a_corrupted_graph_is_refused_and_nothing_is_left(runs, tmp_path, monkeypatch, options):
-    monkeypatch.setattr(formats, "onnx_graph", corrupted)
+    monkeypatch.setattr(graph, "onnx_graph", corrupted)
     before = tiny.bytes_of(runs["convolutions"].path)
     with pytest.raises(ExportError, match="disagrees with the model"):
         warmstart.export(runs["convolutions"], "onnx", out=tmp_path / "deep" / "out", **options)

@@ -11,7 +11,7 @@ import torch
 from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import ExportSource, onnx_graph, to_program
+from warmstart.exporting.graph import ExportSource, onnx_graph, to_program
 from warmstart.network.added import graft, make_block
 from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import feature_layers, layer_width

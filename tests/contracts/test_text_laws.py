@@ -18,8 +18,7 @@ import warmstart
 from run_texts import image_words_in
 from server_client import live
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import to_program
-from warmstart.exporting.onnx import to_onnx, wrap_model
+from warmstart.exporting.graph import to_onnx, to_program, wrap_model
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine

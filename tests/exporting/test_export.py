@@ -17,8 +17,10 @@ from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.errors import ExportError, ModelError, RunFolderError, UsageError
 from warmstart.events import follow
-from warmstart.exporting import formats
-from warmstart.exporting.export import steps
+from warmstart.exporting import format
+from warmstart.exporting.export import ExportOptions, steps
+from warmstart.exporting.graph import ExportSource
+from warmstart.exporting.registry import FORMATS
 from warmstart.network.external_classifier import InputHandling, open_onnx
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json, write_json
@@ -112,10 +114,8 @@ def test_a_twin_is_told_of_with_its_figure(finished, tmp_path, capsys):
 
 
 def test_events_tell_of_the_work(finished, tmp_path):
-    from warmstart.exporting.export import ExportOptions as Wanted
-
     seen = []
-    wanted = Wanted(to="onnx", out=tmp_path / "out")
+    wanted = ExportOptions(to=FORMATS["onnx"], out=tmp_path / "out")
     path, _ = follow(steps(finished.path, wanted), seen.append)
     assert path == tmp_path / "out"
     assert [event.kind for event in seen if event.stage == "deliver"] == ["begin", "end"]
@@ -229,10 +229,10 @@ def test_what_is_no_run_is_told(finished, tmp_path):
 
 
 def test_a_library_that_is_missing_is_named_with_what_to_install(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "openvino" else name)
+    monkeypatch.setattr(format, "find_spec", lambda name: None if name == "openvino" else name)
     with pytest.raises(ExportError, match=r"openvino, which is not .* `pip install .*openvino`"):
         warmstart.export(finished, "openvino", out=tmp_path / "out")
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "transformers" else name)
+    monkeypatch.setattr(format, "find_spec", lambda name: None if name == "transformers" else name)
     with pytest.raises(ExportError, match=r"which is not .* `pip install .*transformers .*`"):
         warmstart.export(finished, "transformers", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -245,9 +245,9 @@ def test_a_torchvision_network_is_none_of_timms(own_run, tmp_path):
     record = read_json(path, ModelRecord)
     from dataclasses import replace
 
-    source = formats.ExportSource(None, replace(record, arch="torchvision:resnet18"), None)
+    source = ExportSource(None, replace(record, arch="torchvision:resnet18"), None)
     with pytest.raises(ExportError, match="is a torchvision network, which timm cannot"):
-        formats.check_possible("timm", source)
+        FORMATS["timm"].check_possible(source)
     write_json(path, record)
 
 

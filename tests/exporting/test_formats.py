@@ -7,15 +7,12 @@ import timm
 import torch
 
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import (
-    processor,
-    timm_config,
-    write_timm,
-)
+from warmstart.exporting.timm import timm_config, write_timm
+from warmstart.exporting.transformers import Transformers, processor
 from warmstart.records.inputs import Preprocessing
 
 PREP = Preprocessing(size=(32, 32), resize=36, mean=(0.4,) * 3, std=(0.3,) * 3)
-TOLD = {"arch": "lcnet_035", "labels": ("x", "y", "z"), "prep": PREP, "options": {}}
+TOLD = {"arch": "lcnet_035", "labels": ("x", "y", "z"), "prep": PREP, "options": {}, "more": {}}
 X = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -40,7 +37,7 @@ def test_timm_loads_its_folder(module, tmp_path):
 
 def test_transformers_loads_the_same_with_its_name(module, tmp_path):
     transformers = pytest.importorskip("transformers")
-    write_timm(module, tmp_path, **TOLD, is_wrapped=True)
+    write_timm(module, tmp_path, **TOLD | {"more": Transformers.config})
     again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(again(X).logits, module(X))

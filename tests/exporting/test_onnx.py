@@ -11,8 +11,14 @@ from torch import nn
 
 import tiny
 from warmstart.errors import ExportError
-from warmstart.exporting.formats import save_program, to_program, write_ir
-from warmstart.exporting.onnx import metadata_of, to_onnx, wrap_model
+from warmstart.exporting.graph import (
+    metadata_of,
+    save_program,
+    to_onnx,
+    to_program,
+    wrap_model,
+)
+from warmstart.exporting.openvino import write_ir
 from warmstart.exporting.quantize import quantize_graph, run, seconds_each, session
 
 LABELS = ("a", "b", "c", "d", "e")

@@ -10,15 +10,15 @@ from PIL import Image
 
 from hue_images import draw
 from warmstart.exporting.predict_script import NAME, predict_script
+from warmstart.exporting.registry import FORMATS
 from warmstart.modalities.preprocessing import load_image
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import write_json
 
 PREP = Preprocessing(size=(32, 24), resize=40, mean=(0.5,) * 3, std=(0.25,) * 3)
-FORMATS = ("onnx", "torch", "timm", "transformers", "openvino")
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", FORMATS.values(), ids=FORMATS)
 def test_it_has_thirty_odd_lines(to):
     lines = [line for line in predict_script(to, PREP, "images").splitlines() if line.strip()]
     assert len(lines) <= 38
@@ -27,7 +27,7 @@ def test_it_has_thirty_odd_lines(to):
 
 def script(tmp_path, prep):
     """predict.py as a module, its model taken out."""
-    text = predict_script("onnx", prep, "images").replace("import onnxruntime", "")
+    text = predict_script(FORMATS["onnx"], prep, "images").replace("import onnxruntime", "")
     text = "\n".join(line for line in text.splitlines() if not line.startswith("session = "))
     (tmp_path / NAME).write_text(text)
     write_json(tmp_path / "labels.json", ["a"])
@@ -87,7 +87,7 @@ def test_as_a_command_it_says_how_it_is_used_and_what_it_cannot_read(tmp_path, c
 
 
 def test_openvino_runs_in_32_bits_and_the_script_says_why():
-    text = predict_script("openvino", PREP, "images")
+    text = predict_script(FORMATS["openvino"], PREP, "images")
     assert '"CPU", f32)' in text
     assert 'f32 = {"INFERENCE_PRECISION_HINT": "f32"}' in text
     assert "# By itself OpenVINO computes in bfloat16 where the processor can (AMX)" in text

@@ -8,7 +8,7 @@ import pytest
 from warmstart.errors import ExportError
 from warmstart.events import drain
 from warmstart.exporting import quantize
-from warmstart.exporting.formats import ExportSource, onnx_graph
+from warmstart.exporting.graph import ExportSource, onnx_graph
 from warmstart.exporting.quantize import quantize as quantize_run
 from warmstart.features.batches import normalised
 from warmstart.records.data import DataRecord

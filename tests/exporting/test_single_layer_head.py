@@ -12,11 +12,11 @@ from warmstart.errors import ExportError, RunFolderError
 from warmstart.events import drain
 from warmstart.exporting.single_layer_head import (
     has_trained,
+    is_plain,
     make_single_layer_head,
     oof_hits,
 )
 from warmstart.features.batches import normalised
-from warmstart.network.single_layer_head import is_plain
 from warmstart.planning.plan_file import read_plan
 from warmstart.records.data import DataRecord
 from warmstart.records.network import Ledger, LedgerRow

@@ -33,10 +33,10 @@ from warmstart.cli.stop import stoppable
 from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import follow
-from warmstart.formatting import MANY, duration, percent, printable, short_interval
+from warmstart.formatting import MANY, duration, joined, percent, printable, short_interval
 from warmstart.nouns import count, nouns_of
 from warmstart.records.comparison import ComparedRun, Comparison, Pair
-from warmstart.terminal.text import column, joined, table_lines, wrap
+from warmstart.terminal.text import column, table_lines, wrap
 
 FINE = 0.015  # differences below it are given in tenths of a point
 METRICS = {"accuracy": "accuracy", "log_score": "log score", "r2": "R²"}

@@ -11,6 +11,8 @@ from warmstart.errors import UsageError
 from warmstart.events import follow
 from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
+from warmstart.exporting.registry import FORMATS, check_format
+from warmstart.formatting import joined
 from warmstart.nouns import nouns_of
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
@@ -38,10 +40,9 @@ def export(call: Call) -> int:
     """Run `warmstart export`: progress on stderr. Raises: UsageError without --to."""
     values, switches = call.values, call.switches
     if "--to" not in values:
-        raise UsageError("export needs a format: --to onnx, torch, timm, transformers or openvino.")
+        raise UsageError(f"export needs a format: --to {joined(list(FORMATS), 'or')}.")
     with watched(call, "deliver") as show:
         from warmstart.exporting.export import ExportOptions, steps
-        from warmstart.exporting.formats import check_format
 
         is_int8, with_pixels = "--int8" in switches, "--pixels" in switches
         options = ExportOptions(
@@ -58,26 +59,29 @@ def export(call: Call) -> int:
     return 0
 
 
+# ---- The formats, by what they hold.
+
+_TO = [f"{to.name} ({to.hint})" if to.hint else to.name for to in FORMATS.values()]
+_INT8 = joined([to.name for to in FORMATS.values() if to.has_int8])
+_SINGLE_LAYER = joined([to.name for to in FORMATS.values() if to.is_single_layer])
+_ANY_HEAD = ", ".join(to.name for to in FORMATS.values() if not to.is_single_layer)
+
 VERB = Verb(
     words="export RUN",
     needs=(RUN,),
     short="export a model for other programs (ONNX ...)",
-    about="""Writes the model of RUN into a folder that needs no warmstart: network, labels,
+    about=f"""Writes the model of RUN into a folder that needs no warmstart: network, labels,
     card, and a script that predicts. A separate process compares it with the model on images of
-    the run before the folder is moved into place. timm and transformers hold one linear layer
-    on the last features: a multi-layer head is refitted there as a single-layer head, with its
-    own accuracy.""",
+    the run before the folder is moved into place. {_SINGLE_LAYER} hold one linear
+    layer on the last features: a multi-layer head is refitted there as a single-layer head,
+    with its own accuracy.""",
     options=(
-        Option(
-            "--to FORMAT",
-            "onnx, torch (torch.export), timm, transformers or openvino",
-            "onnx torch timm transformers openvino",
-        ),
+        Option("--to FORMAT", joined(_TO, "or"), " ".join(FORMATS)),
         Option("--out FOLDER", "folder to create (default RUN/export/FORMAT)"),
-        Option("--int8", "onnx quantized to 8 bits: a quarter of the size; measures its cost"),
+        Option("--int8", f"{_INT8} quantized to 8 bits: a quarter of the size; measures its cost"),
         Option(
             "--pixels",
-            "take 8-bit images of the right size; scaling is inside (onnx, torch, openvino)",
+            f"take 8-bit images of the right size; scaling is inside ({_ANY_HEAD})",
         ),
         Option("--data DATA", "the run's images, if they have moved"),
         Option("--test DATA", "its test images, if they were named separately"),

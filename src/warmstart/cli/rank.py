@@ -21,12 +21,12 @@ from warmstart.cli.options import (
 )
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
-from warmstart.formatting import duration, percent, percents, printable, short_interval
+from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
 from warmstart.nouns import nouns_of
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS
-from warmstart.terminal.text import column, joined, lead, table_lines
+from warmstart.terminal.text import column, lead, table_lines
 
 if TYPE_CHECKING:
     from warmstart.data.labels import TaskOption

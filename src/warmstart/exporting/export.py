@@ -19,22 +19,27 @@ from torch import Tensor, nn
 
 from warmstart.errors import ExportError, UsageError
 from warmstart.events import Event, Steps, follow
-from warmstart.exporting import clean_process, formats
-from warmstart.exporting.formats import LINEAR, ExportSource, check_format
-from warmstart.exporting.onnx import ExportedNetwork, scaled
-from warmstart.exporting.predict_script import MODEL, NAME, predict_script
+from warmstart.exporting import clean_process, graph
+from warmstart.exporting.format import ExportFormat
+from warmstart.exporting.graph import ExportedNetwork, ExportSource, scaled
+from warmstart.exporting.predict_script import NAME, predict_script
 from warmstart.exporting.quantize import quantize, session
 from warmstart.exporting.quantize import run as run_graph
-from warmstart.exporting.readme import TITLES, ReadmeFacts, readme
-from warmstart.exporting.single_layer_head import has_trained, make_single_layer_head, oof_hits
+from warmstart.exporting.readme import ReadmeFacts, readme
+from warmstart.exporting.registry import FORMATS, check_format
+from warmstart.exporting.single_layer_head import (
+    has_trained,
+    is_plain,
+    make_single_layer_head,
+    oof_hits,
+)
 from warmstart.features.batches import noise, to_tensor
 from warmstart.modalities import text
 from warmstart.network.model_folder import TOKENIZER
-from warmstart.network.single_layer_head import is_plain
 from warmstart.nouns import nouns_of
 from warmstart.planning.plan_file import open_plan
 from warmstart.records.data import DataRecord, Task
-from warmstart.records.export import Agreement, Exported, ExportFormat, Quantized, SingleLayerHead
+from warmstart.records.export import Agreement, Exported, Quantized, SingleLayerHead
 from warmstart.records.inputs import Inputs, Preprocessing, TextInputs
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json, sync_folder, write_bytes, write_json
@@ -45,7 +50,7 @@ from warmstart.run.reopened import Pixels, Reopened, reopen
 
 # ---- The folder of an export: written beside its destination, moved there once checked.
 
-_FILES = (".onnx", ".pt2", ".pt", ".pth", ".xml", ".bin", ".safetensors", ".zip")
+_FILES = (".pt", ".pth", ".bin", ".zip")  # and those of the formats
 
 
 def free_folder(run: Path, name: str, out: Path | None) -> Path:
@@ -57,7 +62,7 @@ def free_folder(run: Path, name: str, out: Path | None) -> Path:
         folder = run / "export" / name
         numbered = (folder.with_name(f"{name}-{n}") for n in count(2))
         return next(path for path in chain([folder], numbered) if not _is_used(path))
-    if out.suffix.lower() in _FILES:
+    if out.suffix.lower() in (*_FILES, *(Path(to.model).suffix for to in FORMATS.values())):
         raise UsageError(
             f"--out {out}: an export is a folder (model, labels, card, script); "
             f"name one, such as {out.with_suffix('')}-{out.suffix[1:].lower()}."
@@ -174,15 +179,15 @@ def steps(
 
     Raises: as `export`.
     """
-    predictor = load(run, network)
+    to, predictor = options.to, load(run, network)
     record, prep = predictor.bundle.record, predictor.bundle.record.preprocessing
     # Graphs record strides: in channels_last every one would begin with a transpose.
     model = cast(Any, predictor.model).to(memory_format=torch.contiguous_format)
     source = ExportSource(model, record, network, options.with_pixels)
-    name = "-".join([options.to, *["int8"] * options.is_int8, *["pixels"] * options.with_pixels])
+    name = "-".join([to.name, *["int8"] * options.is_int8, *["pixels"] * options.with_pixels])
     destination = free_folder(run, name, options.out)
-    formats.check_installed(options.to)
-    formats.check_possible(options.to, source)
+    to.check_installed()
+    to.check_possible(source)
     if (options.is_int8 or options.with_pixels) and prep.kind != "image":
         option = "--int8" if options.is_int8 else "--pixels"
         raise ExportError(
@@ -191,10 +196,10 @@ def steps(
         )
     data = read_json(run / "data.json", DataRecord)
     images = reopen(run, data, prep, options.data, options.test)
-    job = _ExportJob(run, options, source, images, f"{run.resolve().name}, {TITLES[options.to]}")
+    job = _ExportJob(run, options, source, images, f"{run.resolve().name}, {to.title}")
     yield Event(stage="deliver", kind="begin")
     single_layer = None
-    if options.to in LINEAR and not is_plain(model):
+    if to.is_single_layer and not is_plain(model):
         model, single_layer = yield from make_single_layer_head(
             model,
             images,
@@ -232,19 +237,19 @@ def _write(job: _ExportJob, folder: Path) -> Steps[Quantized | None]:
         write_bytes(folder / TOKENIZER, text.tokenizer_json(job.prep.tokenizer).encode())
     write_bytes(folder / NAME, predict_script(to, job.prep, input_name, job.task).encode())
     if not job.options.is_int8:
-        formats.WRITERS[to](folder, source, job.title)
+        to.write(folder, source, job.title)
         return None
-    graph = formats.onnx_graph(source, job.title)
+    full = graph.onnx_graph(source, job.title)
     pixels, _ = job.test_inputs()
-    logits, expected = run_graph(session(graph), job.graph_inputs(pixels)), job.logits(pixels)
+    logits, expected = run_graph(session(full), job.graph_inputs(pixels)), job.logits(pixels)
     gap = float(np.abs(logits - expected).max())
     if not gap <= clean_process.allowed(expected, job.task):
         raise clean_process.refusal(
             f"the graph disagrees with the model before quantization: a logit differs by {gap:.2g} "
             f"(at most {clean_process.TOLERANCE:g} may)"
         )
-    small, quantized = yield from quantize(graph, job.images, job.graph_inputs, input_name)
-    write_bytes(folder / MODEL["onnx"], small)
+    small, quantized = yield from quantize(full, job.images, job.graph_inputs, input_name)
+    write_bytes(folder / to.model, small)
     return quantized
 
 
@@ -264,8 +269,8 @@ def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreem
         raise clean_process.refusal("predict.py encodes rows differently from the model")
     if quantized is None:
         return clean_process.compare(answers, expected, which, prep, task=task, n=n)
-    graph = session((folder / MODEL["onnx"]).read_bytes())
-    outputs = run_graph(graph, job.graph_inputs(pixels))
+    small = session((folder / job.options.to.model).read_bytes())
+    outputs = run_graph(small, job.graph_inputs(pixels))
     clean_process.compare(answers, outputs, which, prep, task=task)
     return clean_process.compare(answers, expected, which, prep, tolerance=None, task=task, n=n)
 
@@ -281,13 +286,13 @@ def _record(
     outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
     if job.task == "regress":
         outputs = "`value`, (N, 1)"
-    if job.options.to in LINEAR:
+    if job.options.to.is_single_layer:
         outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
     kind = job.images.record.kind
     return Exported(
         kind=None if kind == "image" else kind,
         run=job.run.resolve().name,
-        to=job.options.to,
+        to=job.options.to.name,
         title=job.title,
         inputs=_describe_inputs(job.source.exported(), job.options.with_pixels),
         task=None if job.task == "classify" else job.task,
@@ -296,7 +301,7 @@ def _record(
         single_layer=single_layer,
         quantized=quantized,
         files={path.name: path.stat().st_size for path in sorted(folder.iterdir())},
-        libraries=formats.library_versions(job.options.to),
+        libraries=job.options.to.library_versions(),
     )
 
 

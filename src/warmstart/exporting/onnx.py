@@ -2,229 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.jit._trace import TracerWarning
+from warmstart.exporting.format import ExportFormat
+from warmstart.records.run_folder import write_bytes
 
-from warmstart.errors import ExportError, first_line
-from warmstart.records.data import Task
-from warmstart.records.inputs import Inputs, Kind, Preprocessing, TensorInputs, TextInputs, pictures
-from warmstart.records.run_folder import to_plain
-
-OUTPUTS: dict[Task, tuple[str, ...]] = {
-    "classify": ("logits", "probabilities"),
-    "multilabel": ("logits", "probabilities"),
-    "regress": ("value",),
-}
-PIXELS = "pixels"  # the input, where scaling is inside
-_NAMES: dict[Kind, str] = {
-    "image": "images",
-    "audio": "clips",
-    "text": "tokens",
-    "table": "rows",
-    "tensor": "tensors",
-}
+if TYPE_CHECKING:
+    from warmstart.exporting.graph import ExportSource
 
 
-class ExportedNetwork(nn.Module):
-    """Normalised images (B, C, H, W) float32 to logits and probabilities, (B, K) each.
+class Onnx(ExportFormat):
+    """model.onnx, which `quantize` can turn into 8-bit numbers."""
 
-    A regression model returns values (B, 1) alone; rows, tensors and clips need no normalisation.
-    """
+    name = "onnx"
+    title = "ONNX"
+    model = "model.onnx"
+    libraries = ("onnx", "onnxruntime")
+    has_int8 = True
 
-    def __init__(self, model: nn.Module, preprocessing: Inputs, task: Task = "classify") -> None:
-        super().__init__()
-        self.model = model
-        self.preprocessing = preprocessing
-        self.input_name = _NAMES[preprocessing.kind]
-        self.task: Task = task
-        self.eval()
+    needs = "onnxruntime"
+    imports = "import onnxruntime"
+    load = (
+        'session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), '
+        'providers=["CPUExecutionProvider"])'
+    )
+    answer = '    return session.run(["logits", "probabilities"], {{"{name}": {x}}})'
+    value = '    return session.run(["value"], {{"{name}": {x}}}) * 2'
+    how_loaded = 'onnxruntime.InferenceSession("model.onnx")'
 
-    @property
-    def axes(self) -> Mapping[int, str]:
-        """Names of the input's dynamic axes."""
-        return {0: "batch"}
+    def write(self, folder: Path, source: ExportSource, title: str) -> None:
+        from warmstart.exporting.graph import onnx_graph
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Calibrated logits and their probabilities, or values."""
-        logits = self.model(self.prepare(inputs))
-        if self.task == "regress":
-            return (logits,)
-        return logits, logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Preprocess inside the graph."""
-        return inputs
-
-    def example(self, n: int) -> Tensor:
-        """Inputs of the right dtype and shape for tracing, always the same."""
-        rng, prep = torch.Generator().manual_seed(0), self.preprocessing
-        if isinstance(prep, TensorInputs) and "int" in prep.dtype:
-            low, high, dtype = int(prep.low), int(prep.high) + 1, getattr(torch, prep.dtype)
-            return torch.randint(low, high, (n, *prep.shape), generator=rng, dtype=dtype)
-        shape = (prep.channels, *prep.size) if isinstance(prep, Preprocessing) else prep.shape
-        return torch.randn(n, *shape, generator=rng)
-
-
-class ExportedPixels(ExportedNetwork):
-    """Takes uint8 images of the prepared size, (B, H, W, C); scaling is inside."""
-
-    def __init__(
-        self, model: nn.Module, preprocessing: Preprocessing, task: Task = "classify"
-    ) -> None:
-        super().__init__(model, preprocessing, task)
-        self.input_name = PIXELS
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(preprocessing.mean), persistent=False)
-        self.register_buffer("std", torch.tensor(preprocessing.std), persistent=False)
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        values = (inputs.float() / 255 - self.mean) / self.std
-        return values.permute(0, 3, 1, 2).contiguous()
-
-    def example(self, n: int) -> Tensor:
-        rng, shape = torch.Generator().manual_seed(0), (n, *self.preprocessing.shape)
-        return torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
-
-
-class ExportedTokens(ExportedNetwork):
-    """Takes the tokens of texts, (B, L) int64, padded."""
-
-    def __init__(self, model: nn.Module, inputs: TextInputs, task: Task = "classify") -> None:
-        super().__init__(model, inputs, task)
-        self.inputs = inputs
-
-    @property
-    def axes(self) -> Mapping[int, str]:
-        # A row of one window may be as short as its text.
-        return {0: "batch"} if self.inputs.n_windows > 1 else {0: "batch", 1: "length"}
-
-    def example(self, n: int) -> Tensor:
-        rng, pad = torch.Generator().manual_seed(0), self.inputs.pad
-        rows = torch.randint(self.inputs.vocabulary, (n, self.inputs.length), generator=rng)
-        return torch.where(rows == pad, (pad + 1) % self.inputs.vocabulary, rows)
-
-
-def wrap_model(
-    model: nn.Module, preprocessing: Inputs, with_pixels: bool = False, task: Task = "classify"
-) -> ExportedNetwork:
-    """Give a model named outputs; `with_pixels` takes uint8 images (B, H, W, C)."""
-    if with_pixels:
-        return ExportedPixels(model, pictures(preprocessing), task)
-    if isinstance(preprocessing, TextInputs):
-        return ExportedTokens(model, preprocessing, task)
-    return ExportedNetwork(model, preprocessing, task)
-
-
-def scaled(pixels: NDArray[Any], prep: Inputs) -> NDArray[Any]:
-    """Prepared images (N, H, W, C) as predict.py normalises them, (N, C, H, W), to the last bit.
-
-    8-bit graphs need that: the least difference may round an activation another way. Rows and
-    tensors are returned unchanged.
-    """
-    if not isinstance(prep, Preprocessing):
-        return pixels
-    mean, std = (np.array(values, np.float32) for values in (prep.mean, prep.std))
-    values = (pixels.astype(np.float32) / 255 - mean) / std
-    inputs: NDArray[np.float32] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-    return inputs
-
-
-OPSET = 17
-
-
-def to_onnx(
-    network: ExportedNetwork,
-    metadata: Mapping[str, str],
-    on_constant: Callable[[], object] = lambda: None,
-) -> bytes:
-    """The network as ONNX, dynamic in the batch, with `metadata` inside.
-
-    `on_constant` is called where tracing turned a value or a size into a constant, which the graph
-    holds for all inputs.
-    Raises: ExportError where an operator has no ONNX form; what `on_constant` raises.
-    """
-    import onnx
-
-    name, outputs, buffer = network.input_name, OUTPUTS[network.task], io.BytesIO()
-    axes = {name: dict(network.axes), **{output: {0: "batch"} for output in outputs}}
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    try:
-        # torch's fused encoder layer has no form in ONNX, its single operations have.
-        torch.backends.mha.set_fastpath_enabled(False)
-        with silent() as warned, torch.inference_mode():
-            torch.onnx.export(
-                network,
-                (network.example(2),),
-                buffer,  # type: ignore[arg-type]
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=[name],
-                output_names=list(outputs),
-                dynamic_axes=axes,
-            )
-        graph = onnx.load_from_string(buffer.getvalue())
-        onnx.checker.check_model(graph)
-    except Exception as error:  # the exporter raises whatever an operator raises
-        raise ExportError(
-            f"the network has no form in ONNX ({first_line(error)}); try --to torch."
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
-    if any(issubclass(one.category, TracerWarning) for one in warned):
-        on_constant()
-    graph.producer_name = "warmstart"
-    for key, value in metadata.items():
-        graph.metadata_props.add(key=key, value=value)
-    payload: bytes = graph.SerializeToString()
-    return payload
-
-
-OUTPUT_MEANINGS: dict[Task, str] = {
-    "classify": "logits: calibrated; probabilities: their softmax",
-    "multilabel": "logits: calibrated; probabilities: their sigmoid, a label each",
-    "regress": "value: the number, in the unit of the data",
-}
-
-
-def metadata_of(network: ExportedNetwork, labels: tuple[str, ...], name: str) -> dict[str, str]:
-    """Metadata of the graph: class names, preprocessing, the meaning of the outputs."""
-    prep = network.preprocessing
-    metadata = {
-        "name": name,
-        "task": network.task,
-        "labels": json.dumps(list(labels), ensure_ascii=False),
-        "preprocessing": json.dumps(to_plain(prep)),
-        "outputs": OUTPUT_MEANINGS[network.task],
-    }
-    if isinstance(prep, Preprocessing) and network.input_name != PIXELS:
-        metadata |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
-    return metadata
-
-
-@contextmanager
-def silent() -> Iterator[list[warnings.WarningMessage]]:
-    """Silence torch's exporters, which print graphs, log and warn; yields their warnings."""
-    level, sink = logging.root.manager.disable, io.StringIO()
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(record=True) as warned,
-            redirect_stdout(sink),
-            redirect_stderr(sink),
-        ):
-            warnings.simplefilter("always")
-            yield warned
-    finally:
-        logging.disable(level)
+        write_bytes(folder / self.model, onnx_graph(source, title))

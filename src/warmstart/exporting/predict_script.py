@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from string import Template
 
+from warmstart.exporting.format import ExportFormat
 from warmstart.records.data import Task
-from warmstart.records.export import ExportFormat
 from warmstart.records.inputs import (
     LEAST_VARIANCE,
     MISSING,
@@ -184,7 +184,6 @@ def examples(path):
 
 
 NAME = "predict.py"
-MODEL = {"onnx": "model.onnx", "torch": "model.pt2", "openvino": "model.xml"}
 
 _SCRIPT = Template('''\
 """python predict.py $example ...  (needs $needs)"""
@@ -238,50 +237,6 @@ _SCALED = """\
     x = (np.float32(pixels) / 255 - np.float32(PREP["mean"])) / np.float32(PREP["std"])
     x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 """
-_AS_TENSOR = "    with torch.inference_mode():\n"
-_LOGITS = "        logits = {}\n    return logits.numpy(), logits.softmax(1).numpy()"
-
-_NEEDS = {
-    "onnx": "onnxruntime",
-    "torch": "torch",
-    "openvino": "openvino",
-    "timm": "timm",
-    "transformers": "transformers, timm, torchvision",
-}
-_IMPORTS = {
-    "onnx": "import onnxruntime",
-    "torch": "import torch",
-    "openvino": "import openvino",
-    "timm": "import timm, torch",
-    "transformers": "import torch\n"
-    "from transformers import AutoImageProcessor, AutoModelForImageClassification",
-}
-_LOAD = {
-    "onnx": 'session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), '
-    'providers=["CPUExecutionProvider"])',
-    "torch": 'model = torch.export.load(HERE / "model.pt2").module()',
-    "openvino": "# By itself OpenVINO computes in bfloat16 where the processor can (AMX): "
-    "faster, and\n# probabilities are off by up to 0.03.\n"
-    'f32 = {"INFERENCE_PRECISION_HINT": "f32"}\n'
-    'model = openvino.Core().compile_model(HERE / "model.xml", "CPU", f32)',
-    "timm": 'model = timm.create_model(f"local-dir:{HERE}", pretrained=True).eval()',
-    "transformers": "processor = AutoImageProcessor.from_pretrained(HERE)\n"
-    "model = AutoModelForImageClassification.from_pretrained(HERE).eval()",
-}
-_ANSWER = {
-    "onnx": '    return session.run(["logits", "probabilities"], {{"{name}": {x}}})',
-    "torch": _AS_TENSOR + "        return [out.numpy() for out in model(torch.from_numpy({x}))]",
-    "openvino": '    out = model([{x}])\n    return out["logits"], out["probabilities"]',
-    "timm": _AS_TENSOR + _LOGITS.format("model(torch.from_numpy({x}))"),
-    "transformers": _AS_TENSOR + _LOGITS.format("model(torch.from_numpy({x})).logits"),
-}
-
-
-_VALUE = {  # both are the value: callers of `answer` need not know the task
-    "onnx": '    return session.run(["value"], {{"{name}": {x}}}) * 2',
-    "torch": _AS_TENSOR + "        return [model(torch.from_numpy({x}))[0].numpy()] * 2",
-    "openvino": '    return [model([{x}])["value"]] * 2',
-}
 _BEST = '*(f"{LABELS[i]} {p[i]:.1%}" for i in p.argsort()[::-1][:3])'
 _NUMBER = 'f"{LABELS[0]} {p[0]:.6g}"'
 
@@ -290,9 +245,9 @@ def predict_script(
     to: ExportFormat, inputs: Inputs, input_name: str, task: Task = "classify"
 ) -> str:
     """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside."""
-    takes_pixels, answer = input_name == "pixels", (_VALUE if task == "regress" else _ANSWER)[to]
-    needs, imports = _NEEDS[to], _IMPORTS[to]
-    fields = {"needs": needs, "imports": imports, "load": _LOAD[to], "files": _FILES}
+    takes_pixels, answer = input_name == "pixels", to.value if task == "regress" else to.answer
+    needs, imports = to.needs, to.imports
+    fields = {"needs": needs, "imports": imports, "load": to.load, "files": _FILES}
     fields["line"] = _NUMBER if task == "regress" else _BEST
     if isinstance(inputs, TextInputs):
         return _TEXT_SCRIPT.substitute(fields, answer=answer.format(name=input_name, x="x"))

@@ -6,32 +6,14 @@ import json
 from dataclasses import dataclass
 
 from warmstart.evaluation.readiness import readiness_line
+from warmstart.exporting.registry import FORMATS
 from warmstart.formatting import interval, percents
 from warmstart.nouns import Nouns, nouns_of
-from warmstart.records.export import Exported, ExportFormat, Gap
+from warmstart.records.export import Exported, Gap
 from warmstart.records.summary import NumberScores, Scores, Summary
 from warmstart.tasks.words import TASK_WORDS, other_metrics, score_of
 
 LISTED = 20  # classes that are listed in full
-TITLES: dict[ExportFormat, str] = {
-    "onnx": "ONNX",
-    "torch": "a torch.export program",
-    "timm": "a timm model",
-    "transformers": "a transformers model",
-    "openvino": "OpenVINO",
-}
-HOW_LOADED: dict[ExportFormat, str] = {
-    "onnx": 'onnxruntime.InferenceSession("model.onnx")',
-    "torch": 'torch.export.load("model.pt2").module()',
-    "timm": 'timm.create_model("local-dir:THIS_FOLDER", pretrained=True).eval()',
-    "transformers": 'AutoModelForImageClassification.from_pretrained("THIS_FOLDER")',
-    "openvino": 'openvino.Core().compile_model("model.xml", "CPU", '
-    '{"INFERENCE_PRECISION_HINT": "f32"})',
-}
-_F32 = (
-    " `f32` requests 32 bits: on processors with bfloat16 (AMX) OpenVINO uses that by default, and "
-    "probabilities then differ by up to 0.03 from the model's."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +41,7 @@ def readme(facts: ReadmeFacts) -> str:
     """The text of README.md. Nothing in it depends on the clock."""
     exported, an = facts.exported, facts.nouns.an
     quantized = f"## 8-bit numbers\n\n{quantized_text(exported)}\n" if exported.quantized else ""
-    note = _F32 if exported.to == "openvino" else ""
+    to = FORMATS[exported.to]
     outputs = TASK_WORDS[facts.summary.task].output.format(len(facts.labels))
     sections = [
         _front_matter(facts),
@@ -69,7 +51,7 @@ def readme(facts: ReadmeFacts) -> str:
         quantized,
         (
             f"## Use\n\n```bash\npython predict.py {facts.nouns.typed}\n```\n\n"
-            f"or load it yourself with `{HOW_LOADED[exported.to]}`.{note}\n\n"
+            f"or load it yourself with `{to.how_loaded}`.{to.note}\n\n"
             f"- in: {exported.inputs}\n- out: {exported.outputs}\n"
             "- `labels.json`: class names in the order of the outputs; `preprocess.json`: how "
             f"{an} becomes an input\n"
@@ -88,7 +70,7 @@ def _front_matter(facts: ReadmeFacts) -> str:
     exported, name = facts.exported, _quoted(facts.data_name)
     lines = [
         "---",
-        f"library_name: {'pytorch' if exported.to == 'torch' else exported.to}",
+        f"library_name: {FORMATS[exported.to].hub_library or exported.to}",
         f"pipeline_tag: {facts.pipeline}",
         f"tags: [{facts.pipeline}, warmstart]",
     ]
@@ -130,7 +112,8 @@ def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
 
 
 def _lead(facts: ReadmeFacts) -> str:
-    labels, line = facts.labels, f"**{readiness_line(facts.summary.readiness)}**"
+    labels, title = facts.labels, FORMATS[facts.exported.to].title
+    line = f"**{readiness_line(facts.summary.readiness)}**"
     if facts.exported.single_layer is not None or facts.exported.quantized is not None:
         line += " (This is about the run's own model.)"
     names = ", ".join(labels[:LISTED]) + (", …" if len(labels) > LISTED else "")
@@ -141,7 +124,7 @@ def _lead(facts: ReadmeFacts) -> str:
     }[facts.summary.task]
     return (
         f"{line}\n\n{does}: {names}. Trained by warmstart on {facts.summary.data.train:,} "
-        f"examples, from {facts.base}; as {TITLES[facts.exported.to]} it needs no warmstart.\n"
+        f"examples, from {facts.base}; as {title} it needs no warmstart.\n"
     )
 
 

@@ -17,18 +17,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
-from warmstart.network.single_layer_head import last_layer, on_neck
+from warmstart.exporting.format import any_head
+from warmstart.network.added import AddedBlock
+from warmstart.network.ensemble import NAME as BRANCH
 from warmstart.network.surgery import MultiLayerHead, WarmModel
 from warmstart.nouns import nouns_of
 from warmstart.records.data import Example
 from warmstart.records.export import Gap, SingleLayerHead
-from warmstart.records.inputs import pictures
+from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan
 from warmstart.run.reopened import Pixels, Reopened
@@ -42,6 +44,9 @@ LEAST_SHARE = 0.9  # of the training images that a fit needs
 Feed = Callable[[Pixels], Tensor]  # prepared images (m, H, W, C) to inputs (m, C, H, W)
 Hits = NDArray[np.float64]
 Method = Literal["nested-cv", "holdout"]
+
+
+# ---- Fit the head, and measure it.
 
 
 def make_single_layer_head(
@@ -138,7 +143,7 @@ def _features(
         raise ExportError(
             "this format holds a single-layer head, which must be fitted again, and only "
             f"{len(present):,} of the run's {many} are where they were; name their folder with "
-            "--data, or use --to onnx, torch or openvino."
+            f"--data, or use {any_head()}."
         )
     return present, np.concatenate(features)
 
@@ -214,3 +219,77 @@ def _compare(
         original=hits_estimate(original, groups, method),
         gap=Gap(value=gap.value, low=gap.low, high=gap.high, n=len(refit)),
     )
+
+
+# ---- The plain network of a library, exact for a head on the neck alone.
+
+
+def is_plain(model: WarmModel) -> bool:
+    """Whether the head reads the neck alone, so that a plain network gives the same outputs."""
+    return model.scan.feature_layers == (last_layer(model),)
+
+
+def last_layer(model: WarmModel) -> FeatureLayer:
+    """The feature layer of the original network's own output layer."""
+    return FeatureLayer(block=len(model.scan.blocks), pool="neck")
+
+
+def on_neck(model: WarmModel, preprocessing: Preprocessing, head: MultiLayerHead) -> WarmModel:
+    """The same backbone with a head on the neck of its own blocks, without an ensemble branch."""
+    scan = replace(model.scan, feature_layers=(last_layer(model),), widths=(0,), ensemble=None)
+    with torch.inference_mode():
+        blank = torch.zeros(1, preprocessing.channels, *preprocessing.size)
+        width = scan.run(model.backbone, blank)[0].shape[1]
+    return WarmModel(model.backbone, replace(scan, widths=(width,)), head).eval()
+
+
+def linear(head: MultiLayerHead) -> tuple[Tensor, Tensor]:
+    """A head with its calibration as one matrix and bias: (K, D) and (K,).
+
+    >>> head = MultiLayerHead(torch.ones(1, 2), torch.ones(1), 0.5, torch.tensor([0.5]))
+    >>> [tensor.tolist() for tensor in linear(head)]
+    [[[2.0, 2.0]], [2.5]]
+    """
+    temperature = head.temperature.detach()
+    return head.weight.detach() / temperature, head.bias.detach() / temperature + head.class_bias
+
+
+def classifier_of(model: WarmModel, library: str) -> str:
+    """The name of the network's own output layer.
+
+    Raises: ExportError where that is no linear layer, or blocks were added.
+    """
+    name = model.scan.steps.classifier
+    if name is None:
+        raise ExportError(
+            f"the network has no linear output layer that {library} could hold; use {any_head()}."
+        )
+    if any(isinstance(module, AddedBlock) for module in model.backbone.modules()):
+        fault = f"the run added blocks behind the last layer, and {library} has no place for them"
+        raise ExportError(f"{fault}; use {any_head()}.")
+    return name
+
+
+def backbone_state(model: WarmModel) -> dict[str, Tensor]:
+    """The tensors below the head by name, without those of an ensemble branch."""
+    state = model.backbone.state_dict()
+    return {name: t for name, t in state.items() if not name.startswith(f"{BRANCH}.")}
+
+
+def fill(module: nn.Module, model: WarmModel, classifier: str, title: str) -> nn.Module:
+    """Load the tensors of `model`, its head as the output layer `classifier`, into `module`.
+
+    Raises: ExportError where they do not fit.
+    """
+    weight, bias = linear(model.head)
+    if isinstance(module.get_submodule(classifier), nn.Conv2d):
+        weight = weight[:, :, None, None]
+    output = {f"{classifier}.weight": weight, f"{classifier}.bias": bias}
+    try:
+        module.load_state_dict({**backbone_state(model), **output})
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()[:120].rstrip(" .")
+        raise ExportError(
+            f"the run's tensors do not fit {title} ({reason}); use {any_head()}."
+        ) from error
+    return module.eval()

@@ -10,8 +10,6 @@ from warmstart.records.inputs import Kind
 from warmstart.records.run_folder import ABSENT
 from warmstart.records.summary import Estimate
 
-ExportFormat = Literal["onnx", "torch", "timm", "transformers", "openvino"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
@@ -75,7 +73,7 @@ class Exported:
     """export.json: one export, complete and checked."""
 
     run: str
-    to: ExportFormat
+    to: str
     title: str
     inputs: str  # in words
     outputs: str  # in words

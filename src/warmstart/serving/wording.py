@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from warmstart.formatting import joined
 from warmstart.nouns import IMAGES, Nouns
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import Estimate
@@ -72,7 +73,7 @@ def either(names: Sequence[str]) -> str:
     """Names as alternatives."""
     if len(names) == 1:
         return f"perhaps {names[0]}"
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return joined(names, "or")
 
 
 def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGES) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from warmstart.errors import RunFolderError, WarmstartError
 from warmstart.events import drain
 from warmstart.exporting.export import export
+from warmstart.exporting.onnx import Onnx
 from warmstart.formatting import duration
 from warmstart.modalities.image import decode
 from warmstart.planning.words import runs
@@ -147,9 +148,9 @@ class StudioWork:
             return path
         if name == "model.zip":
             return _zip([run / "model", run / "README.md"], run / name, title)
-        folder = run / "export" / "onnx"
+        folder = run / "export" / Onnx.name
         if not folder.exists():
-            export(run, "onnx")
+            export(run, Onnx.name)
         return _zip([folder], run / name, title)
 
 

@@ -112,11 +112,6 @@ def named(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def joined(names: Sequence[str]) -> str:
-    """All names of a list: `a, b and c`."""
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
 def table_lines(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
     """Rows in aligned columns, those of the numbers `right` to the right.
 
