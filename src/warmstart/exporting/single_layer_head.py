@@ -23,9 +23,9 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
+from warmstart.modalities.registry import nouns_of
 from warmstart.network.single_layer_head import last_layer, on_neck
 from warmstart.network.surgery import MultiLayerHead, WarmModel
-from warmstart.nouns import nouns_of
 from warmstart.records.data import Example
 from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import pictures
