@@ -20,7 +20,7 @@ from warmstart.evidence import check
 from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import ExtractedFeatures, extract_features
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.network.load import PretrainedModel, load
 from warmstart.network.shuffled import CHUNK, shuffled
 from warmstart.planning import rules
@@ -108,7 +108,7 @@ def without_knowledge(collection: Collection, base: PretrainedModel, seed: int) 
     blank = shuffled(base.module, np.random.default_rng([seed, 17]))
     prep = pictures(base.record.preprocessing)
     examples = [e for e in collection.record.examples if e.split == "train"][::4][: 4 * CHUNK]
-    pixels = np.stack([load_image(collection.load(e.id), e.id, prep) for e in examples])
+    pixels = np.stack([IMAGE.encode(collection.load(e.id), e.id, prep) for e in examples])
     settle_norms(blank, pixels, prep)
     return load(blank, preprocessing=prep)
 

@@ -11,14 +11,14 @@ import pytest
 
 import reports
 from run_texts import OF_IMAGES, of_images, text_of
-from warmstart.nouns import NOUNS, nouns_of
+from warmstart.modalities.registry import MODALITIES, nouns_of
 from warmstart.planning import verdict
 from warmstart.records.data import Finding
 from warmstart.reporting.page import page
 from warmstart.tasks import words
 
 SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
-OTHERS = sorted(NOUNS.keys() - {"image"})
+OTHERS = sorted(MODALITIES.keys() - {"image"})
 CLEAR = {"p": 0.001, "mde": 0.1}
 FACTS = (
     verdict.VerdictFacts(p=0.2, mde=0.31),

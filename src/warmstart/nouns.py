@@ -1,4 +1,4 @@
-"""Nouns of sentences about images, clips, texts, rows or tensors."""
+"""Nouns of sentences: a number and its noun, and the words for a kind of data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ def is_are(n: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nouns:
-    """The words for the examples of one kind, as pieces of sentences.
-
-    >>> NOUNS["audio"].count(2500), NOUNS["audio"].count(1, "test"), NOUNS["image"].an
-    ('2,500 clips', '1 test clip', 'an image')
-    """
+    """The words for the examples of one kind, as pieces of sentences."""
 
     one: str
     picture: str  # as a thumbnail
@@ -59,78 +55,3 @@ class Nouns:
     def count(self, n: int, which: str = "") -> str:
         """A number and the noun; `which` stands before it."""
         return f"{n:,} {which}{' ' if which else ''}{self.one if n == 1 else self.many}"
-
-
-IMAGES = Nouns(
-    one="image",
-    picture="picture",
-    an="an image",
-    plain="plain pixels",
-    changed="re-encoded, resized, mirrored, cropped or exposed differently",
-    typed="photo.jpg",
-    quoted='"photo.jpg"',
-    new="new.jpg",
-    several="new/",
-    labelled="more/",
-    accept="image/*",
-    sized=" at {} px",
-)
-NOUNS = {
-    "image": IMAGES,
-    "audio": Nouns(
-        one="clip",
-        picture="clip",
-        an="a clip",
-        plain="the plain spectrogram",
-        changed="re-encoded, resampled, cut or of another loudness",
-        typed="clip.wav",
-        quoted='"clip.wav"',
-        new="new.wav",
-        several="new/",
-        labelled="more/",
-        accept="audio/*,.wav,.flac,.ogg,.mp3,.aiff",
-    ),
-    "text": Nouns(
-        one="text",
-        picture="text",
-        an="a text",
-        plain="plain words",
-        changed="the same but for case, marks or spaces",
-        typed="'a text'",
-        quoted='"a text"',
-        new="'a new text'",
-        several="new.csv",
-        labelled="more/",
-        accept=".txt,text/plain",
-    ),
-    "table": Nouns(
-        one="row",
-        picture="row",
-        an="a row",
-        plain="plain columns",
-        changed="the same but for a value",
-        typed="new.csv",
-        quoted='"new.csv"',
-        new="new.csv",
-        several="new.csv",
-        labelled="more.csv",
-        accept=".csv,.tsv,text/csv",
-    ),
-    "tensor": Nouns(
-        one="tensor",
-        picture="tensor",
-        an="a tensor",
-        plain="plain numbers",
-        changed="the same but for a number",
-        typed="signal.npy",
-        quoted='"signal.npy"',
-        new="new.npy",
-        several="new.npy",
-        labelled="more.npy",
-    ),
-}
-
-
-def nouns_of(kind: str | None) -> Nouns:
-    """The words for a kind of data; None stands for images, as in records."""
-    return NOUNS[kind or "image"]

@@ -16,9 +16,10 @@ from torch.nn.functional import cross_entropy
 
 import tiny
 import tiny_audio_encoder
-from warmstart.features.batches import noise, to_tensor
+from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import FeatureKey
 from warmstart.features.engine import make_engine
+from warmstart.modalities.registry import modality_of
 from warmstart.network import freeze
 from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import feature_layers, layer_width
@@ -157,7 +158,7 @@ def numel(module: nn.Module) -> int:
 def test_law_1_the_parts_and_the_head_compose_to_the_network(kind):
     module, network, inputs = opened(kind)
     assert len(network.blocks) > 1
-    values = to_tensor(noise(inputs, N), inputs)
+    values = to_tensor(modality_of(inputs).noise(N, inputs), inputs)
     with torch.no_grad():
         torch.testing.assert_close(network.logits(values), module(values), rtol=1e-4, atol=1e-5)
 
@@ -180,7 +181,7 @@ def test_law_3_the_gradient_on_what_is_stored_is_that_of_the_whole_network(kind)
     actions |= {"neck": "tuned", "output": "replaced", "unused": "frozen"}
     model, last = warm(copy.deepcopy(network)), feature_layers(network.record)[-1]
     prefix = FrozenPrefix(copy.deepcopy(network), depth, cached_layers([last], depth))
-    batch = noise(inputs, N)
+    batch = modality_of(inputs).noise(N, inputs)
     rows = make_engine("torch", prefix, inputs, 1)(batch)
     stored = [torch.from_numpy(np.ascontiguousarray(one)) for one in rows]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(batch, inputs)])

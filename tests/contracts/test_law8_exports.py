@@ -22,7 +22,8 @@ import warmstart
 from hue_images import fill
 from warmstart.errors import ExportError
 from warmstart.exporting import graph
-from warmstart.features.batches import noise, normalised
+from warmstart.features.batches import normalised
+from warmstart.modalities.registry import modality_of
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import read_json
 
@@ -73,7 +74,8 @@ def logits(run, pixels):
 
 
 def pixels_for(run, n):
-    return noise(run.predictor.bundle.record.preprocessing, n)
+    inputs = run.predictor.bundle.record.preprocessing
+    return modality_of(inputs).noise(n, inputs)
 
 
 def inputs_for(run, n):

@@ -17,8 +17,9 @@ import warmstart
 from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.errors import ModelError
-from warmstart.features.batches import noise, normalised, to_tensor
+from warmstart.features.batches import normalised, to_tensor
 from warmstart.features.engine import make_engine
+from warmstart.modalities.registry import modality_of
 from warmstart.network import freeze
 from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
 from warmstart.network.feature_layers import feature_layers
@@ -94,7 +95,7 @@ def test_law_3_stored_is_live(encoders, kind):
     drawn = torch.Generator().manual_seed(0)
     model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
     actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
-    pixels = noise(prep, 4)
+    pixels = modality_of(prep).noise(4, prep)
     prefix = make_engine("torch", FrozenPrefix(network, 3, cached_layers([last], 3)), prep, 1)
     kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(pixels)]
     live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(pixels, prep)])
@@ -227,7 +228,7 @@ def test_law_5_and_8_a_run_is_loaded_again_and_exported(tuned, photos, tmp_path,
     rows = read_json(run.path / "weights_ledger.json", Ledger).rows
     assert {row.fate for row in rows if "embeddings." in row.tensor} <= {"frozen", "unchanged"}
     prep = run.predictor.bundle.record.preprocessing
-    inputs = normalised(noise(prep, 5), prep).contiguous()
+    inputs = normalised(modality_of(prep).noise(5, prep), prep).contiguous()
     with torch.inference_mode():
         wanted = run.model(inputs).numpy()
     for to in ("onnx", "torch"):

@@ -24,7 +24,7 @@ from warmstart.evidence.controls import (
 from warmstart.evidence.domain_gap import mean_divergence
 from warmstart.evidence.preprocessing import warning
 from warmstart.features.batches import normalised
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.planning import rules
 from warmstart.records.summary import Evidence
 from warmstart.solve.kernels import mixed_kernels
@@ -49,7 +49,7 @@ def test_images_are_those_of_the_rows_in_one_order(pictures):
     for row, image in zip(all_of_them.rows, all_of_them.images, strict=True):
         example = all_of_them.training_data.labelled.learn[row]
         payload = (pictures / example.id).read_bytes()
-        np.testing.assert_array_equal(image, load_image(payload, example.id, PREP))
+        np.testing.assert_array_equal(image, IMAGE.encode(payload, example.id, PREP))
     labels = all_of_them.labels()
     assert [
         all_of_them.training_data.labelled.labels[row] for row in all_of_them.rows

@@ -68,11 +68,11 @@ def test_pixels_are_scaled_inside(finished, tmp_path):
     assert (entry.name, entry.type) == ("pixels", "tensor(uint8)")
     path = next((finished.path.parents[1] / "split" / "test" / "red").iterdir())
     (answer,) = finished.predict([path])
-    from warmstart.modalities.preprocessing import load_image
+    from warmstart.modalities.image import IMAGE
 
     prep = finished.predictor.bundle.record.preprocessing
     result = output.run(
-        ["probabilities"], {"pixels": load_image(path.read_bytes(), "", prep)[None]}
+        ["probabilities"], {"pixels": IMAGE.encode(path.read_bytes(), "", prep)[None]}
     )
     scores = dict(zip(finished.predictor.labels, result[0][0], strict=True))
     assert scores == pytest.approx(answer.scores, abs=1e-4)

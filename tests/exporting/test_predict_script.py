@@ -11,7 +11,7 @@ from PIL import Image
 from hue_images import draw
 from warmstart.exporting.predict_script import NAME, predict_script
 from warmstart.exporting.registry import FORMATS
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import write_json
 
@@ -43,7 +43,7 @@ def test_images_are_prepared_as_the_model_knows_them(tmp_path, size, squash, fil
     path = tmp_path / "a.png"
     draw(np.random.default_rng(0), 1, 100).resize(size).save(path)
     result = script(tmp_path, prep)["prepare"](path)
-    assert np.array_equal(result, load_image(path.read_bytes(), "a.png", prep))
+    assert np.array_equal(result, IMAGE.encode(path.read_bytes(), "a.png", prep))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "RGB"])
@@ -55,7 +55,7 @@ def test_of_every_mode(tmp_path, mode, channels):
     picture.putalpha(Image.linear_gradient("L").resize((64, 64)))
     picture.convert(mode).save(path)
     result = script(tmp_path, prep)["prepare"](path).astype(int)  # unsigned would wrap
-    wanted = load_image(path.read_bytes(), "a.png", prep)
+    wanted = IMAGE.encode(path.read_bytes(), "a.png", prep)
     assert result.shape == wanted.shape
     assert np.abs(result - wanted).max() <= 1
 

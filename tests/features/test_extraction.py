@@ -10,8 +10,7 @@ from tiny import PREP
 from warmstart.data import thumbnails
 from warmstart.data.thumbnails import make_thumbnail, unpack
 from warmstart.features import extraction
-from warmstart.modalities.image import decode
-from warmstart.modalities.preprocessing import draft_side
+from warmstart.modalities.image import decode, draft_side
 
 
 def by_hand(collection):

@@ -13,7 +13,7 @@ from warmstart.errors import DataError
 from warmstart.modalities import audio
 from warmstart.modalities.audio import decode_sound, default_sound, is_sound, read_sound_header
 from warmstart.modalities.image import TooLarge
-from warmstart.modalities.preprocessing import decoder_name
+from warmstart.modalities.registry import modality_of
 from warmstart.records.inputs import Preprocessing
 
 CLIP = tone(np.random.default_rng(0), 440)
@@ -106,4 +106,4 @@ def test_without_the_package_the_cure_is_named(monkeypatch):
 def test_the_decoder_is_named_for_the_cache():
     sound = default_sound(8000, 0.5)
     prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,), sound=sound)
-    assert ", log-mel v1, soundfile " in decoder_name(prep)
+    assert ", log-mel v1, soundfile " in modality_of(prep).decoder(prep)

@@ -8,7 +8,7 @@ import pytest
 from audio_clips import wav
 from warmstart.errors import DataError
 from warmstart.modalities.audio import prepare_wave
-from warmstart.modalities.preprocessing import decoder_name, encode
+from warmstart.modalities.registry import modality_of
 from warmstart.records.inputs import WaveInputs
 
 INPUTS = WaveInputs(sample_rate=8000, seconds=0.5, is_scaled=True)
@@ -35,8 +35,8 @@ def test_the_middle_of_a_long_clip_is_used_as_it_is():
 
 def test_a_file_is_decoded_and_a_damaged_one_named():
     wave = np.sin(np.arange(4000) / 9)
-    samples = encode(wav(wave), "a.wav", INPUTS)
+    samples = modality_of(INPUTS).encode(wav(wave), "a.wav", INPUTS)
     np.testing.assert_allclose(samples, (wave - wave.mean()) / wave.std(), atol=1e-3)
-    assert decoder_name(INPUTS).startswith("wave v1, soundfile")
+    assert modality_of(INPUTS).decoder(INPUTS).startswith("wave v1, soundfile")
     with pytest.raises(DataError, match=r"b\.wav is silent"):
-        encode(wav(np.zeros(400)), "b.wav", INPUTS)
+        modality_of(INPUTS).encode(wav(np.zeros(400)), "b.wav", INPUTS)

@@ -16,15 +16,15 @@ from warmstart.errors import DataError
 from warmstart.events import drain
 from warmstart.modalities.image import (
     EIGHT_BITS,
+    IMAGE,
     as_picture,
     band_ranges,
     count_bands,
     decode,
     decode_bands,
+    prepare,
     scale_bands,
 )
-from warmstart.modalities.preprocessing import as_picture as picture_of
-from warmstart.modalities.preprocessing import decoder_name, load_image, open_image, prepare
 from warmstart.records.data import Example
 from warmstart.records.inputs import Preprocessing
 
@@ -255,7 +255,7 @@ def test_scaling_is_the_plain_formula(dtype):
 def test_bands_are_prepared_one_by_one_as_grey_pictures_are():
     ranges = ((1000.0, 3000.0),) * 13
     prep = wants(13, ranges)
-    result = load_image(npy(BANDED), "x", prep)
+    result = IMAGE.encode(npy(BANDED), "x", prep)
     assert (result.shape, result.dtype) == ((24, 24, 13), np.uint8)
     assert result.flags.c_contiguous
     scaled = scale_bands(BANDED, ranges, "x")
@@ -269,22 +269,22 @@ def test_npy_and_tiff_give_the_same():
     pytest.importorskip("tifffile")
     prep = wants(13, ((1000.0, 3000.0),) * 13)
     np.testing.assert_array_equal(
-        load_image(npy(BANDED), "x", prep), load_image(tiff(BANDED), "x", prep)
+        IMAGE.encode(npy(BANDED), "x", prep), IMAGE.encode(tiff(BANDED), "x", prep)
     )
 
 
 def test_eight_bit_bands_need_no_ranges():
     values = (BANDED % 256).astype(np.uint8)
-    result = open_image(npy(values), "x", wants(13))
+    result = IMAGE.open(npy(values), "x", wants(13))
     np.testing.assert_array_equal(result, values)
     with pytest.raises(DataError, match=r"^x holds values from .* give 0 to 1 or 0 to 255"):
-        open_image(npy(BANDED), "x", wants(13))
+        IMAGE.open(npy(BANDED), "x", wants(13))
 
 
 def test_colours_of_an_opaque_picture_are_what_they_are_without_alpha():
     payload = spotted("RGB")
-    four = load_image(payload, "x", wants(4))
-    np.testing.assert_array_equal(four[..., :3], load_image(payload, "x", wants(3)))
+    four = IMAGE.encode(payload, "x", wants(4))
+    np.testing.assert_array_equal(four[..., :3], IMAGE.encode(payload, "x", wants(3)))
     assert (four[..., 3] == 255).all()
 
 
@@ -293,11 +293,11 @@ def test_alpha_is_kept_and_does_not_touch_the_colours():
     pixels = rng.integers(0, 256, (40, 50, 4), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    result = load_image(buffer.getvalue(), "x", wants(4))
+    result = IMAGE.encode(buffer.getvalue(), "x", wants(4))
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., :3]).save(buffer, "PNG")
-    np.testing.assert_array_equal(result[..., :3], load_image(buffer.getvalue(), "x", wants(3)))
-    np.testing.assert_array_equal(result, load_image(npy(pixels), "x", wants(4)))
+    np.testing.assert_array_equal(result[..., :3], IMAGE.encode(buffer.getvalue(), "x", wants(3)))
+    np.testing.assert_array_equal(result, IMAGE.encode(npy(pixels), "x", wants(4)))
     one = prepare(Image.fromarray(pixels[..., 3].copy()), wants(1))
     np.testing.assert_array_equal(result[..., 3:], one)
 
@@ -314,14 +314,14 @@ def test_alpha_is_kept_and_does_not_touch_the_colours():
     ],
 )
 def test_any_picture_can_be_fed_with_alpha(payload):
-    assert load_image(payload, "x", wants(4)).shape == (24, 24, 4)
+    assert IMAGE.encode(payload, "x", wants(4)).shape == (24, 24, 4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_a_network_with_ranges_for_one_or_three_takes_ordinary_pictures(channels, mode):
     payload = spotted(mode, len(mode))
-    result = load_image(payload, "x", wants(channels, (EIGHT_BITS,) * channels))
+    result = IMAGE.encode(payload, "x", wants(channels, (EIGHT_BITS,) * channels))
     picture = decode(payload, "x").convert("L" if channels == 1 else "RGB")
     bands = np.asarray(picture).reshape(40, 50, channels)
     np.testing.assert_array_equal(result, prepare(bands, wants(channels)))
@@ -330,33 +330,33 @@ def test_a_network_with_ranges_for_one_or_three_takes_ordinary_pictures(channels
 def test_another_number_of_bands_is_named():
     prep = wants(13, ((0.0, 9.0),) * 13)
     with pytest.raises(DataError, match=r"^x has 12 bands; the network takes 13$"):
-        load_image(npy(BANDED[..., :12]), "x", prep)
+        IMAGE.encode(npy(BANDED[..., :12]), "x", prep)
     with pytest.raises(DataError, match=r"^x has 1 band; the network takes 13$"):
-        load_image(encoded("L", 3), "x", prep)
+        IMAGE.encode(encoded("L", 3), "x", prep)
     with pytest.raises(DataError, match=r"^x has 12 bands; the network takes 13$"):
         scale_bands(BANDED[..., :12], prep.ranges, "x")
     with pytest.raises(DataError, match=r"^x has 13 bands; the network takes 3$"):
-        load_image(npy(BANDED), "x", wants(3, ((0.0, 9.0),) * 3))
+        IMAGE.encode(npy(BANDED), "x", wants(3, ((0.0, 9.0),) * 3))
 
 
 def test_the_decoders_name_tells_all_that_a_failure_may_depend_on(monkeypatch):
     ranges = ((0.0, 9.0),) * 13
-    plain = decoder_name(wants(3))
-    assert plain == decoder_name(wants(1))
+    plain = IMAGE.decoder(wants(3))
+    assert plain == IMAGE.decoder(wants(1))
     assert plain.startswith("pillow ")
     assert "," not in plain  # what was kept for pictures before stays good
     names = [
         plain,
-        decoder_name(wants(4)),
-        decoder_name(wants(13, ranges)),
-        decoder_name(wants(13, (*ranges[:12], (0.0, 8.0)))),
-        decoder_name(wants(12, ranges[:12])),
-        decoder_name(wants(13)),
+        IMAGE.decoder(wants(4)),
+        IMAGE.decoder(wants(13, ranges)),
+        IMAGE.decoder(wants(13, (*ranges[:12], (0.0, 8.0)))),
+        IMAGE.decoder(wants(12, ranges[:12])),
+        IMAGE.decoder(wants(13)),
     ]
     monkeypatch.setattr(
-        "warmstart.modalities.preprocessing.installed_version", lambda name: f"{name} of later"
+        "warmstart.modalities.modality.installed_version", lambda name: f"{name} of later"
     )
-    names.append(decoder_name(wants(13, ranges)))
+    names.append(IMAGE.decoder(wants(13, ranges)))
     assert len(set(names)) == len(names)
 
 
@@ -383,11 +383,11 @@ def test_a_thumbnail_at_bands(payload, kind):
 def test_pictures_of_what_was_opened():
     assert as_picture(np.zeros((4, 5, 2), np.uint8)).mode == "L"
     assert as_picture(np.zeros((4, 5, 13), np.uint8)).mode == "RGB"
-    clear = open_image(encoded("RGBA", (9, 9, 9, 0)), "x", wants(4))
-    assert picture_of(clear).getpixel((0, 0)) == (255, 255, 255)
-    picture = open_image(spotted("RGB"), "x", wants(3))
-    assert picture_of(picture) is picture
-    assert picture_of(np.zeros((4, 5, 13), np.uint8)).size == (5, 4)
+    clear = IMAGE.open(encoded("RGBA", (9, 9, 9, 0)), "x", wants(4))
+    assert as_picture(clear).getpixel((0, 0)) == (255, 255, 255)
+    picture = IMAGE.open(spotted("RGB"), "x", wants(3))
+    assert as_picture(picture) is picture
+    assert as_picture(np.zeros((4, 5, 13), np.uint8)).size == (5, 4)
 
 
 # ---- where such files are found -----------------------------------------------------------

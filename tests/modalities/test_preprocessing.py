@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from warmstart.errors import DataError, ModelError
-from warmstart.modalities.image import decode
-from warmstart.modalities.preprocessing import crop_box, load_image, prepare
+from warmstart.modalities.image import IMAGE, crop_box, decode, prepare
 from warmstart.records.inputs import Preprocessing
 
 REAL = Path(__file__).parents[2].parent / "shared/data/images/trashnet"
@@ -118,13 +117,13 @@ def test_nearest_keeps_the_values():
 
 def test_load_image_names_the_file():
     with pytest.raises(DataError, match=r"^cat\.jpg is not an image$"):
-        load_image(b"hello", "cat.jpg", wants())
+        IMAGE.encode(b"hello", "cat.jpg", wants())
 
 
 def test_draft_moves_a_photograph_by_little():
     buffer = io.BytesIO()
     smooth(1600, 1200).save(buffer, "JPEG", quality=95)
-    fast = load_image(buffer.getvalue(), "x", wants())
+    fast = IMAGE.encode(buffer.getvalue(), "x", wants())
     slow = prepare(decode(buffer.getvalue(), "x"), wants())
     assert np.abs(fast.astype(int) - slow).mean() < 1
 
@@ -134,7 +133,7 @@ def test_real_photographs_equal_two_steps():
     for path in sorted(REAL.rglob("*.jpg"))[:20]:
         with Image.open(path) as image:
             slow = two_steps(image.convert("RGB"), wants())
-        fast = load_image(path.read_bytes(), path.name, wants())
+        fast = IMAGE.encode(path.read_bytes(), path.name, wants())
         difference = np.abs(fast.astype(int) - slow)
         # Pillow may go down before across where that is less work, and clips in between.
         assert (difference > 1).mean() < 0.002

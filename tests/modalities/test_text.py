@@ -9,11 +9,13 @@ import pytest
 import tiny_text_encoder
 from hue_images import fill
 from warmstart.data.dataset import Columns
+from warmstart.data.near_duplicates import same_fingerprint
 from warmstart.data.read import read
 from warmstart.data.sources import list_source
 from warmstart.errors import DataError
 from warmstart.events import drain
-from warmstart.modalities.text import near_duplicate_texts, normal, word_counts
+from warmstart.modalities.text import TEXT, normal, word_counts
+from warmstart.records.data import Example
 
 MANY = ["text,label", "a good film,yes", "bad film,no", "fine,yes", "dull film,no"]
 
@@ -119,7 +121,10 @@ def test_rows_without_a_text_are_left_out_and_listed(tmp_path):
 
 
 def test_case_marks_and_spaces_make_near_duplicates():
-    assert near_duplicate_texts({"a": "Good, film!", "b": "good film", "c": "bad"}) == (("a", "b"),)
+    texts = {"a": "Good, film!", "b": "good film", "c": "bad", "d": "good film", "e": "?", "f": "!"}
+    examples = [Example(id=id, label="x", split="train", sha256=text) for id, text in texts.items()]
+    prints = TEXT.fingerprints((id, text.encode()) for id, text in texts.items())
+    assert same_fingerprint(examples, prints) == (("a", "b"), ("a", "d"))
 
 
 def test_a_bag_of_words_reads_languages_without_spaces():

@@ -8,7 +8,7 @@ import pytest
 
 import golden
 from plans import FACTS, a_choice, network, network_facts, pictures, refusal, texts
-from warmstart.nouns import NOUNS
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import (
     actions,
     build,
@@ -151,7 +151,11 @@ def of_minutes():
     # A plan that lacks one of these is for others to refuse.
     kept = [planning_forecast.fit_to_time(plan, 0.1, lambda plan: 1.0) == plan for plan in bare]
     lines = plans["thorough"], planning_forecast.fit_to_time(plans["thorough"], 6.0, work)
-    return found, kept, [planning_forecast.given_up(plan, NOUNS["text"]) for plan in lines]
+    return (
+        found,
+        kept,
+        [planning_forecast.given_up(plan, MODALITIES["text"].nouns) for plan in lines],
+    )
 
 
 def of_augmentations_and_controls():

@@ -10,7 +10,7 @@ import pytest
 
 import golden
 from plans import FACTS, HEADS, a_choice, network, network_facts, pictures, refusal, with_block
-from warmstart.nouns import NOUNS
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import fine_tuning, rules, strategy
 from warmstart.planning.actions import reconcile_strategy
 from warmstart.planning.feature_layers import for_trained, probe_layers
@@ -116,9 +116,11 @@ def of_words():
     drawn = SimpleNamespace(is_random=True, arch="x")
     mine = SimpleNamespace(is_random=False, arch="module:Net")
     bases = {
-        "table": basis_of(drawn, NOUNS["table"]),
-        "own": basis_of(mine, NOUNS["text"]),
-        "clip": basis_of(SimpleNamespace(is_random=False, arch="timm:x"), NOUNS["audio"]),
+        "table": basis_of(drawn, MODALITIES["table"].nouns),
+        "own": basis_of(mine, MODALITIES["text"].nouns),
+        "clip": basis_of(
+            SimpleNamespace(is_random=False, arch="timm:x"), MODALITIES["audio"].nouns
+        ),
     }
     some = {
         "hidden": VerdictFacts(p=0.4, plain_p=0.001, **NO_SIGNAL),

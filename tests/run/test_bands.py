@@ -24,8 +24,7 @@ from warmstart.evidence.controls import (
 from warmstart.evidence.preprocessing import warning
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import extract_features
-from warmstart.modalities.image import band_ranges, count_bands
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE, band_ranges, count_bands
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
@@ -46,7 +45,7 @@ def by_hand(collection, base):
     blocks = cut(base.module, prep)
     last = feature_layers(blocks.record)[-1]
     tapped = FeatureExtractor(blocks, [last])
-    pixels = [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
+    pixels = [IMAGE.encode(collection.load(e.id), e.id, prep) for e in collection.record.examples]
     with torch.inference_mode():
         return last, tapped(normalised(np.stack(pixels), prep))[0].numpy()
 
@@ -105,7 +104,7 @@ def test_a_tuned_first_layer_sees_at_first_what_the_old_network_saw(tmp_path):
     three = load(network(), preprocessing=PREP)
     prep = base.record.preprocessing
     pixels = np.stack(
-        [load_image(collection.load(e.id), e.id, prep) for e in collection.record.examples]
+        [IMAGE.encode(collection.load(e.id), e.id, prep) for e in collection.record.examples]
     )
     with torch.inference_mode():
         result = base.module(normalised(pixels, prep))

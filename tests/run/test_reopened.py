@@ -7,7 +7,7 @@ import pytest
 
 from hue_images import fill
 from warmstart.errors import DataError
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.network.model_folder import read_bundle
 from warmstart.records.data import DataRecord
 from warmstart.records.run_folder import read_json
@@ -39,7 +39,7 @@ def test_they_are_found_where_the_run_found_them(finished, known, prep):
     images = reopen(finished.path, known, prep)
     first = known.examples[0]
     payload = (finished.path.parents[1] / "split" / first.id).read_bytes()
-    assert np.array_equal(images.pixels(first), load_image(payload, first.id, prep))
+    assert np.array_equal(images.pixels(first), IMAGE.encode(payload, first.id, prep))
     sizes = [len(pixels) for _, pixels in images.batches(known.examples)]
     assert sum(sizes) == len(known.examples) == 51
     assert max(sizes) == 32

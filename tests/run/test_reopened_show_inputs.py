@@ -11,7 +11,7 @@ from jobs import FEW
 from tiny import PREP, fit
 from warmstart.api.run import Run, load
 from warmstart.errors import DataError, RunFolderError, UsageError
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.run.predictor import input_picture
 from warmstart.run.reopened import GAP, TILE, TITLE, show_inputs
 
@@ -44,7 +44,7 @@ def test_images_are_shown_as_the_network_gets_them(finished, pictures):
     picture = predictor.show_inputs(paths)
     prep = predictor.bundle.record.preprocessing
     for path, tile in zip(paths, tiles(picture, n=len(paths)), strict=True):
-        seen = load_image(path.read_bytes(), path.name, prep)
+        seen = IMAGE.encode(path.read_bytes(), path.name, prep)
         np.testing.assert_array_equal(tile, enlarged(seen))
 
 
@@ -61,7 +61,7 @@ def test_a_run_shows_its_own_images_a_class_in_turn(pictures, tmp_path):
     picture = run.show_inputs(3)
     firsts = [sorted((pictures / name).iterdir())[0] for name in ("blue", "green", "red")]
     for path, tile in zip(firsts, tiles(picture, n=3), strict=True):
-        seen = load_image(path.read_bytes(), path.name, PREP)
+        seen = IMAGE.encode(path.read_bytes(), path.name, PREP)
         np.testing.assert_array_equal(tile, enlarged(seen))
 
 
@@ -74,7 +74,7 @@ def test_views_of_training_follow_each_image(pictures, tmp_path):
     )
     plain, first, second = tiles(run.show_inputs(1), depth=3)
     path = sorted((pictures / "blue").iterdir())[0]
-    np.testing.assert_array_equal(plain, enlarged(load_image(path.read_bytes(), path.name, PREP)))
+    np.testing.assert_array_equal(plain, enlarged(IMAGE.encode(path.read_bytes(), path.name, PREP)))
     assert (first != plain).any()
     assert (second != first).any()
 

@@ -16,7 +16,7 @@ from server_client import live
 from tiny import fit, lines, weights
 from warmstart.errors import DataError, ModelError, PlanError
 from warmstart.events import drain
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.audio import SPECTROGRAM
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.run.evaluate import evaluate
@@ -206,7 +206,7 @@ def test_an_export_draws_clips_by_itself(heard, tmp_path):
     for seconds, rate in ((0.3, 8000), (0.9, 8000), (0.3, 11_025)):
         path = tmp_path / "clip.wav"
         path.write_bytes(wav(tone(rng, 440, seconds, rate), rate))
-        expected = load_image(path.read_bytes(), "clip.wav", prep)
+        expected = SPECTROGRAM.encode(path.read_bytes(), "clip.wav", prep)
         ours = script["prepare"](str(path))
         assert ours.shape == expected.shape
         assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 1

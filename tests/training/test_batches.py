@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import jobs
 from tiny import PREP, SCHEDULE
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.records.network import FeatureLayer
 from warmstart.training.augmentations import (
     Augmentations,
@@ -77,7 +77,7 @@ def test_live_inputs_are_augmentations_of_the_prepared_pictures(training_data, p
     assert found.is_contiguous(memory_format=torch.channels_last)
     for place, (row, number) in enumerate(zip(rows, numbers, strict=True)):
         example = training_data.labelled.learn[row]
-        image = load_image((pictures / example.id).read_bytes(), example.id, PREP)
+        image = IMAGE.encode((pictures / example.id).read_bytes(), example.id, PREP)
         seen = numbered_augmentation(
             image, example.sha256, int(number), Augmentations(0.4, True, 0.3), 5
         )

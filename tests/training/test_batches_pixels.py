@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from extraction import scene_of
 from tiny import PREP
 from warmstart.errors import DataError
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.training import batches
 from warmstart.training.batches import PixelFile, read_pixels
 
@@ -54,7 +54,7 @@ def test_pixels_are_the_prepared_pictures_row_by_row(training_data, pictures, mo
     assert (whole.shape, whole.dtype) == ((36, 32, 32, 3), np.uint8)
     for pixels, example in zip(whole, examples, strict=True):
         payload = (pictures / example.id).read_bytes()
-        np.testing.assert_array_equal(pixels, load_image(payload, example.id, PREP))
+        np.testing.assert_array_equal(pixels, IMAGE.encode(payload, example.id, PREP))
 
 
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))

@@ -13,7 +13,7 @@ from jobs import job, planned
 from tiny import PREP
 from warmstart.events import drain
 from warmstart.features.batches import normalised
-from warmstart.modalities.preprocessing import load_image
+from warmstart.modalities.image import IMAGE
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.training import output
 from warmstart.training.output import FineTunedFeatures
@@ -56,7 +56,7 @@ def looked(training_data, strategy, settings=FEW):
 def slow(training_data, trainable, examples):
     """Each feature layer by the network itself, an image at a time."""
     tapped = FeatureExtractor(trainable.network, trainable.feature_layers).eval()
-    pixels = [load_image(training_data.collection.load(e.id), e.id, PREP) for e in examples]
+    pixels = [IMAGE.encode(training_data.collection.load(e.id), e.id, PREP) for e in examples]
     with torch.inference_mode():
         rows = [tapped(normalised(image[None], PREP)) for image in pixels]
     return {

@@ -41,7 +41,8 @@ from warmstart.features.engine import Pixels
 from warmstart.features.extract import Prefetch
 from warmstart.features.machine import n_threads
 from warmstart.formatting import first_few
-from warmstart.modalities.preprocessing import as_picture, open_image, prepare
+from warmstart.modalities.image import IMAGE, as_picture, prepare
+from warmstart.modalities.registry import modality_of
 from warmstart.network.class_names import imagenet_names, read_names
 from warmstart.network.external_classifier import (
     SUFFIX,
@@ -58,7 +59,7 @@ from warmstart.network.external_classifier import (
 from warmstart.network.hub import PREFIX
 from warmstart.network.tensors import n_parameters
 from warmstart.network.weights import SUFFIXES
-from warmstart.nouns import IMAGES, count, is_are
+from warmstart.nouns import count, is_are
 from warmstart.planning import rules
 from warmstart.records.comparison import AuditedModel, MajorityClass, TrainGap
 from warmstart.records.data import DataRecord, Example, Finding
@@ -97,7 +98,7 @@ def overlap(
     """
     pairs = tuple(sorted((min(pair), max(pair)) for pair in near_duplicates))
     if are_scenes([replace(example, split="train") for example in examples], pairs):
-        note = Finding(kind="near-duplicate", sentence=scenes_sentence(len(pairs), IMAGES))
+        note = Finding(kind="near-duplicate", sentence=scenes_sentence(len(pairs), IMAGE.nouns))
         exact = overlap(examples, (), hashes)
         return Overlap((*exact.findings, note), exact.leaked, ())
     test = [example for example in examples if example.split == "test"]
@@ -105,7 +106,7 @@ def overlap(
     train_hashes = {example.sha256 for example in train.values()} | set(hashes)
     groups = {example.group for example in train.values() if example.group is not None}
     near = {a for pair in pairs for a, b in (pair, pair[::-1]) if b in train}
-    near_duplicate = f"near-duplicates of training images ({IMAGES.changed})"
+    near_duplicate = f"near-duplicates of training images ({IMAGE.nouns.changed})"
     leaks = {
         "byte-identical to training images": [e.id for e in test if e.sha256 in train_hashes],
         near_duplicate: [e.id for e in test if e.id in near],
@@ -179,7 +180,7 @@ def _run_model(
 
     def decode(example: Example) -> Pixels:  # in several threads
         payload = listing.load(example.id)
-        image = open_image(payload, example.id, model.preprocessing)
+        image = modality_of(model.preprocessing).open(payload, example.id, model.preprocessing)
         small[example.id] = thumbnails.make_thumbnail(payload, as_picture(image))
         hashes[example.id] = hashlib.sha256(payload).hexdigest()
         return prepare(image, model.preprocessing) if example.id in ids else _NO_PIXELS

@@ -34,7 +34,8 @@ from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import follow
 from warmstart.formatting import MANY, duration, joined, percent, printable, short_interval
-from warmstart.nouns import count, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import count
 from warmstart.records.comparison import ComparedRun, Comparison, Pair
 from warmstart.terminal.text import column, table_lines, wrap
 

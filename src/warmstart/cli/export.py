@@ -13,7 +13,7 @@ from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
 from warmstart.exporting.registry import FORMATS, check_format
 from warmstart.formatting import joined
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column

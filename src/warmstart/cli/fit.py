@@ -34,7 +34,8 @@ from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
 from warmstart.events import follow
 from warmstart.formatting import duration, printable, sentence, size
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import Nouns
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan

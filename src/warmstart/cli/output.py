@@ -96,12 +96,14 @@ def find_image(*folders: str | None) -> str | None:
 
 def kind_of_run(run: Path) -> str:
     """The kind of data of a run: "image", "text" …"""
+    from warmstart.modalities.registry import modality_of
     from warmstart.records.answer import ModelRecord
-    from warmstart.records.inputs import kind_of
     from warmstart.records.run_folder import read_json
 
     path = run / "model" / "config.json"
-    return kind_of(read_json(path, ModelRecord).preprocessing) if path.is_file() else "image"
+    return (
+        modality_of(read_json(path, ModelRecord).preprocessing).kind if path.is_file() else "image"
+    )
 
 
 # ---- One command in several processes: the first shows everything, the others are silent.

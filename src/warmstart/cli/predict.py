@@ -25,7 +25,7 @@ TASK_KEYS = ("labels", "value", "low", "high")  # of multilabel and regression
 
 def predict(call: Call) -> int:
     """Run `warmstart predict`. Raises: DataError if nothing could be read."""
-    from warmstart.nouns import nouns_of
+    from warmstart.modalities.registry import nouns_of
     from warmstart.run.predictor import predict as stream
 
     run_path, *paths = call.places

@@ -22,7 +22,7 @@ from warmstart.cli.options import (
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS

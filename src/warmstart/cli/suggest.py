@@ -10,7 +10,8 @@ from warmstart.cli.options import COMMON, COUNT, RUN, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import printable
-from warmstart.nouns import count, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import count
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.terminal.tables import probability
 from warmstart.terminal.text import column, window, wrap

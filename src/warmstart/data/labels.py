@@ -19,7 +19,8 @@ from warmstart.data.parsing import (
 )
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
-from warmstart.nouns import count, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR, Example, Task, split_labels
 from warmstart.tasks.regress import as_text
 

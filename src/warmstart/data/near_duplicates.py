@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from warmstart.data.dataset import Collection
 from warmstart.data.splits import group_numbers
-from warmstart.nouns import Nouns, is_are, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import Nouns, is_are
 from warmstart.records.data import DataRecord, Example, Finding, Task
 from warmstart.solve.kernels import Features, Key, Read, apply_scaling, chunks, fit_scalings, some
 
@@ -532,6 +533,23 @@ class _Pairs:
 
     def at(self, index: NDArray[np.bool_] | Rows) -> _Pairs:
         return _Pairs(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def same_fingerprint(
+    examples: Sequence[Example], fingerprints: Mapping[str, str]
+) -> tuple[Pair, ...]:
+    """Pairs of ids: each example, its exact copies apart, and the first of its fingerprint.
+
+    So n copies make n - 1 pairs.
+    """
+    first: dict[str, Example] = {}
+    pairs = []
+    for example in examples:
+        if example.id in fingerprints:
+            original = first.setdefault(fingerprints[example.id], example)
+            if original.sha256 != example.sha256:
+                pairs.append((original.id, example.id))
+    return tuple(pairs)
 
 
 def find_near_duplicates(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from warmstart.evaluation.metrics import Labels, Probabilities, expected_calibration_error, log_loss
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.comparison import Confidence, ConfidenceBin, Reliability
 from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
@@ -56,7 +57,9 @@ def reliability(
     )
 
 
-def certainty(confidence: Array, right: Array, groups: Groups, nouns: Nouns = IMAGES) -> Confidence:
+def certainty(
+    confidence: Array, right: Array, groups: Groups, nouns: Nouns = IMAGE.nouns
+) -> Confidence:
     """Accuracy by confidence, in bins of about equally many predictions.
 
     Shapes: confidence, right (0 or 1) and groups (n,), n >= 1.
@@ -91,7 +94,7 @@ def _cross_calibrate(
 
 
 def _sentence(
-    confidence: float, accuracy: float, low: float, high: float, nouns: Nouns = IMAGES
+    confidence: float, accuracy: float, low: float, high: float, nouns: Nouns = IMAGE.nouns
 ) -> str:
     """Mean confidence against accuracy, in words; low and high are of the gap.
 

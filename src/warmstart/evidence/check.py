@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import cast
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from warmstart.evidence.preprocessing import warning
 from warmstart.evidence.probe_hits import best_left_out, not_measured
 from warmstart.evidence.unreadable_texts import read_texts
 from warmstart.features.machine import keep_freed_memory
+from warmstart.modalities.registry import modality_of
 from warmstart.network.weights import is_mapped
 from warmstart.planning import fine_tuning, rules
 from warmstart.planning.verdict import (
@@ -112,7 +114,7 @@ NO_LEARNING_CURVE = not_measured(
 def check(training_data: TrainingDataset) -> Steps[Inspection]:
     """Collect the evidence that the budget allows, and check the data."""
     yield Event(stage="checks", kind="begin")
-    labelled = training_data.labelled
+    labelled, modality = training_data.labelled, modality_of(training_data.prep)
     n, target = labelled.n_train, labelled.target
     # Few rows are all sampled, whatever the limit: then one sample serves every test.
     sample_of = cache(lambda most: draw(training_data, most))
@@ -132,8 +134,8 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
     if training_data.budget != "fast" and is_signal:
         evidence += yield from _closely(training_data)
     text_findings: tuple[Finding, ...] = ()
-    if isinstance(training_data.prep, TextInputs):
-        gap, text_findings = read_texts(training_data, training_data.prep)
+    if modality.has_tokens:
+        gap, text_findings = read_texts(training_data, cast(TextInputs, training_data.prep))
         evidence.append(gap)
     checks = check_data(training_data, is_signal)
     evidence += [*checks.evidence, NO_FINE_TUNING_GAIN]
@@ -181,7 +183,7 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
         if not is_mapped(training_data.extracted.network.backbone):
             n_classes, seed = training_data.labelled.n_classes, training_data.seed
             evidence.append((yield from measure_transfer_gain(probe_of, n_classes, seed)))
-        if not isinstance(training_data.prep, TextInputs):  # their tokens alone show the gap
+        if not modality_of(training_data.prep).has_tokens:  # their tokens alone show the gap
             evidence.append(measure_domain_gap(probe_of(rules.DOMAIN_GAP_IMAGES)))
         yield Event(stage="checks", kind="step", step=len(evidence))
         return [*evidence, try_preprocessing(probe_of)]

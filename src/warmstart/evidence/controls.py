@@ -16,17 +16,16 @@ from warmstart.events import Event, Steps
 from warmstart.evidence import preprocessing
 from warmstart.evidence.domain_gap import domain_gap, mean_divergence
 from warmstart.evidence.transfer_gain import is_clear, transfer_gain
-from warmstart.features.batches import texts_of, to_tensor
+from warmstart.features.batches import readable, to_tensor
 from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import threads_for
-from warmstart.modalities.preprocessing import encode
-from warmstart.modalities.text import word_counts
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.network.batch_norm_statistics import NormStatistics, norm_statistics
 from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.shuffled import control_features, forward_images, halve_images, layer_scales
 from warmstart.planning import rules
 from warmstart.records.data import Example
-from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs, pictures
+from warmstart.records.inputs import Inputs, Preprocessing, pictures
 from warmstart.records.summary import Evidence
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.solve.ridge import Array, Rows
@@ -42,14 +41,16 @@ DISTANCE_DEPTH = 0.6  # early and middle blocks
 def plain_kernels(training_data: TrainingDataset, rows: Rows) -> list[Array]:
     """Kernels (m, m) of raw pixels or sound, each kind and all, or of word counts; else none."""
     examples = training_data.examples(rows)
-    if training_data.collection.record.kind == "text":
-        words = word_counts([text for _, text in texts_of(training_data.collection, examples)])
-        return [*mixed_kernels([("words", words)], {"words": {"words": 1.0}}).values()]
-    if not isinstance(training_data.prep, (Preprocessing, WaveInputs)):
+    if modality_of(training_data.prep).has_thumbnails:
+        kinds = plain_features(training_data.extracted.thumbnails(examples))
+    else:
+        modality = MODALITIES[training_data.collection.record.kind]
+        kinds = modality.plain_features(readable(training_data.collection, examples))
+    if not kinds:
         return []
-    kinds = plain_features(training_data.extracted.thumbnails(examples))
     shapes = {name: {name: 1.0} for name in kinds}
-    shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
+    if len(kinds) > 1:
+        shapes["all"] = dict.fromkeys(kinds, 1 / len(kinds))
     return [*mixed_kernels(kinds.items(), shapes).values()]
 
 
@@ -107,7 +108,7 @@ def open_probe(training_data: TrainingDataset) -> Callable[[int], Probe]:
 
     def decode(example: Example) -> Pixels:
         payload = load_unchanged(training_data.collection, example)
-        return encode(payload, example.id, training_data.prep)
+        return modality_of(training_data.prep).encode(payload, example.id, training_data.prep)
 
     def probe(m: int) -> Probe:
         rows = order[:m]

@@ -38,7 +38,7 @@ from warmstart.evidence.spurious import (
     metadata_leaks_regression,
 )
 from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
-from warmstart.modalities.preprocessing import encode
+from warmstart.modalities.registry import modality_of
 from warmstart.planning import rules
 from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Task, Why
 from warmstart.records.inputs import Kind, TableInputs
@@ -267,7 +267,8 @@ def _check_inputs(
     checks = CHECKS[record.task]
     if isinstance(inputs, TableInputs):
         table = [
-            encode(load_unchanged(training_data.collection, e), e.id, inputs) for e in examples
+            modality_of(inputs).encode(load_unchanged(training_data.collection, e), e.id, inputs)
+            for e in examples
         ]
         ends = np.cumsum([len(column.slots) for column in inputs.columns])
         values = np.split(np.stack(table), ends[:-1], axis=1)

@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from warmstart.evidence.probe_hits import PENALTIES
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.data import Finding
 from warmstart.solve import ridge
 from warmstart.solve.kernels import Features, mixed_kernels
@@ -36,7 +37,7 @@ class FeatureRows(Protocol):
 
 
 def detect_shift(
-    train: FeatureRows, test: FeatureRows, rng: np.random.Generator, nouns: Nouns = IMAGES
+    train: FeatureRows, test: FeatureRows, rng: np.random.Generator, nouns: Nouns = IMAGE.nouns
 ) -> Finding | None:
     """A finding where the two sets are easily separated, else None.
 

@@ -29,7 +29,8 @@ from scipy.special import gammaln
 
 from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.evidence.probe_hits import not_measured
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, Share, Why
 from warmstart.records.summary import Evidence
 from warmstart.solve.calibration import Labels
@@ -275,7 +276,7 @@ def summarize(
     why: Why | None,
     error: float | None,
     listed: int = 0,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
     noun: str = "label",
 ) -> str:
     """The sentence. `noun` is what an example has, `listed` counts near-duplicates too.
@@ -329,7 +330,7 @@ def of_classes(
     ids: Sequence[str],
     classes: Sequence[str],
     most: int,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> LabelIssues:
     """The record: every issue, then contradicted labels, among the `most` of the lowest score."""
     n_listed = max(int(judged.is_issue.sum()), min(most, len(judged.rows)))
@@ -354,7 +355,7 @@ def of_sets(
     truth: NDArray[np.float64],
     names: Sequence[str],
     most: int,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> LabelIssues:
     """The record for several labels per example: one line per example, worst first.
 
@@ -552,7 +553,7 @@ def of_numbers(
     labels: Sequence[str],
     answers: Array,
     most: int,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> LabelIssues:
     """The record: every issue, and the `most` numbers farthest from the model's.
 
@@ -579,7 +580,7 @@ def label_noise_ceiling(
     judged: JudgedLabels,
     near_duplicates: Iterable[NearDuplicate],
     labels: Labels,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> Evidence:
     """The highest accuracy any model can reach: one minus the estimated share of wrong labels.
 

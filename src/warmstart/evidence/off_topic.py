@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from warmstart.evidence.distribution_shift import FeatureRows
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.data import Finding, OffTopic, OffTopicExample
 from warmstart.solve.calibration import Labels
 from warmstart.solve.kernels import Features
@@ -101,7 +102,7 @@ def off_topic(
     groups: Labels,
     ids: Sequence[str],
     labels: Sequence[str],
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> OffTopic:
     """The record: all off-topic examples and the next highest scores. Shapes: groups (n,)."""
     order = np.argsort(-scores.scores, kind="stable")

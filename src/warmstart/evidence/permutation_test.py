@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.summary import Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows
@@ -66,7 +67,7 @@ def with_plain(
     permutations: int,
     rng: np.random.Generator,
     target: Target = CLASSIFICATION,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> Evidence:
     """Add the test on raw inputs to `evidence`: `plain`, a score, and `plain_p` in the details.
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from warmstart.evidence.probe_hits import best_left_out, not_measured
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.data import Finding
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
@@ -61,7 +62,7 @@ def preprocessing(
     group_rows: Sequence[Rows],
     nearer: Sequence[str] = (),
     target: Target = CLASSIFICATION,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> Evidence:
     """Accuracy gain of the best alternative over the present preprocessing, by paired differences.
 
@@ -106,7 +107,7 @@ def is_open(evidence: Evidence) -> bool:
 
 
 def warning(
-    evidence: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGES
+    evidence: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGE.nouns
 ) -> Finding | None:
     """A finding where an alternative is clearly better, else None."""
     value, details = evidence.value, evidence.details

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from warmstart.evidence.probe_hits import best_left_out, not_measured
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import kish, number_groups, standard_error
@@ -34,7 +35,7 @@ def transfer_gain(
     labels: Truth,
     group_rows: Sequence[Rows],
     target: Target = CLASSIFICATION,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> Evidence:
     """Accuracy of the pretrained network minus that of the better control.
 

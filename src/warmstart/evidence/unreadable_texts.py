@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.features.batches import texts_of
+from warmstart.features.batches import readable
 from warmstart.modalities import text as modalities_text
 from warmstart.records.data import Finding
 from warmstart.records.inputs import TextInputs
@@ -146,7 +146,7 @@ def read_texts(
     examples = labelled.learn[: labelled.n_train][:MOST]
     rows: list[tuple[int, int, int, int]] = []
     long: dict[bool, list[str]] = {True: [], False: []}
-    for id, text in texts_of(training_data.collection, examples):
+    for id, text in modalities_text.texts_of(readable(training_data.collection, examples)):
         tokens = modalities_text.all_tokens(text, inputs.tokenizer)
         n_ood = sum(token == inputs.unknown for token in tokens)
         rows.append((max(len(tokens) - SPECIAL, 0), n_ood, len(text), _n_dense(text)))

@@ -33,10 +33,10 @@ from warmstart.exporting.single_layer_head import (
     make_single_layer_head,
     oof_hits,
 )
-from warmstart.features.batches import noise, to_tensor
+from warmstart.features.batches import to_tensor
 from warmstart.modalities import text
+from warmstart.modalities.registry import modality_of, nouns_of
 from warmstart.network.model_folder import TOKENIZER
-from warmstart.nouns import nouns_of
 from warmstart.planning.plan_file import open_plan
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.export import Agreement, Exported, Quantized, SingleLayerHead
@@ -169,7 +169,11 @@ class _ExportJob:
 
     def test_inputs(self) -> tuple[Pixels, Literal["run", "noise"]]:
         pixels = self.images.some(self.images.record.examples, CHECKED)
-        return (noise(self.prep, CHECKED), "noise") if pixels is None else (pixels, "run")
+        return (
+            (modality_of(self.prep).noise(CHECKED, self.prep), "noise")
+            if pixels is None
+            else (pixels, "run")
+        )
 
 
 def steps(
@@ -258,7 +262,7 @@ def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreem
     real, which = job.test_inputs()
     n, prep, task = len(real), job.prep, job.task
     # Similar images of a run may hide a difference; noise does not.
-    random = noise(prep, CHECKED_NOISE)
+    random = modality_of(prep).noise(CHECKED_NOISE, prep)
     if prep.kind == "text":  # as long as the longest of the real ones
         random = random[:, : real.shape[1]]
     pixels = np.concatenate([real, random])

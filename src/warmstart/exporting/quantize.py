@@ -17,7 +17,7 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import ExportError, first_line
 from warmstart.events import Event, Steps
 from warmstart.features.machine import n_threads
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.export import Gap, Quantized
 from warmstart.run.reopened import Pixels, Reopened

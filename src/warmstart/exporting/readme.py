@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.exporting.registry import FORMATS
 from warmstart.formatting import interval, percents
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import Nouns
 from warmstart.records.export import Exported, Gap
 from warmstart.records.summary import NumberScores, Scores, Summary
 from warmstart.tasks.words import TASK_WORDS, other_metrics, score_of

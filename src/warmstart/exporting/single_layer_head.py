@@ -24,10 +24,10 @@ from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
 from warmstart.exporting.format import any_head
+from warmstart.modalities.registry import nouns_of
 from warmstart.network.added import AddedBlock
 from warmstart.network.ensemble import NAME as BRANCH
 from warmstart.network.surgery import MultiLayerHead, WarmModel
-from warmstart.nouns import nouns_of
 from warmstart.records.data import Example
 from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import Preprocessing, pictures

@@ -23,15 +23,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from warmstart.errors import TrainingError, first_line
-from warmstart.features.batches import (
-    noise,
-    padded_lengths,
-    sub_batches,
-    texts_per_batch,
-    to_tensor,
-)
+from warmstart.features.batches import sub_batches, to_tensor
 from warmstart.features.cache_key import BATCH, ENGINE_TITLES, EngineName
-from warmstart.records.inputs import Inputs, TextInputs, pictures
+from warmstart.modalities.registry import modality_of
+from warmstart.records.inputs import Inputs, pictures
 
 # ---- Engines of torch: eager, and traced and frozen into one graph.
 
@@ -66,7 +61,9 @@ def eager_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
 def traced_engine(module: nn.Module, preprocessing: Inputs) -> Engine:
     """The same as one frozen graph, without Python between layers."""
     module = _in_channels_last(module, preprocessing)
-    images = noise(preprocessing, BATCH)  # a graph may depend on its batch size
+    images = modality_of(preprocessing).noise(
+        BATCH, preprocessing
+    )  # a graph may depend on its batch size
     try:
         with silent(), torch.no_grad():
             inputs = to_tensor(images, preprocessing)
@@ -89,7 +86,9 @@ def _arrays(feature_layers: tuple[Tensor, ...]) -> Rows:
 
 
 def _in_channels_last(module: nn.Module, preprocessing: Inputs) -> nn.Module:
-    return lay_out(module, to_tensor(noise(preprocessing, 2), preprocessing))
+    return lay_out(
+        module, to_tensor(modality_of(preprocessing).noise(2, preprocessing), preprocessing)
+    )
 
 
 def lay_out(module: nn.Module, probe: Tensor) -> nn.Module:
@@ -210,7 +209,9 @@ def openvino_engine(module: nn.Module, preprocessing: Inputs, threads: int) -> E
 
 def _export(module: nn.Module, preprocessing: Inputs) -> bytes:
     """The network as an ONNX graph of any batch size; exporting two images is fast."""
-    inputs: Tensor = to_tensor(noise(preprocessing, 2), preprocessing).contiguous()
+    inputs: Tensor = to_tensor(
+        modality_of(preprocessing).noise(2, preprocessing), preprocessing
+    ).contiguous()
     buffer = io.BytesIO()
     try:
         with silent(), torch.inference_mode():
@@ -250,20 +251,22 @@ def make_engine(name: EngineName, module: nn.Module, preprocessing: Inputs, thre
         run = openvino_engine(module, preprocessing, threads)
     if name != "torch":
         _check(name, run, module, preprocessing)
-    if isinstance(preprocessing, TextInputs):
+    if modality_of(preprocessing).is_ragged:
         return _by_length(run, preprocessing)
     return _padded(run, preprocessing, BATCH)
 
 
-def _by_length(run: Engine, inputs: TextInputs) -> Engine:
-    """Run texts of one padded length together, so that no row depends on its neighbours."""
+def _by_length(run: Engine, inputs: Inputs) -> Engine:
+    """Run rows of one padded length together, so that no row depends on its neighbours."""
+    modality = modality_of(inputs)
 
     def by_length(rows: Pixels) -> Rows:
-        sizes = padded_lengths(rows, inputs)
+        sizes = modality.padded_lengths(rows, inputs)
         outputs: list[NDArray[np.float32]] = []
         for index in sub_batches(rows, inputs, TEXTS):
             size = int(sizes[index[0]])
-            layers = _padded(run, inputs, texts_per_batch(size, inputs, TEXTS))(rows[index])
+            n = modality.rows_at_once(size, inputs, TEXTS)
+            layers = _padded(run, inputs, n)(rows[index])
             if not outputs:
                 outputs = [
                     np.zeros((len(rows), *_shape(layer, inputs)), np.float32) for layer in layers
@@ -275,9 +278,9 @@ def _by_length(run: Engine, inputs: TextInputs) -> Engine:
     return by_length
 
 
-def _shape(layer: NDArray[np.float32], inputs: TextInputs) -> tuple[int, ...]:
+def _shape(layer: NDArray[np.float32], inputs: Inputs) -> tuple[int, ...]:
     """The shape of a row; outputs for each token are as long as the longest text."""
-    return (inputs.length, layer.shape[2]) if layer.ndim == 3 else layer.shape[1:]
+    return (*inputs.shape, layer.shape[2]) if layer.ndim == 3 else layer.shape[1:]
 
 
 def _padded(run: Engine, preprocessing: Inputs, batch: int) -> Engine:
@@ -296,7 +299,7 @@ def _padded(run: Engine, preprocessing: Inputs, batch: int) -> Engine:
 
 def _check(name: EngineName, run: Engine, module: nn.Module, preprocessing: Inputs) -> None:
     """Run two images, sixteen times each: they must match torch, and each other."""
-    two = noise(preprocessing, 2)
+    two = modality_of(preprocessing).noise(2, preprocessing)
     outputs = run(np.tile(two, (BATCH // 2, *[1] * (two.ndim - 1))))
     with torch.inference_mode():
         expected = module(to_tensor(two, preprocessing))

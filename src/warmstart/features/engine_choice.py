@@ -12,7 +12,6 @@ from warmstart.data.dataset import Collection
 from warmstart.errors import PlanError, install_command
 from warmstart.events import Steps
 from warmstart.features import engine_speeds
-from warmstart.features.batches import noise
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import (
     BATCH,
@@ -25,16 +24,16 @@ from warmstart.features.cache_key import (
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
-from warmstart.modalities.preprocessing import decoder_name
+from warmstart.modalities.registry import modality_of
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.nouns import Nouns
 from warmstart.planning import rules
 from warmstart.planning.rules import EngineSpeed
 from warmstart.planning.strategy import nearest
-from warmstart.records.inputs import Inputs, Preprocessing, kind_of
+from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 
@@ -84,7 +83,7 @@ class EngineSurvey:
 
     @property
     def nouns(self) -> Nouns:
-        return nouns_of(kind_of(self.prep))
+        return modality_of(self.prep).nouns
 
     @property
     def counts(self) -> dict[str, int]:
@@ -105,12 +104,12 @@ def survey_engines(collection: Collection, base: PretrainedModel) -> EngineSurve
     """Partition the network and list what the cache lacks of these images."""
     network = partition_base(base)
     layers, prep = feature_layers(network.record), base.record.preprocessing
-    feature_cache, decoder = FeatureCache(default_root()), decoder_name(prep)
+    feature_cache, decoder = FeatureCache(default_root()), modality_of(prep).decoder(prep)
     quarantined = feature_cache.quarantined(decoder)
     hashes = tuple(example.sha256 for example in collection.record.examples)
     readable = tuple(sha256 for sha256 in hashes if sha256 not in quarantined)
     # Graphs are made for pictures alone: texts differ in length, rows take hardly any time.
-    has_graphs = isinstance(prep, Preprocessing) and not base.stream
+    has_graphs = modality_of(prep).has_pixels and not base.stream
     engines: tuple[EngineName, ...] = installed_engines() if has_graphs else ("torch",)
     all_keys = {name: _key(base, network, layers, decoder, name) for name in engines}
     keys = {name: key for name, key in all_keys.items() if feature_cache.resolve(key) == key}
@@ -199,7 +198,9 @@ def _measure(
         loaded.clear()  # two at a time would be the peak memory of a run
         try:
             make = partial(_make, survey, engine)
-            loaded[name], speed = engine_speeds.measure(make, noise(survey.prep, BATCH))
+            loaded[name], speed = engine_speeds.measure(
+                make, modality_of(survey.prep).noise(BATCH, survey.prep)
+            )
         except EngineError as error:
             survey = yield from _refuse(survey, engine, error)
             continue

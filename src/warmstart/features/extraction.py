@@ -39,19 +39,12 @@ from warmstart.features.extract import (
 from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import extract_streamed, offloaded_blocks
 from warmstart.machine import default_root
-from warmstart.modalities.audio import decode_sound, prepare_wave
-from warmstart.modalities.preprocessing import (
-    as_picture,
-    clip_picture,
-    draft_side,
-    encode,
-    open_image,
-    prepare,
-)
+from warmstart.modalities.image import draft_side
+from warmstart.modalities.registry import modality_of
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
 from warmstart.records.data import Example
-from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs
+from warmstart.records.inputs import Inputs, pictures
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice
 
@@ -125,8 +118,9 @@ def _extract_once(
     examples = collection.record.examples
     chosen, todo = yield from _open(survey, engine)
     on_engine(chosen.choice)
-    has_thumbnails = isinstance(prep, (Preprocessing, WaveInputs))
-    draft = draft_side(prep) if isinstance(prep, Preprocessing) else 0
+    modality = modality_of(prep)
+    has_thumbnails = modality.has_thumbnails
+    draft = draft_side(pictures(prep)) if modality.has_pixels else 0
     key = ThumbnailKey(decoder=survey.decoder, draft=draft, version=thumbnails.VERSION)
     writer = ThumbnailWriter(survey.feature_cache, key)
     without_thumbnail = set(writer.missing(survey.readable)) if has_thumbnails else set()
@@ -217,21 +211,15 @@ def _decoder(
     collection: Collection, prep: Inputs, writer: ThumbnailWriter, without_thumbnail: set[str]
 ) -> Callable[[Example], Pixels]:
     """From example to pixels, writing its thumbnail."""
+    modality = modality_of(prep)
 
     def decode_one(example: Example) -> Pixels:
         payload, sha256 = load_unchanged(collection, example), example.sha256
-        if isinstance(prep, WaveInputs):
-            wave, sample_rate = decode_sound(payload, example.id)
-            if sha256 in without_thumbnail:
-                picture = clip_picture(wave, sample_rate)
-                writer.put(sha256, thumbnails.make_thumbnail(payload, picture))
-            return prepare_wave(wave, sample_rate, prep)
-        if not isinstance(prep, Preprocessing):
-            return encode(payload, example.id, prep)
-        image = open_image(payload, example.id, prep)
+        opened = modality.open(payload, example.id, prep)
         if sha256 in without_thumbnail:
-            writer.put(sha256, thumbnails.make_thumbnail(payload, as_picture(image)))
-        return prepare(image, prep)
+            thumbnail = thumbnails.make_thumbnail(payload, modality.picture(opened))
+            writer.put(sha256, thumbnail)
+        return modality.prepare(opened, prep)
 
     return decode_one
 

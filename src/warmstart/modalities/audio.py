@@ -7,18 +7,20 @@ import importlib
 import io
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from warmstart.errors import DataError, install_command
-from warmstart.modalities.image import TooLarge, guard, read_some, spread
-from warmstart.nouns import count
+from warmstart.modalities.image import ImageModality, TooLarge, guard, read_some, spread
+from warmstart.modalities.modality import Modality, Payloads, with_version
+from warmstart.nouns import Nouns, count
 from warmstart.records.data import Example
-from warmstart.records.inputs import LEAST_VARIANCE, Sound, WaveInputs
+from warmstart.records.inputs import LEAST_VARIANCE, Kind, Preprocessing, Sound, WaveInputs
 
 # ---- WAV files: the RIFF header is read by hand, so that damaged bytes never reach a codec.
 #
@@ -442,3 +444,74 @@ def _low_rate(payload: bytes) -> Samples:
     wave, sample_rate = decode_sound(payload, "the clip")
     wave = crop_or_pad(wave, min(len(wave), _COMPARED_S * sample_rate))
     return resample(wave - wave.mean(dtype=np.float32), sample_rate, _COMPARED_RATE)
+
+
+# ---- The two forms in which a network takes clips.
+
+
+def clip_picture(wave: Samples, sample_rate: int) -> Image.Image:
+    """The default spectrogram of a clip, or of the middle of a long one. Shapes: wave (n,)."""
+    sound = default_sound(sample_rate, min(len(wave) / sample_rate, MAX_SECONDS))
+    return Image.fromarray(draw_spectrogram(wave, sample_rate, sound))
+
+
+class AudioModality(Modality[WaveInputs]):
+    """Clips of sound, as waveforms."""
+
+    kind: Kind = "audio"
+    example = "clip"
+    networks = ("image", "audio")  # spectrograms for a network of images
+    has_thumbnails = True
+    nouns = Nouns(
+        one="clip",
+        picture="clip",
+        an="a clip",
+        plain="the plain spectrogram",
+        changed="re-encoded, resampled, cut or of another loudness",
+        typed="clip.wav",
+        quoted='"clip.wav"',
+        new="new.wav",
+        several="new/",
+        labelled="more/",
+        accept="audio/*,.wav,.flac,.ogg,.mp3,.aiff",
+    )
+
+    def open(self, payload: bytes, name: str, inputs: WaveInputs) -> tuple[Samples, int]:
+        return decode_sound(payload, name)
+
+    def prepare(self, example: tuple[Samples, int], inputs: WaveInputs) -> Samples:
+        return prepare_wave(*example, inputs)
+
+    def fitted(
+        self, inputs: WaveInputs, payloads: Payloads | None, sound: Sound | None
+    ) -> WaveInputs:
+        return inputs if sound is None else replace(inputs, seconds=sound.seconds)
+
+    def encode(self, payload: bytes, name: str, inputs: WaveInputs) -> Samples:
+        return prepare_wave(*decode_sound(payload, name), inputs)
+
+    def picture(self, example: tuple[Samples, int]) -> Image.Image:
+        return clip_picture(*example)
+
+    def decoder(self, inputs: WaveInputs) -> str:
+        return f"wave v1, {with_version('soundfile')}"
+
+
+class SpectrogramModality(ImageModality):
+    """Clips of sound, as pictures for a network of images."""
+
+    kind: Kind = "audio"
+    example, networks, nouns = AudioModality.example, AudioModality.networks, AudioModality.nouns
+
+    def open(self, payload: bytes, name: str, inputs: Preprocessing) -> Image.Image:
+        wave, sample_rate = decode_sound(payload, name)
+        return Image.fromarray(draw_spectrogram(wave, sample_rate, cast(Sound, inputs.sound)))
+
+    def is_rendered(self, inputs: Preprocessing) -> bool:
+        return True
+
+    def decoder(self, inputs: Preprocessing) -> str:
+        return f"{with_version('pillow')}, log-mel v1, {with_version('soundfile')}"
+
+
+AUDIO, SPECTROGRAM = AudioModality(), SpectrogramModality()

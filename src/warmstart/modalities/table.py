@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError
-from warmstart.records.inputs import MISSING, SPAN, TableInputs
+from warmstart.modalities.modality import Modality
+from warmstart.nouns import Nouns
+from warmstart.records.inputs import MISSING, SPAN, Kind, TableInputs
 
 _COMMAS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d+,\d+")
 
@@ -91,3 +93,37 @@ def encode_row(payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.flo
                 )
             slots[0] = np.clip((value - column.mean) / column.std, -SPAN, SPAN)
     return values
+
+
+DECODER = 1  # raise it when `encode_row` changes
+
+
+class TableModality(Modality[TableInputs]):
+    """Rows of a table."""
+
+    kind: Kind = "table"
+    example = "table"
+    networks = ("table",)
+    base_example = "a run that learnt from one"
+    nouns = Nouns(
+        one="row",
+        picture="row",
+        an="a row",
+        plain="plain columns",
+        changed="the same but for a value",
+        typed="new.csv",
+        quoted='"new.csv"',
+        new="new.csv",
+        several="new.csv",
+        labelled="more.csv",
+        accept=".csv,.tsv,text/csv",
+    )
+
+    def encode(self, payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.float32]:
+        return encode_row(payload, name, inputs)
+
+    def decoder(self, inputs: TableInputs) -> str:
+        return f"cells {DECODER}"
+
+
+TABLE = TableModality()

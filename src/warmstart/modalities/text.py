@@ -7,7 +7,9 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -16,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError, ModelError, install_command
-from warmstart.records.inputs import TextInputs
+from warmstart.modalities.modality import Encoded, Modality, Payloads, with_version
+from warmstart.nouns import Nouns
+from warmstart.records.inputs import WINDOWS, Kind, Sound, TextInputs
 
 WIDTH = 2048  # slots of a bag of words
 MAX_MEAN_LETTERS = 12  # a word; above, the text has no spaces between words
@@ -56,22 +60,13 @@ def decode_utf8(payload: bytes) -> str:
     return text
 
 
-def near_duplicate_texts(texts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of ids whose texts differ only in case, punctuation and spaces; equal texts do not.
+def letters_of(text: str) -> str:
+    """What is the same where texts differ only in case, punctuation and spaces.
 
-    Each copy is paired with the first, so n copies make n - 1 pairs.
-
-    >>> near_duplicate_texts({"a": "Good film.", "b": "good film", "c": "bad film"})
-    (('a', 'b'),)
+    >>> letters_of("Good film."), letters_of("good  film!")
+    ('goodfilm', 'goodfilm')
     """
-    first: dict[str, str] = {}
-    pairs = []
-    for id, text in texts.items():
-        letters = "".join(letter for letter in text.casefold() if letter.isalnum())
-        original = first.setdefault(letters, id)
-        if letters and original != id and texts[original] != text:
-            pairs.append((original, id))
-    return tuple(pairs)
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def word_counts(texts: Sequence[str], width: int = WIDTH) -> NDArray[np.float32]:
@@ -199,3 +194,113 @@ def all_tokens(text: str, tokenizer: str) -> list[int]:
     """Every token of a text, however long, special tokens included."""
     ids: list[int] = _tokenizer(tokenizer, None).encode(text).ids
     return ids
+
+
+# ---- Batches: texts are padded to few lengths, in windows where the network is too short.
+
+# Rows of texts are padded to one of these lengths, so that a text has the same number of tokens,
+# and its row the same rounding, whichever texts are in its batch.
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Few lengths, so that a few more texts seldom need another one, and cached rows stay valid.
+_STEPS = tuple(n for n in LENGTHS if n & (n - 1) == 0)
+_WINDOW_STEPS = (2, 4)
+
+
+def texts_of(payloads: Payloads) -> Iterator[tuple[str, str]]:
+    """Id and text of each example that is one."""
+    for id, payload in payloads:
+        with suppress(DataError):
+            yield id, decode_utf8(payload)
+
+
+def lengths(rows: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+    """Tokens of each text, padding between windows included. Shapes: (n, length) to (n,)."""
+    positions = np.arange(1, rows.shape[1] + 1)
+    last: NDArray[np.int64] = np.where(rows != inputs.pad, positions, 0).max(axis=1, initial=0)
+    return last
+
+
+def padded_length(n_tokens: int, window: int) -> int:
+    """The padded length of a text of `n_tokens`: several windows are whole."""
+    if n_tokens > window:
+        return window * -(-n_tokens // window)
+    enough = next((length for length in LENGTHS if length >= n_tokens), None)
+    return min(enough or 512 * -(-n_tokens // 512), window)
+
+
+class TextModality(Modality[TextInputs]):
+    """Texts, as token ids."""
+
+    kind: Kind = "text"
+    example = "text"
+    networks = ("text",)
+    base_example = "minilm"
+    is_ragged = has_tokens = True
+    nouns = Nouns(
+        one="text",
+        picture="text",
+        an="a text",
+        plain="plain words",
+        changed="the same but for case, marks or spaces",
+        typed="'a text'",
+        quoted='"a text"',
+        new="'a new text'",
+        several="new.csv",
+        labelled="more/",
+        accept=".txt,text/plain",
+    )
+
+    def encode(self, payload: bytes, name: str, inputs: TextInputs) -> NDArray[np.int32]:
+        try:
+            text = decode_utf8(payload)
+        except DataError as error:
+            raise DataError(f"{name} {error}") from error
+        return token_numbers(text, inputs)
+
+    def decoder(self, inputs: TextInputs) -> str:
+        return with_version("tokenizers")
+
+    def fitted(
+        self, inputs: TextInputs, payloads: Payloads | None, sound: Sound | None
+    ) -> TextInputs:
+        if payloads is None:
+            return inputs
+        longest = max(self.lengths(payloads, inputs).values(), default=1)
+        if longest <= inputs.most:
+            length = min(next((n for n in _STEPS if n >= longest), inputs.most), inputs.most)
+        else:
+            n_windows = windows_for(longest, inputs)
+            n_windows = next((n for n in _WINDOW_STEPS if n >= n_windows), WINDOWS)
+            length = inputs.most * min(n_windows, WINDOWS)
+        return replace(inputs, length=length)
+
+    def lengths(self, payloads: Payloads, inputs: TextInputs) -> dict[str, int]:
+        return {id: len(all_tokens(text, inputs.tokenizer)) for id, text in texts_of(payloads)}
+
+    def batch(self, rows: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+        """Shapes: (n, length) int32 to (n, L), L one of `LENGTHS` or whole windows."""
+        longest = int(lengths(rows, inputs).max(initial=1))
+        return rows[:, : padded_length(longest, inputs.window)].astype(np.int64)
+
+    def padded_lengths(self, rows: Encoded, inputs: TextInputs) -> NDArray[np.int64]:
+        padded = [padded_length(int(n), inputs.window) for n in lengths(rows, inputs)]
+        return np.array(padded, np.int64)
+
+    def rows_at_once(self, length: int, inputs: TextInputs, size: int) -> int:
+        """Texts that have `size` windows in all, at least one."""
+        return max(size * inputs.window // max(length, inputs.window), 1)
+
+    def noise(self, n: int, inputs: TextInputs) -> NDArray[np.int32]:
+        rng, shape = np.random.default_rng(0), (n, inputs.length)
+        rows = rng.integers(0, inputs.vocabulary, shape, dtype=np.int32)
+        rows[rows == inputs.pad] = (inputs.pad + 1) % inputs.vocabulary
+        return rows
+
+    def fingerprints(self, payloads: Payloads) -> dict[str, str]:
+        return {id: letters for id, text in texts_of(payloads) if (letters := letters_of(text))}
+
+    def plain_features(self, payloads: Payloads) -> dict[str, NDArray[np.float32]]:
+        return {"words": word_counts([text for _, text in texts_of(payloads)])}
+
+
+TEXT = TextModality()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from warmstart.errors import ModelError, first_line, install_command
+from warmstart.modalities.registry import nouns_of
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
-from warmstart.nouns import nouns_of
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Layout
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import modality_of
+from warmstart.nouns import Nouns
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
 from warmstart.records.data import Task
-from warmstart.records.inputs import Inputs, Kind, Preprocessing, TableInputs, TextInputs, kind_of
+from warmstart.records.inputs import Inputs, Kind, Preprocessing, TableInputs, TextInputs
 from warmstart.records.network import NetworkRecord, Recipe
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.summary import VerdictKind
@@ -51,7 +52,7 @@ class NetworkFacts:
     @property
     def nouns(self) -> Nouns:
         """The words for its examples."""
-        return nouns_of(kind_of(self.preprocessing))
+        return modality_of(self.preprocessing).nouns
 
     @property
     def is_image(self) -> bool:

@@ -220,17 +220,6 @@ class TextInputs:
 Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs | WaveInputs
 
 
-def kind_of(inputs: Inputs | None) -> Kind:
-    """The kind of a network's inputs; spectrograms are audio.
-
-    >>> kind_of(None)
-    'image'
-    """
-    if isinstance(inputs, Preprocessing):
-        return "image" if inputs.sound is None else "audio"
-    return "image" if inputs is None else inputs.kind
-
-
 def pictures(inputs: Inputs) -> Preprocessing:
     """The inputs, for code that only makes sense for images.
 

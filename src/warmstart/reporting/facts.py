@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from warmstart.events import Event
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import Nouns
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues

@@ -26,18 +26,17 @@ from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folde
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.multilabel import per_label
 from warmstart.evaluation.reliability import certainty
-from warmstart.modalities.preprocessing import as_picture, has_bands, open_image, picture_of
+from warmstart.modalities.registry import modality_of, nouns_of, picture_of
 from warmstart.network.ledger import summary_lines
 from warmstart.network.model_folder import CALIBRATIONS
 from warmstart.network.registry import title_of
-from warmstart.nouns import nouns_of
 from warmstart.planning.plan_file import read_plan
 from warmstart.planning.schedule import head_only
 from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, Task
-from warmstart.records.inputs import Inputs, Preprocessing
+from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.recording import LOG, earlier_events
@@ -433,8 +432,7 @@ def data_uri(image: Image.Image) -> str:
 
 
 def _picture(payload: bytes, id: str, preprocessing: Inputs | None) -> Image.Image:
-    if isinstance(preprocessing, Preprocessing) and (
-        preprocessing.sound is not None or has_bands(preprocessing)
-    ):
-        return as_picture(open_image(payload, id, preprocessing))
-    return picture_of(payload, id, SIDE)
+    modality = modality_of(preprocessing)
+    if preprocessing is None or not modality.is_rendered(preprocessing):
+        return picture_of(payload, id, SIDE)
+    return modality.picture(modality.open(payload, id, preprocessing))

@@ -28,6 +28,7 @@ from warmstart.events import Event, Steps, drain, note
 from warmstart.features.batches import fit_inputs
 from warmstart.features.extract import ExtractedRows
 from warmstart.features.extraction import ExtractedFeatures, extract_features
+from warmstart.modalities.registry import nouns_of
 from warmstart.network.finished_run import change
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel, load
@@ -35,7 +36,7 @@ from warmstart.network.registry import DEFAULTS, ModelListing
 from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
 from warmstart.network.table_surgery import change_columns
-from warmstart.nouns import count, nouns_of
+from warmstart.nouns import count
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.words import output_words

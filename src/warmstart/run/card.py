@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from string import Template
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.inputs import pictures

@@ -17,16 +17,19 @@ from warmstart.data.near_duplicates import (
     find_exclusions,
     find_near_duplicates,
     label_agreement,
+    same_fingerprint,
     search_vectors,
     with_near_duplicates,
 )
 from warmstart.errors import DataError, RunFolderError
-from warmstart.features.batches import find_text_duplicates
+from warmstart.features.batches import readable
 from warmstart.features.extract import first_of_each
 from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
 from warmstart.formatting import first_few
 from warmstart.modalities.audio import SAME_RECORDING, waveform_similarity
-from warmstart.nouns import IMAGES, Nouns, count, is_are, nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES, nouns_of
+from warmstart.nouns import Nouns, count, is_are
 from warmstart.planning import rules
 from warmstart.records.data import Example, Finding, Task
 from warmstart.records.run_folder import write_csv
@@ -75,7 +78,7 @@ def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Colle
 
 
 def find_duplicates(
-    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
+    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGE.nouns
 ) -> tuple[Finding, ...]:
     """Identical bytes in the training set: copies after the first, or conflicts of labels.
 
@@ -104,7 +107,7 @@ def find_duplicates(
     return tuple(finding for finding in findings if finding.items)
 
 
-def find_leakage(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Finding, ...]:
+def find_leakage(examples: Sequence[Example], nouns: Nouns = IMAGE.nouns) -> tuple[Finding, ...]:
     """Images and groups of the test or hold-out set that the sets before it hold too."""
     findings = []
     for split, word, earlier in (
@@ -128,7 +131,7 @@ def find_leakage(examples: Sequence[Example], nouns: Nouns = IMAGES) -> tuple[Fi
 
 
 def find_small_classes(
-    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGES
+    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGE.nouns
 ) -> tuple[Finding, ...]:
     """Classes with fewer than 5 training images; items are class names."""
     sizes: dict[str, int] = {}
@@ -195,10 +198,9 @@ def near_duplicate_pairs(
 ) -> tuple[tuple[str, str], ...]:
     """Near-duplicates in all splits: pairs of ids. Exact copies are not listed again."""
     examples = collection.record.examples
-    if collection.record.kind in ("table", "tensor"):
-        return ()  # rows that are nearly equal are two rows
-    if collection.record.kind == "text":
-        return find_text_duplicates(collection)
+    modality = MODALITIES[collection.record.kind]
+    if not modality.has_thumbnails:
+        return same_fingerprint(examples, modality.fingerprints(readable(collection, examples)))
     distinct = first_of_each(examples, [e.sha256 for e in examples])  # one example per content
     large = np.flatnonzero(
         StoredThumbnails(extracted, distinct).files.short_side() >= rules.LEAST_SIDE

@@ -34,7 +34,7 @@ from warmstart.evaluation.compare import (
     pairs,
 )
 from warmstart.events import Event, Steps, note
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.planning.strategy import parse, word
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun
 from warmstart.records.data import DataRecord, Example, Task

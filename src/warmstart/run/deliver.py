@@ -21,7 +21,7 @@ from warmstart.evidence.check import gain_record
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.batches import to_tensor
 from warmstart.machine import peak_rss_mb
-from warmstart.modalities.preprocessing import encode
+from warmstart.modalities.registry import modality_of
 from warmstart.network.added import AddedBlock
 from warmstart.network.ensemble import NAME
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
@@ -185,7 +185,9 @@ def _write_model(folder: RunFolder, results: Results) -> tuple[ModelRecord, Ledg
         torch.from_numpy(calibration.bias).float(),
     )
     sample, prep = labelled.learn[:CHECKED], origin.base.record.preprocessing
-    inputs = to_tensor(np.stack([encode(load(e.id), e.id, prep) for e in sample]), prep)
+    inputs = to_tensor(
+        np.stack([modality_of(prep).encode(load(e.id), e.id, prep) for e in sample]), prep
+    )
     choice = fine_tuned.plan.training.cache_dtype
     dtype = "float32" if choice is None else str(choice.value)
     check_model(model, head, inputs, fine_tuned.reader(sample), dtype)

@@ -14,8 +14,8 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps, note
 from warmstart.formatting import interval
-from warmstart.modalities.preprocessing import encode
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.nouns import Nouns
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Summary, TestScores
@@ -56,7 +56,9 @@ def evaluate(
         pixels = []
         for example in examples[start : start + BATCH]:
             with suppress(DataError):  # reported below
-                pixels.append(encode(collection.load(example.id), example.id, prep))
+                pixels.append(
+                    modality_of(prep).encode(collection.load(example.id), example.id, prep)
+                )
                 readable.append(example)
         if pixels:
             scores, joined = predictor.probabilities(np.stack(pixels))

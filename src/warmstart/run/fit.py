@@ -14,8 +14,8 @@ from warmstart.events import Steps, note
 from warmstart.evidence import check as evidence_check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.extraction import ExtractedFeatures, extract_features
+from warmstart.modalities.registry import nouns_of
 from warmstart.network.load import PretrainedModel
-from warmstart.nouns import nouns_of
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import in_words, output_words
 from warmstart.records.data import without

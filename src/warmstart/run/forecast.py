@@ -22,7 +22,6 @@ from warmstart.distributed import expected_group
 from warmstart.errors import DataError, UsageError
 from warmstart.events import Steps
 from warmstart.features import engine_choice, engine_speeds
-from warmstart.features.batches import noise as make_noise
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
@@ -31,7 +30,7 @@ from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import offloaded_blocks
 from warmstart.machine import default_root, peak_rss_mb
-from warmstart.modalities.preprocessing import encode
+from warmstart.modalities.registry import modality_of
 from warmstart.network.added import make_block
 from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import FeatureExtractor, layer_width
@@ -203,7 +202,7 @@ def _time_decoding(collection: Collection, examples: Sequence[Example], prep: In
     began = time.perf_counter()
     for example in examples:
         with suppress(DataError):  # the run will report it
-            encode(load_unchanged(collection, example), example.id, prep)
+            modality_of(prep).encode(load_unchanged(collection, example), example.id, prep)
     return (time.perf_counter() - began) / max(len(examples), 1)
 
 
@@ -213,7 +212,7 @@ def time_forward(bench: Bench) -> float:
         return _time_offloaded_forward(bench)
     extractor = FeatureExtractor(bench.network, bench.feature_layers)
     engine = make_engine("torch", extractor, bench.prep, n_threads())
-    noise = make_noise(bench.prep, BATCH)
+    noise = modality_of(bench.prep).noise(BATCH, bench.prep)
     return _fastest(lambda: engine(noise), 3) / BATCH
 
 
@@ -228,13 +227,20 @@ def _time_offloaded_forward(bench: Bench) -> float:
     total = 0.0
     for kind, count in Counter(kinds).items():
         at = kinds.index(kind)
-        rows = make_noise(prep, BATCH) if at == 0 else np.zeros((BATCH, math.prod(kind[0])), "f4")
+        rows = (
+            modality_of(prep).noise(BATCH, prep)
+            if at == 0
+            else np.zeros((BATCH, math.prod(kind[0])), "f4")
+        )
         total += count * _fastest(partial(blocks[at].open(), rows), 2)
     return total / BATCH
 
 
 def _time_augmentation(bench: Bench, plan: Plan) -> float:
-    policy, image = augmentations_of(schedule(plan)), make_noise(bench.prep, 1)[0]
+    policy, image = (
+        augmentations_of(schedule(plan)),
+        modality_of(bench.prep).noise(1, bench.prep)[0],
+    )
     return _fastest(lambda: numbered_augmentation(image, "0" * 64, 1, policy, 0), 3)
 
 
@@ -298,7 +304,7 @@ class _Noise:
     ) -> tuple[torch.Tensor, ...]:
         prep, record = self.bench.prep, self.bench.network.record
         if not self.cut:
-            return (to_tensor(make_noise(prep, len(rows)), prep),)
+            return (to_tensor(modality_of(prep).noise(len(rows), prep), prep),)
         rng = torch.Generator().manual_seed(0)
         main = torch.randn(len(rows), *record.blocks[self.cut - 1].shape_out, generator=rng)
         if record.blocks[self.cut - 1].layout == "tokens":

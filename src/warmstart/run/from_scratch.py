@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from warmstart.events import BESIDE, Event, Steps, note
 from warmstart.evidence import check
 from warmstart.features.machine import keep_freed_memory
+from warmstart.modalities.image import IMAGE
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.nouns import Nouns
 from warmstart.planning import fine_tuning
 from warmstart.planning.schedule import schedule
 from warmstart.planning.verdict import has_signal
@@ -59,7 +60,7 @@ def scratch(
     groups: Indices,
     side: int,
     rng: np.random.Generator,
-    nouns: Nouns = IMAGES,
+    nouns: Nouns = IMAGE.nouns,
 ) -> Evidence:
     """Accuracy from scratch with twice the examples, less that of the base model with these.
 
@@ -89,7 +90,7 @@ def scratch(
 
 
 def behind(
-    size: float, hits: Values, warm: Values, groups: Indices, side: int, nouns: Nouns = IMAGES
+    size: float, hits: Values, warm: Values, groups: Indices, side: int, nouns: Nouns = IMAGE.nouns
 ) -> Evidence | None:
     """Evidence from one size, where it is plain: half the errors would still be too many.
 

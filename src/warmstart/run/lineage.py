@@ -15,6 +15,7 @@ from warmstart import events
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Steps
 from warmstart.features.extraction import ExtractedFeatures
+from warmstart.modalities.registry import nouns_of
 from warmstart.network.architectures import published_config
 from warmstart.network.encoder_bases import is_encoder_base
 from warmstart.network.feature_layers import feature_layers, layer_width
@@ -24,7 +25,6 @@ from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Arrays, Bundle, read_bundle
 from warmstart.network.registry import SHIPPED
 from warmstart.network.weights import SUFFIXES
-from warmstart.nouns import nouns_of
 from warmstart.planning import rules
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.inputs import Preprocessing

@@ -31,18 +31,19 @@ from warmstart.evaluation.measure import measure_of
 from warmstart.evaluation.metrics import scores as class_scores
 from warmstart.evaluation.multilabel import LabelCertainty, confidence
 from warmstart.evaluation.regression import NumberCertainty
-from warmstart.features.batches import noise, sub_batches, to_tensor
+from warmstart.features.batches import sub_batches, to_tensor
 from warmstart.features.engine import fuse_batch_norms
 from warmstart.formatting import first_few
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.image import as_picture as first_bands
-from warmstart.modalities.preprocessing import encode
+from warmstart.modalities.registry import modality_of, nouns_of
 from warmstart.modalities.table import pack
 from warmstart.modalities.text import payload_of
 from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
 from warmstart.network.tensors import in_channels_last
-from warmstart.nouns import IMAGES, Nouns, nouns_of
+from warmstart.nouns import Nouns
 from warmstart.records.answer import (
     Answer,
     LabelAnswer,
@@ -58,7 +59,6 @@ from warmstart.records.inputs import (
     TableInputs,
     TensorInputs,
     TextInputs,
-    kind_of,
     pictures,
 )
 from warmstart.records.run_folder import fields_of
@@ -118,7 +118,7 @@ def items_of(inputs: Any, model: Inputs) -> tuple[Items, bool]:
 
 
 def _files_or_arrays(inputs: Any, model: Inputs) -> tuple[Items, bool]:
-    nouns = nouns_of(kind_of(model))
+    nouns = modality_of(model).nouns
     if isinstance(inputs, (str, Path)):
         return (find_files([inputs], nouns), False) if os.path.isdir(inputs) else ([inputs], True)
     if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OU":
@@ -253,7 +253,7 @@ def read_path(path: Path) -> bytes:
         raise DataError(f"{path} {error}") from error
 
 
-def find_files(paths: Iterable[Any], nouns: Nouns = IMAGES) -> list[Any]:
+def find_files(paths: Iterable[Any], nouns: Nouns = IMAGE.nouns) -> list[Any]:
     """Files by name, and the images or clips in folders; what is no path stays unchanged."""
     items: list[Any] = []
     for item in paths:
@@ -437,7 +437,7 @@ class Predictor:
     @property
     def input_kind(self) -> Kind:
         """As `kind`, with audio apart from images."""
-        return kind_of(self.bundle.record.preprocessing)
+        return modality_of(self.bundle.record.preprocessing).kind
 
     @property
     def replies(self) -> Replies:
@@ -533,7 +533,7 @@ class Predictor:
     def _pixels(self, item: Any, name: str) -> Pixels:
         inputs = self.bundle.record.preprocessing
         payload = text_payload(item, name) if inputs.kind == "text" else _payload(item, name)
-        return encode(payload, name, inputs)
+        return modality_of(inputs).encode(payload, name, inputs)
 
     def answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
         """Answers for prepared images, each (H, W, C) uint8, in one batch."""
@@ -648,7 +648,7 @@ def open_bundle(bundle: Bundle, where: str, network: nn.Module | None = None) ->
         raise _damaged(where, str(error)) from error
     model = in_channels_last(rebuilt)
     neighbours = unpack(bundle.neighbours)
-    sample = to_tensor(noise(prep, 2), prep)
+    sample = to_tensor(modality_of(prep).noise(2, prep), prep)
     try:
         with torch.inference_mode():
             logits = model(sample)

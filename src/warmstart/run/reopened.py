@@ -23,12 +23,12 @@ from warmstart.data.read import with_test
 from warmstart.data.sources import list_source
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.formatting import printable
-from warmstart.modalities.preprocessing import as_picture, encode, open_image, picture_of
+from warmstart.modalities.registry import modality_of
 from warmstart.modalities.table import unpack
 from warmstart.planning.plan_file import open_plan
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.data import DataRecord, Example
-from warmstart.records.inputs import Inputs, Preprocessing, WaveInputs
+from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.run_folder import read_json
 from warmstart.request import Request, columns_of, read_request
 from warmstart.run.predictor import input_picture
@@ -61,7 +61,8 @@ class Reopened:
         """The prepared image (H, W, C); None as for `payload`."""
         payload = self.payload(example)
         with suppress(DataError, OSError, KeyError):
-            return None if payload is None else encode(payload, example.id, self.prep)
+            if payload is not None:
+                return modality_of(self.prep).encode(payload, example.id, self.prep)
         return None
 
     def batches(self, examples: Sequence[Example]) -> Iterator[tuple[list[Example], Pixels]]:
@@ -162,10 +163,8 @@ class Gallery:
         example, prep = self._examples[number], self._images.prep
         payload = self._images.payload(example)
         with suppress(DataError, OSError, KeyError):
-            if payload is not None and isinstance(prep, WaveInputs):
-                return small_jpeg(picture_of(payload, example.id, SIDE))
-            if payload is not None and isinstance(prep, Preprocessing):
-                return small_jpeg(as_picture(open_image(payload, example.id, prep)))
+            if payload is not None and (modality := modality_of(prep)).has_thumbnails:
+                return small_jpeg(modality.picture(modality.open(payload, example.id, prep)))
         return None
 
 
@@ -282,7 +281,7 @@ def _augmented(
     payload = listing.load(example.id)
     if hashlib.sha256(payload).hexdigest() != example.sha256:
         raise DataError(f"{example.id} has changed since the run; fit again to see it as it is now")
-    image = encode(payload, example.id, prep)
+    image = modality_of(prep).encode(payload, example.id, prep)
     if training is None or not training.is_varied:
         return [image]
     policy, digest, seed = augmentations_of(training), example.sha256, training.seed

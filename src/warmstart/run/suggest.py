@@ -16,8 +16,8 @@ from warmstart.data.place import read_file
 from warmstart.errors import DataError, UsageError
 from warmstart.evaluation.active_learning import choose_queries
 from warmstart.events import Event, Steps
-from warmstart.modalities.preprocessing import encode
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.nouns import Nouns
 from warmstart.records.answer import ExpectedGain, LabelAnswer, Skipped, Suggestion, Suggestions
 from warmstart.records.data import SEPARATOR, DataRecord
 from warmstart.records.inputs import Inputs
@@ -61,7 +61,7 @@ class _Filter:
             if digest in self.hashes:
                 self.copies += 1
                 return None
-            image = encode(payload, path, preprocessing)
+            image = modality_of(preprocessing).encode(payload, path, preprocessing)
         except DataError as error:
             self.unreadable += 1
             self.reason = self.reason or f"{path} {str(error).removeprefix(path).strip(' :')}"

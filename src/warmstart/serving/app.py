@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from warmstart import __version__
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.records.answer import Answer
 from warmstart.records.inputs import Kind
 from warmstart.serving.access import Access, Gate

@@ -20,7 +20,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from warmstart.nouns import nouns_of
+from warmstart.modalities.registry import nouns_of
 from warmstart.records.inputs import Kind
 from warmstart.serving.http import HttpProblem, retry
 from warmstart.serving.model import ServerLimits

@@ -18,9 +18,8 @@ from PIL import Image
 from warmstart import __version__
 from warmstart.errors import DataError, RunFolderError, ServeError, install_command
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.modalities.image import MAX_PIXELS, TooLarge
-from warmstart.modalities.preprocessing import Pixels, crop_box, encode, open_image, prepare
-from warmstart.nouns import nouns_of
+from warmstart.modalities.image import MAX_PIXELS, Pixels, TooLarge, crop_box, prepare
+from warmstart.modalities.registry import modality_of, nouns_of
 from warmstart.records.answer import Answer
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import (
@@ -241,8 +240,10 @@ def decode(payload: bytes, name: str, inputs: Inputs) -> ServedPicture | Unreada
     """An encoded image, text, row in JSON or clip as the network takes it, or why not."""
     try:
         if not isinstance(inputs, Preprocessing):
-            return ServedPicture(name, encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0))
-        image = open_image(payload, name, inputs)
+            return ServedPicture(
+                name, modality_of(inputs).encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0)
+            )
+        image = modality_of(inputs).open(payload, name, inputs)
         width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
         left, top, right, bottom = crop_box((width, height), inputs)
         box = (left / width, top / height, right / width, bottom / height)

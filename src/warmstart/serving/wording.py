@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from warmstart.formatting import joined
-from warmstart.nouns import IMAGES, Nouns
+from warmstart.modalities.image import IMAGE
+from warmstart.nouns import Nouns
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import Estimate
 
@@ -25,7 +26,7 @@ def own_keys(answer: Answer) -> dict[str, Any]:
     return {}
 
 
-def words(answer: Answer, nouns: Nouns = IMAGES) -> str:
+def words(answer: Answer, nouns: Nouns = IMAGE.nouns) -> str:
     """An answer as one would say it to a friend.
 
     >>> one = dict(path="", ood=False, label="shirt", probability=0.9, scores={"shirt": 0.9})
@@ -76,7 +77,7 @@ def either(names: Sequence[str]) -> str:
     return joined(names, "or")
 
 
-def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGES) -> str:
+def promise_words(estimate: Estimate | None, nouns: Nouns = IMAGE.nouns) -> str:
     """How accurate the model is, for a reader who never trained a network."""
     if estimate is None:
         return "Its accuracy was not measured."

@@ -24,7 +24,7 @@ from warmstart.features.cache_key import EngineName, FeatureKey, engine_version
 from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
-from warmstart.modalities.preprocessing import decoder_name
+from warmstart.modalities.registry import modality_of
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
@@ -183,7 +183,7 @@ class CachedModel:
             blocks=tuple(block.name for block in network.blocks),
             feature_layers=feature_layers(network),
             preprocessing=record.preprocessing,
-            decoder=decoder_name(record.preprocessing),
+            decoder=modality_of(record.preprocessing).decoder(record.preprocessing),
             engine=engine,
             engine_version=engine_version(engine),
             threads=threads_for(network),

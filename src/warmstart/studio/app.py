@@ -29,7 +29,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from warmstart.errors import DataError, UsageError, WarmstartError
-from warmstart.nouns import NOUNS
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.data import Split
 from warmstart.serving.access import LOCAL, Access, Gate
 from warmstart.serving.app import add_pages
@@ -134,7 +134,7 @@ def accepted_types(files: Iterable[str]) -> str:
     >>> [accepted_types(files).split(",")[:2] for files in (["a.jpg"], ["a.wav"], [])]
     [['image/*'], ['audio/*', '.wav'], ['image/*', 'audio/*']]
     """
-    accept = {kind: NOUNS[kind].accept for kind in ("image", "audio")}
+    accept = {kind: MODALITIES[kind].nouns.accept for kind in ("image", "audio")}
     are_clips = {PurePath(file).suffix in accept["audio"].split(",") for file in files}
     kinds = ["audio" if is_clip else "image" for is_clip in sorted(are_clips)]
     return ",".join(accept[kind] for kind in kinds or accept)

@@ -15,7 +15,7 @@ from warmstart.data.read import list_examples
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.modalities.audio import is_sound
-from warmstart.modalities.preprocessing import picture_of
+from warmstart.modalities.registry import picture_of
 from warmstart.run.reopened import SIDE, small_jpeg
 from warmstart.studio.board import BoardPicture, add_pictures
 from warmstart.studio.project import NewPicture, Project

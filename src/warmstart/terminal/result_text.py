@@ -7,7 +7,8 @@ from pathlib import Path
 
 from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
-from warmstart.nouns import count, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import count
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.words import TASK_WORDS, score_of

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from warmstart.formatting import interval, percent, printable, short_interval, size
-from warmstart.nouns import count, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
 from warmstart.tasks.words import other_metrics, test_estimate

@@ -25,7 +25,7 @@ from warmstart.features.extract import Prefetch
 from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import n_threads
 from warmstart.machine import default_root
-from warmstart.modalities.preprocessing import encode
+from warmstart.modalities.registry import modality_of
 from warmstart.network.cut import cached_layers
 from warmstart.network.text_encoders import longest
 from warmstart.planning.schedule import Schedule
@@ -136,7 +136,7 @@ def decode_images(
     """Yield images, (H, W, C) uint8, decoded ahead. Raises: DataError or MissingExample."""
 
     def decode(example: Example) -> Encoded:
-        return encode(load_unchanged(collection, example), example.id, prep)
+        return modality_of(prep).encode(load_unchanged(collection, example), example.id, prep)
 
     prefetch = Prefetch(examples, decode, threads=n_threads())
     try:

@@ -33,7 +33,7 @@ from warmstart.features.offload import (
     queue_for,
 )
 from warmstart.machine import default_root
-from warmstart.modalities.preprocessing import decoder_name, encode
+from warmstart.modalities.registry import modality_of
 from warmstart.network.cut import FrozenPrefix, cached_layers
 from warmstart.network.feature_layers import layer_width
 from warmstart.planning.feature_layers import for_trained
@@ -83,7 +83,10 @@ class _Task:
         """The missing augmentations of some images, one array per number; each is decoded once."""
         data, seed = self.training_data, self.schedule.seed
         augmentations = augmentations_of(self.schedule)
-        images = [encode(load_unchanged(data.collection, e), e.id, data.prep) for e in examples]
+        images = [
+            modality_of(data.prep).encode(load_unchanged(data.collection, e), e.id, data.prep)
+            for e in examples
+        ]
         contents = [example.sha256 for example in examples]
         arrays = []
         for number, missing in enumerate(self.missing):
@@ -201,7 +204,7 @@ def _feature_keys(
         blocks=tuple(block.name for block in training_data.extracted.network.record.blocks),
         feature_layers=(),
         preprocessing=training_data.prep,
-        decoder=decoder_name(training_data.prep),
+        decoder=modality_of(training_data.prep).decoder(training_data.prep),
         engine=name,
         engine_version=offload_version(name, offload),
         threads=n_threads(),

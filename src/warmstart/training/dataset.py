@@ -13,7 +13,8 @@ from warmstart.data.splits import folds, group_numbers
 from warmstart.errors import DataError
 from warmstart.features.cache import StoredFeatures
 from warmstart.features.extraction import ExtractedFeatures
-from warmstart.nouns import Nouns, nouns_of
+from warmstart.modalities.registry import nouns_of
+from warmstart.nouns import Nouns
 from warmstart.planning import feature_layers, rules
 from warmstart.planning.facts import DataFacts
 from warmstart.planning.feature_layers import LayerWeights

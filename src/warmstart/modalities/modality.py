@@ -1,0 +1,109 @@
+"""What the code above asks of a kind of data: one object each, `registry` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from warmstart.errors import installed_version
+from warmstart.nouns import Nouns
+from warmstart.records.inputs import Inputs, Kind, Sound
+
+Record = TypeVar("Record", bound=Inputs)
+Payloads = Iterable[tuple[str, bytes]]  # id and bytes of each example, read when it is asked for
+Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
+
+
+class Modality(Generic[Record]):
+    """A kind of data. A new one defines `kind`, `nouns`, `encode` and `decoder`.
+
+    The rest suits examples that are vectors or arrays of one shape.
+    """
+
+    kind: Kind
+    nouns: Nouns
+    example: str  # what a network takes, as a noun
+    networks: tuple[str, ...] = ()  # kinds of networks that can learn from it
+    base_example = "lite0"  # "such as …"
+    has_pixels = False  # the network's inputs are 8-bit images
+    has_thumbnails = False  # an example can be shown as a picture
+    has_tokens = False  # a tokenizer made numbers of it
+    is_ragged = False  # examples differ in length: `inputs.blank` pads them
+
+    def encode(self, payload: bytes, name: str, inputs: Record) -> Encoded:
+        """One example as an array of `inputs.shape` and `inputs.dtype`; `name` is for messages.
+
+        Thread-safe. Raises: DataError if the bytes are not a valid example.
+        """
+        raise NotImplementedError
+
+    def open(self, payload: bytes, name: str, inputs: Record) -> Any:
+        """One example decoded, before `prepare` brings it to the form of the network."""
+        return self.encode(payload, name, inputs)
+
+    def prepare(self, example: Any, inputs: Record) -> Encoded:
+        """An opened example as `encode` returns it."""
+        encoded: Encoded = example
+        return encoded
+
+    def is_rendered(self, inputs: Record) -> bool:
+        """Whether the picture of an example depends on the inputs, such as a spectrogram."""
+        return False
+
+    def picture(self, example: Any) -> Image.Image:
+        """An opened example to show, of mode "L" or "RGB", where the modality has thumbnails."""
+        raise NotImplementedError
+
+    def decoder(self, inputs: Record) -> str:
+        """The decoder from bytes to numbers and its version, on which cached features depend."""
+        raise NotImplementedError
+
+    def fitted(self, inputs: Record, payloads: Payloads | None, sound: Sound | None) -> Record:
+        """Inputs as long as the examples need; the same ones where all are of one length.
+
+        `payloads`: None where the user chose a length; `sound`: how clips would become pictures.
+        """
+        return inputs
+
+    def lengths(self, payloads: Payloads, inputs: Record) -> dict[str, int]:
+        """The length of each example by its id, for batches of like lengths; else empty."""
+        return {}
+
+    def batch(self, rows: Encoded, inputs: Record) -> Encoded:
+        """Encoded examples as one array for the network, without padding that none needs."""
+        return rows
+
+    def padded_lengths(self, rows: Encoded, inputs: Record) -> NDArray[np.int64]:
+        """The length that each row has in a batch of its like. Shapes: (n,)."""
+        return np.ones(len(rows), np.int64)
+
+    def rows_at_once(self, length: int, inputs: Record, size: int) -> int:
+        """Rows of one padded length that are run together where `size` short ones are."""
+        return size
+
+    def noise(self, n: int, inputs: Record) -> Encoded:
+        """`n` encoded examples of noise from a fixed seed."""
+        rng = np.random.default_rng(0)
+        return rng.standard_normal((n, *inputs.shape)).astype(np.float32)
+
+    # ---- What the examples are without any network.
+
+    def fingerprints(self, payloads: Payloads) -> dict[str, str]:
+        """What near-duplicates have in common, by id; those without it have no copy.
+
+        Where there are thumbnails, near-duplicates are found by pictures instead.
+        """
+        return {}
+
+    def plain_features(self, payloads: Payloads) -> dict[str, NDArray[np.float32]]:
+        """Features (n, F) for the control without a network; empty: its pictures, or none."""
+        return {}
+
+
+def with_version(package: str) -> str:
+    """A package and its version, for the name of a decoder."""
+    return f"{package} {installed_version(package) or 'none'}"
