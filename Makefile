@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DATA ?= sample:digits
+# Photographs where the machine has any (Debian: tuxpaint-stamps-default), else scans of digits.
+DATA ?= $(if $(wildcard /usr/share/tuxpaint/stamps/animals/birds),sample:stamps,sample:digits)
 # A sample is looked at in a minute; your own pictures get what `fit` does unless told otherwise.
 BUDGET ?= $(if $(filter sample:%,$(DATA)),fast,balanced)
 

@@ -42,7 +42,7 @@ def predict(call: Call) -> int:
             f"no {nouns_of(kind).one} could be read ({tally['unreadable']} named); nothing was "
             "predicted."
         )
-    if is_text and tally["answers"] > 1:
+    if is_text and tally["guaranteed"] and tally["answers"] > 1:
         print(f"\n{tables.predict_summary(tally, kind)}")
     if is_text and not tally["guaranteed"]:
         print(tables.NO_GUARANTEE, file=sys.stderr)

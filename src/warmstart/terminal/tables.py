@@ -66,8 +66,7 @@ def predict_summary(tally: Counter[str], kind: str = "image") -> str:
         "unreadable": "unreadable",
     }
     parts = [f"{tally[key]:,} {text}" for key, text in words.items() if tally[key]]
-    counted = nouns.count(tally["answers"])
-    return f"{counted}: {', '.join(parts)}." if parts else f"{counted}."
+    return f"{nouns.count(tally['answers'])}: {', '.join(parts)}."
 
 
 def _answer_line(answer: Answer, path_width: int, label_width: int, warning: str) -> str:
