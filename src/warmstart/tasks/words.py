@@ -220,10 +220,12 @@ def signed_points(share: float) -> str:
 def signal_text(words: Words, value: float, low: float, high: float) -> str:
     """The result of the permutation test in words; `value`, `low` and `high` are shares.
 
+    >>> signal_text(CLASS_WORDS, 0.996, 0.05, 0.11)
+    'A linear probe has an accuracy of 99.6 %; with shuffled labels it is 5 to 11 %.'
     >>> signal_text(NUMBER_WORDS, 0.4, -0.07, 0.1)[-39:]
     'with shuffled numbers it is −7 to 10 %.'
     """
-    score = words.does.format(f"{100 * value:.0f} %")
+    score = words.does.format(percent(value))
     shuffled = f"with shuffled {words.label}s it is {100 * low:.0f} to {100 * high:.0f} %"
     return f"A linear probe {score}; {shuffled}.".replace("-", "−")
 
