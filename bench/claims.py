@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import results
-from bench.markdown import mean, percent, points, source, table
+from bench.markdown import bare, mean, percent, points, source, table
 from bench.tables import count, rows, seconds
 
 
@@ -101,13 +101,19 @@ def similarity() -> str:
         [
             name,
             f"{far[name]:.2f}",
-            points(known[name]),
-            percent(both[name]["onelook"]),
-            percent(both[name]["accuracy"]),
+            points(known[name]).removesuffix(" points"),
+            bare(both[name]["onelook"]),
+            bare(both[name]["accuracy"]),
         ]
         for name in sorted(far, key=far.__getitem__)
     ]
-    heads = ["set", "domain gap", "transfer gain", "last layer alone", "`warmstart fit`"]
+    heads = [
+        "set",
+        "domain gap",
+        "transfer gain, points",
+        "last layer alone, %",
+        "`warmstart fit`, %",
+    ]
     return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
 
 

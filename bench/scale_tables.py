@@ -50,13 +50,13 @@ def many_images() -> str:
         [
             f"{row['n']:,}",
             row["form"],
-            f"{row['peak_rss_mb']:,} MB",
-            f"{row['processor_seconds']:,.0f} s",
-            f"{row['disk_mb']:,.0f} MB",
+            f"{row['peak_rss_mb']:,}",
+            f"{row['processor_seconds']:,.0f}",
+            f"{row['disk_mb']:,.0f}",
         ]
         for row in sorted(results.read("scale_data")["rows"], key=lambda r: (r["form"], r["n"]))
     ]
-    return table(["images", "packed as", "peak memory", "CPU time", "disk"], lines)
+    return table(["images", "packed as", "peak memory, MB", "CPU time, s", "disk, MB"], lines)
 
 
 def cost_curves() -> str:
@@ -110,11 +110,10 @@ def several_processes() -> str:
             [
                 job.name,
                 f"{row['images']:,}",
-                f"{row['seconds']:,.0f} s",
+                f"{row['seconds']:,.0f}",
                 f"{row['times_the_first']:.2f}" if other else "",
-                f"{max(row['peak_mb']):,.0f} MB",
+                f"{max(row['peak_mb']):,.0f}",
                 *shares,
-                f"{row['steps']:,}" if other else "",
                 f"{row['probability']:.1g}" if other else "",
                 verdict(job, rows) if other else "",
             ]
@@ -122,12 +121,11 @@ def several_processes() -> str:
     heads = [
         "job",
         "images",
-        "time",
+        "time, s",
         "× one process",
-        "peak memory of one",
+        "peak memory of one, MB",
         "largest share of the weights",
         "idle",
-        "updates",
         "largest probability difference",
         "result",
     ]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from bench.drawing import dot, line, picture, text
-from bench.markdown import percent, points, table, took
+from bench.markdown import bare, percent, points, table, took
 from bench.stories import Row, stored
 from bench.story_sets import STORIES
 
@@ -41,20 +41,20 @@ def results(story: str) -> str:
             name,
             _accuracy(result[arm]["test"]),
             _gain(result["compare"]["pairs"], arm),
-            *_pace(courses.get(arm), result[arm]),
-            _guarded(result[arm]),
+            _updates(courses.get(arm)),
+            took(result[arm]["seconds"]),
         ]
         for arm, name in ARMS.items()
         if arm in result
     ]
-    heads = ["run", "test accuracy", "warm start is better by", "95 % after", "time", "guards"]
+    heads = ["run", "test accuracy, %", "warm start is better by, points", "updates", "time"]
+    guarded = [f"*{ARMS[arm]}*: {_guarded(result[arm])}" for arm in ARMS if _guards(result, arm)]
     test = result["warm"]["test"]["n"]
     about = (
-        f"{result['warm']['train']} training images, {test} test images; 95 % CI in brackets. "
-        "*95 % "
-        f"after*: updates until a run reaches 95 % of its final validation accuracy. One seed, one "
-        f"core of a busy {result['warm']['machine']}, {result['warm']['date']} {SOURCE}."
+        f"{result['warm']['train']} training images, {test} test images, one seed {SOURCE}."
     )
+    if guarded:
+        about += f" Guards: {'; '.join(guarded)}."
     return f"{table(heads, lines)}\n\n{about}{_missing(story, result)}"
 
 
@@ -69,12 +69,11 @@ def _missing(story: str, result: dict[str, Row]) -> str:
 def home(story: str) -> str:
     """How good the source run is where it comes from."""
     test = output(story)["source"]["test"]
-    return f"Accuracy of the source run on {test['n']} test images of its task: {_accuracy(test)}."
+    return f"Accuracy of the source run on {test['n']} test images of its task, %: {_accuracy(test)}."
 
 
 def _accuracy(test: dict[str, Any]) -> str:
-    low, high = percent(test["low"], 0).removesuffix(" %"), percent(test["high"], 0)
-    return f"{percent(test['accuracy'], 0)} ({low}–{high.removesuffix(' %')})"
+    return f"{bare(test['accuracy'], 0)} ({bare(test['low'], 0)}–{bare(test['high'], 0)})"
 
 
 def _ahead(pairs: list[dict[str, Any]], arm: str) -> tuple[float, float, float, str | None] | None:
@@ -91,47 +90,26 @@ def _gain(pairs: list[dict[str, Any]], arm: str) -> str:
     result = _ahead(pairs, arm)
     if result is None:
         return ""
-    value, low, high, winner = result
-    shown = f"{points(value)} ({points(low).split()[0]} to {points(high).split()[0]})"
+    *numbers, winner = result
+    value, low, high = (points(one).removesuffix(" points") for one in numbers)
+    shown = f"{value} ({low} to {high})"
     return f"**{shown}**" if winner else shown
 
 
-def _pace(course: dict[str, Any] | None, row: Row) -> tuple[str, str]:
-    if course is None:
-        return "", took(row["seconds"])
-    near, after = course["near_end_updates"], course["near_end_seconds"]
-    soon = "" if near is None else f"{near} updates" + (f", {took(after)}" if after else "")
-    return soon, took(row["seconds"])
+def _updates(course: dict[str, Any] | None) -> str:
+    near = course and course["near_end_updates"]
+    return "" if near is None else str(near)
+
+
+def _guards(result: dict[str, Row], arm: str) -> bool:
+    return arm in result and bool(result[arm].get("guards"))
 
 
 def _guarded(row: Row) -> str:
     """What guards saw; what the training had come to where it was given up."""
     kinds = " and ".join(dict.fromkeys(guard["kind"] for guard in row.get("guards", ())))
-    if not kinds or row["shipped"]["strategy"] != "head":
-        return kinds
-    course = row["accuracy_held_out"]
-    reached = f" at a validation accuracy of {percent(course[-1][-1], 0)}" if course else ""
-    return f"{kinds}: training stopped{reached}; the linear probe ships"
+    return f"{kinds}, the linear probe ships" if row["shipped"]["strategy"] == "head" else kinds
 
-
-def outcome(story: str) -> str:
-    """Who is better than whom, and where nobody can tell."""
-    pairs = output(story)["compare"]["pairs"]
-    sorted_into: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
-    for arm, name in ARMS.items():
-        result = _ahead(pairs, arm)
-        if result is not None:
-            kind = "tie" if result[3] is None else "better" if result[3] == "warm" else "worse"
-            sorted_into[kind].append(f"*{name}*")
-    summary = []
-    for kind, words in (
-        ("better", "The warm start is significantly better than {}."),
-        ("tie", "The difference to {} is not significant (Holm correction over all pairs)."),
-        ("worse", "The warm start is worse than {}."),
-    ):
-        if sorted_into[kind]:
-            summary.append(words.format(_listed(sorted_into[kind])))
-    return " ".join(summary)
 
 
 def _listed(names: list[str]) -> str:
@@ -209,7 +187,6 @@ MADE = COMMANDS | {
     for name in TOLD
     for what, make in (
         ("results", results),
-        ("outcome", outcome),
         ("verdict", verdict),
         ("home", home),
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bench import results
-from bench.markdown import mean, percent, points, source, table, took
+from bench.markdown import bare, mean, percent, points, source, table, took
 
 Rows = list[dict[str, Any]]
 PEERS = {
@@ -30,26 +29,6 @@ def _by_set(name: str) -> dict[str, dict[str, Any]]:
     return {row["set"]: row for row in rows(name)}
 
 
-def fast() -> str:
-    """Heads alone: all sets together, and two sets with seconds of the whole command."""
-    one, timed = _by_set("accuracy"), seconds()
-    shown = ("ants_bees", "clothing")
-    lines = [["`warmstart fit --budget fast`", "accuracy", "fast"]]
-    lines += [[PEERS[name], name, name] for name in ("onelook", "fastai5", "hf3")]
-    cells = [
-        [
-            title,
-            percent(mean(row[key] for row in one.values())),
-            *(percent(one[s][key]) + _seconds(timed, s, method) for s in shown),
-        ]
-        for title, key, method in lines
-    ]
-    cells[0][1] = f"**{cells[0][1]}**"
-    return table(["", f"{count(len(one))} sets", *shown], cells)
-
-
-def _seconds(timed: Mapping[tuple[str, str], float], name: str, method: str) -> str:
-    return f", {took(timed[name, method])}" if (name, method) in timed else ""
 
 
 def seconds(threads: int = 2) -> dict[tuple[str, str], float]:
@@ -142,20 +121,19 @@ def sets() -> str:
     """Every set of the default budget: estimate, test, what shipped, the others."""
     lines = []
     for row in rows("accuracy-balanced"):
-        low, high = percent(row["low"], 0)[:-2], percent(row["high"], 0)[:-2]
         lines.append(
             [
                 row["set"],
-                f"{percent(row['value'], 0)} ({low}–{high})",
-                percent(row["accuracy"]),
-                *(percent(row.get(peer)) for peer in PEERS),
+                f"{bare(row['value'], 0)} ({bare(row['low'], 0)}–{bare(row['high'], 0)})",
+                bare(row["accuracy"]),
+                *(bare(row.get(peer)) for peer in PEERS),
                 row["verdict"],
                 f"`{row['shipped']}`",
                 took(row["seconds"]),
             ]
         )
     heads = [
-        "set",
+        "accuracy in %",
         "estimate (95 % CI)",
         "test",
         "regression",
@@ -176,18 +154,16 @@ def thorough() -> str:
     lines = [
         [
             row["set"],
-            percent(balanced[row["set"]]["accuracy"]),
-            percent(row["accuracy"]),
-            percent(row["expert30"]),
-            row["verdict"],
-            f"`{row['shipped']}`",
+            bare(balanced[row["set"]]["accuracy"]),
+            bare(row["accuracy"]),
+            bare(row["expert30"]),
         ]
         for row in result
     ]
     means = [mean(balanced[row["set"]]["accuracy"] for row in result)]
     means += [mean(row[name] for row in result) for name in ("accuracy", "expert30")]
-    lines.append(["mean", *(f"**{percent(one)}**" for one in means), "", ""])
-    heads = ["set", "`balanced`", "`thorough`", "expert 30", "verdict", "shipped"]
+    lines.append(["mean", *(f"**{bare(one)}**" for one in means)])
+    heads = ["test accuracy in %", "`balanced`", "`thorough`", "expert 30"]
     return f"{table(heads, lines)}\n\n{source('accuracy-thorough')}"
 
 
@@ -209,7 +185,7 @@ def sizes() -> str:
     for name, size in dict.fromkeys((one, size) for one, size, _ in result):
         own = [result.get((name, size, method)) for method in SIZED]
         cells = [
-            f"{percent(r['accuracy'], 0)}, {r['cpu_seconds']:,.0f} s" if r else "" for r in own
+            f"{bare(r['accuracy'], 0)} ({r['cpu_seconds']:,.0f})" if r else "" for r in own
         ]
         lines.append([name, size or "all", *cells])
     most = {
@@ -219,7 +195,7 @@ def sizes() -> str:
     }
     memory = ", ".join(f"{SIZED[m]} {mb / 1000:.1f} GB" for m, mb in most.items())
     return (
-        f"{table(['set', 'a class', *SIZED.values()], lines)}\n\n"
+        f"{table(['% (s)', 'images per class', *SIZED.values()], lines)}\n\n"
         f"Most memory: {memory} {source('peers')}."
     )
 
@@ -366,11 +342,10 @@ def memory() -> str:
     return table(["images", "strategy", "budget", "", "peak memory", "time"], lines)
 
 
-IMAGES = {"images": "95 % CI"}
-BOTH = {"seeds": "95 % CI over seeds", "images": "95 % CI over test images"}
+INTERVALS = {"seeds": "95 % CI over seeds", "images": "95 % CI over test images"}
 
 
-def suggested(intervals: Mapping[str, str]) -> str:
+def suggested() -> str:
     """Active learning against labelling at random; a column an interval."""
     lines = [
         [
@@ -380,12 +355,12 @@ def suggested(intervals: Mapping[str, str]) -> str:
             points(row["difference"]),
             *(
                 f"{points(row[f'low ({of})'])[:-7]} to {points(row[f'high ({of})'])[:-7]}"
-                for of in intervals
+                for of in INTERVALS
             ),
         ]
         for row in rows("suggest")
     ]
-    heads = ["set", "suggested", "at random", "difference", *intervals.values()]
+    heads = ["set", "suggested", "at random", "difference", *INTERVALS.values()]
     return table(heads, lines)
 
 
@@ -397,7 +372,6 @@ MADE: dict[str, Callable[[], str]] = {
     "task_label_issues": task_label_issues,
     "label-issues": label_issues,
     "off-topic": off_topic,
-    "fast": fast,
     "balanced": balanced,
     "headline": headline,
     "sets": sets,
@@ -407,8 +381,7 @@ MADE: dict[str, Callable[[], str]] = {
     "exports": exports,
     "served": served,
     "memory": memory,
-    "suggested": partial(suggested, IMAGES),
-    "suggested-twice": partial(suggested, BOTH),
+    "suggested": suggested,
     "sizes": sizes,
     "thorough": thorough,
     "paired": paired,
