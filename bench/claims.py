@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import results
-from bench.markdown import bare, mean, percent, points, source, table
+from bench.markdown import mean, percent, points, source, table
 from bench.tables import count, rows, seconds
 
 
@@ -93,17 +93,14 @@ def rates() -> str:
 
 
 def similarity() -> str:
-    """Domain gap, transfer gain and accuracy of each set."""
+    """Domain gap and transfer gain of each set."""
     far = {row["set"]: row["domain_gap"] for row in rows("distances")}
     known = {r["set"]: r["transfer_gain"] for r in rows("verdict") if r["what"] == "true labels"}
-    both = {row["set"]: row for row in rows("accuracy-balanced")}
     lines = [
         [
             name,
             f"{far[name]:.2f}",
             points(known[name]).removesuffix(" points"),
-            bare(both[name]["onelook"]),
-            bare(both[name]["accuracy"]),
         ]
         for name in sorted(far, key=far.__getitem__)
     ]
@@ -111,10 +108,8 @@ def similarity() -> str:
         "set",
         "domain gap",
         "transfer gain, points",
-        "last layer alone, %",
-        "`warmstart fit`, %",
     ]
-    return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
+    return f"{table(heads, lines)}\n\n{source('distances', 'verdict')}"
 
 
 def near_and_far() -> str:

@@ -44,20 +44,6 @@ def large_network() -> str:
     return table(heads, lines)
 
 
-def many_images() -> str:
-    """What each number of small images took."""
-    lines = [
-        [
-            f"{row['n']:,}",
-            row["form"],
-            f"{row['peak_rss_mb']:,}",
-            f"{row['processor_seconds']:,.0f}",
-            f"{row['disk_mb']:,.0f}",
-        ]
-        for row in sorted(results.read("scale_data")["rows"], key=lambda r: (r["form"], r["n"]))
-    ]
-    return table(["images", "packed as", "peak memory, MB", "CPU time, s", "disk, MB"], lines)
-
 
 def cost_curves() -> str:
     """The lines through those, how far off they are, and where they lead."""
@@ -103,29 +89,23 @@ def several_processes() -> str:
     lines = []
     for job in (job for job in jobs(0) if job.name in rows and not job.dies):
         row, other = rows[job.name], job.beside in rows
-        shares = [percent(row.get(name), 0) for name in ("largest", "idle")]
-        if "idle" in row:
-            shares[1] += f" (lowest {percent(row['least_idle'], 0)})"
         lines.append(
             [
                 job.name,
-                f"{row['images']:,}",
                 f"{row['seconds']:,.0f}",
                 f"{row['times_the_first']:.2f}" if other else "",
                 f"{max(row['peak_mb']):,.0f}",
-                *shares,
+                percent(row.get("largest"), 0),
                 f"{row['probability']:.1g}" if other else "",
                 verdict(job, rows) if other else "",
             ]
         )
     heads = [
         "job",
-        "images",
         "time, s",
         "× one process",
         "peak memory of one, MB",
         "largest share of the weights",
-        "idle",
         "largest probability difference",
         "result",
     ]
@@ -164,7 +144,6 @@ def _bytes(megabytes: float) -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "scale_network": large_network,
-    "scale_data": many_images,
     "scale_curves": cost_curves,
     "scale_exchange": exchange,
     "scale_processes": several_processes,

@@ -33,21 +33,18 @@ def output(story: str) -> dict[str, Row]:
 
 
 def results(story: str) -> str:
-    """A row a run: accuracy, the warm start against it, what it took, what guards did."""
+    """A row a run: accuracy and the warm start against it; then what guards did."""
     result = output(story)
-    courses = {run["name"]: run for run in result["compare"]["runs"]}
     lines = [
         [
             name,
             _accuracy(result[arm]["test"]),
             _gain(result["compare"]["pairs"], arm),
-            _updates(courses.get(arm)),
-            took(result[arm]["seconds"]),
         ]
         for arm, name in ARMS.items()
         if arm in result
     ]
-    heads = ["run", "test accuracy, %", "warm start is better by, points", "updates", "time"]
+    heads = ["run", "test accuracy, %", "warm start is better by, points"]
     guarded = [f"*{ARMS[arm]}*: {_guarded(result[arm])}" for arm in ARMS if _guards(result, arm)]
     test = result["warm"]["test"]["n"]
     about = (
@@ -69,7 +66,7 @@ def _missing(story: str, result: dict[str, Row]) -> str:
 def home(story: str) -> str:
     """How good the source run is where it comes from."""
     test = output(story)["source"]["test"]
-    return f"Accuracy of the source run on {test['n']} test images of its task, %: {_accuracy(test)}."
+    return f"Accuracy of the source run on its own {test['n']} test images, %: {_accuracy(test)}."
 
 
 def _accuracy(test: dict[str, Any]) -> str:
@@ -94,11 +91,6 @@ def _gain(pairs: list[dict[str, Any]], arm: str) -> str:
     value, low, high = (points(one).removesuffix(" points") for one in numbers)
     shown = f"{value} ({low} to {high})"
     return f"**{shown}**" if winner else shown
-
-
-def _updates(course: dict[str, Any] | None) -> str:
-    near = course and course["near_end_updates"]
-    return "" if near is None else str(near)
 
 
 def _guards(result: dict[str, Row], arm: str) -> bool:

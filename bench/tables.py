@@ -127,7 +127,6 @@ def sets() -> str:
                 f"{bare(row['value'], 0)} ({bare(row['low'], 0)}–{bare(row['high'], 0)})",
                 bare(row["accuracy"]),
                 *(bare(row.get(peer)) for peer in PEERS),
-                row["verdict"],
                 f"`{row['shipped']}`",
                 took(row["seconds"]),
             ]
@@ -140,7 +139,6 @@ def sets() -> str:
         "fastai 5",
         "HF 3",
         "expert 30",
-        "verdict",
         "shipped",
         "time",
     ]
@@ -232,10 +230,10 @@ def task_label_issues() -> str:
     for name, what in (("labels", "multi-label sets"), ("numbers", "regression targets")):
         own = {key.removeprefix(f"{name}: "): value for key, value in summary.items()}
         result.append(
-            f"Of {own['planted']:,} errors planted into {what} ({own['sets']} sets, 5 % of the "
-            f"examples), {own['planted, rightly']:,} were reported, along with "
-            f"{own['planted, named'] - own['planted, rightly']:,} correct ones. Of "
-            f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,} were."
+            f"Of {own['planted']:,} errors planted into {own['sets']} {what}, "
+            f"{own['planted, rightly']:,} were reported, along with "
+            f"{own['planted, named'] - own['planted, rightly']:,} correct ones; of "
+            f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,}."
         )
     return " ".join(result) + f" {source('task_label_issues')}"
 
@@ -245,23 +243,16 @@ def label_issues() -> str:
     summary = results.read("label_issues")["summary"]
     rates = (5, 10, 20)
     return (
-        f"With wrong labels planted into ten sets (5, 10, 20 %, to any class or to the next one, "
-        f"{summary['planted cells']} draws), "
-        f"{', '.join(_found(summary, rate) for rate in rates)} % of "
-        f"them are in the first tenth of the ranked list. A count was stated in "
+        f"Of wrong labels planted into ten sets (5, 10, 20 %; {summary['planted cells']} draws), "
+        f"{', '.join(_found(summary, rate) for rate in rates)} % are in the first tenth of the "
+        f"list. A count was stated in "
         f"{summary['with a count']} draws; "
         f"{percent(summary['counted labels that are wrong'], 0)} of the "
         "labels counted were planted, and the interval covered the planted share in "
         f"{percent(summary['rate holds the truth, of those'], 0)}. In {summary['clean data']} "
-        "sets and "
-        f"draws with nothing planted (including tables, two sources and shifted test sets), "
-        f"{summary['clean data with a count']} got a count; of {summary['random labels']} sets "
-        "with "
-        f"random labels, {summary['random labels with a count']}. The limit of 3 in 10, chosen "
-        "leaving each set out in turn, lies between "
-        f"{summary['limits chosen without the set'].replace(', ', ' and ')}; "
-        f"{percent(summary['counted labels that are wrong, in the set left out'], 0)} of what is "
-        f"then counted was planted {source('label_issues')}."
+        f"draws with nothing planted, {summary['clean data with a count']} got a count; of "
+        f"{summary['random labels']} sets with random labels, "
+        f"{summary['random labels with a count']} {source('label_issues')}."
     )
 
 
@@ -279,10 +270,8 @@ def off_topic() -> str:
         f"list and {percent(summary['off-topic, strangers called so'], 0)} are reported. "
         f"Of {summary['off-topic, clean draws']} draws with none planted "
         f"{percent(summary['off-topic, clean draws with an alarm'], 0)} raise an alarm, "
-        f"{summary['off-topic, alarms in 1,000 images']:.1f} images in 1,000; about half of "
-        "these are "
-        "truly off-topic: a logo among cats, a worm among ants, the emblem of a car "
-        f"{source('label_issues')}."
+        f"{summary['off-topic, alarms in 1,000 images']:.1f} images in 1,000, about half of "
+        f"them truly off-topic {source('label_issues')}."
     )
 
 
