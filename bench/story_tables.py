@@ -13,14 +13,14 @@ from bench.story_sets import STORIES
 
 # A name of each run for tables and pictures, in their order.
 ARMS = {
-    "warm": "source run, six blocks fine-tuned",
-    "head": "source run, linear probe",
-    "as-is": "source run, not trained further",
-    "imagenet": "ImageNet, six blocks fine-tuned",
-    "x10": "ten times the learning rate",
-    "d1000": "a thousandth of the learning rate",
-    "stem": "all frozen except a new first block",
-    "scratch": "from scratch, three times the updates",
+    "warm": "warm start",
+    "head": "linear probe",
+    "as-is": "not trained further",
+    "imagenet": "from ImageNet",
+    "x10": "learning rate × 10",
+    "d1000": "learning rate ÷ 1,000",
+    "stem": "wrong blocks frozen",
+    "scratch": "from scratch",
 }
 WRONG = ("x10", "d1000", "stem")
 SOURCE = "(`bench/results/stories.jsonl`)"
@@ -44,7 +44,7 @@ def results(story: str) -> str:
         for arm, name in ARMS.items()
         if arm in result
     ]
-    heads = ["run", "test accuracy, %", "warm start is better by, points"]
+    heads = ["run", "test accuracy, %", "warm start better by, points"]
     guarded = [f"*{ARMS[arm]}*: {_guarded(result[arm])}" for arm in ARMS if _guards(result, arm)]
     test = result["warm"]["test"]["n"]
     about = (
