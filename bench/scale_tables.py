@@ -115,21 +115,18 @@ def several_processes() -> str:
 def killed() -> str:
     """What was killed, and what came of it."""
     rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
-    lines = [
-        [job.name, f"the others stopped {rows[job.name]['seconds_to_end']:.1f} s later"]
+    ends = ", ".join(
+        f"{rows[job.name]['seconds_to_end']:.1f} s ({job.name.removeprefix('2, killed in ')})"
         for job in jobs(0)
         if job.dies and job.name in rows
-    ]
-    stored = results.read("scale_kills")
-    what = f"an offloaded run, {len(stored['rows'])} times, each at another point"
-    other = ", ".join(stored["differing"])
-    then = (
-        f"resumed each time, it differs in {other}"
-        if other
-        else "identical bytes to an uninterrupted run"
     )
-    lines.append([what, then])
-    return table(["killed", "then"], lines)
+    stored = results.read("scale_kills")
+    other = ", ".join(stored["differing"])
+    then = f"differs in {other}" if other else "has the bytes of an uninterrupted one"
+    return (
+        f"After one of two processes was killed, the other stopped within {ends}. An offloaded "
+        f"run, killed and resumed {len(stored['rows'])} times, {then} {source('scale_kills')}."
+    )
 
 
 def _hours(seconds: float) -> str:

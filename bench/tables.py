@@ -146,23 +146,14 @@ def sets() -> str:
 
 
 def thorough() -> str:
-    """The longest budget beside an expert's recipe and the default one."""
-    balanced = _by_set("accuracy-balanced")
-    result = rows("accuracy-thorough")
-    lines = [
-        [
-            row["set"],
-            bare(balanced[row["set"]]["accuracy"]),
-            bare(row["accuracy"]),
-            bare(row["expert30"]),
-        ]
-        for row in result
-    ]
-    means = [mean(balanced[row["set"]]["accuracy"] for row in result)]
-    means += [mean(row[name] for row in result) for name in ("accuracy", "expert30")]
-    lines.append(["mean", *(f"**{bare(one)}**" for one in means)])
-    heads = ["test accuracy in %", "`balanced`", "`thorough`", "expert 30"]
-    return f"{table(heads, lines)}\n\n{source('accuracy-thorough')}"
+    """The longest budget beside an expert's recipe and the default one: mean accuracies."""
+    balanced, result = _by_set("accuracy-balanced"), rows("accuracy-thorough")
+    return (
+        f"Mean test accuracy on {len(result)} sets: `--budget thorough` "
+        f"{percent(mean(row['accuracy'] for row in result))}, the default "
+        f"{percent(mean(balanced[row['set']]['accuracy'] for row in result))}, the expert's recipe "
+        f"{percent(mean(row['expert30'] for row in result))} {source('accuracy-thorough')}."
+    )
 
 
 SIZED = {
@@ -316,19 +307,12 @@ def served() -> str:
 
 
 def memory() -> str:
-    """Peak memory with the default base model."""
-    lines = [
-        [
-            f"{row['n']:,}",
-            f"`{row['strategy']}`",
-            row["budget"],
-            "no cache" if row["cold"] else "features cached",
-            f"{row['peak_rss_mb'] / 1000:.1f} GB",
-            took(row["seconds"]),
-        ]
-        for row in rows("memory")
-    ]
-    return table(["images", "strategy", "budget", "", "peak memory", "time"], lines)
+    """Peak memory with the default base model, by the number of images."""
+    spans = []
+    for n in dict.fromkeys(row["n"] for row in rows("memory")):
+        peaks = [row["peak_rss_mb"] / 1000 for row in rows("memory") if row["n"] == n]
+        spans.append(f"{min(peaks):.1f} to {max(peaks):.1f} GB with {n:,} images")
+    return f"Peak memory of linear probes: {', '.join(spans)} {source('memory')}."
 
 
 INTERVALS = {"seeds": "95 % CI over seeds", "images": "95 % CI over test images"}
