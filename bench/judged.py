@@ -5,29 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench import results
-from bench.markdown import percent, points, source, table
+from bench.markdown import percent, source, table
 from bench.tables import rows
 
 
 def coverage() -> str:
     """How often an interval holds the truth, over draws of 100 images."""
-    lines = [
-        [
-            row["pool"],
-            row["draws"],
-            percent(row["covered"]),
-            percent(row["mean width"], 0),
-            points(row["mean estimate - truth"]),
-        ]
-        for row in rows("coverage")
-    ]
-    heads = ["data", "draws", "interval covers the truth", "mean width", "estimate − truth"]
-    summary = results.read("coverage")["summary"]
-    share, _, over = summary["pooled coverage"].partition(" over ")
+    *even, unequal = [(row["pool"], percent(row["covered"])) for row in rows("coverage")]
+    share, _, over = results.read("coverage")["summary"]["pooled coverage"].partition(" over ")
     return (
-        f"{table(heads, lines)}\n\nIn all {percent(float(share))} over {over}, excluding the last "
-        f"row: with groups of very unequal size the interval is too narrow "
-        f"{source('coverage')}."
+        f"The interval covers the truth in {percent(float(share))} of {over} of 100 images "
+        f"({', '.join(' '.join(one) for one in even)}). With groups of very unequal size it is too "
+        f"narrow: {unequal[1]} {source('coverage')}."
     )
 
 
