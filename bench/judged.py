@@ -51,24 +51,17 @@ def outcomes() -> str:
         ("blank", "true"): "true labels, shuffled weights",
         ("lite0", "random"): "random labels",
     }
-    lines = []
+    confirmed = []
     for (base, labels), title in titles.items():
         some = [row for row in result if (row["base"], row["labels"]) == (base, labels)]
         decided = [row for row in some if row["verdict"] != "inconclusive"]
-        confirmed = sum(row["verdict"] in row["right"] for row in decided)
-        accuracies = (
-            percent(sum(row[name] for row in some) / len(some))
-            for name in ("linear-probe", "fine-tune", "scratch")
-        )
-        share = f"{confirmed} of {len(decided)}"
-        lines.append([title, len(some), *accuracies, share, len(some) - len(decided)])
-    heads = ["draws", "n", "linear probe", "fine-tuned", "scratch", "confirmed", "inconclusive"]
-    output = summary["right of those that say something"]
+        right = sum(row["verdict"] in row["right"] for row in decided)
+        confirmed.append(f"{right} of {len(decided)} with {title}")
     return (
-        f"{table(heads, lines)}\n\nMean test accuracies. The test images confirm {output} "
-        f"verdicts; {summary['inconclusive']} were `inconclusive` {source('outcomes')}."
+        f"The test images confirm {summary['right of those that say something']} verdicts "
+        f"({', '.join(confirmed)}); {summary['inconclusive']} were `inconclusive` "
+        f"{source('outcomes')}."
     )
-
 
 
 def from_nothing() -> str:
@@ -124,7 +117,6 @@ def minutes() -> str:
     )
 
 
-
 def preprocessing() -> str:
     """Images fed in wrongly."""
     summary = results.read("preprocessing")["summary"]
@@ -150,37 +142,14 @@ def copies() -> str:
 
 def gain() -> str:
     """The stated fine-tuning gain and estimate, against what all other images of a set say."""
-    summary = results.read("gain")["summary"]
-    lines = []
-    names = {
-        "all": "all",
-        "fine-tuned ships": "fine-tuned ships",
-        "share set on all other sets": "all, constant set on all other sets",
-    }
-    for name, title in names.items():
-        result = summary.get(name)
-        if result is not None:
-            lines.append(
-                [
-                    title,
-                    result["cells"],
-                    f"{result['stated gain']:+.1f}",
-                    f"{result['realised gain']:+.1f}",
-                    percent(float(result["its interval holds the realised"])),
-                    result["estimate minus truth"],
-                    percent(float(result["its interval holds the truth"])),
-                ]
-            )
-    heads = [
-        "draws",
-        "n",
-        "stated gain",
-        "realised",
-        "its interval holds it",
-        "estimate − truth",
-        "its interval holds it",
-    ]
-    return f"{table(heads, lines)}\n\nPoints of accuracy, mean ± standard error {source('gain')}."
+    result = results.read("gain")["summary"]["all"]
+    return (
+        f"In {result['cells']} draws the stated gain was {result['stated gain']:+.1f} points on "
+        f"average, the true one {result['realised gain']:+.1f}; the interval covered it in "
+        f"{percent(float(result['its interval holds the realised']))}. The estimate was off by "
+        f"{result['estimate minus truth']} points (mean ± standard error), and its interval "
+        f"covered the truth in {percent(float(result['its interval holds the truth']))} {source('gain')}."
+    )
 
 
 MADE: dict[str, Callable[[], str]] = {

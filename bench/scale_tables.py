@@ -44,7 +44,6 @@ def large_network() -> str:
     return table(heads, lines)
 
 
-
 def cost_curves() -> str:
     """The lines through those, how far off they are, and where they lead."""
     result = results.read("scale_data")["curves"]["shards"]
@@ -61,11 +60,10 @@ def cost_curves() -> str:
                 title,
                 f"{curve.fixed:,.3g} {unit} + {1000 * curve.each:,.3g} {unit} · n / 1,000",
                 percent(curve.error, 0),
-                percent(curve.left_out, 0),
                 *(say(curve.at(n)) for n in FAR),
             ]
         )
-    heads = ["", "fitted line", "largest error", "error at the largest n, left out"]
+    heads = ["", "fitted line", "largest error"]
     return table([*heads, *(f"{n:,} images" for n in FAR)], lines)
 
 
@@ -88,16 +86,18 @@ def several_processes() -> str:
     rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
     lines = []
     for job in (job for job in jobs(0) if job.name in rows and not job.dies):
-        row, other = rows[job.name], job.beside in rows
+        row = rows[job.name]
+        if job.beside not in rows:
+            continue
         lines.append(
             [
                 job.name,
                 f"{row['seconds']:,.0f}",
-                f"{row['times_the_first']:.2f}" if other else "",
+                f"{row['times_the_first']:.2f}",
                 f"{max(row['peak_mb']):,.0f}",
                 percent(row.get("largest"), 0),
-                f"{row['probability']:.1g}" if other else "",
-                verdict(job, rows) if other else "",
+                f"{row['probability']:.1g}",
+                verdict(job, rows),
             ]
         )
     heads = [

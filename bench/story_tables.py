@@ -47,9 +47,7 @@ def results(story: str) -> str:
     heads = ["run", "test accuracy, %", "warm start better by, points"]
     guarded = [f"*{ARMS[arm]}*: {_guarded(result[arm])}" for arm in ARMS if _guards(result, arm)]
     test = result["warm"]["test"]["n"]
-    about = (
-        f"{result['warm']['train']} training images, {test} test images, one seed {SOURCE}."
-    )
+    about = f"{result['warm']['train']} training images, {test} test images, one seed {SOURCE}."
     if guarded:
         about += f" Guards: {'; '.join(guarded)}."
     return f"{table(heads, lines)}\n\n{about}{_missing(story, result)}"
@@ -103,7 +101,6 @@ def _guarded(row: Row) -> str:
     return f"{kinds}, the linear probe ships" if row["shipped"]["strategy"] == "head" else kinds
 
 
-
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
@@ -115,10 +112,9 @@ def verdict(story: str) -> str:
     right, gain = result["permutation_test"], result["transfer_gain"]
     low, high = (f"{100 * gain[end]:.0f}".replace("-", "−") for end in ("low", "high"))
     return (
-        f"Permutation test: {percent(right['value'], 0)} right, "
-        f"{100 * right['low']:.0f}–{percent(right['high'], 0)} with shuffled labels. Transfer "
-        f"gain: {100 * gain['value']:.0f} points (95 % CI {low} to {high}). Verdict "
-        f"`{row['verdict']}` after {took(row['seconds'])}."
+        f"`check` beforehand ({took(row['seconds'])}): {percent(right['value'], 0)} right, "
+        f"{100 * right['low']:.0f}–{percent(right['high'], 0)} with shuffled labels; transfer "
+        f"gain {100 * gain['value']:.0f} points (95 % CI {low} to {high}); `{row['verdict']}`."
     )
 
 

@@ -29,8 +29,6 @@ def _by_set(name: str) -> dict[str, dict[str, Any]]:
     return {row["set"]: row for row in rows(name)}
 
 
-
-
 def seconds(threads: int = 2) -> dict[tuple[str, str], float]:
     """Wall seconds of whole commands, by set and method or budget."""
     return {
@@ -127,7 +125,6 @@ def sets() -> str:
                 f"{bare(row['value'], 0)} ({bare(row['low'], 0)}–{bare(row['high'], 0)})",
                 bare(row["accuracy"]),
                 *(bare(row.get(peer)) for peer in PEERS),
-                f"`{row['shipped']}`",
                 took(row["seconds"]),
             ]
         )
@@ -139,7 +136,6 @@ def sets() -> str:
         "fastai 5",
         "HF 3",
         "expert 30",
-        "shipped",
         "time",
     ]
     return table(heads, lines)
@@ -173,9 +169,7 @@ def sizes() -> str:
     lines = []
     for name, size in dict.fromkeys((one, size) for one, size, _ in result):
         own = [result.get((name, size, method)) for method in SIZED]
-        cells = [
-            f"{bare(r['accuracy'], 0)} ({r['cpu_seconds']:,.0f})" if r else "" for r in own
-        ]
+        cells = [f"{bare(r['accuracy'], 0)} ({r['cpu_seconds']:,.0f})" if r else "" for r in own]
         lines.append([name, size or "all", *cells])
     most = {
         method: max(r["peak_mb"] for (_, _, m), r in result.items() if m == method)

@@ -72,7 +72,6 @@ def unread() -> str:
     )
 
 
-
 MADE: dict[str, Callable[[], str]] = {
     "texts": texts,
     "long-texts": long_texts,
