@@ -75,10 +75,9 @@ def from_nothing() -> str:
     sizes = sorted(row["n"] for row in known)
     ahead = sum("no-transfer" in row["right"] for row in blank)
     return (
-        f"At 96 px, with {sizes[0]} to {sizes[-1]} training images and up to 120 epochs, training "
-        f"from scratch was as good as fine-tuning the ImageNet weights on "
-        f"{', '.join(fair) or 'none'}, and {mean}. Compared with the same network with shuffled "
-        f"weights it was as good or better in {ahead} of {len(blank)} {source('outcomes')}."
+        f"With {sizes[0]} to {sizes[-1]} training images of 96 px, training from scratch was as "
+        f"good as fine-tuning the ImageNet weights on {', '.join(fair) or 'none'}, and {mean}; as "
+        f"good as fine-tuning shuffled weights in {ahead} of {len(blank)} {source('outcomes')}."
     )
 
 
@@ -148,7 +147,8 @@ def gain() -> str:
         f"average, the true one {result['realised gain']:+.1f}; the interval covered it in "
         f"{percent(float(result['its interval holds the realised']))}. The estimate was off by "
         f"{result['estimate minus truth']} points (mean ± standard error), and its interval "
-        f"covered the truth in {percent(float(result['its interval holds the truth']))} {source('gain')}."
+        f"covered the truth in {percent(float(result['its interval holds the truth']))} "
+        f"{source('gain')}."
     )
 
 
