@@ -93,22 +93,23 @@ def rates() -> str:
 
 
 def similarity() -> str:
-    """Domain gap, transfer gain and accuracy of each set."""
+    """Domain gap and transfer gain of each set."""
     far = {row["set"]: row["domain_gap"] for row in rows("distances")}
     known = {r["set"]: r["transfer_gain"] for r in rows("verdict") if r["what"] == "true labels"}
-    both = {row["set"]: row for row in rows("accuracy-balanced")}
     lines = [
         [
             name,
             f"{far[name]:.2f}",
-            points(known[name]),
-            percent(both[name]["onelook"]),
-            percent(both[name]["accuracy"]),
+            points(known[name]).removesuffix(" points"),
         ]
         for name in sorted(far, key=far.__getitem__)
     ]
-    heads = ["set", "domain gap", "transfer gain", "last layer alone", "`warmstart fit`"]
-    return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
+    heads = [
+        "set",
+        "domain gap",
+        "transfer gain, points",
+    ]
+    return f"{table(heads, lines)}\n\n{source('distances', 'verdict')}"
 
 
 def near_and_far() -> str:

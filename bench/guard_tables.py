@@ -12,13 +12,11 @@ from bench.markdown import percent, source, table
 from bench.tables import rows
 
 CASES = {
-    "clean": "no fault: 8 sets × 3 draws × `last:4`, `last:6+gradual`, `head+add`; 8 `full`, "
-    "4 `scratch`",
-    "60 % of labels exchanged": "60 % of the labels shuffled (a weak signal), 5 sets × "
-    "3 strategies",
-    "all labels exchanged": "all labels shuffled (the verdict is `no-signal` beforehand)",
+    "clean": "no fault",
+    "60 % of labels exchanged": "60 % of the labels shuffled (a weak signal)",
+    "all labels exchanged": "all labels shuffled",
     "a constant before the output": "a constant layer before the head",
-    "rate x 1,000": "learning rate × 1,000, 5 sets × 5 strategies",
+    "rate x 1,000": "learning rate × 1,000",
     "rate x 1,000,000": "learning rate × 1,000,000",
     "rate x 0.000001": "learning rate × 0.000001",
 }
@@ -28,20 +26,20 @@ def guarded() -> str:
     """Broken trainings and clean ones: what was heard, and when."""
     result = {row["case"]: row for row in rows("guards") if row["of"] == "all"}
     lines = [[title, _heard(result[case]), _when(result[case])] for case, title in CASES.items()]
-    return table(["runs", "alarms", "first alarm after"], lines)
+    return table(["runs", "alarms", "first alarm, of the updates"], lines)
 
 
 def _heard(row: dict[str, Any]) -> str:
     kinds = " and ".join(f"{row[kind]} `{kind}`" for kind in ("stuck", "diverged") if row.get(kind))
     output = f"{row['heard']} of {row['n']}" + (f": {kinds}" if row["heard"] and kinds else "")
     if row["put_back"]:
-        output += f"; {row['put_back']} (`gradual`) unfroze no further blocks, which is no alarm"
+        output += f"; {row['put_back']} `gradual` stopped unfreezing"
     return output
 
 
 def _when(row: dict[str, Any]) -> str:
     share = row["median_share_of_steps"]
-    return "" if share is None else f"{percent(share, 0)} of the updates"
+    return "" if share is None else percent(share, 0)
 
 
 def forgotten() -> str:
