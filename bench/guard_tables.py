@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from bench import results
 from bench.markdown import percent, source, table
 from bench.tables import rows
@@ -42,30 +40,6 @@ def _when(row: dict[str, Any]) -> str:
     return "" if share is None else percent(share, 0)
 
 
-def forgotten() -> str:
-    """Likeness to the base model at the default learning rate and above: median and range."""
-    result = rows("forgetting")
-    lines = []
-    for factor in sorted({row["factor"] for row in result}):
-        own = [row for row in result if row["factor"] == factor]
-        title = "default" if factor == 1 else f"{factor:,.0f} ×"
-        spans = [_span([row[name] for row in own]) for name in ("least_cka", "agreement")]
-        lines.append([title, len(own), *spans, sum(row["heard"] for row in own)])
-    heads = [
-        "learning rate",
-        "runs",
-        "lowest CKA of a block",
-        "agreement of the old head",
-        "alarms",
-    ]
-    return table(heads, lines)
-
-
-def _span(values: list[float]) -> str:
-    span = f"{np.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-    return span.replace("-", "−")
-
-
 def tested() -> str:
     """Mutation testing, coverage, and the verdict on shuffled labels."""
     mutants, lot = (results.read(name)["summary"] for name in ("mutants", "random_labels"))
@@ -84,6 +58,5 @@ def tested() -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "guarded": guarded,
-    "forgotten": forgotten,
     "tested": tested,
 }

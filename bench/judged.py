@@ -48,7 +48,7 @@ def outcomes() -> str:
     result, summary = rows("outcomes"), results.read("outcomes")["summary"]
     titles = {
         ("lite0", "true"): "true labels",
-        ("blank", "true"): "true labels, shuffled weights",
+        ("blank", "true"): "shuffled weights",
         ("lite0", "random"): "random labels",
     }
     confirmed = []
@@ -142,11 +142,12 @@ def copies() -> str:
 def gain() -> str:
     """The stated fine-tuning gain and estimate, against what all other images of a set say."""
     result = results.read("gain")["summary"]["all"]
+    off = result["estimate minus truth"].replace("-", "−")
     return (
         f"In {result['cells']} draws the stated gain was {result['stated gain']:+.1f} points on "
         f"average, the true one {result['realised gain']:+.1f}; the interval covered it in "
         f"{percent(float(result['its interval holds the realised']))}. The estimate was off by "
-        f"{result['estimate minus truth']} points (mean ± standard error), and its interval "
+        f"{off} points (mean ± standard error), and its interval "
         f"covered the truth in {percent(float(result['its interval holds the truth']))} "
         f"{source('gain')}."
     )
