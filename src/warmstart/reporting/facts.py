@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from warmstart.events import Event
 from warmstart.nouns import Nouns, nouns_of
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import ClassScore, Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
@@ -38,7 +39,7 @@ class LayerRange:
 
     layers: str
     names: str
-    action: str
+    action: BlockAction
     rates: str
     weights: int
     n: int
