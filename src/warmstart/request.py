@@ -22,7 +22,7 @@ from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
-from warmstart.records.data import CODES
+from warmstart.records.findings import codes
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
@@ -108,9 +108,9 @@ def check(request: Request) -> None:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"--{name} {value:g}: it needs a number above 0, such as {example}.")
     for code in request.ignore:
-        if code not in CODES.values():
-            like = nearest(code, CODES.values())
-            cure = f"did you mean {like}?" if like else "they run from WS101 to WS304."
+        if code not in (known := codes()):
+            like = nearest(code, known)
+            cure = f"did you mean {like}?" if like else f"they run from {known[0]} to {known[-1]}."
             raise UsageError(f"--ignore {code}: no finding has this code; {cure}")
     check_device(request.device)
     check_trackers(request.track)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.evaluation.readiness import NEVER_FOLDED
 from warmstart.records.data import Finding
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import (
     ClassScore,
     DataCounts,
@@ -220,7 +220,7 @@ def test_only_the_first_findings_are_listed():
     assert "4 more in runs/clothing/report.html" in text
 
 
-@pytest.mark.parametrize("kind", NEVER_FOLDED)
+@pytest.mark.parametrize("kind", [name for name, kind in FINDINGS.items() if not kind.is_folded])
 def test_grave_findings_are_always_listed(kind):
     grave = tuple(Finding(kind=kind, sentence=f"grave {i}") for i in range(6))
     others = tuple(Finding(kind="unreadable", sentence=f"finding {i}") for i in range(3))

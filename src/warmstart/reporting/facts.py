@@ -10,6 +10,7 @@ from warmstart.events import Event
 from warmstart.modalities.registry import nouns_of
 from warmstart.nouns import Nouns
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
@@ -39,7 +40,7 @@ class LayerRange:
 
     layers: str
     names: str
-    action: str
+    action: BlockAction
     rates: str
     weights: int
     n: int

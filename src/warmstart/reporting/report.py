@@ -168,7 +168,7 @@ def _layers(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]
         LayerRange(
             layers=run.layers,
             names=run.names[0] if len(run.names) == 1 else f"{run.names[0]} … {run.names[-1]}",
-            action=run.action,
+            action=run.behaviour,
             rates=run.rates.removeprefix("at "),
             weights=sum(weights.get(name, 0) for name in run.names),
             n=len(run.names),

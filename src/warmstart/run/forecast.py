@@ -371,7 +371,7 @@ def dry_run(request: Request) -> Steps[DryRun]:
 def _count_parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
     counts = {block.name: block.parameters for block in network.blocks}
     for block in plan.blocks:
-        if block.action.value == "added":
+        if block.behaviour.place == "above":
             added = make_block(network.blocks[-1], torch.Generator())
             counts[block.name] = sum(parameter.numel() for parameter in added.parameters())
     return counts

@@ -20,6 +20,7 @@ from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS
 from warmstart.planning.settings import PATHS, parse_value
 from warmstart.planning.strategy import parse
+from warmstart.records.block_actions import ACTIONS
 from warmstart.records.inputs import Sound, WaveInputs
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.plan import Choice, Plan, wrong_value
@@ -28,7 +29,6 @@ from warmstart.request import Request
 AUDIO_SETTINGS = ("sample_rate", "seconds", "n_mels", "top_db")
 PARTIAL = "base.partial"
 SIZE, CHANNELS = "input.size", "input.channels"
-_TRAINED = ("tuned", "fresh")  # actions under which a first layer learns to use new channels
 OFFLOAD = "training.offload"
 FULL_PRECISION = "float32"
 # At most this many times its weights a network takes in memory: itself, the copy that an engine is
@@ -156,18 +156,23 @@ def _trains_stem(request: Request) -> bool:
     """Whether the first layer is trained: only then may new channels start at zero."""
     action = request.overrides.get("block.1.action")
     if action is not None:
-        return action in _TRAINED
+        return _trains_weights(action)
     if isinstance(request.plan, Plan) and "strategy" not in request.typed:
-        return request.plan.blocks[0].action.value in _TRAINED
+        return request.plan.blocks[0].behaviour.trains_weights
     strategy = parse(request.strategy)
     is_full = strategy.depth == "frozen" and not strategy.count and "lora" not in strategy.extras
     return is_full or strategy.depth == "scratch"
 
 
+def _trains_weights(action: str) -> bool:
+    """Whether a first layer learns to use new channels under an action, if it is one."""
+    return action in ACTIONS and ACTIONS[action].trains_weights
+
+
 def _tuned_blocks(request: Request) -> tuple[tuple[str, bool], ...]:
     """Blocks whose action was set by name, and whether they are trained; their order is unknown."""
     actions = (
-        (path.removeprefix("block.").removesuffix(".action"), text in _TRAINED)
+        (path.removeprefix("block.").removesuffix(".action"), _trains_weights(text))
         for path, text in request.overrides.items()
         if path.startswith("block.") and path.endswith(".action")
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
 from warmstart.modalities.registry import nouns_of
 from warmstart.nouns import count
@@ -131,8 +131,8 @@ def score_text(scores: TestScores) -> str:
 
 
 def _findings(summary: Summary, run_path: Path) -> list[str]:
-    grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
-    others = [one for one in summary.findings if one.kind not in NEVER_FOLDED]
+    grave = [one for one in summary.findings if not one.about.is_folded]
+    others = [one for one in summary.findings if one.about.is_folded]
     most = max(MOST_FINDINGS - len(grave), 0)
     lines = [_finding(finding) for finding in (*grave, *others[:most])]
     if len(others) > most:
