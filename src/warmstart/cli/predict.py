@@ -23,7 +23,7 @@ TASK_KEYS = ("labels", "value", "low", "high")  # of multilabel and regression
 
 def predict(call: Call) -> int:
     """Run `warmstart predict`. Raises: DataError if nothing could be read."""
-    from warmstart.modalities.registry import nouns_of
+    from warmstart.modalities.registry import MODALITIES
     from warmstart.run.predictor import predict as stream
 
     run_path, *paths = call.places
@@ -34,8 +34,8 @@ def predict(call: Call) -> int:
         print(line, flush=True)
     if not tally["answered"]:
         raise DataError(
-            f"no {nouns_of(kind).one} could be read ({tally['unreadable']} named); nothing was "
-            "predicted."
+            f"no {MODALITIES[kind].nouns.one} could be read ({tally['unreadable']} named); nothing "
+            "was predicted."
         )
     if not is_json and not tally["guaranteed"]:
         print(tables.NO_GUARANTEE, file=sys.stderr)

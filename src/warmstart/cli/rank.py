@@ -10,7 +10,7 @@ from warmstart.cli.output import print_result, watched
 from warmstart.cli.parse import Call, names_in
 from warmstart.events import follow
 from warmstart.formatting import duration, percent, percents, printable, short_interval
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS
@@ -48,7 +48,7 @@ def _rank(base: RankedModel, best: Sequence[str], ranking: Ranking) -> str:
 
 def _notes(ranking: Ranking) -> Iterator[str]:
     words = TASK_WORDS[ranking.task or "classify"]
-    where = f"{nouns_of(ranking.kind).many}, cross-validated"
+    where = f"{MODALITIES[ranking.kind].nouns.many}, cross-validated"
     where = "your hold-out" if ranking.method == "holdout" else where
     text = (
         f"{words.name[0].upper()}{words.name[1:]} of a linear probe on {where} ({ranking.n:,}), "

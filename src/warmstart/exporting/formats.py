@@ -24,6 +24,7 @@ from warmstart.errors import (
 from warmstart.exporting import onnx
 from warmstart.exporting.onnx import ExportedNetwork, silent, wrap_model
 from warmstart.exporting.predict_script import MODEL
+from warmstart.modalities.registry import modality_of
 from warmstart.network.single_layer_head import as_native, as_timm, is_native
 from warmstart.network.surgery import WarmModel
 from warmstart.records.answer import ModelRecord
@@ -234,7 +235,7 @@ def check_possible(to: ExportFormat, source: ExportSource) -> None:
             f"{to} holds classifiers, and this model predicts {what}; use --to onnx, torch or "
             "openvino."
         )
-    if to in LINEAR and source.record.preprocessing.kind == "text":
+    if to in LINEAR and modality_of(source.record.preprocessing).has_tokens:
         raise ExportError(
             f"{to} cannot hold the head of a text model; use --to onnx, torch or openvino. The "
             "run's README.md rebuilds it in plain torch and transformers."

@@ -459,6 +459,8 @@ class AudioModality(Modality[WaveInputs]):
     """Clips of sound, as waveforms."""
 
     kind: Kind = "audio"
+    input_name = "clips"
+    hub_name = "audio"
     example = "clip"
     networks = ("image", "audio")  # spectrograms for a network of images
     has_thumbnails = True
@@ -501,6 +503,7 @@ class SpectrogramModality(ImageModality):
     """Clips of sound, as pictures for a network of images."""
 
     kind: Kind = "audio"
+    hub_name = "audio"
     example, networks, nouns = AudioModality.example, AudioModality.networks, AudioModality.nouns
 
     def open(self, payload: bytes, name: str, inputs: Preprocessing) -> Image.Image:

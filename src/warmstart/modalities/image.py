@@ -711,10 +711,16 @@ def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
     )
 
 
+_LARGEST_SIDE = 16_384  # px of an image
+_LEAST_SCALE, _MOST_SCALE = 1e-12, 1e12
+
+
 class ImageModality(Modality[Preprocessing]):
     """Images, of colours or of bands, resized and cropped to 8 bits."""
 
     kind: Kind = "image"
+    input_name = "images"
+    hub_name = "image"
     example = "image"
     networks: tuple[str, ...] = ("image",)
     has_pixels = has_thumbnails = True
@@ -771,6 +777,24 @@ class ImageModality(Modality[Preprocessing]):
             return f"{name}, alpha" if inputs.channels == 4 else name
         ranges = hashlib.sha256(repr(inputs.ranges).encode()).hexdigest()[:16]
         return f"{name}, {with_version('tifffile')}, {inputs.channels} bands {ranges}"
+
+    def problem(self, inputs: Preprocessing) -> str:
+        sides, values = (*inputs.size, inputs.resize), (*inputs.mean, *inputs.std)
+        is_scaled = len(inputs.mean) == len(inputs.std) > 0 and min(inputs.std) > _LEAST_SCALE
+        is_sane = all(abs(value) < _MOST_SCALE for value in values) and is_scaled
+        if not is_sane or not 1 <= min(sides) <= max(sides) <= _LARGEST_SIDE:
+            return "its preprocessing makes no sense"
+        ranges = inputs.ranges
+        if ranges and (len(ranges) != inputs.channels or any(low >= high for low, high in ranges)):
+            return "its ranges of bands make no sense"
+        return ""
+
+    def network_input(self, inputs: Preprocessing) -> str:
+        shape = ", ".join(["N", *map(str, self.network_shape(inputs))])
+        return f"images ({shape}) float32, scaled and normalised as preprocess.json says"
+
+    def network_shape(self, inputs: Preprocessing) -> tuple[int, ...]:
+        return (inputs.channels, *inputs.size)
 
     def noise(self, n: int, inputs: Preprocessing) -> Pixels:
         return np.random.default_rng(0).integers(0, 256, (n, *inputs.shape), dtype=np.uint8)

@@ -28,9 +28,14 @@ class Modality(Generic[Record]):
     nouns: Nouns
     example: str  # what a network takes, as a noun
     networks: tuple[str, ...] = ()  # kinds of networks that can learn from it
-    base_example = "lite0"  # "such as …"
+    default_base = "lite0"
+    base_example = default_base  # "such as …"
+    input_name: str  # of the network's input in exported models, a plural
+    hub_name: str  # in the names of tasks on the Hugging Face hub
+    file = ""  # of the model folder, which the inputs need beside their record
     has_pixels = False  # the network's inputs are 8-bit images
     has_thumbnails = False  # an example can be shown as a picture
+    has_cells = False  # an example is a row of named values
     has_tokens = False  # a tokenizer made numbers of it
     is_ragged = False  # examples differ in length: `inputs.blank` pads them
 
@@ -69,6 +74,25 @@ class Modality(Generic[Record]):
         """
         return inputs
 
+    def resized(self, inputs: Record, size: int, network: str) -> Record:
+        """Inputs of the length that the user chose; the same ones where it cannot be chosen.
+
+        Raises: ModelError, with the network's name, where that is too much.
+        """
+        return inputs
+
+    def problem(self, inputs: Record) -> str:
+        """Why inputs that were read from a file make no sense; empty where they do."""
+        return ""
+
+    def file_text(self, inputs: Record) -> str:
+        """The content of `file`."""
+        raise NotImplementedError
+
+    def load_file(self, text: str, inputs: Record) -> None:
+        """Use the content of `file`. Raises: ModelError where it is not that of the inputs."""
+        raise NotImplementedError
+
     def lengths(self, payloads: Payloads, inputs: Record) -> dict[str, int]:
         """The length of each example by its id, for batches of like lengths; else empty."""
         return {}
@@ -84,6 +108,27 @@ class Modality(Generic[Record]):
     def rows_at_once(self, length: int, inputs: Record, size: int) -> int:
         """Rows of one padded length that are run together where `size` short ones are."""
         return size
+
+    def window(self, inputs: Record) -> int:
+        """Length of an example that a network encodes at once."""
+        return inputs.shape[0]
+
+    def network_shape(self, inputs: Record) -> tuple[int, ...]:
+        """Shape of one example as the network takes it."""
+        return inputs.shape
+
+    def network_input(self, inputs: Record) -> str:
+        """What an exported model takes, in words, N examples at once."""
+        shape = ", ".join(["N", *map(str, inputs.shape)])
+        return f"{self.nouns.many} ({shape}) {inputs.dtype}, encoded by `prepare` in predict.py"
+
+    def axes(self, inputs: Record) -> dict[int, str]:
+        """Names of the axes of an exported model's input whose length is free."""
+        return {0: "batch"}
+
+    def integers(self, inputs: Record) -> tuple[int, int] | None:
+        """The least and the largest whole number that an input holds; None: it holds any number."""
+        return None
 
     def noise(self, n: int, inputs: Record) -> Encoded:
         """`n` encoded examples of noise from a fixed seed."""

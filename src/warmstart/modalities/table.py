@@ -102,8 +102,12 @@ class TableModality(Modality[TableInputs]):
     """Rows of a table."""
 
     kind: Kind = "table"
+    input_name = "rows"
+    hub_name = "tabular"
     example = "table"
     networks = ("table",)
+    has_cells = True
+    default_base = "scratch"
     base_example = "a run that learnt from one"
     nouns = Nouns(
         one="row",

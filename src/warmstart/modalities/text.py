@@ -232,9 +232,12 @@ class TextModality(Modality[TextInputs]):
     """Texts, as token ids."""
 
     kind: Kind = "text"
+    input_name = "tokens"
+    hub_name = "text"
     example = "text"
     networks = ("text",)
-    base_example = "minilm"
+    default_base = base_example = "minilm"
+    file = "tokenizer.json"
     is_ragged = has_tokens = True
     nouns = Nouns(
         one="text",
@@ -274,6 +277,22 @@ class TextModality(Modality[TextInputs]):
             length = inputs.most * min(n_windows, WINDOWS)
         return replace(inputs, length=length)
 
+    def resized(self, inputs: TextInputs, size: int, network: str) -> TextInputs:
+        n_windows = -(-size // inputs.most)
+        if n_windows > WINDOWS:
+            raise ModelError(
+                f"{network} reads at most {WINDOWS} windows of {inputs.most} tokens of a text, not "
+                f"{size:,}; ask for fewer."
+            )
+        return replace(inputs, length=size if n_windows == 1 else n_windows * inputs.most)
+
+    def file_text(self, inputs: TextInputs) -> str:
+        return tokenizer_json(inputs.tokenizer)
+
+    def load_file(self, text: str, inputs: TextInputs) -> None:
+        if register_tokenizer(text) != inputs.tokenizer:
+            raise ModelError("it is not the tokenizer that the model was trained with")
+
     def lengths(self, payloads: Payloads, inputs: TextInputs) -> dict[str, int]:
         return {id: len(all_tokens(text, inputs.tokenizer)) for id, text in texts_of(payloads)}
 
@@ -289,6 +308,20 @@ class TextModality(Modality[TextInputs]):
     def rows_at_once(self, length: int, inputs: TextInputs, size: int) -> int:
         """Texts that have `size` windows in all, at least one."""
         return max(size * inputs.window // max(length, inputs.window), 1)
+
+    def window(self, inputs: TextInputs) -> int:
+        return inputs.window
+
+    def network_input(self, inputs: TextInputs) -> str:
+        length = f"L up to {inputs.length}" if 1 in self.axes(inputs) else f"L = {inputs.length}"
+        return f"tokens of {self.file} (N, L) int64, {length}, as `prepare` in predict.py does"
+
+    def axes(self, inputs: TextInputs) -> dict[int, str]:
+        # A row of one window may be as short as its text.
+        return {0: "batch"} if inputs.n_windows > 1 else {0: "batch", 1: "length"}
+
+    def integers(self, inputs: TextInputs) -> tuple[int, int]:
+        return 0, inputs.vocabulary - 1
 
     def noise(self, n: int, inputs: TextInputs) -> NDArray[np.int32]:
         rng, shape = np.random.default_rng(0), (n, inputs.length)

@@ -35,7 +35,7 @@ from warmstart.features.engine import fuse_batch_norms
 from warmstart.formatting import first_few
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.image import as_picture as first_bands
-from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.modalities.table import pack
 from warmstart.modalities.text import payload_of
 from warmstart.network.feature_layers import LayerReader
@@ -677,4 +677,4 @@ def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
         return predictor.stream(find_texts(paths))
     if predictor.kind == "table":
         return predictor.stream(list(paths))
-    return predictor.stream(find_files(paths, nouns_of(predictor.input_kind)))
+    return predictor.stream(find_files(paths, MODALITIES[predictor.input_kind].nouns))

@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from warmstart import __version__
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.answer import Answer
 from warmstart.records.inputs import Kind
 from warmstart.serving.access import Access, Gate
@@ -76,7 +76,7 @@ class Routes:
         self._pool = pool
         self._metrics = metrics
         self._bodies = BodyReader(limits)
-        self._nouns = nouns_of(served.kind)
+        self._nouns = MODALITIES[served.kind].nouns
         self._types, self._read = BODIES[served.kind]
 
     async def predict(self, request: Request) -> JSONResponse:
@@ -402,7 +402,7 @@ def make_app(served: ServedModel, access: Access, limits: ServerLimits | None = 
     app = FastAPI(
         title=title,
         version=__version__,
-        description=ABOUT.format(many=nouns_of(served.kind).many),
+        description=ABOUT.format(many=MODALITIES[served.kind].nouns.many),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -432,7 +432,7 @@ def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI],
 def _add_routes(
     app: FastAPI, access: Access, routes: Routes, kind: Kind, limits: ServerLimits
 ) -> None:
-    nouns = nouns_of(kind)
+    nouns = MODALITIES[kind].nouns
 
     def add(path: str, endpoint: Any, statuses: Sequence[int], **more: Any) -> None:
         is_closed = access.token is not None and path not in access.open_paths

@@ -20,7 +20,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.inputs import Kind
 from warmstart.serving.http import HttpProblem, retry
 from warmstart.serving.model import ServerLimits
@@ -52,7 +52,7 @@ def _file_types(kind: Kind) -> BodyTypes:
     """Files of either kind are accepted: decoding finds out what they hold."""
     hint = (
         "send multipart/form-data, application/json with base64, or one "
-        f"{nouns_of(kind).one} as {kind}/*"
+        f"{MODALITIES[kind].nouns.one} as {kind}/*"
     )
     files = (b"image/", b"audio/") if kind == "image" else (b"audio/", b"image/")
     types = (b"multipart/form-data", b"application/json", *files, b"application/octet-stream")
@@ -89,7 +89,7 @@ def read_files(
     """The images or clips of a body, in order; at least one. Raises: Problem 400, 413, 415, 422."""
     types = IMAGES if of == "image" else CLIPS
     kind, options = types.parse(content_type)
-    noun = nouns_of(of).one
+    noun = MODALITIES[of].nouns.one
     if kind == b"multipart/form-data":
         uploads = read_form(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":

@@ -19,7 +19,7 @@ from warmstart import __version__
 from warmstart.errors import DataError, RunFolderError, ServeError, install_command
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.modalities.image import MAX_PIXELS, Pixels, TooLarge, crop_box, prepare
-from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.records.answer import Answer
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import (
@@ -206,9 +206,9 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     inputs = predictor.bundle.record.preprocessing
     gallery = Gallery(run, record, inputs)
     explain: Callable[[ServedPicture], Heat] | None = None
-    nouns, no_heat = nouns_of(predictor.input_kind), ""
+    nouns, no_heat = MODALITIES[predictor.input_kind].nouns, ""
     if predictor.kind != "image":
-        takes = nouns_of(inputs.kind).many
+        takes = MODALITIES[inputs.kind].nouns.many
         no_heat = f"only answers to images can be explained, and this model takes {takes}"
     elif predictor.task == "regress":
         no_heat = "only labels can be explained, and this model predicts a number"
@@ -275,7 +275,7 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
         "kind": predictor.input_kind,
-        "promise": promise_words(estimate, nouns_of(predictor.input_kind)),
+        "promise": promise_words(estimate, MODALITIES[predictor.input_kind].nouns),
         "confident_from": calibration.confident_from,
         "promised_error": calibration.promised_error,
         "input": _describe_input(record.preprocessing),

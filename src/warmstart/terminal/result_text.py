@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.formatting import interval, percents, sentence
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
@@ -53,7 +53,7 @@ def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") 
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
     if task != "classify":
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
-    pictures = nouns_of(data.kind).pictures
+    pictures = MODALITIES[data.kind].nouns.pictures
     reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
     help_text = (
         f"What might help: check how the labels were made, or use {pictures} in which a person "
@@ -133,8 +133,8 @@ def _finding(finding: Finding) -> str:
 
 
 def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str]:
-    run, kind = shlex.quote(str(run_path)), summary.data.kind or "image"
-    nouns, rows = nouns_of(kind), []
+    run, kind = shlex.quote(str(run_path)), summary.data.kind
+    nouns, rows = MODALITIES[kind].nouns, []
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
         purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from warmstart.formatting import interval, percent, printable, size
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import Scores, TestScores
@@ -34,7 +34,7 @@ def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[st
         for answer in batch:
             warning = "uncertain" if answer.confident is False else ""
             if answer.ood:
-                warning = f"unlike the training {nouns_of(kind).many}"
+                warning = f"unlike the training {MODALITIES[kind].nouns.many}"
             yield _answer_line(answer, *widths, warning)
 
 
@@ -65,7 +65,7 @@ def probability(p: float) -> str:
 
 def scores_text(scores: TestScores, kind: str = "image") -> str:
     """Metrics on labelled data, the main one first."""
-    examples = nouns_of(kind).count(scores.n)
+    examples = MODALITIES[kind].nouns.count(scores.n)
     if not isinstance(scores, Scores):
         claim = test_estimate(scores)
         score = interval(claim.value, claim.low, claim.high, claim.n)
