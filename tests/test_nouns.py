@@ -95,7 +95,7 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
 # augmentations, the studio. All others take their noun.
 OF_IMAGES_ALONE = {
     "evidence": {"spurious.py"},
-    "planning": {"build.py", "check.py", "fine_tuning.py", "settings.py"},
+    "planning": {"check.py", "fine_tuning.py", "settings.py"},
     "training": {"cached_activations.py"},
     "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
     "terminal": {"result_text.py"},

@@ -17,9 +17,9 @@ from warmstart.cli.spec import VERBS, Option, Verb
 from warmstart.errors import UsageError
 
 if TYPE_CHECKING:
-    from warmstart.data.dataset import KindOption
     from warmstart.data.labels import TaskOption
     from warmstart.planning.rules import Budget
+    from warmstart.records.inputs import KindOption
     from warmstart.request import Request
 
 ASSIGNMENT = re.compile(r"[A-Za-z][\w-]*=")

@@ -261,7 +261,7 @@ def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreem
         random = random[:, : real.shape[1]]
     pixels = np.concatenate([real, random])
     expected = job.logits(pixels)
-    cells = job.images.cells(CHECKED) if which == "run" and modality.has_cells else []
+    cells = job.images.cells(CHECKED) if which == "run" and modality.form == "rows" else []
     answers = clean_process.ask(folder, pixels, cells)
     if cells and not np.array_equal(answers["prepared"], real):
         raise clean_process.refusal("predict.py encodes rows differently from the model")

@@ -18,9 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError, ModelError, install_command
-from warmstart.modalities.modality import Encoded, Modality, Payloads, with_version
+from warmstart.modalities.modality import (
+    Encoded,
+    Form,
+    Modality,
+    Payloads,
+    input_choice,
+    with_version,
+)
 from warmstart.nouns import Nouns
-from warmstart.records.inputs import WINDOWS, Kind, Sound, TextInputs
+from warmstart.records.inputs import WINDOWS, Inputs, Kind, Sound, TextInputs
+from warmstart.records.plan import InputPlan, by_rule
 
 WIDTH = 2048  # slots of a bag of words
 MAX_MEAN_LETTERS = 12  # a word; above, the text has no spaces between words
@@ -238,7 +246,13 @@ class TextModality(Modality[TextInputs]):
     networks = ("text",)
     default_base = base_example = "minilm"
     file = "tokenizer.json"
-    is_ragged = has_tokens = True
+    form: Form = "texts"
+    augmentations = (
+        by_rule(1.0, "texts are not cropped: half a sentence may mean the opposite"),
+        by_rule(False, "a text backwards is no text"),
+        by_rule(0.0, "texts have no light to vary"),
+    )
+    is_ragged = has_tokens = learns_from_pairs = fixes_few_shot_head = True
     nouns = Nouns(
         one="text",
         picture="text",
@@ -312,6 +326,9 @@ class TextModality(Modality[TextInputs]):
     def window(self, inputs: TextInputs) -> int:
         return inputs.window
 
+    def metadata(self, inputs: TextInputs) -> dict[str, Any]:
+        return {"tokens": inputs.length}
+
     def network_input(self, inputs: TextInputs) -> str:
         length = f"L up to {inputs.length}" if 1 in self.axes(inputs) else f"L = {inputs.length}"
         return f"tokens of {self.file} (N, L) int64, {length}, as `prepare` in predict.py does"
@@ -322,6 +339,16 @@ class TextModality(Modality[TextInputs]):
 
     def integers(self, inputs: TextInputs) -> tuple[int, int]:
         return 0, inputs.vocabulary - 1
+
+    def plan(self, inputs: TextInputs, base: Inputs) -> InputPlan:
+        (length,) = base.shape
+        why = f"your longest texts need no more; the network takes {length}"
+        if inputs.length > inputs.most:
+            why = f"your longest texts are read in {inputs.n_windows} windows of {inputs.window}"
+        return InputPlan(
+            size=input_choice(inputs.length, length, why),
+            channels=input_choice(1, 1, "texts have one"),
+        )
 
     def noise(self, n: int, inputs: TextInputs) -> NDArray[np.int32]:
         rng, shape = np.random.default_rng(0), (n, inputs.length)

@@ -98,7 +98,7 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     """
     facts = read_facts(run, data)
     data = facts.data
-    if data is not None and data.kind == "text":
+    if data is not None and MODALITIES[data.kind].has_tokens:
         facts = replace(facts, excerpts=excerpts(wanted(facts), data, load))
     elif data is not None:
         model = read_if_there(run / "model" / "config.json", ModelRecord)

@@ -210,10 +210,9 @@ def near_duplicate_pairs(
         return ()
     layer = extracted.feature_layers[-1]
     features = search_vectors(extracted.reader(distinct), layer, len(distinct))
-    is_audio = collection.record.kind == "audio"
-    threshold = MIN_SOUND_SIMILARITY if is_audio else MIN_SIMILARITY
+    threshold = MIN_SOUND_SIMILARITY if modality.is_sound else MIN_SIMILARITY
     pairs = find_near_duplicates(StoredThumbnails(extracted, distinct), features, threshold)
-    if is_audio:
+    if modality.is_sound:
         pairs = tuple(pair for pair in pairs if _is_one_recording(collection, distinct, pair))
     rows = {row for pair in pairs for row in (pair.first, pair.second)}
     ids: dict[str, list[str]] = {distinct[row].sha256: [] for row in rows}

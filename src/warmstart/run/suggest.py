@@ -86,7 +86,7 @@ def suggest(
     predictor = load(run)
     record = read_json(run / "data.json", DataRecord)
     unlabelled = _Filter(frozenset(example.sha256 for example in record.examples))
-    kind = predictor.input_kind
+    kind = predictor.modality.kind
     candidates = yield from _extract(
         find_files(paths, MODALITIES[kind].nouns), unlabelled, predictor
     )
@@ -127,7 +127,7 @@ def _extract(paths: Sequence[str], unlabelled: _Filter, predictor: Predictor) ->
         step = start + len(names)
         yield Event(stage="features", kind="step", step=step, of=len(paths))
     if not batches:
-        raise _no_candidates(len(paths), unlabelled, MODALITIES[predictor.input_kind].nouns)
+        raise _no_candidates(len(paths), unlabelled, MODALITIES[predictor.modality.kind].nouns)
     paths, *arrays = zip(*batches, strict=True)
     return _Batch(sum(paths, ()), *map(np.concatenate, arrays))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.formatting import interval, percents, sentence
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Task
@@ -15,7 +16,6 @@ from warmstart.tasks.words import TASK_WORDS, score_of
 from warmstart.terminal.text import column, command_rows, lead, wrap
 
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
-SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 MOST_FINDINGS = 5  # listed here; the others are in the report
 MOST_FILES = 3  # named of those that could not be read
 
@@ -141,8 +141,8 @@ def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str
         test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
         rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
-        if kind in SERVED:
+        if MODALITIES[kind].form != "arrays":
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == "image" and summary.task == "classify":
+    if sample_path is None and kind == IMAGE.kind and summary.task == "classify":
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     return command_rows(rows)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from warmstart.formatting import interval, percent, printable, size
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
@@ -23,7 +24,7 @@ BATCH = 32  # answers whose columns are aligned together: those of one batch of 
 NO_GUARANTEE = "Too few training examples to guarantee which answers are confident."
 
 
-def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[str]:
+def predict_lines(answers: Iterable[Answer], kind: str = IMAGE.kind) -> Iterator[str]:
     """One line per answer as it arrives: path, class, probability, and a warning if any."""
     answers = iter(answers)
     widths = (0, 0)
@@ -63,7 +64,7 @@ def probability(p: float) -> str:
     return "> 99 %" if p >= 0.995 else percent(p, n=1)
 
 
-def scores_text(scores: TestScores, kind: str = "image") -> str:
+def scores_text(scores: TestScores, kind: str = IMAGE.kind) -> str:
     """Metrics on labelled data, the main one first."""
     examples = MODALITIES[kind].nouns.count(scores.n)
     if not isinstance(scores, Scores):
@@ -108,7 +109,7 @@ def models_text(models: Sequence[ModelListing], word: str = "") -> str:
 def cache_text(info: CacheInfo) -> str:
     """Size and content of the feature cache."""
     total = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
-    rows = f"features of {count(info.rows, 'image')}, {count(info.feature_sets, 'set')}"
+    rows = f"features of {IMAGE.nouns.count(info.rows)}, {count(info.feature_sets, 'set')}"
     lines = [lead("Cache") + str(info.path)]
     lines.append(column("Size", f"{total}: {rows}." if info.rows else f"{total}."))
     return "\n".join([*lines, column("Clear", "warmstart cache clear")])

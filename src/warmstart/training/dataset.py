@@ -13,6 +13,7 @@ from warmstart.data.splits import folds, group_numbers
 from warmstart.errors import DataError
 from warmstart.features.cache import StoredFeatures
 from warmstart.features.extraction import ExtractedFeatures
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.planning import feature_layers, rules
@@ -61,7 +62,7 @@ class LabelledRows:
     target: Target = CLASSIFICATION
     names: tuple[str, ...] = ()  # of the outputs
     columns: tuple[ColumnPlan, ...] | None = None  # of a table
-    kind: Kind = "image"
+    kind: Kind = IMAGE.kind
 
     @property
     def strata(self) -> NDArray[np.int64]:
