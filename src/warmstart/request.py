@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 from warmstart.data.column_types import ColumnSetting
-from warmstart.data.dataset import Collection, Columns, KindOption
+from warmstart.data.dataset import Collection, Columns
 from warmstart.data.labels import TaskOption
 from warmstart.data.read import read
 from warmstart.data.tables import with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import Steps
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
 from warmstart.records.findings import codes
-from warmstart.records.inputs import Preprocessing
+from warmstart.records.inputs import KindOption, Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
 from warmstart.training.device import check_device
@@ -150,7 +151,7 @@ def read_data(request: Request) -> Steps[Collection]:
         for path, kind in request.overrides.items()
         if path.startswith(COLUMN)
     }
-    if collection.record.kind == "table":
+    if MODALITIES[collection.record.kind].form == "rows":
         # What the rules chose in a plan is chosen anew.
         columns = (request.plan.columns if isinstance(request.plan, Plan) else None) or ()
         planned = {

@@ -124,7 +124,7 @@ Weakest   shirt: recall 60 % (95 % CI 42–75), most often taken for longsleeve.
 Findings  3 images could not be read (WS101).
 Model     A linear probe, all 18 layers frozen: your choice · 60 s in all
 
-Next      warmstart report runs/clothing --open      # pictures, mistakes, reasons
+Next      warmstart report runs/clothing --open      # see its mistakes
           warmstart predict runs/clothing photo.jpg
           warmstart evaluate runs/clothing more/     # test it on other images
           warmstart serve runs/clothing              # try it in the browser"""
@@ -155,7 +155,7 @@ person can tell the classes apart.
 
 Model     Nothing was shipped: no signal was found · 60 s in all
 
-Next      warmstart report runs/survey --open  # pictures, mistakes, reasons"""
+Next      warmstart report runs/survey --open  # see its mistakes"""
     )
 
 

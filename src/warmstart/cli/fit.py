@@ -34,7 +34,7 @@ from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
 from warmstart.events import follow
 from warmstart.formatting import duration, printable, sentence, size
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import runs
@@ -52,7 +52,7 @@ NAME_WIDTH = 24
 
 def plan_text(dry_run: DryRun, data: str) -> str:
     """The plan, its forecast, and the next command; `data` as it was typed."""
-    plan, nouns = dry_run.plan, nouns_of(dry_run.kind)
+    plan, nouns = dry_run.plan, MODALITIES[dry_run.kind].nouns
     sizes = f"{nouns.count(dry_run.n, 'training')}, {len(dry_run.classes)} classes"
     sizes += f", {nouns.count(dry_run.n_test, 'test')}" if dry_run.n_test else ""
     lines = [

@@ -22,7 +22,8 @@ from warmstart.cli.options import (
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
 from warmstart.tasks.words import TASK_WORDS
@@ -61,7 +62,7 @@ def _rank(base: RankedModel, best: Sequence[str], ranking: Ranking) -> str:
 
 def _notes(ranking: Ranking) -> Iterator[str]:
     words = TASK_WORDS[ranking.task or "classify"]
-    where = f"{nouns_of(ranking.kind).many}, cross-validated"
+    where = f"{MODALITIES[ranking.kind].nouns.many}, cross-validated"
     where = "your hold-out" if ranking.method == "holdout" else where
     text = (
         f"{words.name[0].upper()}{words.name[1:]} of a linear probe on {where} ({ranking.n:,}), "
@@ -86,7 +87,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
         baseline = TASK_WORDS[ranking.task or "classify"].blind
         text += f"\nNone of them is measurably better than {baseline}."
     if len(ranking.models) + len(ranking.failed) == 1:
-        other = f", such as {OTHER}" if nouns_of(ranking.kind).one == "image" else ""
+        other = f", such as {OTHER}" if ranking.kind == IMAGE.kind else ""
         text += (
             f"\nTo compare it, name others in --models{other}; `warmstart models` lists those on "
             "this computer."

@@ -11,10 +11,9 @@ from typing import Literal
 
 from warmstart.errors import DataError
 from warmstart.records.data import DataRecord, Finding, Split
-from warmstart.records.inputs import Kind
+from warmstart.records.inputs import Kind, KindOption
 
 Load = Callable[[str], bytes]
-KindOption = Literal["auto", "image", "audio", "text", "table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

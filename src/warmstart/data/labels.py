@@ -19,7 +19,7 @@ from warmstart.data.parsing import (
 )
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR, Example, Task, split_labels
 from warmstart.tasks.regress import as_text
@@ -203,8 +203,8 @@ class ClassLabels(Labelling):
     def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
         if listing.form == "sets":
             raise DataError(
-                f"{listing.wording.source} has several labels {nouns_of(listing.kind).an}; use "
-                "--task multilabel, or name one column of classes with --label"
+                f"{listing.wording.source} has several labels {MODALITIES[listing.kind].nouns.an}; "
+                "use --task multilabel, or name one column of classes with --label"
             )
         if listing.label_problem:
             raise DataError(listing.label_problem)
@@ -293,8 +293,8 @@ class NumberLabels(Labelling):
         source = listing.wording.source
         if listing.form == "sets":
             raise DataError(
-                f"{source} has several labels {nouns_of(listing.kind).an} and --task regress "
-                "takes one number; name one column with --label, or use --task multilabel"
+                f"{source} has several labels {MODALITIES[listing.kind].nouns.an} and --task "
+                "regress takes one number; name one column with --label, or use --task multilabel"
             )
         rows = tuple(replace(row, label=_number_label(row, source)) for row in listing.rows)
         return replace(listing, rows=rows, form="numbers", label_problem="")

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from warmstart.data.dataset import (
     Collection,
     Columns,
-    KindOption,
     Listing,
     Row,
     as_split,
@@ -35,6 +34,7 @@ from warmstart.events import Event, Steps
 from warmstart.formatting import first_few
 from warmstart.nouns import count
 from warmstart.records.data import DataRecord, Example, Finding, Task
+from warmstart.records.inputs import KindOption
 
 # ---- Labels that the user corrected, by the id of the example: `--relabel fixed.csv`.
 

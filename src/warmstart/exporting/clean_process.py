@@ -18,7 +18,7 @@ from warmstart.errors import ExportError
 from warmstart.exporting.predict_script import NAME
 from warmstart.records.data import Task
 from warmstart.records.export import Agreement
-from warmstart.records.inputs import Inputs, Preprocessing
+from warmstart.records.inputs import Inputs, pictures
 
 TOLERANCE = 1e-3  # largest difference of a logit
 _MINUTES = 10
@@ -118,7 +118,8 @@ def compare(
         probabilities = 1 / (1 + np.exp(-logits))
     if np.abs(answers["probabilities"] - probabilities).max() > 1e-4:
         raise refusal("the export's probabilities are not those of its logits")
-    if "plain" in answers and isinstance(prep, Preprocessing):
+    if "plain" in answers:
+        prep = pictures(prep)
         normalised = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
         plain = answers["plain"]
         is_same = plain.shape == (1, 3, *prep.size)

@@ -250,4 +250,4 @@ class DryRun:
     surgery: str = ""  # what does not carry over from the base model, in words
     follows_verdict: bool = False  # whether the verdict may still change the plan
     plan_file: str | None = None
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)

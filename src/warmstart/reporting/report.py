@@ -26,7 +26,7 @@ from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folde
 from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.multilabel import per_label
 from warmstart.evaluation.reliability import certainty
-from warmstart.modalities.registry import modality_of, nouns_of, picture_of
+from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
 from warmstart.network.ledger import summary_lines
 from warmstart.network.model_folder import CALIBRATIONS
 from warmstart.network.registry import title_of
@@ -98,7 +98,7 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     """
     facts = read_facts(run, data)
     data = facts.data
-    if data is not None and data.kind == "text":
+    if data is not None and MODALITIES[data.kind].has_tokens:
         facts = replace(facts, excerpts=excerpts(wanted(facts), data, load))
     elif data is not None:
         model = read_if_there(run / "model" / "config.json", ModelRecord)
@@ -269,7 +269,7 @@ def _confidence(answers: Sequence[HeldOutAnswer], record: DataRecord | None) -> 
         return None
     probabilities = np.array([one.probability for one in answers])
     right = np.array([float(one.is_right) for one in answers])
-    return certainty(probabilities, right, _groups(answers, record), nouns_of(record.kind))
+    return certainty(probabilities, right, _groups(answers, record), MODALITIES[record.kind].nouns)
 
 
 def _groups(

@@ -353,7 +353,7 @@ def count_data(
         leaks=sizes["leakage"],
         label_issues=inspection.label_issues.count,
         off_topic=None if inspection.off_topic is None else inspection.off_topic.count,
-        kind=None if kind == "image" else kind,
+        kind=kind,
     )
 
 

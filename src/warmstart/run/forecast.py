@@ -364,7 +364,7 @@ def dry_run(request: Request) -> Steps[DryRun]:
         surgery=surgery_of(base),
         follows_verdict=run_plan.follows_verdict(request),
         plan_file=str(plan_file) if plan_file else None,
-        kind=None if kind == "image" else kind,
+        kind=kind,
     )
 
 

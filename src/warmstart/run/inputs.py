@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from warmstart.data.dataset import Collection
 from warmstart.errors import PlanError
 from warmstart.machine import free_memory
 from warmstart.modalities.audio import default_sound, sound_of
 from warmstart.modalities.image import band_ranges, count_bands
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
 from warmstart.network.position_embeddings import LEAST, MOST
 from warmstart.network.weights import is_full
@@ -61,9 +62,10 @@ def _spectrogram(request: Request, collection: Collection) -> Sound:
 
 def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
     """Raises: PlanError for settings without effect on a base model that takes samples."""
-    if isinstance(base.preprocessing, WaveInputs):
+    modality = modality_of(base.preprocessing)
+    if modality.is_sound and not modality.has_pixels:
         names = ("size", "channels", "sample_rate", "n_mels", "top_db")
-        rate = f"{base.preprocessing.sample_rate:,} samples a second"
+        rate = f"{cast(WaveInputs, base.preprocessing).sample_rate:,} samples a second"
         _refuse_settings(request, names, f"{base.name} takes clips as they are, at {rate}")
 
 
@@ -83,7 +85,8 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
     """
     record, load = collection.record, collection.load
     size = _input_value(request, "size")
-    if record.kind in ("text", "table"):
+    modality = MODALITIES[record.kind]
+    if not modality.has_thumbnails:
         return InputOptions(size=size)
     channels = _input_value(request, "channels")
     if SIZE in request.overrides and not LEAST <= size <= MOST:
@@ -94,7 +97,7 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
         tuned_blocks=_tuned_blocks(request),
         is_partial=is_partial(request),
     )
-    if record.kind == "audio":
+    if modality.is_sound:
         sound = _spectrogram(request, collection)
         return replace(options, channels=channels or 1, sound=sound, image_channels=1)
     _refuse_settings(request, AUDIO_SETTINGS, "the data holds images, not sounds")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
@@ -15,7 +16,6 @@ from warmstart.tasks.words import TASK_WORDS, score_of
 from warmstart.terminal.text import column, command_rows, wrap
 
 TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
-SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 MOST_FINDINGS = 5  # listed here; the others are in the report
 MOST_FILES = 3  # named of those that could not be read
 
@@ -70,7 +70,7 @@ def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") 
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
     if task != "classify":
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
-    pictures = nouns_of(data.kind).pictures
+    pictures = MODALITIES[data.kind].nouns.pictures
     reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
     help_text = (
         f"What might help: check how the labels were made, or use {pictures} in which a person "
@@ -150,19 +150,17 @@ def _finding(finding: Finding) -> str:
 
 
 def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str]:
-    run, kind = shlex.quote(str(run_path)), summary.data.kind or "image"
-    nouns, rows = (
-        nouns_of(kind),
-        [(f"warmstart report {run} --open", "pictures, mistakes, reasons")],
-    )
+    run, kind = shlex.quote(str(run_path)), summary.data.kind
+    nouns = MODALITIES[kind].nouns
+    rows = [(f"warmstart report {run} --open", "see its mistakes")]
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
         purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)
         test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
         rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
-        if kind in SERVED:
+        if MODALITIES[kind].form != "arrays":
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == "image" and summary.task == "classify":
+    if sample_path is None and kind == IMAGE.kind and summary.task == "classify":
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     return command_rows(rows)
