@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from warmstart.errors import DataError
+from warmstart.modalities.image import IMAGE
 from warmstart.records.data import DataRecord, Finding, Split
 from warmstart.records.inputs import Kind, KindOption
 
@@ -36,10 +37,10 @@ class Wording:
     after: str = ""  # text after it
     remove: str  # what to remove so that a class is gone
     one_class: str = ""  # what to do if there is only one class
-    noun: str = "image"  # what an example is called
+    noun: str = IMAGE.nouns.one  # what an example is called
 
     @classmethod
-    def of_classes(cls, source: str, remove: str, noun: str = "image") -> Wording:
+    def of_classes(cls, source: str, remove: str, noun: str = IMAGE.nouns.one) -> Wording:
         """The wording of a source without folders: `labels.csv: class "cat"`."""
         return cls(source=source, before=f'{source}: class "', after='"', remove=remove, noun=noun)
 
@@ -77,7 +78,7 @@ class Listing:
     label_problem: str = ""
     problems: tuple[Finding, ...] = ()
     n_harmless: int = 0  # items of `problems` that are no loss: without a label, or without pixels
-    kind: Kind = "image"
+    kind: Kind = IMAGE.kind
     form: Literal["texts", "sets", "numbers"] = "texts"
     outputs: tuple[str, ...] = ()
 
