@@ -121,7 +121,8 @@ def killed() -> str:
     then = f"differs in {other}" if other else "has the bytes of an uninterrupted one"
     return (
         f"After one of two processes was killed, the other stopped within {ends}. An offloaded "
-        f"run, killed and resumed {len(stored['rows'])} times, {then} {source('scale_processes', 'scale_kills')}."
+        f"run, killed and resumed {len(stored['rows'])} times, {then} "
+        f"{source('scale_processes', 'scale_kills')}."
     )
 
 
