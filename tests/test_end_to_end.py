@@ -47,7 +47,7 @@ def test_stamps_of_a_debian_package(capsys):
     assert answer["label"] in classes
     assert answer["scores"].keys() == set(classes)
     assert main(["predict", "runs/latest", str(stamp)]) == 0
-    assert capsys.readouterr().out.startswith(str(stamp))
+    assert capsys.readouterr().out.splitlines()[1].startswith(str(stamp))
 
 
 def test_cells_under_another_microscope(real_images, capsys):
@@ -72,6 +72,7 @@ def test_cells_under_another_microscope(real_images, capsys):
         "macro_f1",
         "log_loss",
         "ece",
+        "classes",
     }
     assert scores["low"] <= estimate["high"]
     assert scores["high"] >= estimate["low"]

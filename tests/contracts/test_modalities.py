@@ -42,7 +42,7 @@ OTHER_WORDS = {
     "data/tables.py": 2,
     "events.py": 2,
     "exporting/clean_process.py": 1,
-    "exporting/formats.py": 1,
+    "exporting/transformers.py": 1,
     "exporting/predict_script.py": 1,
     "network/encoder.py": 2,
     "network/ledger.py": 2,

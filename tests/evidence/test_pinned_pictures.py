@@ -153,9 +153,9 @@ def of_clips():
     for name, some in kinds.items():
         rng = np.random.default_rng(12)
         result[name] = (
-            spurious.metadata_leaks(some, LABELS, NAMES, rng, "audio"),
-            spurious.metadata_leaks_multilabel(some, truth, (*NAMES, "one"), rng, "audio"),
-            spurious.metadata_leaks_regression(some, some.width * 1.0, rng, "audio"),
+            spurious.metadata_leaks(some, LABELS, NAMES, rng, is_sound=True),
+            spurious.metadata_leaks_multilabel(some, truth, (*NAMES, "one"), rng, is_sound=True),
+            spurious.metadata_leaks_regression(some, some.width * 1.0, rng, is_sound=True),
         )
     return result
 

@@ -9,8 +9,7 @@ from hue_images import draw
 from tiny import PREP
 from warmstart.data import thumbnails
 from warmstart.data.thumbnails import make_thumbnail, unpack
-from warmstart.features import extraction
-from warmstart.modalities.image import decode, draft_side
+from warmstart.modalities.image import ImageModality, decode, draft_side
 
 
 def by_hand(collection):
@@ -55,7 +54,7 @@ def counted(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(extraction, "open_image", counting("decode", extraction.open_image))
+    monkeypatch.setattr(ImageModality, "open", counting("decode", ImageModality.open))
     monkeypatch.setattr(
         thumbnails, "make_thumbnail", counting("thumbnail", thumbnails.make_thumbnail)
     )
