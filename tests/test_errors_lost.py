@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.data.place import check_exists
+from warmstart.data.names import check_exists
 from warmstart.errors import DataError, missing
 
 

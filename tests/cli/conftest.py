@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from warmstart.cli import cache
-from warmstart.data import place as data_place
+from warmstart.data import names as data_names
 from warmstart.events import Event
 from warmstart.records.answer import Skipped, Suggestion, Suggestions
 from warmstart.records.comparison import RankedModel, Ranking
@@ -218,7 +218,7 @@ def work(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
         return module
 
-    monkeypatch.setattr(data_place, "check_exists", lambda text: None)  # no data has to be there
+    monkeypatch.setattr(data_names, "check_exists", lambda text: None)  # no data has to be there
     place("warmstart.run.fit", Request=Request, fit=standing_in.fit)
     place("warmstart.run.predictor", predict=standing_in.predict)
     place("warmstart.run.evaluate", evaluate=standing_in.evaluate)

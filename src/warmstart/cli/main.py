@@ -68,7 +68,7 @@ def _run(words: Sequence[str]) -> int:
     if verb.is_light:
         return verb.run(call)
     if verb.arguments == ("DATA",):
-        from warmstart.data.place import check_exists
+        from warmstart.data.names import check_exists
 
         check_exists(call.places[0])
     prepare()

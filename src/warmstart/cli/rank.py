@@ -22,10 +22,10 @@ from warmstart.cli.options import (
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
-from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.data import Task
+from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.tasks.words import TASK_WORDS
 from warmstart.terminal.text import column, lead, table_lines
 
@@ -87,7 +87,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
         baseline = TASK_WORDS[ranking.task or "classify"].blind
         text += f"\nNone of them is measurably better than {baseline}."
     if len(ranking.models) + len(ranking.failed) == 1:
-        other = f", such as {OTHER}" if ranking.kind == IMAGE.kind else ""
+        other = f", such as {OTHER}" if ranking.kind == DEFAULT_KIND else ""
         text += (
             f"\nTo compare it, name others in --models{other}; `warmstart models` lists those on "
             "this computer."

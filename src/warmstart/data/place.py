@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from warmstart.data.dataset import Listing, Load, Row, unreadable
-from warmstart.errors import DataError, missing
+from warmstart.errors import DataError
 from warmstart.modalities.audio import AUDIO
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.modality import Modality, suffixes_of
@@ -21,9 +20,6 @@ from warmstart.modalities.text import TEXT
 from warmstart.nouns import count
 from warmstart.records.data import Finding
 from warmstart.records.inputs import KindOption
-
-PREFIX = "sample:"
-
 
 MEDIA_SUFFIXES = IMAGE.suffixes | AUDIO.suffixes
 # Everything that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
@@ -34,22 +30,6 @@ FOREIGN_SUFFIXES = suffixes_of("heic heif avif svg psd raw cr2 cr3 nef arw dng j
 VECTOR_SUFFIXES = suffixes_of("svg eps")  # drawings: leaving them out loses no photograph
 MAX_FILE_BYTES = 512 * 2**20
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
-
-
-def is_address(text: str) -> bool:
-    """Whether a source is named by a web address, which is not read."""
-    return re.match(r"[a-z0-9]+://", text, re.IGNORECASE) is not None
-
-
-def check_exists(text: str) -> None:
-    """Raise a DataError early, before anything heavy loads, if `text` names a missing path.
-
-    >>> check_exists("sample:digits")
-    """
-    path = Path(text).expanduser()
-    is_path = text.strip() and not text.startswith(PREFIX) and not is_address(text)
-    if is_path and not os.path.exists(path):
-        raise DataError(missing(path, str(Path(text))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

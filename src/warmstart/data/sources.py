@@ -18,6 +18,7 @@ from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
 from warmstart.data.dataset import Columns, Listing, Row, Wording
 from warmstart.data.layouts import list_place
+from warmstart.data.names import PREFIX, is_address
 from warmstart.data.objects import (
     Frame,
     ImageFolder,
@@ -31,9 +32,7 @@ from warmstart.data.objects import (
 from warmstart.data.parsing import Table, parse
 from warmstart.data.place import (
     MEDIA_SUFFIXES,
-    PREFIX,
     as_audio,
-    is_address,
     open_folder,
     read_file,
     suffix,

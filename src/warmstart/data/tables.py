@@ -19,6 +19,7 @@ from warmstart.data.dataset import (
     unreadable,
 )
 from warmstart.data.labels import LabelCells, read_labels, read_roles, several
+from warmstart.data.names import is_address
 from warmstart.data.parsing import (
     LABEL_NAMES,
     PATH_NAMES,
@@ -29,7 +30,7 @@ from warmstart.data.parsing import (
     groups_of,
     splits_of,
 )
-from warmstart.data.place import escaped, is_address, is_utf8, media_of, suffix
+from warmstart.data.place import escaped, is_utf8, media_of, suffix
 from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
 from warmstart.formatting import first_few

@@ -30,7 +30,8 @@ from PIL import (
 
 from warmstart.errors import DataError, ModelError, install_command
 from warmstart.modalities.modality import Form, Modality, input_choice, suffixes_of, with_version
-from warmstart.nouns import Nouns, count
+from warmstart.modalities.nouns import IMAGES
+from warmstart.nouns import count
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs, Kind, Preprocessing, pictures
 from warmstart.records.plan import Choice, InputPlan
@@ -730,20 +731,7 @@ class ImageModality(Modality[Preprocessing]):
     has_off_topic = True
     augmentations: tuple[Choice, Choice, Choice] | None = None
     has_pixels = has_thumbnails = True
-    nouns = Nouns(
-        one="image",
-        picture="picture",
-        an="an image",
-        plain="plain pixels",
-        changed="re-encoded, resized, mirrored, cropped or exposed differently",
-        typed="photo.jpg",
-        quoted='"photo.jpg"',
-        new="new.jpg",
-        several="new/",
-        labelled="more/",
-        accept="image/*",
-        sized=" at {} px",
-    )
+    nouns = IMAGES
 
     def open(self, payload: bytes, name: str, inputs: Preprocessing) -> Image.Image | Pixels:
         """Decode one image for the network.

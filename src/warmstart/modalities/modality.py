@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Generic, Literal, TypeVar
 
@@ -22,7 +23,7 @@ Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
 Form = Literal["files", "texts", "rows", "arrays"]  # rows of tables; no server takes arrays
 
 
-class Modality(Generic[Record]):
+class Modality(ABC, Generic[Record]):
     """A kind of data. A new one defines `kind`, `nouns`, `encode` and `decoder`.
 
     The rest suits examples that are vectors or arrays of one shape.
@@ -53,12 +54,12 @@ class Modality(Generic[Record]):
     fixes_few_shot_head = False  # with few examples the head is fixed, not chosen: measured
     is_ragged = False  # examples differ in length: `inputs.blank` pads them
 
+    @abstractmethod
     def encode(self, payload: bytes, name: str, inputs: Record) -> Encoded:
         """One example as an array of `inputs.shape` and `inputs.dtype`; `name` is for messages.
 
         Thread-safe. Raises: DataError if the bytes are not a valid example.
         """
-        raise NotImplementedError
 
     def open(self, payload: bytes, name: str, inputs: Record) -> Any:
         """One example decoded, before `prepare` brings it to the form of the network."""
@@ -77,9 +78,9 @@ class Modality(Generic[Record]):
         """An opened example to show, of mode "L" or "RGB", where the modality has thumbnails."""
         raise NotImplementedError
 
+    @abstractmethod
     def decoder(self, inputs: Record) -> str:
         """The decoder from bytes to numbers and its version, on which cached features depend."""
-        raise NotImplementedError
 
     def fitted(self, inputs: Record, payloads: Payloads | None, sound: Sound | None) -> Record:
         """Inputs as long as the examples need; the same ones where all are of one length.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from warmstart.modalities.image import IMAGE
-from warmstart.modalities.modality import Modality
 from warmstart.modalities.registry import modality_of
 from warmstart.nouns import Nouns
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
 from warmstart.records.data import Task
-from warmstart.records.inputs import Inputs, Kind
+from warmstart.records.inputs import DEFAULT_KIND, Inputs, Kind
 from warmstart.records.network import NetworkRecord, Recipe
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.summary import VerdictKind
+
+if TYPE_CHECKING:
+    from warmstart.modalities.modality import Modality
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class DataFacts:
     holdout: int  # examples in the user's validation set, 0 without one
     columns: tuple[ColumnPlan, ...] | None = None  # types of a table's columns
     task: Task = "classify"
-    kind: Kind = IMAGE.kind
+    kind: Kind = DEFAULT_KIND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

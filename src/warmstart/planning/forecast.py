@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from warmstart.modalities.image import IMAGE
+from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import Nouns
 from warmstart.planning import rules
 from warmstart.planning.cached_activations import BYTES
@@ -285,7 +285,7 @@ def time_ran_out(plan: Plan) -> str:
     return _NO_TIME if because.endswith(f"{_GIVEN_UP}{_NO_TIME}") else ""
 
 
-def given_up(plan: Plan, nouns: Nouns = IMAGE.nouns) -> str:
+def given_up(plan: Plan, nouns: Nouns = IMAGES) -> str:
     """The cuts of a plan, in words; empty without any."""
     if plan.strategy.because.endswith(_NO_TIME):
         return plan.strategy.because

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from warmstart.modalities.image import IMAGE
+from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import Nouns
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain, VerdictKind
@@ -25,7 +25,7 @@ class Basis:
     trained: str  # that it was done, as the user's {}
     compared: str  # the comparison without it
     is_blank: bool = False  # the layers are untrained
-    nouns: Nouns = IMAGE.nouns
+    nouns: Nouns = IMAGES
 
 
 BASE = Basis(
@@ -46,7 +46,7 @@ BLANK = Basis(
 )
 
 
-def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGE.nouns) -> Basis:
+def basis_of(base: BaseModelRecord | None, nouns: Nouns = IMAGES) -> Basis:
     """The words for a base model.
 
     >>> basis_of(None).source

@@ -145,6 +145,7 @@ class WaveInputs:
 
 WINDOWS = 8  # most windows of a long text: cache and training grow with them
 Kind = Literal["image", "audio", "text", "table", "tensor"]
+DEFAULT_KIND: Kind = "image"  # of data, and of what a record leaves out
 KindOption = Literal["auto", "image", "audio", "text", "table"]  # --kind
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from warmstart.data.dataset import Load
-from warmstart.data.place import PREFIX
+from warmstart.data.names import PREFIX
 from warmstart.data.read import list_examples
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder

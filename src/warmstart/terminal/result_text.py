@@ -7,10 +7,10 @@ from pathlib import Path
 
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
-from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Task
+from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.words import TASK_WORDS, score_of
 from warmstart.terminal.text import column, command_rows, wrap
@@ -161,6 +161,6 @@ def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str
         rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
         if MODALITIES[kind].form != "arrays":
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == IMAGE.kind and summary.task == "classify":
+    if sample_path is None and kind == DEFAULT_KIND and summary.task == "classify":
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     return command_rows(rows)

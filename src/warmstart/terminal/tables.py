@@ -8,10 +8,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from warmstart.formatting import interval, percent, printable, short_interval, size
-from warmstart.modalities.image import IMAGE
+from warmstart.modalities.nouns import IMAGES
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
+from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
 from warmstart.tasks.words import other_metrics, test_estimate
 from warmstart.terminal.text import column, lead, shortened, table_lines, window
@@ -27,7 +28,7 @@ BATCH = 32  # answers whose columns are aligned together: those of one batch of 
 NO_GUARANTEE = "Too few training examples to guarantee which answers are confident."
 
 
-def predict_lines(answers: Iterable[Answer], kind: str = IMAGE.kind) -> Iterator[str]:
+def predict_lines(answers: Iterable[Answer], kind: str = DEFAULT_KIND) -> Iterator[str]:
     """A header, then one line per answer as it arrives: path, class, probability, any warning."""
     answers = iter(answers)
     head, widths = MODALITIES[kind].nouns.one, (0, 0)
@@ -53,7 +54,7 @@ def _header(answer: Answer, head: str, path_width: int, label_width: int) -> str
     return f"{head:<{path_width}}  {LABEL:<{label_width}}  probability"
 
 
-def predict_summary(tally: Counter[str], kind: str = IMAGE.kind) -> str:
+def predict_summary(tally: Counter[str], kind: str = DEFAULT_KIND) -> str:
     """How many answers there are, by confidence; `tally` counts the keys below, and `answers`.
 
     >>> predict_summary(Counter(answers=20, confident=9, uncertain=10, ood=1))
@@ -95,7 +96,7 @@ def probability(p: float) -> str:
     return "> 99 %" if p >= 0.995 else percent(p, n=1)
 
 
-def scores_text(scores: TestScores, kind: str = IMAGE.kind) -> str:
+def scores_text(scores: TestScores, kind: str = DEFAULT_KIND) -> str:
     """Metrics on labelled data, the main one first."""
     examples = MODALITIES[kind].nouns.count(scores.n)
     if not isinstance(scores, Scores):
@@ -158,7 +159,7 @@ def models_text(models: Sequence[ModelListing], word: str = "") -> str:
 def cache_text(info: CacheInfo) -> str:
     """Size and content of the feature cache."""
     total = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
-    rows = f"features of {IMAGE.nouns.count(info.rows)}, {count(info.feature_sets, 'set')}"
+    rows = f"features of {IMAGES.count(info.rows)}, {count(info.feature_sets, 'set')}"
     lines = [lead("Cache") + str(info.path)]
     lines.append(column("Size", f"{total}: {rows}." if info.rows else f"{total}."))
     return "\n".join([*lines, column("Clear", "warmstart cache clear")])
