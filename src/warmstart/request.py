@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 from warmstart.data.column_types import ColumnSetting
 from warmstart.data.dataset import Collection, Columns, KindOption
-from warmstart.data.labels import TaskOption
 from warmstart.data.read import read
 from warmstart.data.tables import with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
@@ -22,7 +21,7 @@ from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
-from warmstart.records.data import CODES
+from warmstart.records.data import CODES, TaskOption
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from warmstart.data.dataset import KindOption
-    from warmstart.data.labels import TaskOption
     from warmstart.planning.rules import Budget
+    from warmstart.records.data import TaskOption
     from warmstart.request import Request
 
 PLANNED = frozenset({"base", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too

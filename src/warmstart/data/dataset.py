@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from warmstart.errors import DataError
-from warmstart.records.data import DataRecord, Finding, Split
+from warmstart.nouns import Wording
+from warmstart.records.data import DataRecord, Finding, Split, TaskOption
 from warmstart.records.inputs import Kind
+from warmstart.tasks.task import Form
 
 Load = Callable[[str], bytes]
 KindOption = Literal["auto", "image", "audio", "text", "table"]
@@ -25,27 +27,7 @@ class Columns:
     group: str | None = None
     text: str | None = None
     kind: KindOption = "auto"
-    task: str = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
-    """How messages name this source and its classes, in the user's own words."""
-
-    source: str
-    before: str  # text before a class name
-    after: str = ""  # text after it
-    remove: str  # what to remove so that a class is gone
-    one_class: str = ""  # what to do if there is only one class
-    noun: str = "image"  # what an example is called
-
-    @classmethod
-    def of_classes(cls, source: str, remove: str, noun: str = "image") -> Wording:
-        """The wording of a source without folders: `labels.csv: class "cat"`."""
-        return cls(source=source, before=f'{source}: class "', after='"', remove=remove, noun=noun)
-
-    def place(self, label: str) -> str:
-        return f"{self.before}{label}{self.after}"
+    task: TaskOption = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +61,7 @@ class Listing:
     problems: tuple[Finding, ...] = ()
     n_harmless: int = 0  # items of `problems` that are no loss: without a label, or without pixels
     kind: Kind = "image"
-    form: Literal["texts", "sets", "numbers"] = "texts"
+    form: Form = "texts"
     outputs: tuple[str, ...] = ()
 
 

@@ -9,15 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.dataset import (
-    Columns,
-    Listing,
-    Row,
-    Wording,
-    as_split,
-    concatenate,
-    unreadable,
-)
+from warmstart.data.dataset import Columns, Listing, Row, as_split, concatenate, unreadable
 from warmstart.data.hub_datasets import files_of, in_place, is_saved, list_saved
 from warmstart.data.labels import label_column
 from warmstart.data.parsing import LABEL_NAMES, SPLIT_ORDER, SPLIT_VALUES, Table, parse
@@ -39,7 +31,7 @@ from warmstart.data.tables import list_table
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
 from warmstart.modalities.text import decode_utf8
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 from warmstart.records.data import Finding, Split
 
 # Folder names that make a folder the training, hold-out or test set.

@@ -16,7 +16,7 @@ from PIL import Image
 from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.dataset import Columns, Listing, Row, Wording
+from warmstart.data.dataset import Columns, Listing, Row
 from warmstart.data.layouts import list_place
 from warmstart.data.objects import (
     Frame,
@@ -42,7 +42,7 @@ from warmstart.data.place import (
 from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.data.webdataset import is_shard, list_shard, list_shards
 from warmstart.errors import DataError, missing
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 

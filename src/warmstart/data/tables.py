@@ -8,16 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from warmstart.data.column_types import ColumnSetting, type_columns
-from warmstart.data.dataset import (
-    Collection,
-    Columns,
-    Listing,
-    Load,
-    Row,
-    Wording,
-    is_too_many,
-    unreadable,
-)
+from warmstart.data.dataset import Collection, Columns, Listing, Load, Row, is_too_many, unreadable
 from warmstart.data.labels import LabelCells, read_labels, read_roles, several
 from warmstart.data.parsing import (
     LABEL_NAMES,
@@ -36,7 +27,7 @@ from warmstart.formatting import first_few
 from warmstart.machine import cell_bytes, check_memory
 from warmstart.modalities.table import pack, unpack
 from warmstart.modalities.text import payload_of
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 from warmstart.records.data import Finding
 
 GONE = "is not there"

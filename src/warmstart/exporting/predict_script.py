@@ -22,6 +22,8 @@ from warmstart.records.inputs import (
     WaveInputs,
     pictures,
 )
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 _FILES = """\
 HERE = pathlib.Path(__file__).resolve().parent
@@ -242,13 +244,14 @@ _NUMBER = 'f"{LABELS[0]} {p[0]:.6g}"'
 
 
 def predict_script(
-    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = "classify"
+    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = CLASSIFICATION.task
 ) -> str:
     """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside."""
-    takes_pixels, answer = input_name == "pixels", to.value if task == "regress" else to.answer
+    takes_pixels, has_numbers = input_name == "pixels", TASKS[task].has_numbers
+    answer = to.value if has_numbers else to.answer
     needs, imports = to.needs, to.imports
     fields = {"needs": needs, "imports": imports, "load": to.load, "files": _FILES}
-    fields["line"] = _NUMBER if task == "regress" else _BEST
+    fields["line"] = _NUMBER if has_numbers else _BEST
     if isinstance(inputs, TextInputs):
         return _TEXT_SCRIPT.substitute(fields, answer=answer.format(name=input_name, x="x"))
     sound = {"imports": f"{imports}\n{IMPORTS}", "example": "clip.wav"}
@@ -259,7 +262,7 @@ def predict_script(
             "example": "new.csv" if is_table else "signal.npy",
             "prepare": _ROWS if is_table else _TENSORS,
             "answer": answer.format(name=input_name, x="np.ascontiguousarray(values)"),
-            "answers": "the values twice" if task == "regress" else "logits, probabilities",
+            "answers": "the values twice" if has_numbers else "logits, probabilities",
         }
         if isinstance(inputs, WaveInputs):
             fields |= {**sound, "needs": f"{needs}, numpy, {NEEDS}", "prepare": _CLIPS}

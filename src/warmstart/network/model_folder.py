@@ -31,11 +31,8 @@ from warmstart.modalities import text
 from warmstart.network.weights import chunks
 from warmstart.records.answer import (
     CalibrationRecord,
-    LabelCalibration,
     ModelRecord,
-    NumberCalibration,
 )
-from warmstart.records.data import Task
 from warmstart.records.inputs import Preprocessing, TextInputs
 from warmstart.records.run_folder import (
     RunFolder,
@@ -45,6 +42,7 @@ from warmstart.records.run_folder import (
     write_chunks,
     write_json,
 )
+from warmstart.tasks.registry import TASKS
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
@@ -53,12 +51,6 @@ TOKENIZER = "tokenizer.json"
 LARGEST_SIDE = 16_384  # px of an image
 LARGEST = 2**30  # values of one input
 LEAST_SCALE, MOST_SCALE = 1e-12, 1e12
-
-CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
-    "classify": CalibrationRecord,
-    "multilabel": LabelCalibration,
-    "regress": NumberCalibration,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +94,7 @@ def read_bundle(run: Path) -> Bundle:
     if not folder.is_dir():
         raise RunFolderError(f"{run} {_why_none(run)}")
     record = read_json(folder / "config.json", ModelRecord)
-    calibration = read_json(folder / "calibration.json", CALIBRATIONS[record.task])
+    calibration = read_json(folder / "calibration.json", TASKS[record.task].calibration_record)
     tensors = _read(folder / "model.safetensors", load_file)
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
     inputs = record.preprocessing
@@ -136,7 +128,7 @@ def _check_calibration(
             raise _damaged(path, f"{name} is not finite")
     if calibration.temperature <= 0 or calibration.ood_from < 0:
         raise _damaged(path, "its temperature or its distance makes no sense")
-    if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
+    if TASKS[record.task].has_classes and len(calibration.class_bias) != len(record.classes):
         raise _damaged(path, "class_bias is not one number a class")
 
 

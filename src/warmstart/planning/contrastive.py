@@ -13,6 +13,7 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.strategy import Strategy
 from warmstart.records.inputs import TextInputs
 from warmstart.records.plan import Choice, TrainingPlan, by_rule
+from warmstart.tasks.registry import TASKS
 
 # All texts in one update: samples of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
 # compares depths and learning rates.
@@ -44,7 +45,7 @@ def learns_from_pairs(
 
     The user's choice wins; else plainly fine-tuned blocks do, where one process has whole batches.
     """
-    if not network.is_text or facts.task != "classify":
+    if not network.is_text or not TASKS[facts.task].has_classes:
         return None
     if options.contrastive is not None:
         return options.contrastive

@@ -13,6 +13,7 @@ from warmstart.records.inputs import Inputs, Kind, Preprocessing, TableInputs, T
 from warmstart.records.network import NetworkRecord, Recipe
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.summary import VerdictKind
+from warmstart.tasks.classify import CLASSIFICATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class DataFacts:
     smallest_class: int
     holdout: int  # examples in the user's validation set, 0 without one
     columns: tuple[ColumnPlan, ...] | None = None  # types of a table's columns
-    task: Task = "classify"
+    task: Task = CLASSIFICATION.task
     kind: Kind = "image"
 
 

@@ -36,7 +36,7 @@ from warmstart.run.predictor import Predictor, load
 from warmstart.run.reopened import Gallery
 from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, UnreadableInput
 from warmstart.serving.wording import promise_words
-from warmstart.tasks.words import label_text
+from warmstart.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from warmstart.serving.access import Gate
@@ -198,7 +198,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     record = _read(run / "data.json", DataRecord) or DataRecord(  # a model folder alone
         name=run.resolve().name,
         kind=predictor.kind,
-        task="classify",
+        task=predictor.task,
         layout="",
         examples=(),
         classes=predictor.labels,
@@ -210,7 +210,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     if predictor.kind != "image":
         takes = nouns_of(inputs.kind).many
         no_heat = f"only answers to images can be explained, and this model takes {takes}"
-    elif predictor.task == "regress":
+    elif predictor.target.has_numbers:
         no_heat = "only labels can be explained, and this model predicts a number"
     else:
         explain = partial(explain_image, predictor, cells_for(measure_pace(predictor)))
@@ -231,7 +231,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
         explain=explain,
         no_heat=no_heat,
         index_of=gallery.number,
-        label_of=lambda index: label_text(gallery.label(index), record.task),
+        label_of=lambda index: TASKS[record.task].text(gallery.label(index)),
         thumbnail=gallery.thumbnail,
     )
 

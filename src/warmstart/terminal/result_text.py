@@ -11,10 +11,10 @@ from warmstart.modalities.registry import nouns_of
 from warmstart.nouns import count
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
-from warmstart.tasks.words import TASK_WORDS, score_of
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS, score_of
 from warmstart.terminal.text import column, command_rows, wrap
 
-TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 MOST_FINDINGS = 5  # listed here; the others are in the report
 MOST_FILES = 3  # named of those that could not be read
@@ -65,10 +65,10 @@ def _model(summary: Summary, run_path: Path) -> str:
     return column("Model", " · ".join([text.removesuffix("."), *facts]))
 
 
-def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
+def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = CLASSIFICATION.task) -> str:
     """Why nothing was trained, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
-    if task != "classify":
+    if not TASKS[task].has_classes:
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
     pictures = nouns_of(data.kind).pictures
     reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
@@ -105,7 +105,7 @@ def _accuracy(summary: Summary) -> list[str]:
     if head := summary.own_head:
         score = interval(head.value, head.low, head.high, head.n)
         claims.append(f"the base model's own head, before a new one was fitted: {score}")
-    lines = [column(TITLES[summary.task], ";\n".join(claims) + ".")] if claims else []
+    lines = [column(TASKS[summary.task].words.title, ";\n".join(claims) + ".")] if claims else []
     return [*lines, *(column("Baseline", one.sentence) for one in summary.baselines)]
 
 
@@ -157,12 +157,12 @@ def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str
     )
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
-        purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)
+        purpose = TASKS[summary.task].words.ask.format(an=nouns.an)
         test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
         rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
         if kind in SERVED:
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == "image" and summary.task == "classify":
+    if sample_path is None and kind == "image" and TASKS[summary.task].has_classes:
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     return command_rows(rows)

@@ -12,7 +12,7 @@ from warmstart.modalities.registry import nouns_of
 from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
-from warmstart.tasks.words import other_metrics, test_estimate
+from warmstart.tasks.registry import other_metrics, test_estimate
 from warmstart.terminal.text import column, lead, shortened, table_lines, window
 
 if TYPE_CHECKING:
