@@ -24,7 +24,7 @@ from warmstart.events import follow
 from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
 from warmstart.modalities.registry import nouns_of
 from warmstart.records.comparison import RankedModel, Ranking
-from warmstart.tasks.registry import task_or_usual
+from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.text import column, lead, table_lines
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
     """The table and the base model to take; `words` follow `warmstart fit` in its command."""
     first = ranking.models[0].name
     best = next((tie for tie in ranking.ties if tie[0] == first), (first,))
-    rows = [("base", task_or_usual(ranking.task).words.short, "seconds", "size", "")]
+    rows = [("base", task_or_default(ranking.task).words.short, "seconds", "size", "")]
     for base in ranking.models:
         score = short_interval(base.value, base.low, base.high, ranking.n)
         seconds = "cached" if base.cached else duration(base.seconds)
@@ -58,7 +58,7 @@ def _rank(base: RankedModel, best: Sequence[str], ranking: Ranking) -> str:
 
 
 def _notes(ranking: Ranking) -> Iterator[str]:
-    words = task_or_usual(ranking.task).words
+    words = task_or_default(ranking.task).words
     where = f"{nouns_of(ranking.kind).many}, cross-validated"
     where = "your hold-out" if ranking.method == "holdout" else where
     text = (
@@ -81,7 +81,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
     base = next(model for model in ranking.models if model.name == ranking.choice)
     text = f"{base.name}: {ranking.because}."
     if base.low <= ranking.majority:
-        baseline = task_or_usual(ranking.task).words.blind
+        baseline = task_or_default(ranking.task).words.blind
         text += f"\nNone of them is measurably better than {baseline}."
     if len(ranking.models) + len(ranking.failed) == 1:
         other = f", such as {OTHER}" if nouns_of(ranking.kind).one == "image" else ""

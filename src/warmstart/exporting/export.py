@@ -47,7 +47,7 @@ from warmstart.records.summary import Summary
 from warmstart.run.lineage import published
 from warmstart.run.predictor import load
 from warmstart.run.reopened import Pixels, Reopened, reopen
-from warmstart.tasks.registry import TASKS, unless_usual
+from warmstart.tasks.registry import TASKS, none_if_default
 
 # ---- The folder of an export: written beside its destination, moved there once checked.
 
@@ -298,7 +298,7 @@ def _record(
         to=job.options.to.name,
         title=job.title,
         inputs=_describe_inputs(job.source.exported(), job.options.with_pixels),
-        task=unless_usual(job.task),
+        task=none_if_default(job.task),
         outputs=outputs,
         agreement=agreement,
         single_layer=single_layer,

@@ -52,7 +52,7 @@ from warmstart.run.cleaning import drop_unreadable, near_duplicate_pairs
 from warmstart.run.inputs import check_wave_settings, choose_offload, input_options
 from warmstart.stats.metrics import MODEL_VARIANCE, Method
 from warmstart.stats.paired import rank_models
-from warmstart.tasks.registry import unless_usual
+from warmstart.tasks.registry import none_if_default
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
 from warmstart.training.linear_probe import fit_head
@@ -122,7 +122,7 @@ def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         because=_reason(choice, groups[0], list(models.values()), n, labelled),
         n=n,
         majority=labelled.target.blind_score(labels),
-        task=unless_usual(labelled.target.task),
+        task=none_if_default(labelled.target.task),
         method=scored[0].method,
     )
 

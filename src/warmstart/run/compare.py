@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,13 +42,13 @@ from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, columns_of, folder_name
 from warmstart.tasks.registry import TASKS
-from warmstart.tasks.task import Line
+from warmstart.tasks.task import Credit
 
 STAGES_TO_HEAD = ("read", "features", "checks", "plan", "head")
 USAGE = "warmstart compare DATA --strategies head,full"
 
 
-def credit_of(data: DataRecord) -> Callable[[Line], float | None]:
+def credit_of(data: DataRecord) -> Credit:
     """From a line of predictions.jsonl to what it adds to a run's score."""
     labels = [example.label for example in data.examples if example.split != "test"]
     return TASKS[data.task].line_credits(labels, data.classes)
@@ -143,7 +143,7 @@ def _check_finished(path: Path) -> None:
     )
 
 
-def _read_predictions(path: Path, credit: Callable[[Line], float | None]) -> Iterator[RunAnswer]:
+def _read_predictions(path: Path, credit: Credit) -> Iterator[RunAnswer]:
     """The lines of predictions.jsonl. Raises: RunFolderError if they cannot be read."""
     file = path / "predictions.jsonl"
     try:

@@ -43,7 +43,7 @@ from warmstart.studio.board import (
     merge,
     problem_of,
 )
-from warmstart.tasks.registry import TASKS, task_or_usual
+from warmstart.tasks.registry import TASKS, task_or_default
 
 PICTURES, CHANGES, FACTS = "pictures.jsonl", "changes.jsonl", "project.json"
 FORMAT = 1
@@ -316,7 +316,7 @@ class Project:
 
     @property
     def task(self) -> Task:
-        return task_or_usual(self.about.task).task
+        return task_or_default(self.about.task).task
 
     def set_task(self, task: Task, label_column: str | None) -> None:
         """Set the task and its label column, before any picture has a label."""

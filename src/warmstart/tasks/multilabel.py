@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from warmstart.stats.average_precision import precision_shares, precisions, quic
 from warmstart.stats.intervals import Groups, Values, effective_size
 from warmstart.stats.selective import confident_threshold, error_bound
 from warmstart.tasks.classify import normalise_name
-from warmstart.tasks.task import AnswerPlace, Certainty, Line, Operators, Target, Truth
+from warmstart.tasks.task import AnswerPlace, Certainty, Credit, Line, Operators, Target, Truth
 from warmstart.tasks.words import Words
 
 if TYPE_CHECKING:
@@ -423,7 +423,7 @@ class Multilabel(Target):
 
     line_metric = "log_score"
 
-    def line_credits(self, labels: Sequence[str], names: Sequence[str]) -> Callable[[Line], float]:
+    def line_credits(self, labels: Sequence[str], names: Sequence[str]) -> Credit:
         """Log-loss against that of a coin.
 
         1 where every label is certain and right, 0 where all have probability 0.5.

@@ -32,15 +32,15 @@ def task_of_form(form: Form) -> Target:
     return next(one for one in TASKS.values() if one.form == form)
 
 
-# ---- Classification is the usual task: several records leave it out.
+# ---- Classification is the default: several records leave it out.
 
 
-def task_or_usual(task: Task | None) -> Target:
+def task_or_default(task: Task | None) -> Target:
     """The task of a record that names none for classification."""
     return CLASSIFICATION if task is None else TASKS[task]
 
 
-def unless_usual(task: Task) -> Task | None:
+def none_if_default(task: Task) -> Task | None:
     """The name of a task for such a record."""
     return None if task == CLASSIFICATION.task else task
 
@@ -48,19 +48,20 @@ def unless_usual(task: Task) -> Task | None:
 # ---- The metrics of a test set, by their record.
 
 
-def _measured(scores: TestScores) -> Target:
+def task_of_scores(scores: TestScores) -> Target:
+    """The task that is measured so."""
     return next(one for one in TASKS.values() if isinstance(scores, one.score_record))
 
 
 def score_of(scores: TestScores) -> float:
     """The main score of the task: accuracy, mean average precision or R²."""
-    return float(getattr(scores, _measured(scores).metric))
+    return float(getattr(scores, task_of_scores(scores).metric))
 
 
 def test_estimate(scores: TestScores) -> Estimate:
     """The main score of a test set, with its interval."""
     return Estimate(
-        metric=_measured(scores).metric,
+        metric=task_of_scores(scores).metric,
         value=score_of(scores),
         low=scores.low,
         high=scores.high,
@@ -71,4 +72,4 @@ def test_estimate(scores: TestScores) -> Estimate:
 
 def other_metrics(scores: TestScores) -> str:
     """The other metrics of a test set, as one sentence without its first word."""
-    return _measured(scores).other_metrics(scores)
+    return task_of_scores(scores).other_metrics(scores)

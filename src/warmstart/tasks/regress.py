@@ -10,7 +10,7 @@ measured (`bench run tasks`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,9 +31,9 @@ from warmstart.stats.selective import PROMISED, margin
 from warmstart.tasks.task import (
     AnswerPlace,
     Certainty,
+    Credit,
     Form,
     LabelAgreement,
-    Line,
     Operators,
     Target,
     Truth,
@@ -366,7 +366,7 @@ class Regression(Target):
             **line_fields(example, fold), scores={}, **_interval(value, certainty.half_width)
         )
 
-    def line_credits(self, labels: Sequence[str], names: Sequence[str]) -> Callable[[Line], float]:
+    def line_credits(self, labels: Sequence[str], names: Sequence[str]) -> Credit:
         values = np.array([float(label) for label in labels])
         variance = max(float(values.var()), 1e-300)
         return lambda line: 1 - (float(line["value"]) - float(line["target"])) ** 2 / variance

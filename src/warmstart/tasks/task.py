@@ -27,6 +27,8 @@ Truth = NDArray[Any]
 Operators = Sequence[NDArray[Any]]  # leave-group-out residuals of targets, (n, n) float32 each
 Form = Literal["texts", "sets", "numbers"]  # of labels in a source; sets are names joined by `|`
 Line = Mapping[str, Any]  # of predictions.jsonl
+# What a line adds to a comparison of runs; None: 1 where its label is its target, else 0.
+Credit = Callable[[Line], float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,13 +281,8 @@ class Target(Protocol):
 
     line_metric: ClassVar[str]  # what the mean of `line_credits` is
 
-    def line_credits(
-        self, labels: Sequence[str], names: Sequence[str]
-    ) -> Callable[[Line], float | None]:
-        """From a line to what it adds to a comparison of runs; None: 1 where label is target.
-
-        `labels` are those of the training rows, `names` those of the outputs.
-        """
+    def line_credits(self, labels: Sequence[str], names: Sequence[str]) -> Credit:
+        """`labels` are those of the training rows, `names` those of the outputs."""
         return lambda line: None
 
     # ---- A finished model; its outputs are calibrated, in the user's unit.

@@ -9,10 +9,11 @@ from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
 from warmstart.modalities.registry import nouns_of
 from warmstart.nouns import count
-from warmstart.records.data import Finding, Task
+from warmstart.records.data import Finding
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS, score_of
+from warmstart.tasks.task import Target
 from warmstart.terminal.text import column, command_rows, wrap
 
 SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
@@ -32,7 +33,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     if summary.verdict.kind == "no-signal" and not ships and is_beaten:
         groups.append(wrap(summary.verdict.sentence))  # it names the method that finds a signal
     elif summary.verdict.kind == "no-signal":
-        groups.append(no_signal_text(summary.verdict, summary.data, summary.task))
+        groups.append(no_signal_text(summary.verdict, summary.data, TASKS[summary.task]))
     if ships:
         groups.append("\n".join(_accuracy(summary)))
     lines = [*_verdict(summary), *_weakest(summary), *_findings(summary, run_path)]
@@ -65,10 +66,10 @@ def _model(summary: Summary, run_path: Path) -> str:
     return column("Model", " · ".join([text.removesuffix("."), *facts]))
 
 
-def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = CLASSIFICATION.task) -> str:
+def no_signal_text(verdict: Verdict, data: DataCounts, target: Target = CLASSIFICATION) -> str:
     """Why nothing was trained, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
-    if not TASKS[task].has_classes:
+    if not target.has_classes:
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
     pictures = nouns_of(data.kind).pictures
     reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
