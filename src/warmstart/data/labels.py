@@ -162,7 +162,10 @@ def normalise(listing: Listing, target: Target, *, are_corrections: bool = False
         raise DataError(listing.label_problem)
     labels, ids = [row.label for row in listing.rows], [row.id for row in listing.rows]
     parsed = target.parse(labels, ids, source, are_corrections=are_corrections)
-    rows = tuple(replace(row, label=label) for row, label in zip(listing.rows, parsed, strict=True))
+    rows = tuple(
+        row if row.label == label else replace(row, label=label)
+        for row, label in zip(listing.rows, parsed, strict=True)
+    )
     return replace(listing, rows=rows, form=target.form, label_problem="")
 
 
