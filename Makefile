@@ -4,11 +4,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DATA ?= sample:digits
+# Photographs where the machine has any (Debian: tuxpaint-stamps-default), else scans of digits.
+DATA ?= $(if $(wildcard /usr/share/tuxpaint/stamps/animals/birds),sample:stamps,sample:digits)
 # A sample is looked at in a minute; your own pictures get what `fit` does unless told otherwise.
 BUDGET ?= $(if $(filter sample:%,$(DATA)),fast,balanced)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs pictures clean
 
 demo: $(VENV)/installed
 	@$(BIN)/warmstart fit "$(DATA)" --budget $(BUDGET)
@@ -25,6 +26,10 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
+
+# The animated pictures of README and docs, from real runs; needs a Chromium.
+pictures: $(VENV)/installed-dev
+	@OMP_NUM_THREADS=2 $(BIN)/python -m bench.screenshots
 
 $(VENV)/python-ok:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from bench import results
 from bench.markdown import mean, percent, points, source, table
@@ -92,25 +91,6 @@ def rates() -> str:
     return f"{table(heads, lines)}\n\n{source('forgetting')}"
 
 
-def similarity() -> str:
-    """Domain gap, transfer gain and accuracy of each set."""
-    far = {row["set"]: row["domain_gap"] for row in rows("distances")}
-    known = {r["set"]: r["transfer_gain"] for r in rows("verdict") if r["what"] == "true labels"}
-    both = {row["set"]: row for row in rows("accuracy-balanced")}
-    lines = [
-        [
-            name,
-            f"{far[name]:.2f}",
-            points(known[name]),
-            percent(both[name]["onelook"]),
-            percent(both[name]["accuracy"]),
-        ]
-        for name in sorted(far, key=far.__getitem__)
-    ]
-    heads = ["set", "domain gap", "transfer gain", "last layer alone", "`warmstart fit`"]
-    return f"{table(heads, lines)}\n\n{source('distances', 'verdict', 'accuracy-balanced')}"
-
-
 def near_and_far() -> str:
     """The mean of the nearer half of the sets, and of the farther."""
     far = {row["set"]: row["domain_gap"] for row in rows("distances")}
@@ -151,42 +131,13 @@ def small() -> str:
     )
 
 
-def way(name: str) -> dict[str, dict[str, Any]]:
-    """The rows of one strategy, by set."""
-    return {row["set"]: row for row in rows("strategies") if row["way"] == name}
-
-
-def share(row: dict[str, Any]) -> str:
-    """A test accuracy with its interval."""
-    return f"{percent(row['test'], 0)} ({100 * row['low']:.0f}–{100 * row['high']:.0f})"
-
-
-def ways() -> str:
-    """Every way on every set that was measured."""
-    result = rows("strategies")
-    px = results.read("strategies")["summary"]["px"]
-    names = list(dict.fromkeys(row["set"] for row in result))
-    lines = []
-    for kind in dict.fromkeys(row["way"] for row in result):
-        own = way(kind)
-        cells = [share(own[n]) if n in own else "" for n in names]
-        lines.append([f"`{kind}`", *cells])
-    heads = ["", *(f"{n}, {way('head')[n]['n']} images" for n in names)]
-    return (
-        f"{table(heads, lines)}\n\nTest accuracy at {px} px (95 % CI), `--budget fast`, one seed "
-        f"{source('strategies')}."
-    )
-
-
 MADE: dict[str, Callable[[], str]] = {
     "frozen-speed": frozen_speed,
     "frozen-moves": frozen_moves,
     "all-but-last": all_but_last,
     "old-output": old_output,
     "rates": rates,
-    "similarity": similarity,
     "near-and-far": near_and_far,
     "no-knowledge": no_knowledge,
     "small": small,
-    "ways": ways,
 }

@@ -5,29 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bench import results
-from bench.markdown import percent, points, source, table
+from bench.markdown import percent, source, table
 from bench.tables import rows
 
 
 def coverage() -> str:
     """How often an interval holds the truth, over draws of 100 images."""
-    lines = [
-        [
-            row["pool"],
-            row["draws"],
-            percent(row["covered"]),
-            percent(row["mean width"], 0),
-            points(row["mean estimate - truth"]),
-        ]
-        for row in rows("coverage")
-    ]
-    heads = ["data", "draws", "interval covers the truth", "mean width", "estimate − truth"]
-    summary = results.read("coverage")["summary"]
-    share, _, over = summary["pooled coverage"].partition(" over ")
+    *even, unequal = [(row["pool"], percent(row["covered"])) for row in rows("coverage")]
+    share, _, over = results.read("coverage")["summary"]["pooled coverage"].partition(" over ")
     return (
-        f"{table(heads, lines)}\n\nIn all {percent(float(share))} over {over}, excluding the last "
-        f"row: with groups of very unequal size the interval is too narrow "
-        f"{source('coverage')}."
+        f"The interval covers the truth in {percent(float(share))} of {over} of 100 images "
+        f"({', '.join(' '.join(one) for one in even)}). With groups of very unequal size it is too "
+        f"narrow: {unequal[1]} {source('coverage')}."
     )
 
 
@@ -59,52 +48,20 @@ def outcomes() -> str:
     result, summary = rows("outcomes"), results.read("outcomes")["summary"]
     titles = {
         ("lite0", "true"): "true labels",
-        ("blank", "true"): "true labels, shuffled weights",
+        ("blank", "true"): "shuffled weights",
         ("lite0", "random"): "random labels",
     }
-    lines = []
+    confirmed = []
     for (base, labels), title in titles.items():
         some = [row for row in result if (row["base"], row["labels"]) == (base, labels)]
         decided = [row for row in some if row["verdict"] != "inconclusive"]
-        confirmed = sum(row["verdict"] in row["right"] for row in decided)
-        accuracies = (
-            percent(sum(row[name] for row in some) / len(some))
-            for name in ("linear-probe", "fine-tune", "scratch")
-        )
-        share = f"{confirmed} of {len(decided)}"
-        lines.append([title, len(some), *accuracies, share, len(some) - len(decided)])
-    heads = ["draws", "n", "linear probe", "fine-tuned", "scratch", "confirmed", "inconclusive"]
-    output = summary["right of those that say something"]
+        right = sum(row["verdict"] in row["right"] for row in decided)
+        confirmed.append(f"{right} of {len(decided)} with {title}")
     return (
-        f"{table(heads, lines)}\n\nMean test accuracies. The test images confirm {output} "
-        f"verdicts; {summary['inconclusive']} were `inconclusive` {source('outcomes')}."
+        f"The test images confirm {summary['right of those that say something']} verdicts "
+        f"({', '.join(confirmed)}); {summary['inconclusive']} were `inconclusive` "
+        f"{source('outcomes')}."
     )
-
-
-def calibrated() -> str:
-    """The table's constants, chosen on one half of the sets and tried on the other."""
-    summary = results.read("calibrate")["summary"]
-    lines = [
-        [
-            name,
-            "30, 10",
-            summary[name]["right"],
-            summary[name]["wrong"],
-            summary[name]["inconclusive"],
-        ]
-        for name in ("all, as kept", "first half, as kept", "second half, as kept")
-    ]
-    for one, other in (("first", "second"), ("second", "first")):
-        best = summary[f"chosen on the {one} half"]
-        limits = ", ".join(f"{100 * best[name]:.0f}" for name in ("blind", "fair"))
-        for where, key in (
-            (f"{one} half, chosen there", "there"),
-            (f"{other} half, with those", "on the other"),
-        ):
-            result = best[key]
-            lines.append([where, limits, result["right"], result["wrong"], result["inconclusive"]])
-    heads = ["runs", "limits (points)", "right", "wrong", "inconclusive"]
-    return f"{table(heads, lines)}\n\n{source('calibrate')}"
 
 
 def from_nothing() -> str:
@@ -118,10 +75,9 @@ def from_nothing() -> str:
     sizes = sorted(row["n"] for row in known)
     ahead = sum("no-transfer" in row["right"] for row in blank)
     return (
-        f"At 96 px, with {sizes[0]} to {sizes[-1]} training images and up to 120 epochs, training "
-        f"from scratch was as good as fine-tuning the ImageNet weights on "
-        f"{', '.join(fair) or 'none'}, and {mean}. Compared with the same network with shuffled "
-        f"weights it was as good or better in {ahead} of {len(blank)} {source('outcomes')}."
+        f"With {sizes[0]} to {sizes[-1]} training images of 96 px, training from scratch was as "
+        f"good as fine-tuning the ImageNet weights on {', '.join(fair) or 'none'}, and {mean}; as "
+        f"good as fine-tuning shuffled weights in {ahead} of {len(blank)} {source('outcomes')}."
     )
 
 
@@ -129,15 +85,15 @@ def faults() -> str:
     """Twelve mistakes made on purpose in five sets."""
     summary = results.read("faults")["summary"]
     skipped = ("reported or repaired", "clean runs with a false alarm", "false alarms")
-    lines = [[name, output] for name, output in summary.items() if name not in skipped]
-    lines += [["**together**", f"**{summary['reported or repaired']}**"]]
-    lines += [
-        [
-            "runs without a mistake that raised a false alarm",
-            summary["clean runs with a false alarm"],
-        ]
-    ]
-    return table(["mistake", "reported, or measured to be harmless"], lines)
+    result = {name: output for name, output in summary.items() if name not in skipped}
+    always = [name for name, output in result.items() if output == "5 of 5"]
+    rest = [f"{name} ({output})" for name, output in result.items() if name not in always]
+    return (
+        f"{summary['reported or repaired']} mistakes were reported or measured to be harmless. In "
+        f"all five sets: {', '.join(always)}. Not always: {', '.join(rest)}. Of the runs without a "
+        f"mistake, {summary['clean runs with a false alarm']} raised a false alarm "
+        f"{source('faults')}."
+    )
 
 
 def kills() -> str:
@@ -158,14 +114,6 @@ def minutes() -> str:
         f"`--minutes` was kept within 10 % in {summary['kept within 10 %']} runs "
         f"{source('minutes')}; the longest took {longest:.2f} times the limit."
     )
-
-
-def guards() -> str:
-    """Alarms of the guards, by what was wrong."""
-    summary = results.read("guards")["summary"]
-    names = ("clean", "rate x 1,000", "rate x 0.000001", "a constant before the output")
-    lines = [[name, summary[name].partition(" heard")[0]] for name in names]
-    return table(["runs", "alarms"], lines) + f"\n\n{source('guards')}"
 
 
 def preprocessing() -> str:
@@ -193,41 +141,16 @@ def copies() -> str:
 
 def gain() -> str:
     """The stated fine-tuning gain and estimate, against what all other images of a set say."""
-    summary = results.read("gain")["summary"]
-    lines = []
-    names = {
-        "all": "all",
-        "fine-tuned ships": "fine-tuned ships",
-        "share set on all other sets": "all, constant set on all other sets",
-    }
-    for name, title in names.items():
-        result = summary.get(name)
-        if result is not None:
-            lines.append(
-                [
-                    title,
-                    result["cells"],
-                    f"{result['stated gain']:+.1f}",
-                    f"{result['realised gain']:+.1f}",
-                    result["stated minus realised"],
-                    percent(float(result["its interval holds the realised"])),
-                    result["estimate minus truth"],
-                    result["less that of the linear probe"],
-                    percent(float(result["its interval holds the truth"])),
-                ]
-            )
-    heads = [
-        "draws",
-        "n",
-        "stated gain",
-        "realised",
-        "stated − realised",
-        "its interval holds it",
-        "estimate − truth",
-        "less the linear probe's",
-        "its interval holds it",
-    ]
-    return f"{table(heads, lines)}\n\nPoints of accuracy, mean ± standard error {source('gain')}."
+    result = results.read("gain")["summary"]["all"]
+    off = result["estimate minus truth"].replace("-", "−")
+    return (
+        f"In {result['cells']} draws the stated gain was {result['stated gain']:+.1f} points on "
+        f"average, the true one {result['realised gain']:+.1f}; the interval covered it in "
+        f"{percent(float(result['its interval holds the realised']))}. The estimate was off by "
+        f"{off} points (mean ± standard error), and its interval "
+        f"covered the truth in {percent(float(result['its interval holds the truth']))} "
+        f"{source('gain')}."
+    )
 
 
 MADE: dict[str, Callable[[], str]] = {
@@ -237,9 +160,7 @@ MADE: dict[str, Callable[[], str]] = {
     "faults": faults,
     "kills": kills,
     "minutes": minutes,
-    "guards": guards,
     "outcomes": outcomes,
-    "calibrated": calibrated,
     "from-nothing": from_nothing,
     "preprocessing": preprocessing,
     "copies": copies,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench import results
-from bench.markdown import percent, points, source, table
+from bench.markdown import bare, percent, points, source, table
 
 
 def tabular() -> str:
@@ -15,16 +15,16 @@ def tabular() -> str:
         [
             f"{_name(row['older'])} → {_name(row['newer'])}",
             row["draws"],
-            percent(row["warm"]),
-            percent(row["scratch"]),
+            bare(row["warm"]),
+            bare(row["scratch"]),
             _gap(row, "scratch"),
-            percent(row["boosting"]),
+            bare(row["boosting"]),
             _gap(row, "boosting"),
         ]
         for row in results.read("tabular")["rows"]
     ]
     heads = [
-        "",
+        "% and points",
         "draws",
         "from the run",
         "scratch",
@@ -61,8 +61,9 @@ def _name(file: str) -> str:
 
 
 def _gap(row: Mapping[str, Any], other: str) -> str:
-    low, high = (points(row[f"{other}, {end}"]).removesuffix(" points") for end in ("low", "high"))
-    return f"{points(row[f'warm over {other}'])} ({low} to {high})"
+    keys = (f"warm over {other}", f"{other}, low", f"{other}, high")
+    value, low, high = (points(row[key]).removesuffix(" points") for key in keys)
+    return f"{value} ({low} to {high})"
 
 
 MADE: dict[str, Callable[[], str]] = {"tabular": tabular, "sound": sound}

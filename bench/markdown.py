@@ -31,6 +31,15 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def bare(share: float | None, digits: int = 1) -> str:
+    """A share in percent for a column that names the unit.
+
+    >>> bare(0.8792), bare(0.5, 0), bare(None)
+    ('87.9', '50', '')
+    """
+    return percent(share, digits).removesuffix(" %")
+
+
 def points(difference: float) -> str:
     """A difference of shares.
 

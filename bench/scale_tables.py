@@ -23,8 +23,6 @@ def large_network() -> str:
                 f"{row['images']:,}",
                 _hours(row["seconds"]),
                 _hours(output["seconds"]),
-                _hours(row["processor_seconds"]),
-                f"{row['feature_seconds_an_image']:.2f} s",
                 f"{row['peak_rss_mb'] / 1000:.2f} GB ({output['memory_mb'] / 1000:.2f})",
                 f"{row['disk_gb']:.1f} GB ({output['disk_mb'] / 1000:.1f})",
                 row["verdict"],
@@ -35,28 +33,11 @@ def large_network() -> str:
         "images",
         "time",
         "forecast",
-        "CPU time",
-        "features, per image",
         "peak memory (forecast)",
         "disk (forecast)",
         "verdict",
     ]
     return table(heads, lines)
-
-
-def many_images() -> str:
-    """What each number of small images took."""
-    lines = [
-        [
-            f"{row['n']:,}",
-            row["form"],
-            f"{row['peak_rss_mb']:,} MB",
-            f"{row['processor_seconds']:,.0f} s",
-            f"{row['disk_mb']:,.0f} MB",
-        ]
-        for row in sorted(results.read("scale_data")["rows"], key=lambda r: (r["form"], r["n"]))
-    ]
-    return table(["images", "packed as", "peak memory", "CPU time", "disk"], lines)
 
 
 def cost_curves() -> str:
@@ -75,11 +56,10 @@ def cost_curves() -> str:
                 title,
                 f"{curve.fixed:,.3g} {unit} + {1000 * curve.each:,.3g} {unit} · n / 1,000",
                 percent(curve.error, 0),
-                percent(curve.left_out, 0),
                 *(say(curve.at(n)) for n in FAR),
             ]
         )
-    heads = ["", "fitted line", "largest error", "error at the largest n, left out"]
+    heads = ["", "fitted line", "largest error"]
     return table([*heads, *(f"{n:,} images" for n in FAR)], lines)
 
 
@@ -102,32 +82,26 @@ def several_processes() -> str:
     rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
     lines = []
     for job in (job for job in jobs(0) if job.name in rows and not job.dies):
-        row, other = rows[job.name], job.beside in rows
-        shares = [percent(row.get(name), 0) for name in ("largest", "idle")]
-        if "idle" in row:
-            shares[1] += f" (lowest {percent(row['least_idle'], 0)})"
+        row = rows[job.name]
+        if job.beside not in rows:
+            continue
         lines.append(
             [
                 job.name,
-                f"{row['images']:,}",
-                f"{row['seconds']:,.0f} s",
-                f"{row['times_the_first']:.2f}" if other else "",
-                f"{max(row['peak_mb']):,.0f} MB",
-                *shares,
-                f"{row['steps']:,}" if other else "",
-                f"{row['probability']:.1g}" if other else "",
-                verdict(job, rows) if other else "",
+                f"{row['seconds']:,.0f}",
+                f"{row['times_the_first']:.2f}",
+                f"{max(row['peak_mb']):,.0f}",
+                percent(row.get("largest"), 0),
+                f"{row['probability']:.1g}",
+                verdict(job, rows),
             ]
         )
     heads = [
         "job",
-        "images",
-        "time",
+        "time, s",
         "× one process",
-        "peak memory of one",
+        "peak memory of one, MB",
         "largest share of the weights",
-        "idle",
-        "updates",
         "largest probability difference",
         "result",
     ]
@@ -137,21 +111,19 @@ def several_processes() -> str:
 def killed() -> str:
     """What was killed, and what came of it."""
     rows = {row["job"]: row for row in results.read("scale_processes")["rows"]}
-    lines = [
-        [job.name, f"the others stopped {rows[job.name]['seconds_to_end']:.1f} s later"]
+    ends = ", ".join(
+        f"{rows[job.name]['seconds_to_end']:.1f} s ({job.name.removeprefix('2, killed in ')})"
         for job in jobs(0)
         if job.dies and job.name in rows
-    ]
-    stored = results.read("scale_kills")
-    what = f"an offloaded run, {len(stored['rows'])} times, each at another point"
-    other = ", ".join(stored["differing"])
-    then = (
-        f"resumed each time, it differs in {other}"
-        if other
-        else "identical bytes to an uninterrupted run"
     )
-    lines.append([what, then])
-    return table(["killed", "then"], lines)
+    stored = results.read("scale_kills")
+    other = ", ".join(stored["differing"])
+    then = f"differs in {other}" if other else "has the bytes of an uninterrupted one"
+    return (
+        f"After one of two processes was killed, the other stopped within {ends}. An offloaded "
+        f"run, killed and resumed {len(stored['rows'])} times, {then} "
+        f"{source('scale_processes', 'scale_kills')}."
+    )
 
 
 def _hours(seconds: float) -> str:
@@ -166,7 +138,6 @@ def _bytes(megabytes: float) -> str:
 
 MADE: dict[str, Callable[[], str]] = {
     "scale_network": large_network,
-    "scale_data": many_images,
     "scale_curves": cost_curves,
     "scale_exchange": exchange,
     "scale_processes": several_processes,

@@ -7,20 +7,20 @@ from functools import partial
 from typing import Any
 
 from bench.drawing import dot, line, picture, text
-from bench.markdown import percent, points, table, took
+from bench.markdown import bare, percent, points, table, took
 from bench.stories import Row, stored
 from bench.story_sets import STORIES
 
 # A name of each run for tables and pictures, in their order.
 ARMS = {
-    "warm": "source run, six blocks fine-tuned",
-    "head": "source run, linear probe",
-    "as-is": "source run, not trained further",
-    "imagenet": "ImageNet, six blocks fine-tuned",
-    "x10": "ten times the learning rate",
-    "d1000": "a thousandth of the learning rate",
-    "stem": "all frozen except a new first block",
-    "scratch": "from scratch, three times the updates",
+    "warm": "warm start",
+    "head": "linear probe",
+    "as-is": "not trained further",
+    "imagenet": "from ImageNet",
+    "x10": "learning rate × 10",
+    "d1000": "learning rate ÷ 1,000",
+    "stem": "wrong blocks frozen",
+    "scratch": "from scratch",
 }
 WRONG = ("x10", "d1000", "stem")
 SOURCE = "(`bench/results/stories.jsonl`)"
@@ -33,28 +33,23 @@ def output(story: str) -> dict[str, Row]:
 
 
 def results(story: str) -> str:
-    """A row a run: accuracy, the warm start against it, what it took, what guards did."""
+    """A row a run: accuracy and the warm start against it; then what guards did."""
     result = output(story)
-    courses = {run["name"]: run for run in result["compare"]["runs"]}
     lines = [
         [
             name,
             _accuracy(result[arm]["test"]),
             _gain(result["compare"]["pairs"], arm),
-            *_pace(courses.get(arm), result[arm]),
-            _guarded(result[arm]),
         ]
         for arm, name in ARMS.items()
         if arm in result
     ]
-    heads = ["run", "test accuracy", "warm start is better by", "95 % after", "time", "guards"]
+    heads = ["run", "test accuracy, %", "warm start better by, points"]
+    guarded = [f"*{ARMS[arm]}*: {_guarded(result[arm])}" for arm in ARMS if _guards(result, arm)]
     test = result["warm"]["test"]["n"]
-    about = (
-        f"{result['warm']['train']} training images, {test} test images; 95 % CI in brackets. "
-        "*95 % "
-        f"after*: updates until a run reaches 95 % of its final validation accuracy. One seed, one "
-        f"core of a busy {result['warm']['machine']}, {result['warm']['date']} {SOURCE}."
-    )
+    about = f"{result['warm']['train']} training images, {test} test images, one seed {SOURCE}."
+    if guarded:
+        about += f" Guards: {'; '.join(guarded)}."
     return f"{table(heads, lines)}\n\n{about}{_missing(story, result)}"
 
 
@@ -69,12 +64,11 @@ def _missing(story: str, result: dict[str, Row]) -> str:
 def home(story: str) -> str:
     """How good the source run is where it comes from."""
     test = output(story)["source"]["test"]
-    return f"Accuracy of the source run on {test['n']} test images of its task: {_accuracy(test)}."
+    return f"Accuracy of the source run on its own {test['n']} test images, %: {_accuracy(test)}."
 
 
 def _accuracy(test: dict[str, Any]) -> str:
-    low, high = percent(test["low"], 0).removesuffix(" %"), percent(test["high"], 0)
-    return f"{percent(test['accuracy'], 0)} ({low}–{high.removesuffix(' %')})"
+    return f"{bare(test['accuracy'], 0)} ({bare(test['low'], 0)}–{bare(test['high'], 0)})"
 
 
 def _ahead(pairs: list[dict[str, Any]], arm: str) -> tuple[float, float, float, str | None] | None:
@@ -91,47 +85,20 @@ def _gain(pairs: list[dict[str, Any]], arm: str) -> str:
     result = _ahead(pairs, arm)
     if result is None:
         return ""
-    value, low, high, winner = result
-    shown = f"{points(value)} ({points(low).split()[0]} to {points(high).split()[0]})"
+    *numbers, winner = result
+    value, low, high = (points(one).removesuffix(" points") for one in numbers)
+    shown = f"{value} ({low} to {high})"
     return f"**{shown}**" if winner else shown
 
 
-def _pace(course: dict[str, Any] | None, row: Row) -> tuple[str, str]:
-    if course is None:
-        return "", took(row["seconds"])
-    near, after = course["near_end_updates"], course["near_end_seconds"]
-    soon = "" if near is None else f"{near} updates" + (f", {took(after)}" if after else "")
-    return soon, took(row["seconds"])
+def _guards(result: dict[str, Row], arm: str) -> bool:
+    return arm in result and bool(result[arm].get("guards"))
 
 
 def _guarded(row: Row) -> str:
     """What guards saw; what the training had come to where it was given up."""
     kinds = " and ".join(dict.fromkeys(guard["kind"] for guard in row.get("guards", ())))
-    if not kinds or row["shipped"]["strategy"] != "head":
-        return kinds
-    course = row["accuracy_held_out"]
-    reached = f" at a validation accuracy of {percent(course[-1][-1], 0)}" if course else ""
-    return f"{kinds}: training stopped{reached}; the linear probe ships"
-
-
-def outcome(story: str) -> str:
-    """Who is better than whom, and where nobody can tell."""
-    pairs = output(story)["compare"]["pairs"]
-    sorted_into: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
-    for arm, name in ARMS.items():
-        result = _ahead(pairs, arm)
-        if result is not None:
-            kind = "tie" if result[3] is None else "better" if result[3] == "warm" else "worse"
-            sorted_into[kind].append(f"*{name}*")
-    summary = []
-    for kind, words in (
-        ("better", "The warm start is significantly better than {}."),
-        ("tie", "The difference to {} is not significant (Holm correction over all pairs)."),
-        ("worse", "The warm start is worse than {}."),
-    ):
-        if sorted_into[kind]:
-            summary.append(words.format(_listed(sorted_into[kind])))
-    return " ".join(summary)
+    return f"{kinds}, the linear probe ships" if row["shipped"]["strategy"] == "head" else kinds
 
 
 def _listed(names: list[str]) -> str:
@@ -145,10 +112,9 @@ def verdict(story: str) -> str:
     right, gain = result["permutation_test"], result["transfer_gain"]
     low, high = (f"{100 * gain[end]:.0f}".replace("-", "−") for end in ("low", "high"))
     return (
-        f"Permutation test: {percent(right['value'], 0)} right, "
-        f"{100 * right['low']:.0f}–{percent(right['high'], 0)} with shuffled labels. Transfer "
-        f"gain: {100 * gain['value']:.0f} points (95 % CI {low} to {high}). Verdict "
-        f"`{row['verdict']}` after {took(row['seconds'])}."
+        f"`check` beforehand ({took(row['seconds'])}): {percent(right['value'], 0)} right, "
+        f"{100 * right['low']:.0f}–{percent(right['high'], 0)} with shuffled labels; transfer "
+        f"gain {100 * gain['value']:.0f} points (95 % CI {low} to {high}); `{row['verdict']}`."
     )
 
 
@@ -209,7 +175,6 @@ MADE = COMMANDS | {
     for name in TOLD
     for what, make in (
         ("results", results),
-        ("outcome", outcome),
         ("verdict", verdict),
         ("home", home),
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bench import results
-from bench.markdown import mean, percent, points, source, table, took
+from bench.markdown import bare, mean, percent, points, source, table, took
 
 Rows = list[dict[str, Any]]
 PEERS = {
@@ -28,28 +27,6 @@ def rows(name: str) -> Rows:
 
 def _by_set(name: str) -> dict[str, dict[str, Any]]:
     return {row["set"]: row for row in rows(name)}
-
-
-def fast() -> str:
-    """Heads alone: all sets together, and two sets with seconds of the whole command."""
-    one, timed = _by_set("accuracy"), seconds()
-    shown = ("ants_bees", "clothing")
-    lines = [["`warmstart fit --budget fast`", "accuracy", "fast"]]
-    lines += [[PEERS[name], name, name] for name in ("onelook", "fastai5", "hf3")]
-    cells = [
-        [
-            title,
-            percent(mean(row[key] for row in one.values())),
-            *(percent(one[s][key]) + _seconds(timed, s, method) for s in shown),
-        ]
-        for title, key, method in lines
-    ]
-    cells[0][1] = f"**{cells[0][1]}**"
-    return table(["", f"{count(len(one))} sets", *shown], cells)
-
-
-def _seconds(timed: Mapping[tuple[str, str], float], name: str, method: str) -> str:
-    return f", {took(timed[name, method])}" if (name, method) in timed else ""
 
 
 def seconds(threads: int = 2) -> dict[tuple[str, str], float]:
@@ -142,53 +119,37 @@ def sets() -> str:
     """Every set of the default budget: estimate, test, what shipped, the others."""
     lines = []
     for row in rows("accuracy-balanced"):
-        low, high = percent(row["low"], 0)[:-2], percent(row["high"], 0)[:-2]
         lines.append(
             [
                 row["set"],
-                f"{percent(row['value'], 0)} ({low}–{high})",
-                percent(row["accuracy"]),
-                *(percent(row.get(peer)) for peer in PEERS),
-                row["verdict"],
-                f"`{row['shipped']}`",
+                f"{bare(row['value'], 0)} ({bare(row['low'], 0)}–{bare(row['high'], 0)})",
+                bare(row["accuracy"]),
+                *(bare(row.get(peer)) for peer in PEERS),
                 took(row["seconds"]),
             ]
         )
     heads = [
-        "set",
+        "accuracy in %",
         "estimate (95 % CI)",
         "test",
         "regression",
         "fastai 5",
         "HF 3",
         "expert 30",
-        "verdict",
-        "shipped",
         "time",
     ]
     return table(heads, lines)
 
 
 def thorough() -> str:
-    """The longest budget beside an expert's recipe and the default one."""
-    balanced = _by_set("accuracy-balanced")
-    result = rows("accuracy-thorough")
-    lines = [
-        [
-            row["set"],
-            percent(balanced[row["set"]]["accuracy"]),
-            percent(row["accuracy"]),
-            percent(row["expert30"]),
-            row["verdict"],
-            f"`{row['shipped']}`",
-        ]
-        for row in result
-    ]
-    means = [mean(balanced[row["set"]]["accuracy"] for row in result)]
-    means += [mean(row[name] for row in result) for name in ("accuracy", "expert30")]
-    lines.append(["mean", *(f"**{percent(one)}**" for one in means), "", ""])
-    heads = ["set", "`balanced`", "`thorough`", "expert 30", "verdict", "shipped"]
-    return f"{table(heads, lines)}\n\n{source('accuracy-thorough')}"
+    """The longest budget beside an expert's recipe and the default one: mean accuracies."""
+    balanced, result = _by_set("accuracy-balanced"), rows("accuracy-thorough")
+    return (
+        f"Mean test accuracy on {len(result)} sets: `--budget thorough` "
+        f"{percent(mean(row['accuracy'] for row in result))}, the default "
+        f"{percent(mean(balanced[row['set']]['accuracy'] for row in result))}, the expert's recipe "
+        f"{percent(mean(row['expert30'] for row in result))} {source('accuracy-thorough')}."
+    )
 
 
 SIZED = {
@@ -208,9 +169,7 @@ def sizes() -> str:
     lines = []
     for name, size in dict.fromkeys((one, size) for one, size, _ in result):
         own = [result.get((name, size, method)) for method in SIZED]
-        cells = [
-            f"{percent(r['accuracy'], 0)}, {r['cpu_seconds']:,.0f} s" if r else "" for r in own
-        ]
+        cells = [f"{bare(r['accuracy'], 0)} ({r['cpu_seconds']:,.0f})" if r else "" for r in own]
         lines.append([name, size or "all", *cells])
     most = {
         method: max(r["peak_mb"] for (_, _, m), r in result.items() if m == method)
@@ -219,7 +178,7 @@ def sizes() -> str:
     }
     memory = ", ".join(f"{SIZED[m]} {mb / 1000:.1f} GB" for m, mb in most.items())
     return (
-        f"{table(['set', 'a class', *SIZED.values()], lines)}\n\n"
+        f"{table(['% (s)', 'images per class', *SIZED.values()], lines)}\n\n"
         f"Most memory: {memory} {source('peers')}."
     )
 
@@ -256,10 +215,10 @@ def task_label_issues() -> str:
     for name, what in (("labels", "multi-label sets"), ("numbers", "regression targets")):
         own = {key.removeprefix(f"{name}: "): value for key, value in summary.items()}
         result.append(
-            f"Of {own['planted']:,} errors planted into {what} ({own['sets']} sets, 5 % of the "
-            f"examples), {own['planted, rightly']:,} were reported, along with "
-            f"{own['planted, named'] - own['planted, rightly']:,} correct ones. Of "
-            f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,} were."
+            f"Of {own['planted']:,} errors planted into {own['sets']} {what}, "
+            f"{own['planted, rightly']:,} were reported, along with "
+            f"{own['planted, named'] - own['planted, rightly']:,} correct ones; of "
+            f"{own['as they are, of']:,} unmodified examples, {own['as they are, named']:,}."
         )
     return " ".join(result) + f" {source('task_label_issues')}"
 
@@ -269,23 +228,16 @@ def label_issues() -> str:
     summary = results.read("label_issues")["summary"]
     rates = (5, 10, 20)
     return (
-        f"With wrong labels planted into ten sets (5, 10, 20 %, to any class or to the next one, "
-        f"{summary['planted cells']} draws), "
-        f"{', '.join(_found(summary, rate) for rate in rates)} % of "
-        f"them are in the first tenth of the ranked list. A count was stated in "
+        f"Of wrong labels planted into ten sets (5, 10, 20 %; {summary['planted cells']} draws), "
+        f"{', '.join(_found(summary, rate) for rate in rates)} % are in the first tenth of the "
+        f"list. A count was stated in "
         f"{summary['with a count']} draws; "
         f"{percent(summary['counted labels that are wrong'], 0)} of the "
         "labels counted were planted, and the interval covered the planted share in "
         f"{percent(summary['rate holds the truth, of those'], 0)}. In {summary['clean data']} "
-        "sets and "
-        f"draws with nothing planted (including tables, two sources and shifted test sets), "
-        f"{summary['clean data with a count']} got a count; of {summary['random labels']} sets "
-        "with "
-        f"random labels, {summary['random labels with a count']}. The limit of 3 in 10, chosen "
-        "leaving each set out in turn, lies between "
-        f"{summary['limits chosen without the set'].replace(', ', ' and ')}; "
-        f"{percent(summary['counted labels that are wrong, in the set left out'], 0)} of what is "
-        f"then counted was planted {source('label_issues')}."
+        f"draws with nothing planted, {summary['clean data with a count']} got a count; of "
+        f"{summary['random labels']} sets with random labels, "
+        f"{summary['random labels with a count']} {source('label_issues')}."
     )
 
 
@@ -303,10 +255,8 @@ def off_topic() -> str:
         f"list and {percent(summary['off-topic, strangers called so'], 0)} are reported. "
         f"Of {summary['off-topic, clean draws']} draws with none planted "
         f"{percent(summary['off-topic, clean draws with an alarm'], 0)} raise an alarm, "
-        f"{summary['off-topic, alarms in 1,000 images']:.1f} images in 1,000; about half of "
-        "these are "
-        "truly off-topic: a logo among cats, a worm among ants, the emblem of a car "
-        f"{source('label_issues')}."
+        f"{summary['off-topic, alarms in 1,000 images']:.1f} images in 1,000, about half of "
+        f"them truly off-topic {source('label_issues')}."
     )
 
 
@@ -351,26 +301,18 @@ def served() -> str:
 
 
 def memory() -> str:
-    """Peak memory with the default base model."""
-    lines = [
-        [
-            f"{row['n']:,}",
-            f"`{row['strategy']}`",
-            row["budget"],
-            "no cache" if row["cold"] else "features cached",
-            f"{row['peak_rss_mb'] / 1000:.1f} GB",
-            took(row["seconds"]),
-        ]
-        for row in rows("memory")
-    ]
-    return table(["images", "strategy", "budget", "", "peak memory", "time"], lines)
+    """Peak memory with the default base model, by the number of images."""
+    spans = []
+    for n in dict.fromkeys(row["n"] for row in rows("memory")):
+        peaks = [row["peak_rss_mb"] / 1000 for row in rows("memory") if row["n"] == n]
+        spans.append(f"{min(peaks):.1f} to {max(peaks):.1f} GB with {n:,} images")
+    return f"Peak memory of linear probes: {', '.join(spans)} {source('memory')}."
 
 
-IMAGES = {"images": "95 % CI"}
-BOTH = {"seeds": "95 % CI over seeds", "images": "95 % CI over test images"}
+INTERVALS = {"seeds": "95 % CI over seeds", "images": "95 % CI over test images"}
 
 
-def suggested(intervals: Mapping[str, str]) -> str:
+def suggested() -> str:
     """Active learning against labelling at random; a column an interval."""
     lines = [
         [
@@ -380,12 +322,12 @@ def suggested(intervals: Mapping[str, str]) -> str:
             points(row["difference"]),
             *(
                 f"{points(row[f'low ({of})'])[:-7]} to {points(row[f'high ({of})'])[:-7]}"
-                for of in intervals
+                for of in INTERVALS
             ),
         ]
         for row in rows("suggest")
     ]
-    heads = ["set", "suggested", "at random", "difference", *intervals.values()]
+    heads = ["set", "suggested", "at random", "difference", *INTERVALS.values()]
     return table(heads, lines)
 
 
@@ -397,7 +339,6 @@ MADE: dict[str, Callable[[], str]] = {
     "task_label_issues": task_label_issues,
     "label-issues": label_issues,
     "off-topic": off_topic,
-    "fast": fast,
     "balanced": balanced,
     "headline": headline,
     "sets": sets,
@@ -407,8 +348,7 @@ MADE: dict[str, Callable[[], str]] = {
     "exports": exports,
     "served": served,
     "memory": memory,
-    "suggested": partial(suggested, IMAGES),
-    "suggested-twice": partial(suggested, BOTH),
+    "suggested": suggested,
     "sizes": sizes,
     "thorough": thorough,
     "paired": paired,

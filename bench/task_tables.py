@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench import results
-from bench.markdown import percent, source, table
+from bench.markdown import mean, percent, source, table
 
 AGAINST = {"pairs": "one-vs-rest", "angles": "ridge", "wine": "ridge", "tuned": "head"}
 OURS = {"tuned": "balanced"}
@@ -24,13 +24,19 @@ def gains() -> str:
     lines = [
         [
             SAID[row["part"]],
-            row["set"].removeprefix("wine "),
+            row["set"],
             _score(row[OURS.get(row["part"], "ours")]),
             _score(row[AGAINST[row["part"]]]),
             _gap(row),
         ]
         for row in rows
+        if row["part"] != "wine"
     ]
+    wine = [row for row in rows if row["part"] == "wine"]
+    gaps = [row["gain"] for row in wine]
+    means = (_score(mean(row[key] for row in wine)) for key in ("ours", AGAINST["wine"]))
+    across = f"{mean(gaps):+.3f} (splits: {min(gaps):+.3f} to {max(gaps):+.3f})"
+    lines.append([SAID["wine"], f"mean of {len(wine)} splits", *means, across])
     lower = sum(row["high"] < 0 for row in rows)
     heads = ["task, score, baseline", "set", "warmstart", "baseline", "difference (95 % CI)"]
     output = f"Significantly worse: {lower} of {len(rows)} {source('tasks')}."

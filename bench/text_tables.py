@@ -72,26 +72,8 @@ def unread() -> str:
     )
 
 
-def pairs() -> str:
-    """Fine-tuning all blocks on all pairs of a draw; not part of the product."""
-    rows = results.read("text_pairs")["rows"]
-    lines = [
-        [
-            row["set"],
-            row["draws"],
-            row["steps"],
-            percent(row["accuracy"]),
-            f"{row['seconds']:.1f} s",
-        ]
-        for row in rows
-    ]
-    heads = ["8 a class", "draws", "updates", "accuracy", "CPU time"]
-    return f"{table(heads, lines)}\n\n{source('text_pairs')}"
-
-
 MADE: dict[str, Callable[[], str]] = {
     "texts": texts,
     "long-texts": long_texts,
-    "pairs": pairs,
     "unread": unread,
 }

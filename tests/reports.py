@@ -7,6 +7,7 @@ import numpy as np
 from issues import issue, issues
 from warmstart.events import Event
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.block_actions import FROZEN, TUNED
 from warmstart.records.comparison import ClassScore, Confidence, ConfidenceBin
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.network import Ledger, LedgerRow
@@ -280,11 +281,9 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
             ),
         ),
         "layers": (
+            LayerRange(layers="1–14", names="stem … b5", action=FROZEN, rates="", weights=90, n=14),
             LayerRange(
-                layers="1–14", names="stem … b5", action="frozen", rates="", weights=90, n=14
-            ),
-            LayerRange(
-                layers="15–18", names="b6 … top", action="tuned", rates="0.0003", weights=40, n=4
+                layers="15–18", names="b6 … top", action=TUNED, rates="0.0003", weights=40, n=4
             ),
         ),
         "in_words": "Layers 1–14 frozen · 15–18 fine-tuned at 0.0003",

@@ -11,7 +11,7 @@ import pytest
 
 import reports
 from run_texts import OF_IMAGES, of_images, text_of
-from warmstart.modalities.registry import MODALITIES, nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import verdict
 from warmstart.records.data import Finding
 from warmstart.reporting.page import page
@@ -45,7 +45,8 @@ FACTS = (
 @pytest.mark.parametrize("kind", OTHERS)
 def test_no_verdict_on_other_kinds_speaks_of_images(kind):
     models = [
-        replace(one, nouns=nouns_of(kind)) for one in (verdict.BASE, verdict.OWN, verdict.BLANK)
+        replace(one, nouns=MODALITIES[kind].nouns)
+        for one in (verdict.BASE, verdict.OWN, verdict.BLANK)
     ]
     for facts, base, task_words in product(FACTS, models, [one.words for one in TASKS.values()]):
         sentence = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, task_words, base)
@@ -55,7 +56,7 @@ def test_no_verdict_on_other_kinds_speaks_of_images(kind):
 def test_a_verdict_names_the_kind_the_base_model_knows():
     facts = verdict.VerdictFacts(**CLEAR, transfer_gain=0.3, transfer_gain_error=0.02)
     for kind, noun in (("image", "picture"), ("text", "text"), ("audio", "clip"), ("table", "row")):
-        base = verdict.basis_of(None, nouns_of(kind))
+        base = verdict.basis_of(None, MODALITIES[kind].nouns)
         sentence = verdict.sentence("inconclusive", facts, 90, 0.8, basis=base)
         assert f"this base model knows this kind of {noun}." in sentence
 
@@ -92,7 +93,7 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
 # augmentations, the studio. All others take their noun.
 OF_IMAGES_ALONE = {
     "evidence": {"spurious.py"},
-    "planning": {"build.py", "check.py", "settings.py"},
+    "planning": {"check.py", "settings.py"},
     "training": {"cached_activations.py"},
     "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
     "terminal": {"result_text.py"},

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 from warmstart.data.column_types import ColumnSetting
-from warmstart.data.dataset import Collection, Columns, KindOption
+from warmstart.data.dataset import Collection, Columns
 from warmstart.data.read import read
 from warmstart.data.tables import with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import Steps
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
-from warmstart.records.data import CODES, TaskOption
-from warmstart.records.inputs import Preprocessing
+from warmstart.records.data import TaskOption
+from warmstart.records.findings import codes
+from warmstart.records.inputs import KindOption, Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
 from warmstart.training.device import check_device
@@ -107,9 +109,9 @@ def check(request: Request) -> None:
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"--{name} {value:g}: it needs a number above 0, such as {example}.")
     for code in request.ignore:
-        if code not in CODES.values():
-            like = nearest(code, CODES.values())
-            cure = f"did you mean {like}?" if like else "they run from WS101 to WS304."
+        if code not in (known := codes()):
+            like = nearest(code, known)
+            cure = f"did you mean {like}?" if like else f"they run from {known[0]} to {known[-1]}."
             raise UsageError(f"--ignore {code}: no finding has this code; {cure}")
     check_device(request.device)
     check_trackers(request.track)
@@ -149,7 +151,7 @@ def read_data(request: Request) -> Steps[Collection]:
         for path, kind in request.overrides.items()
         if path.startswith(COLUMN)
     }
-    if collection.record.kind == "table":
+    if MODALITIES[collection.record.kind].form == "rows":
         # What the rules chose in a plan is chosen anew.
         columns = (request.plan.columns if isinstance(request.plan, Plan) else None) or ()
         planned = {

@@ -239,7 +239,7 @@ def test_nothing_heavy_is_imported_to_answer(words):
         "import sys\n"
         "from warmstart.cli.main import main\n"
         f"main({words!r})\n"
-        "print('LOADED', *{'torch', 'numpy', 'rich', 'PIL'} & sys.modules.keys())\n"
+        "print('LOADED', *{'torch', 'scipy', 'sklearn', 'rich'} & sys.modules.keys())\n"
     )
     job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert job.stdout.splitlines()[-1] == "LOADED"

@@ -153,7 +153,9 @@ def test_frozen_parts_stay_bit_identical(name, strategy):
         _train(model, lambda: model(inputs.clone()), actions, clone.owners)
         held = {"frozen", "low-rank"}
         moved = {
-            n for n in _moved(before, clone) if freeze.action_of(actions, clone.owners[n]) in held
+            n
+            for n in _moved(before, clone)
+            if freeze.behaviour_of(actions, clone.owners[n]).name in held
         }
         assert not moved
     assert not torch.equal(head, model.head.weight)
@@ -302,7 +304,7 @@ FATES = {
 
 def _fates_fit(rows, actions):
     for row in rows:
-        action = {"head": "replaced"}.get(row.block) or freeze.action_of(actions, row.block)
+        action = {"head": "replaced"}.get(row.block) or freeze.behaviour_of(actions, row.block).name
         assert row.fate in FATES[action], row
     frozen = frozenset(name for name, action in actions.items() if action == "frozen")
     assert prove_frozen(Ledger(rows=rows), frozen).identical

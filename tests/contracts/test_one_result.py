@@ -11,7 +11,8 @@ import pytest
 from surface_runs import RUNS
 from surfaces import Surfaces, agrees, largest, percentages, score, surfaces
 
-from warmstart.evaluation.readiness import CONSEQUENCE, NEVER_FOLDED, readiness_line
+from warmstart.evaluation.readiness import readiness_line
+from warmstart.records.findings import FINDINGS
 
 NUMBER = r"([−-]?\d+(?:\.\d+)?)"
 INTERVAL = rf"{NUMBER} % \((?:95 % CI )?{NUMBER}(?:–| to ){NUMBER}\)"
@@ -467,12 +468,12 @@ def test_the_readiness_line_comes_first(told):
 
 def test_findings_stand_by_consequence_and_grave_ones_are_never_folded(told):
     kinds = [one["kind"] for one in told.summary["findings"]]
-    place = {kind: number for number, kind in enumerate(CONSEQUENCE)}
-    ranks = [place.get(kind, len(place)) for kind in kinds]
+    place = {name: kind.consequence for name, kind in FINDINGS.items() if kind.consequence}
+    ranks = [place.get(kind, 99) for kind in kinds]
     assert ranks == sorted(ranks)
     assert [one["kind"] for one in told.studio["findings"]] == kinds
     for finding in told.summary["findings"]:
-        if finding["kind"] not in NEVER_FOLDED:
+        if FINDINGS[finding["kind"]].is_folded:
             continue
         sentence = re.sub(r"\s+", " ", finding["sentence"]).rstrip(".")[1:]
         open_page = re.sub(r"<details>.*?</details>", "", told.page, flags=re.DOTALL)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from warmstart.data.dataset import Collection
 from warmstart.data.read import read, read_for_scoring
+from warmstart.data.sources import STAMPS
 from warmstart.errors import DataError
 from warmstart.events import drain
 
@@ -376,6 +377,18 @@ def test_kinds_that_are_one_step_away(tmp_path, name, cure):
 
 def test_a_web_address():
     fails("https://example.org/photos.zip", "is a web address; download it")
+
+
+@pytest.mark.skipif(not STAMPS.is_dir(), reason=f"{STAMPS} is not there")
+def test_sample_stamps():
+    collection = drain(read("sample:stamps"))
+    assert {"birds", "fruit"} <= set(collection.record.classes)
+    assert collection.load(collection.record.examples[0].id)[:4] == b"\x89PNG"
+
+
+def test_stamps_that_are_not_installed_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("warmstart.data.sources.STAMPS", tmp_path)
+    fails("sample:stamps", "tuxpaint-stamps-default", "sample:digits")
 
 
 def test_an_unknown_sample():

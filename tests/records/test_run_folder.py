@@ -16,6 +16,7 @@ from warmstart.records import answer, network, run_folder
 from warmstart.records import data as records_data
 from warmstart.records.answer import CalibrationRecord, ModelRecord
 from warmstart.records.data import Example, Finding
+from warmstart.records.findings import FINDINGS
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice
@@ -54,6 +55,9 @@ plain = st.one_of(
 )
 values = st.one_of(plain, st.lists(plain).map(tuple))
 st.register_type_strategy(float, numbers)
+st.register_type_strategy(
+    Finding, st.builds(Finding, code=st.just(""), kind=st.sampled_from([*FINDINGS]))
+)
 st.register_type_strategy(  # what its own rules refuse is not drawn: no reason, and "auto"
     Choice,
     st.builds(

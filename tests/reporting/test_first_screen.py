@@ -7,8 +7,9 @@ import pytest
 from reports import facts, nothing, summary
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.data import Finding
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import Readiness, ShippedCandidate, Verdict
-from warmstart.reporting.first_screen import WARNINGS, first_screen, would_use
+from warmstart.reporting.first_screen import first_screen, would_use
 
 LEVELS = {
     "ready": ("Ready: 1 in 20 predictions is wrong.", ("1 in 20 predictions is wrong",)),
@@ -93,7 +94,7 @@ def test_where_nothing_is_guaranteed_it_says_so():
     assert text.endswith("Review each answer where a mistake matters.")
 
 
-@pytest.mark.parametrize("kind", list(WARNINGS))
+@pytest.mark.parametrize("kind", [name for name, kind in FINDINGS.items() if kind.warning])
 def test_what_makes_a_score_doubtful_is_said_beside_it(kind):
     plain = summary(findings=(Finding(kind=kind, sentence="…"),))
     changed = facts(summary=replace(plain, data=replace(plain.data, leaks=9)))

@@ -246,7 +246,7 @@ def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
     made = trainable(network, plan, fitted(network, read, feature_layers(network.record)), read, 0)
     blocks = freeze.tensor_blocks(made.model, made.owners)
     assert blocks.keys() >= dict(made.model.named_parameters()).keys()
-    assert {freeze.action_of(made.actions, block) for block in blocks.values()}
+    assert {freeze.behaviour_of(made.actions, block) for block in blocks.values()}
     last = network.record.blocks[-1].name
     assert made.actions["neck"] == made.actions[last]
     moving = {

@@ -25,6 +25,7 @@ from warmstart.planning.learning_rates import (
     round_lr,
 )
 from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
+from warmstart.records.block_actions import ADDED, TUNED
 from warmstart.records.plan import (
     Action,
     BlockPlan,
@@ -211,14 +212,14 @@ def _blocks(cut: Sections, strategy: Strategy, training: TrainingPlan) -> tuple[
         decay=_number(training.layer_decay),
         max_new=math.inf if is_typed else max_new_lr(optimizer),
     )
-    *lrs, last = block_lrs([*body, "added"], spread)
+    *lrs, last = block_lrs([*body, ADDED.name], spread)
     rows = [
         BlockPlan(name=name, action=_user(action), lr=lr)
         for name, action, lr in zip(cut.names, body, lrs, strict=True)
     ]
     why = f"{spread.factor(NEW):g} x {spread.base:g}: a new output has the longest way to go"
     new = _rule(last.value if last else 0.0, why)
-    action = _rule("tuned", "trained step by step: in your own loop it has no closed form")
+    action = _rule(TUNED.name, "trained step by step: in your own loop it has no closed form")
     return (*rows, BlockPlan(name=OUTPUT, action=action, lr=new))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from warmstart.distributed import here, join_group
 from warmstart.errors import UsageError
-from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import Event, Steps, drain, follow
 from warmstart.formatting import printable, sentence
 from warmstart.planning.plan_file import read_plan
@@ -121,7 +121,7 @@ def run_html(summary: Summary, path: Path) -> str:
     rows = [(TASKS[summary.task].words.title, "; ".join(scores) + ".")] if scores else []
     rows.append(("Shipped", f"{shipped}: {summary.shipped.why.rstrip('.')}."))
     # Findings that make a figure wrong; the others are in the report.
-    grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
+    grave = [one for one in summary.findings if not one.about.is_folded]
     rows += [*(("Found", sentence(one.sentence)) for one in grave), ("Folder", str(path))]
     cells = "".join(
         f"<tr><th {_LEFT}>{_safe(title)}</th><td {_RIGHT}>{_safe(text)}</td></tr>"

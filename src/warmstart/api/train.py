@@ -19,7 +19,7 @@ from warmstart.api.plan import Frozen, actions_of, lrs_of
 from warmstart.api.watch import Findings, compare, require_frozen, snapshot
 from warmstart.errors import DataError, PlanError
 from warmstart.events import Event
-from warmstart.network.freeze import action_of
+from warmstart.network.freeze import behaviour_of
 from warmstart.network.segments import as_tensor
 from warmstart.network.structure import Sections, sections_for
 from warmstart.planning.schedule import Schedule, schedule
@@ -34,8 +34,6 @@ from warmstart.training.loop import (
     warm_cosine,
 )
 from warmstart.training.loop import train as updates
-
-SURGERY = ("low-rank", "added", "fresh")
 
 
 def train(
@@ -74,8 +72,8 @@ def train(
     >>> len(events), events[-1].values["moved"]
     (11, 0)
     """
-    actions = actions_of(plan)
-    if surgery := [f"{n}: {a}" for n, a in actions.items() if a in SURGERY]:
+    does = {block.name: block.behaviour for block in plan.blocks}
+    if surgery := [f"{n}: {a.name}" for n, a in does.items() if a.has_updates or a.is_new]:
         raise PlanError(
             f"the plan changes the network itself ({surgery[0]}), which warmstart.fit does; "
             "warmstart.plan makes plans that train a network as it is."
@@ -108,7 +106,7 @@ class _Training:
             self._prove(before)
             raise
         rows, actions = self._prove(before).ledger.rows, actions_of(self.plan)
-        n_frozen = sum(action_of(actions, row.block) == "frozen" for row in rows)
+        n_frozen = sum(not behaviour_of(actions, row.block).is_trained for row in rows)
         # A frozen tensor that moved has raised TrainingError.
         yield Event(stage="fine_tune", kind="end", values={"frozen": n_frozen, "moved": 0})
 

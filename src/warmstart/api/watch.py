@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from warmstart.api.plan import actions_of
 from warmstart.errors import TrainingError, UsageError
-from warmstart.network.freeze import action_of
+from warmstart.network.freeze import behaviour_of
 from warmstart.network.ledger import prove_frozen
 from warmstart.network.structure import OUTPUT, Sections, sections_for
 from warmstart.network.tensors import STATISTICS, digest, unique_tensors
+from warmstart.records.block_actions import ADDED
 from warmstart.records.network import Fate, Ledger, LedgerRow
 from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import FrozenProof
@@ -149,12 +150,12 @@ def compare(
     matched_ids = {id(now[place]) for place in matched if place is not None}
     for name, tensor in unique_tensors(network).items():
         if id(tensor) not in matched_ids:
-            new = _row(name, "added", digest(tensor), tensor, tensor)
+            new = _row(name, ADDED.name, digest(tensor), tensor, tensor)
             rows.append(replace(new, fate="new", before=None))
     ledger = Ledger(rows=tuple(rows))
     actions = actions_of(plan)
     blocks = {*actions, *sections.owners.values()}
-    frozen = frozenset(block for block in blocks if action_of(actions, block) == "frozen")
+    frozen = frozenset(block for block in blocks if not behaviour_of(actions, block).is_trained)
     changed = {row.block for row in rows if row.fate not in ("frozen", "dropped")}
     trainable = {row.block for row in rows if not row.buffer}
     return Findings(
@@ -164,7 +165,7 @@ def compare(
             Moved(
                 tensor=row.tensor,
                 block=row.block,
-                action=action_of(actions, row.block),
+                action=behaviour_of(actions, row.block).name,
                 is_buffer=row.buffer,
                 is_statistic=_is_statistic(row),
             )
@@ -212,7 +213,7 @@ def _is_statistic(row: LedgerRow) -> bool:
 
 def _lines(findings: Findings, plan: Plan) -> Iterator[str]:
     rows, order = findings.ledger.rows, [block.name for block in plan.blocks]
-    frozen = [name for name in order if plan.action_of(name) == "frozen"]
+    frozen = [block.name for block in plan.blocks if not block.behaviour.is_trained]
     unchanged = [row for row in rows if row.block in frozen and row.fate == "frozen"]
     yield f"frozen: {_tensors(len(unchanged))} of {_layers(frozen, order)} unchanged"
     for is_statistic in (True, False):

@@ -18,11 +18,11 @@ from warmstart.cli.options import (
     request_of,
 )
 from warmstart.cli.output import NO_SIGNAL, print_result, watched
-from warmstart.evaluation.readiness import NEVER_FOLDED
 from warmstart.events import follow
 from warmstart.formatting import sentence
 from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import Finding
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import Checked, Evidence
 from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.result_text import no_signal_text
@@ -74,7 +74,7 @@ def _level(evidence: Evidence, checked: Checked) -> str:
 
 
 def _grade(finding: Finding) -> str:
-    return "FAIL" if finding.kind in NEVER_FOLDED else "WARN"
+    return "WARN" if FINDINGS[finding.kind].is_folded else "FAIL"
 
 
 def _finding(finding: Finding) -> str:

@@ -34,7 +34,7 @@ from warmstart.errors import UsageError
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import follow
 from warmstart.formatting import MANY, duration, joined, percent, printable, short_interval
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.comparison import ComparedRun, Comparison, Pair
 from warmstart.terminal.text import column, table_lines, wrap
@@ -79,7 +79,7 @@ def _table(runs: Sequence[ComparedRun], n: int, metric: str) -> list[str]:
 
 
 def _meaning(comparison: Comparison) -> str:
-    nouns = nouns_of(comparison.kind)
+    nouns = MODALITIES[comparison.kind].nouns
     where = "of the test set" if comparison.rows == "test" else "that each held out"
     return (
         f"on the same {nouns.count(comparison.n)} {where}; 95 % intervals in brackets.\n"
@@ -146,7 +146,7 @@ def _base_worth(comparison: Comparison, names: dict[str, str]) -> Iterator[str]:
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
-    runs, nouns = comparison.runs, nouns_of(comparison.kind)
+    runs, nouns = comparison.runs, MODALITIES[comparison.kind].nouns
     extracted = [run for run in runs if not run.features_cached]
     cached = [run.name for run in runs if run.features_cached]
     if extracted and cached:

@@ -13,7 +13,7 @@ from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
 from warmstart.exporting.registry import FORMATS, check_format
 from warmstart.formatting import joined
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.export import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
@@ -33,7 +33,9 @@ def export_text(exported: Exported, path: Path) -> str:
     lines += [column("Head", single_layer_text(exported))] if exported.single_layer else []
     lines += [column("8 bits", quantized_text(exported))] if exported.quantized else []
     script = shlex.quote(str(path / NAME))
-    return "\n".join([*lines, column("Use", f"python {script} {nouns_of(exported.kind).typed}")])
+    return "\n".join(
+        [*lines, column("Use", f"python {script} {MODALITIES[exported.kind].nouns.typed}")]
+    )
 
 
 def export(call: Call) -> int:

@@ -34,7 +34,7 @@ from warmstart.cli.stop import stoppable
 from warmstart.distributed import join_group
 from warmstart.events import follow
 from warmstart.formatting import duration, printable, sentence, size
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import runs
@@ -48,12 +48,11 @@ STAGES = {
     "fine_tune": "fine-tuning",
 }
 NAME_WIDTH = 24
-ACTIONS = {"tuned": "fine-tuned", "fresh": "new"}  # the other actions are called by their names
 
 
 def plan_text(dry_run: DryRun, data: str) -> str:
     """The plan, its forecast, and the next command; `data` as it was typed."""
-    plan, nouns = dry_run.plan, nouns_of(dry_run.kind)
+    plan, nouns = dry_run.plan, MODALITIES[dry_run.kind].nouns
     sizes = f"{nouns.count(dry_run.n, 'training')}, {len(dry_run.classes)} classes"
     sizes += f", {nouns.count(dry_run.n_test, 'test')}" if dry_run.n_test else ""
     lines = [
@@ -83,8 +82,9 @@ def _layers(dry_run: DryRun) -> list[str]:
         weights = sum(dry_run.parameters.get(name, 0) for name in run.names)
         names = run.names[0] if len(run.names) == 1 else f"{run.names[0]} … {run.names[-1]}"
         lr = run.rates.removeprefix("at ") or "–"
-        action = ACTIONS.get(run.action, run.action)
-        rows.append((run.layers, action, lr, f"{weights:,}", shortened(names, NAME_WIDTH)))
+        rows.append(
+            (run.layers, run.behaviour.short, lr, f"{weights:,}", shortened(names, NAME_WIDTH))
+        )
     head = dry_run.plan.blocks[-1].lr
     lr = f"{head.number:g}" if head else "exact"
     rows.append(("head", "new", lr, "", f"for {len(dry_run.classes)} classes"))

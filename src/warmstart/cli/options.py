@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast, get_args
 from warmstart.records.data import TaskOption
 
 if TYPE_CHECKING:
-    from warmstart.data.dataset import KindOption
     from warmstart.planning.rules import Budget
+    from warmstart.records.inputs import KindOption
     from warmstart.request import Request
 
 PLANNED = frozenset({"base", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too

@@ -96,13 +96,16 @@ def find_image(*folders: str | None) -> str | None:
 
 def kind_of_run(run: Path) -> str:
     """The kind of data of a run: "image", "text" …"""
+    from warmstart.modalities.image import IMAGE
     from warmstart.modalities.registry import modality_of
     from warmstart.records.answer import ModelRecord
     from warmstart.records.run_folder import read_json
 
     path = run / "model" / "config.json"
     return (
-        modality_of(read_json(path, ModelRecord).preprocessing).kind if path.is_file() else "image"
+        modality_of(read_json(path, ModelRecord).preprocessing).kind
+        if path.is_file()
+        else IMAGE.kind
     )
 
 

@@ -25,7 +25,7 @@ TASK_KEYS = ("labels", "value", "low", "high")  # of multilabel and regression
 
 def predict(call: Call) -> int:
     """Run `warmstart predict`. Raises: DataError if nothing could be read."""
-    from warmstart.modalities.registry import nouns_of
+    from warmstart.modalities.registry import MODALITIES
     from warmstart.run.predictor import predict as stream
 
     run_path, *paths = call.places
@@ -39,10 +39,10 @@ def predict(call: Call) -> int:
         print(line, flush=True)
     if not tally["answers"] - tally["unreadable"]:
         raise DataError(
-            f"no {nouns_of(kind).one} could be read ({tally['unreadable']} named); nothing was "
-            "predicted."
+            f"no {MODALITIES[kind].nouns.one} could be read ({tally['unreadable']} named); nothing "
+            "was predicted."
         )
-    if is_text and tally["answers"] > 1:
+    if is_text and tally["guaranteed"] and tally["answers"] > 1:
         print(f"\n{tables.predict_summary(tally, kind)}")
     if is_text and not tally["guaranteed"]:
         print(tables.NO_GUARANTEE, file=sys.stderr)

@@ -22,7 +22,8 @@ from warmstart.cli.options import (
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.text import column, lead, table_lines
@@ -59,7 +60,7 @@ def _rank(base: RankedModel, best: Sequence[str], ranking: Ranking) -> str:
 
 def _notes(ranking: Ranking) -> Iterator[str]:
     words = task_or_default(ranking.task).words
-    where = f"{nouns_of(ranking.kind).many}, cross-validated"
+    where = f"{MODALITIES[ranking.kind].nouns.many}, cross-validated"
     where = "your hold-out" if ranking.method == "holdout" else where
     text = (
         f"{words.name[0].upper()}{words.name[1:]} of a linear probe on {where} ({ranking.n:,}), "
@@ -84,7 +85,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
         baseline = task_or_default(ranking.task).words.blind
         text += f"\nNone of them is measurably better than {baseline}."
     if len(ranking.models) + len(ranking.failed) == 1:
-        other = f", such as {OTHER}" if nouns_of(ranking.kind).one == "image" else ""
+        other = f", such as {OTHER}" if ranking.kind == IMAGE.kind else ""
         text += (
             f"\nTo compare it, name others in --models{other}; `warmstart models` lists those on "
             "this computer."

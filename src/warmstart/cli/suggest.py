@@ -10,7 +10,7 @@ from warmstart.cli.options import COMMON, COUNT, RUN, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import printable
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
 from warmstart.terminal.tables import probability
@@ -22,7 +22,7 @@ _PATHS, _LABELS = 36, 20  # columns that longer names may exceed alone
 def suggestions_text(suggestions: Suggestions, n: int, table: Path | None) -> str:
     """The images to label, the gain and what was left out; the user wanted `n` of them."""
     chosen, folder = suggestions.suggestions, _common_folder(suggestions.suggestions)
-    nouns = nouns_of(suggestions.kind)
+    nouns = MODALITIES[suggestions.kind].nouns
     where = f" in {printable(folder)}" if folder else ""
     these = "this one" if len(chosen) == 1 else f"these {len(chosen):,}"
     lines = [wrap(f"Label {these} of {nouns.count(suggestions.candidates)}{where} next:")]

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from warmstart.errors import DataError
 from warmstart.nouns import Wording
 from warmstart.records.data import DataRecord, Finding, Split, TaskOption
-from warmstart.records.inputs import Kind
+from warmstart.records.inputs import Kind, KindOption
 from warmstart.tasks.task import Form
 
 Load = Callable[[str], bytes]
-KindOption = Literal["auto", "image", "audio", "text", "table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

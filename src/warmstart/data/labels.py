@@ -16,7 +16,7 @@ from warmstart.data.parsing import (
 )
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Wording, count
 from warmstart.records.data import SEPARATOR, Example, TaskOption
 from warmstart.tasks.registry import TASKS, task_of_form
@@ -156,7 +156,7 @@ def normalise(listing: Listing, target: Target, *, are_corrections: bool = False
     if listing.form == "sets":
         if target.form == "sets":
             return listing
-        an = nouns_of(listing.kind).an
+        an = MODALITIES[listing.kind].nouns.an
         raise DataError(f"{source} has several labels {an}{target.no_sets}")
     if listing.label_problem and target.has_classes:
         raise DataError(listing.label_problem)

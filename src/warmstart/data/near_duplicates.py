@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from warmstart.data.dataset import Collection
 from warmstart.data.splits import group_numbers
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns, is_are
 from warmstart.records.data import DataRecord, Example, Finding, Task
 from warmstart.solve.kernels import Features, Key, Read, apply_scaling, chunks, fit_scalings, some
@@ -46,7 +46,7 @@ def with_near_duplicates(collection: Collection, near_duplicates: Iterable[Pair]
     set with different labels), "leakage" (test or hold-out images with a copy in earlier
     splits). Copies of the same bytes are handled before and not named again.
     """
-    record, nouns = collection.record, nouns_of(collection.record.kind)
+    record, nouns = collection.record, MODALITIES[collection.record.kind].nouns
     pairs = tuple(sorted((min(pair), max(pair)) for pair in near_duplicates))
     if are_scenes(record.examples, pairs, record.task):
         note = Finding(kind="near-duplicate", sentence=scenes_sentence(len(pairs), nouns))
@@ -161,7 +161,7 @@ def find_exclusions(record: DataRecord) -> dict[str, str]:
         by_hash.setdefault(example.sha256, []).append(example)
     for problem in record.problems:
         if problem.kind == "conflict":
-            why = f"the same {nouns_of(record.kind).picture} has another label too"
+            why = f"the same {MODALITIES[record.kind].nouns.picture} has another label too"
             reasons |= dict.fromkeys(problem.items, why)
     for same in by_hash.values():
         for number, example in enumerate(same):

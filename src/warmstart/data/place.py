@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from warmstart.data.dataset import KindOption, Listing, Load, Row, unreadable
+from warmstart.data.dataset import Listing, Load, Row, unreadable
 from warmstart.errors import DataError, missing
 from warmstart.nouns import count
 from warmstart.records.data import Finding
+from warmstart.records.inputs import KindOption
 
 PREFIX = "sample:"
 

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from warmstart.data.dataset import (
     Collection,
     Columns,
-    KindOption,
     Listing,
     Row,
     as_split,
@@ -34,6 +33,7 @@ from warmstart.events import Event, Steps
 from warmstart.formatting import first_few
 from warmstart.nouns import count
 from warmstart.records.data import DataRecord, Example, Finding, Task, TaskOption
+from warmstart.records.inputs import KindOption
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS
 from warmstart.tasks.task import Target

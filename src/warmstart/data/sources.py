@@ -47,12 +47,46 @@ from warmstart.nouns import Wording, count
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 
 
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # of the Debian package tuxpaint-stamps-default
+STAMP_CLASSES = (
+    *("animals/birds", "animals/fish", "animals/insects", "animals/mammals"),
+    *("food/fruit", "food/vegetables", "plants/flowers", "clothes/hats", "town/houses"),
+)
+
+
 def _list_sample(source: str) -> Listing:
-    if source != f"{PREFIX}digits":
+    samples = {"digits": _list_digits, "stamps": _list_stamps}
+    name = source.removeprefix(PREFIX)
+    if name not in samples:
         raise DataError(
-            f"there is no {source}; the only sample is {PREFIX}digits (others would need a "
-            "download: save one as a folder of class folders and name that folder)"
+            f"there is no {source}; the samples are {PREFIX}digits and {PREFIX}stamps (others "
+            "would need a download: save one as a folder of class folders and name that folder)"
         )
+    return samples[name]()
+
+
+def _list_stamps() -> Listing:
+    paths = {
+        f"{folder.rpartition('/')[2]}/{path.relative_to(STAMPS / folder).as_posix()}": path
+        for folder in STAMP_CLASSES
+        for path in sorted((STAMPS / folder).rglob("*.png"))
+    }
+    if not paths:
+        raise DataError(
+            f"{PREFIX}stamps are the pictures of the Debian package tuxpaint-stamps-default, which "
+            f"is not installed: run `apt-get install` for it, or use {PREFIX}digits"
+        )
+    return Listing(
+        name="stamps",
+        layout="sample",
+        title=f"{count(len(paths), 'picture')} of animals, plants and things (Tux Paint stamps)",
+        rows=tuple(Row(id=id, label=id.partition("/")[0]) for id in paths),
+        load=lambda id: paths[id].read_bytes(),
+        wording=Wording(source="sample:stamps", before="sample:stamps/", remove="it"),
+    )
+
+
+def _list_digits() -> Listing:
     from sklearn.datasets import load_digits  # here: it takes a second to import
 
     scans = load_digits()

@@ -7,6 +7,7 @@ the intervals are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,28 +24,6 @@ GOOD = 0.85  # least lower end of a ready model's interval
 APART = 0.05  # of accuracy: a test set as far below the estimate, beyond chance, needs review
 FAR = 0.10  # likewise, but the estimate is of no use
 WIDE = 0.30  # of accuracy: an interval as wide says next to nothing
-
-# Kinds of findings by consequence: what makes a figure wrong comes before what makes it blurred.
-CONSEQUENCE = (
-    "distribution-shift",
-    "leakage",
-    "spurious-correlation",
-    "metadata-leakage",
-    "preprocessing",
-    "conflict",
-    "label-issue",
-    "off-topic",
-    "unreadable",
-    "near-duplicate",
-)
-NEVER_FOLDED = CONSEQUENCE[:2]
-_REVIEWED = {
-    "distribution-shift": "the test {many} are unlike the training {many}",
-    "leakage": "training {many} are in the test set",
-    "spurious-correlation": "something other than the subject predicts the label",
-    "metadata-leakage": "the files themselves predict the label",
-    "preprocessing": "the {many} may be preprocessed wrongly",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +64,7 @@ def by_consequence(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     >>> [one.kind for one in by_consequence([Finding(kind=k, sentence="…") for k in kinds])]
     ['leakage', 'near-duplicate', 'small-class']
     """
-    place = {kind: number for number, kind in enumerate(CONSEQUENCE)}
-    return tuple(sorted(findings, key=lambda one: place.get(one.kind, len(place))))
+    return tuple(sorted(findings, key=lambda one: one.about.consequence or math.inf))
 
 
 def readiness(measured: Measurements) -> Readiness:
@@ -106,9 +84,9 @@ def readiness(measured: Measurements) -> Readiness:
     grave = [*(disagreement if apart is not None and apart[0] >= FAR else []), *_too_weak(measured)]
     if grave:
         # What makes a figure wrong is said even where the model is unfit for another reason.
-        wrong = _named(measured, NEVER_FOLDED)
+        wrong = _named(measured, [one for one in measured.findings if not one.about.is_folded])
         return Readiness(level="not-ready", reasons=tuple(dict.fromkeys([*grave, *wrong])))
-    concerns = dict.fromkeys([*disagreement, *_named(measured, tuple(_REVIEWED))])
+    concerns = dict.fromkeys([*disagreement, *_named(measured, measured.findings)])
     level: Level = "review" if concerns or measured.lowest < GOOD else "ready"
     return Readiness(level=level, reasons=(*concerns, *_score_reasons(measured)))
 
@@ -145,12 +123,12 @@ def _too_weak(measured: Measurements) -> list[str]:
     return reasons
 
 
-def _named(measured: Measurements, kinds: Sequence[str]) -> list[str]:
-    """Findings of these kinds in a few words, those that make a figure wrong first."""
-    present = [one.kind for one in by_consequence(measured.findings) if one.kind in kinds]
+def _named(measured: Measurements, findings: Sequence[Finding]) -> list[str]:
+    """Findings that need review in a few words, those that make a figure wrong first."""
+    present = [one for one in by_consequence(findings) if one.about.review]
     if _apart(measured) is not None:  # the disagreement names the shift already
-        present = [kind for kind in present if kind != "distribution-shift"]
-    return list(dict.fromkeys(_REVIEWED[kind].format(many=measured.many) for kind in present))
+        present = [one for one in present if one.kind != "distribution-shift"]
+    return list(dict.fromkeys(one.about.review.format(many=measured.many) for one in present))
 
 
 def _apart(measured: Measurements) -> Interval | None:

@@ -191,9 +191,10 @@ def _worth_trying(probe: Probe) -> tuple[tuple[str, ...], tuple[str, ...]]:
     Exchanged channels always; normalisations where BatchNorm's statistics do not contradict them,
     or where there are none.
     """
-    prep = probe.training_data.prep
-    if not isinstance(prep, Preprocessing):
+    inputs = probe.training_data.prep
+    if not modality_of(inputs).has_pixels:
         return (), ()
+    prep = pictures(inputs)
     names = () if preprocessing.all_grey(probe.images) else (preprocessing.SWAPPED,)
     if prep.channels != 3 or prep.ranges:  # bands are scaled by their own values
         return (), ()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +39,10 @@ from warmstart.evidence.spurious import (
     metadata_leaks_regression,
 )
 from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
-from warmstart.modalities.registry import modality_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import rules
 from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Why
-from warmstart.records.inputs import Kind, TableInputs
+from warmstart.records.inputs import TableInputs
 from warmstart.records.run_folder import write_csv
 from warmstart.records.summary import Evidence, Inspection
 from warmstart.solve.kernels import Features
@@ -98,7 +99,7 @@ class TaskChecks(Protocol):
 
     def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]: ...
 
-    def files(self, rows: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]: ...
+    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]: ...
 
     def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None: ...
 
@@ -122,8 +123,8 @@ class ClassChecks:
         ceiling = label_noise_ceiling(judged, duplicates, rows.truth, labelled.nouns)
         return of_classes(judged, ids, rows.names, rows.n_listed, labelled.nouns), ceiling
 
-    def files(self, rows: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
-        return metadata_leaks(files, rows.truth, rows.names, rows.rng(), kind)
+    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
+        return metadata_leaks(files, rows.truth, rows.names, rows.rng(), is_sound)
 
     def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
         is_judged = np.isfinite(rows.answers[:, 0])
@@ -146,8 +147,8 @@ class SetChecks:
         issues = of_sets(judged, rows.ids, rows.truth, rows.names, rows.n_listed, nouns)
         return issues, NO_LABEL_NOISE_CEILING
 
-    def files(self, rows: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
-        return metadata_leaks_multilabel(files, rows.truth, rows.names, rows.rng(), kind)
+    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
+        return metadata_leaks_multilabel(files, rows.truth, rows.names, rows.rng(), is_sound)
 
     def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
         return border_finding_multilabel(border, rows.truth[some], rows.names)
@@ -168,8 +169,8 @@ class NumberChecks:
         issues = of_numbers(judged, ids, labels, natural, rows.n_listed, labelled.nouns)
         return issues, NO_LABEL_NOISE_CEILING
 
-    def files(self, rows: OutOfFold, files: FileFigures, kind: Kind) -> tuple[Finding, ...]:
-        return metadata_leaks_regression(files, rows.truth, rows.rng(), kind)
+    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
+        return metadata_leaks_regression(files, rows.truth, rows.rng(), is_sound)
 
     def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
         return None  # a uniform edge correlates with a class or a label, not with a number
@@ -207,7 +208,7 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> Inspection:
         test_features = _LastFeatures(extracted, labelled.test)
         shift = detect_shift(features, test_features, rng, labelled.nouns)
     outliers = None
-    if record.kind == "image":  # the false alarms of other kinds were not measured
+    if MODALITIES[record.kind].has_off_topic:  # the false alarms of other kinds were not measured
         groups = labelled.groups()[: len(examples)]
         ids, labels = [e.id for e in examples], [e.label for e in examples]
         scores = find_off_topic(features, groups)
@@ -251,7 +252,7 @@ def with_labels_of(
 
 def _excuse(training_data: TrainingDataset, shift: Finding | None, is_signal: bool) -> Why | None:
     """Why label issues may not be counted, whatever the labels look like."""
-    if training_data.collection.record.kind == "table":
+    if MODALITIES[training_data.collection.record.kind].form == "rows":
         return "outcome"
     if not is_signal:
         return "no-signal"
@@ -264,25 +265,25 @@ def _check_inputs(
     """Spurious correlations of borders and files of images and sounds, or of table columns."""
     record, inputs = training_data.collection.record, training_data.prep
     checks = checks_of(training_data.labelled.target)
-    if isinstance(inputs, TableInputs):
-        table = [
-            modality_of(inputs).encode(load_unchanged(training_data.collection, e), e.id, inputs)
-            for e in examples
-        ]
-        ends = np.cumsum([len(column.slots) for column in inputs.columns])
+    modality = MODALITIES[record.kind]
+    if modality.form == "rows":
+        load = partial(load_unchanged, training_data.collection)
+        table = [modality.encode(load(e), e.id, inputs) for e in examples]
+        columns = cast(TableInputs, inputs).columns
+        ends = np.cumsum([len(column.slots) for column in columns])
         values = np.split(np.stack(table), ends[:-1], axis=1)
         rng = np.random.default_rng([training_data.seed, 17])
         strata = training_data.labelled.fold_strata[: len(examples)]
         fold = folds(strata, rows.groups, FOLDS, rng)
         fold_rows = [np.flatnonzero(fold == number) for number in range(int(fold.max()) + 1)]
-        names = [column.name for column in inputs.columns]
+        names = [column.name for column in columns]
         return [checks.columns(rows, dict(zip(names, values, strict=True)), fold_rows)]
-    if record.kind not in ("image", "audio"):
+    if not modality.has_thumbnails:
         return []
     thumbnails = StoredThumbnails(training_data.extracted, examples)
-    leaks = checks.files(rows, thumbnails.files, record.kind)
+    leaks = checks.files(rows, thumbnails.files, modality.is_sound)
     # The border of a small picture is part of its subject.
-    if record.kind == "audio" or np.median(thumbnails.files.short_side()) < rules.LEAST_SIDE:
+    if modality.is_sound or np.median(thumbnails.files.short_side()) < rules.LEAST_SIDE:
         return [None, *leaks]
     some = draw_rows(training_data.labelled, rules.BORDER_ROWS, training_data.seed)
     return [checks.border(rows, some, thumbnails.of(some).border), *leaks]

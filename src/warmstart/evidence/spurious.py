@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.probe_hits import best_left_out
 from warmstart.records.data import Finding
-from warmstart.records.inputs import Kind
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows
 
@@ -331,7 +330,7 @@ def metadata_leaks(
     labels: Labels,
     classes: Sequence[str],
     rng: np.random.Generator,
-    kind: Kind = "image",
+    is_sound: bool = False,
 ) -> tuple[Finding, ...]:
     """One finding per kind of property (size, colour, format, bytes) that predicts classes.
 
@@ -339,13 +338,13 @@ def metadata_leaks(
     Shapes: labels (n,) in 0..K-1, K = len(classes).
     """
     findings, k = [], len(classes)
-    for name, properties in _properties(files, kind).items():
+    for name, properties in _properties(files, is_sound).items():
         gains = [(one, informedness(one.codes(), labels, k)) for one in properties]
         best, gain = max(gains, key=lambda pair: float(pair[1].max(initial=0.0)))
         which = np.flatnonzero((gain >= best.strong) & (np.bincount(labels) >= LEAST))
         if len(which) and _is_certain(_best_class(best, k), labels, gain.max(), rng):
             items = [best.typical(classes[int(c)], labels == c) for c in which]
-            findings.append(_metadata_finding(name, kind, "its class", items, "of every class"))
+            findings.append(_metadata_finding(name, is_sound, "its class", items, "of every class"))
     return tuple(findings)
 
 
@@ -366,9 +365,14 @@ def _is_certain(
 
 
 def _metadata_finding(
-    name: str, kind: Kind, predicts: str, items: Sequence[str], which: str, noun: str = "classes"
+    name: str,
+    is_sound: bool,
+    predicts: str,
+    items: Sequence[str],
+    which: str,
+    noun: str = "classes",
 ) -> Finding:
-    what, advice = _MEDIA[kind == "audio"]
+    what, advice = _MEDIA[is_sound]
     more = f"; {len(items) - 1} more {noun} likewise" if len(items) > 1 else ""
     return Finding(
         kind="metadata-leakage",
@@ -407,12 +411,12 @@ def informedness(codes: Codes, labels: Labels, n_classes: int) -> Values:
     return gain
 
 
-def _properties(files: FileFigures, kind: Kind) -> dict[str, list[FileProperty]]:
+def _properties(files: FileFigures, is_sound: bool) -> dict[str, list[FileProperty]]:
     """The properties by kind. `width` of a clip is its length in ms, `height` its sample rate."""
     formats, codes = np.unique(files.format, return_inverse=True)
     file_format = [FileProperty(codes.astype(float), lambda v: str(formats[int(v)]), is_exact=True)]
     width, height = files.width.astype(float), files.height.astype(float)
-    if kind == "audio":
+    if is_sound:
         seconds = files.width / 1000
         per_second = files.n_bytes / seconds
         return {
@@ -468,7 +472,7 @@ def metadata_leaks_multilabel(
     truth: Values,
     names: Sequence[str],
     rng: np.random.Generator,
-    kind: Kind = "image",
+    is_sound: bool = False,
 ) -> tuple[Finding, ...]:
     """One finding per kind of property that predicts whether an example has a label.
 
@@ -477,7 +481,7 @@ def metadata_leaks_multilabel(
     """
     has, findings = truth > 0, []
     which = [k for k in range(len(names)) if LEAST <= has[:, k].sum() <= len(has) - LEAST]
-    for name, properties in _properties(files, kind).items():
+    for name, properties in _properties(files, is_sound).items():
         items = []
         for k in which:
             labels = has[:, k].astype(np.int64)
@@ -487,16 +491,16 @@ def metadata_leaks_multilabel(
                 items.append(best.typical(names[k], has[:, k], "without it"))
         if items:
             images = "with and without each label"
-            findings.append(_metadata_finding(name, kind, "a label", items, images, "labels"))
+            findings.append(_metadata_finding(name, is_sound, "a label", items, images, "labels"))
     return tuple(findings)
 
 
 def metadata_leaks_regression(
-    files: FileFigures, truth: Values, rng: np.random.Generator, kind: Kind = "image"
+    files: FileFigures, truth: Values, rng: np.random.Generator, is_sound: bool = False
 ) -> tuple[Finding, ...]:
     """One finding per kind of property that predicts the number. Shapes: truth (n,)."""
     findings = []
-    for name, properties in _properties(files, kind).items():
+    for name, properties in _properties(files, is_sound).items():
         gains = [explained_variance(one.codes(), truth) for one in properties]
         best, gain = properties[int(np.argmax(gains))], max(gains)
         statistic = partial(explained_variance, best.codes())
@@ -504,7 +508,7 @@ def metadata_leaks_regression(
             high = truth > np.median(truth)
             item = best.typical("the larger half of the numbers", high, "the smaller half")
             predicts = f"its number, explaining {100 * gain:.0f} % of the variance"
-            findings.append(_metadata_finding(name, kind, predicts, [item], "of all numbers"))
+            findings.append(_metadata_finding(name, is_sound, predicts, [item], "of all numbers"))
     return tuple(findings)
 
 

@@ -18,7 +18,7 @@ from warmstart.errors import ExportError
 from warmstart.exporting.predict_script import NAME
 from warmstart.records.data import Task
 from warmstart.records.export import Agreement
-from warmstart.records.inputs import Inputs, Preprocessing
+from warmstart.records.inputs import Inputs, pictures
 from warmstart.solve.calibration import Calibration
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS
@@ -117,7 +117,8 @@ def compare(
     probabilities = TASKS[task].answers(logits.astype(np.float64), uncalibrated)
     if np.abs(answers["probabilities"] - probabilities).max() > 1e-4:
         raise refusal("the export's probabilities are not those of its logits")
-    if "plain" in answers and isinstance(prep, Preprocessing):
+    if "plain" in answers:
+        prep = pictures(prep)
         normalised = (np.array(_PLAIN) / 255 - prep.mean) / prep.std
         plain = answers["plain"]
         is_same = plain.shape == (1, 3, *prep.size)

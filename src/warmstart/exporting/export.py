@@ -34,13 +34,11 @@ from warmstart.exporting.single_layer_head import (
     oof_hits,
 )
 from warmstart.features.batches import to_tensor
-from warmstart.modalities import text
-from warmstart.modalities.registry import modality_of, nouns_of
-from warmstart.network.model_folder import TOKENIZER
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.planning.plan_file import open_plan
 from warmstart.records.data import DataRecord, Task
 from warmstart.records.export import Agreement, Exported, Quantized, SingleLayerHead
-from warmstart.records.inputs import Inputs, Preprocessing, TextInputs
+from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json, sync_folder, write_bytes, write_json
 from warmstart.records.summary import Summary
@@ -193,11 +191,11 @@ def steps(
     destination = free_folder(run, name, options.out)
     to.check_installed()
     to.check_possible(source)
-    if (options.is_int8 or options.with_pixels) and prep.kind != "image":
+    if (options.is_int8 or options.with_pixels) and not modality_of(prep).has_pixels:
         option = "--int8" if options.is_int8 else "--pixels"
         raise ExportError(
             f"{option} is for networks that take images, and this one takes "
-            f"{nouns_of(prep.kind).many}; remove it."
+            f"{MODALITIES[prep.kind].nouns.many}; remove it."
         )
     data = read_json(run / "data.json", DataRecord)
     images = reopen(run, data, prep, options.data, options.test)
@@ -238,8 +236,8 @@ def _write(job: _ExportJob, folder: Path) -> Steps[Quantized | None]:
     input_name = source.exported().input_name
     write_json(folder / "labels.json", list(source.record.classes))
     write_json(folder / "preprocess.json", job.prep)
-    if isinstance(job.prep, TextInputs):
-        write_bytes(folder / TOKENIZER, text.tokenizer_json(job.prep.tokenizer).encode())
+    if (modality := modality_of(job.prep)).file:
+        write_bytes(folder / modality.file, modality.file_text(job.prep).encode())
     write_bytes(folder / NAME, predict_script(to, job.prep, input_name, job.task).encode())
     if not job.options.is_int8:
         to.write(folder, source, job.title)
@@ -263,12 +261,13 @@ def _check(job: _ExportJob, folder: Path, quantized: Quantized | None) -> Agreem
     real, which = job.test_inputs()
     n, prep, task = len(real), job.prep, job.task
     # Similar images of a run may hide a difference; noise does not.
-    random = modality_of(prep).noise(CHECKED_NOISE, prep)
-    if prep.kind == "text":  # as long as the longest of the real ones
+    modality = modality_of(prep)
+    random = modality.noise(CHECKED_NOISE, prep)
+    if modality.is_ragged:  # as long as the longest of the real ones
         random = random[:, : real.shape[1]]
     pixels = np.concatenate([real, random])
     expected = job.logits(pixels)
-    cells = job.images.cells(CHECKED) if which == "run" and prep.kind == "table" else []
+    cells = job.images.cells(CHECKED) if which == "run" and modality.form == "rows" else []
     answers = clean_process.ask(folder, pixels, cells)
     if cells and not np.array_equal(answers["prepared"], real):
         raise clean_process.refusal("predict.py encodes rows differently from the model")
@@ -293,7 +292,7 @@ def _record(
         outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
     kind = job.images.record.kind
     return Exported(
-        kind=None if kind == "image" else kind,
+        kind=kind,
         run=job.run.resolve().name,
         to=job.options.to.name,
         title=job.title,
@@ -310,18 +309,10 @@ def _record(
 
 def _describe_inputs(network: ExportedNetwork, with_pixels: bool) -> str:
     inputs = network.preprocessing
-    if isinstance(inputs, TextInputs):
-        length = f"L up to {inputs.length}" if 1 in network.axes else f"L = {inputs.length}"
-        return f"tokens of tokenizer.json (N, L) int64, {length}, as `prepare` in predict.py does"
-    if not isinstance(inputs, Preprocessing):
-        shape = ", ".join(["N", *map(str, inputs.shape)])
-        how = ", encoded by `prepare` in predict.py" if inputs.kind in ("table", "audio") else ""
-        return f"{nouns_of(inputs.kind).many} ({shape}) {inputs.dtype}{how}"
-    height, width = inputs.size
     if with_pixels:
-        return f"prepared images (N, {height}, {width}, {inputs.channels}) uint8, named `pixels`"
-    shape = f"(N, {inputs.channels}, {height}, {width})"
-    return f"images {shape} float32, scaled and normalised as preprocess.json says"
+        shape = ", ".join(["N", *map(str, inputs.shape)])
+        return f"prepared images ({shape}) uint8, named `pixels`"
+    return modality_of(inputs).network_input(inputs)
 
 
 def export(

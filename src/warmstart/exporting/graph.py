@@ -20,22 +20,17 @@ from torch.jit._trace import TracerWarning
 
 from warmstart.errors import ExportError, first_line
 from warmstart.exporting.torch import TorchExport
+from warmstart.modalities.registry import modality_of
+from warmstart.network.segments import probe
 from warmstart.network.surgery import WarmModel
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import Task
-from warmstart.records.inputs import Inputs, Kind, Preprocessing, TensorInputs, TextInputs, pictures
+from warmstart.records.inputs import Inputs, Preprocessing, pictures
 from warmstart.records.run_folder import to_plain
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS
 
 PIXELS = "pixels"  # the input, where scaling is inside
-_NAMES: dict[Kind, str] = {
-    "image": "images",
-    "audio": "clips",
-    "text": "tokens",
-    "table": "rows",
-    "tensor": "tensors",
-}
 
 
 class ExportedNetwork(nn.Module):
@@ -50,14 +45,14 @@ class ExportedNetwork(nn.Module):
         super().__init__()
         self.model = model
         self.preprocessing = preprocessing
-        self.input_name = _NAMES[preprocessing.kind]
+        self.input_name = modality_of(preprocessing).input_name
         self.task: Task = task
         self.eval()
 
     @property
     def axes(self) -> Mapping[int, str]:
         """Names of the input's dynamic axes."""
-        return {0: "batch"}
+        return modality_of(self.preprocessing).axes(self.preprocessing)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Calibrated logits and their probabilities, or values."""
@@ -71,12 +66,7 @@ class ExportedNetwork(nn.Module):
 
     def example(self, n: int) -> Tensor:
         """Inputs of the right dtype and shape for tracing, always the same."""
-        rng, prep = torch.Generator().manual_seed(0), self.preprocessing
-        if isinstance(prep, TensorInputs) and "int" in prep.dtype:
-            low, high, dtype = int(prep.low), int(prep.high) + 1, getattr(torch, prep.dtype)
-            return torch.randint(low, high, (n, *prep.shape), generator=rng, dtype=dtype)
-        shape = (prep.channels, *prep.size) if isinstance(prep, Preprocessing) else prep.shape
-        return torch.randn(n, *shape, generator=rng)
+        return probe(self.preprocessing, n)
 
 
 class ExportedPixels(ExportedNetwork):
@@ -101,26 +91,6 @@ class ExportedPixels(ExportedNetwork):
         return torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
 
 
-class ExportedTokens(ExportedNetwork):
-    """Takes the tokens of texts, (B, L) int64, padded."""
-
-    def __init__(
-        self, model: nn.Module, inputs: TextInputs, task: Task = CLASSIFICATION.task
-    ) -> None:
-        super().__init__(model, inputs, task)
-        self.inputs = inputs
-
-    @property
-    def axes(self) -> Mapping[int, str]:
-        # A row of one window may be as short as its text.
-        return {0: "batch"} if self.inputs.n_windows > 1 else {0: "batch", 1: "length"}
-
-    def example(self, n: int) -> Tensor:
-        rng, pad = torch.Generator().manual_seed(0), self.inputs.pad
-        rows = torch.randint(self.inputs.vocabulary, (n, self.inputs.length), generator=rng)
-        return torch.where(rows == pad, (pad + 1) % self.inputs.vocabulary, rows)
-
-
 def wrap_model(
     model: nn.Module,
     preprocessing: Inputs,
@@ -130,8 +100,6 @@ def wrap_model(
     """Give a model named outputs; `with_pixels` takes uint8 images (B, H, W, C)."""
     if with_pixels:
         return ExportedPixels(model, pictures(preprocessing), task)
-    if isinstance(preprocessing, TextInputs):
-        return ExportedTokens(model, preprocessing, task)
     return ExportedNetwork(model, preprocessing, task)
 
 
@@ -141,9 +109,10 @@ def scaled(pixels: NDArray[Any], prep: Inputs) -> NDArray[Any]:
     8-bit graphs need that: the least difference may round an activation another way. Rows and
     tensors are returned unchanged.
     """
-    if not isinstance(prep, Preprocessing):
+    if not modality_of(prep).has_pixels:
         return pixels
-    mean, std = (np.array(values, np.float32) for values in (prep.mean, prep.std))
+    scaling = pictures(prep).mean, pictures(prep).std
+    mean, std = (np.array(values, np.float32) for values in scaling)
     values = (pixels.astype(np.float32) / 255 - mean) / std
     inputs: NDArray[np.float32] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
     return inputs
@@ -236,7 +205,8 @@ def metadata_of(network: ExportedNetwork, labels: tuple[str, ...], name: str) ->
         "preprocessing": json.dumps(to_plain(prep)),
         "outputs": TASKS[network.task].output_meaning,
     }
-    if isinstance(prep, Preprocessing) and network.input_name != PIXELS:
+    if modality_of(prep).has_pixels and network.input_name != PIXELS:
+        prep = pictures(prep)
         metadata |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
     return metadata
 

@@ -17,7 +17,7 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import ExportError, first_line
 from warmstart.events import Event, Steps
 from warmstart.features.machine import n_threads
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.export import Gap, Quantized
 from warmstart.run.reopened import Pixels, Reopened
@@ -183,7 +183,7 @@ def quantize(
 
     Raises: ExportError if the images for it are missing.
     """
-    train, nouns = images.of("train"), nouns_of(images.record.kind)
+    train, nouns = images.of("train"), MODALITIES[images.record.kind].nouns
     chosen = [train[row] for row in spread(np.arange(len(train)), CALIBRATED)]
     batches = [feed(pixels) for _, pixels in images.batches(chosen)]
     n = sum(map(len, batches))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.exporting.registry import FORMATS
 from warmstart.formatting import interval, percents
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.records.export import Exported, Gap
 from warmstart.records.summary import NumberScores, Scores, Summary
@@ -30,12 +30,11 @@ class ReadmeFacts:
 
     @property
     def pipeline(self) -> str:
-        kind = self.exported.kind or "image"
-        return f"{'tabular' if kind == 'table' else kind}-classification"
+        return f"{MODALITIES[self.exported.kind].hub_name}-classification"
 
     @property
     def nouns(self) -> Nouns:
-        return nouns_of(self.exported.kind)
+        return MODALITIES[self.exported.kind].nouns
 
 
 def readme(facts: ReadmeFacts) -> str:
@@ -165,7 +164,8 @@ def single_layer_text(exported: Exported) -> str:
     )
     return (
         f"{lead} Single-layer head: {refit}; run's model: {original}, on the same "
-        f"{nouns_of(exported.kind).count(n)}; difference {gap_text(result.gap)} ({result.why})."
+        f"{MODALITIES[exported.kind].nouns.count(n)}; difference {gap_text(result.gap)} "
+        f"({result.why})."
     )
 
 
@@ -182,7 +182,7 @@ def quantized_text(exported: Exported) -> str:
     if quantized is None:
         return ""
     before, after = percents(quantized.accuracy_before, quantized.accuracy, n=quantized.gap.n)
-    nouns = nouns_of(exported.kind)
+    nouns = MODALITIES[exported.kind].nouns
     which = {"test": f"test {nouns.many}", "holdout": f"{nouns.many} of your hold-out"}.get(
         quantized.images, f"training {nouns.many}, which is optimistic: the run held none out"
     )
@@ -202,7 +202,7 @@ def quantized_text(exported: Exported) -> str:
 
 def agreement_text(exported: Exported) -> str:
     """How the export was compared with the model before it was written."""
-    agreement, many = exported.agreement, nouns_of(exported.kind).many
+    agreement, many = exported.agreement, MODALITIES[exported.kind].nouns.many
     images = f"{many} of {'the run' if agreement.images == 'run' else 'noise'}"
     model = "the same network in torch" if exported.single_layer is not None else "the model"
     limit = "" if agreement.tolerance is None else f" (at most {agreement.tolerance:g} may)"

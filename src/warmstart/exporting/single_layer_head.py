@@ -23,7 +23,7 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.events import Event, Steps
 from warmstart.exporting.format import any_head
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.network.added import AddedBlock
 from warmstart.network.ensemble import NAME as BRANCH
 from warmstart.network.surgery import MultiLayerHead, WarmModel
@@ -139,7 +139,7 @@ def _features(
         present += examples
         yield Event(stage="features", kind="step", step=len(present), of=len(learning))
     if len(present) < LEAST_SHARE * len(learning):
-        many = nouns_of(images.record.kind).count(len(learning), "training")
+        many = MODALITIES[images.record.kind].nouns.count(len(learning), "training")
         raise ExportError(
             "this format holds a single-layer head, which must be fitted again, and only "
             f"{len(present):,} of the run's {many} are where they were; name their folder with "

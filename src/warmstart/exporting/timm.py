@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from warmstart.errors import ExportError
 from warmstart.exporting.format import AS_TENSOR, ExportFormat, any_head
+from warmstart.modalities.registry import modality_of
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.run_folder import write_bytes, write_json
 from warmstart.tasks.registry import TASKS
@@ -46,7 +47,7 @@ class Timm(ExportFormat):
             raise ExportError(
                 f"{self.name} holds classifiers, and this model predicts {what}; use {any_head()}."
             )
-        if source.record.preprocessing.kind == "text":
+        if modality_of(source.record.preprocessing).has_tokens:
             raise ExportError(
                 f"{self.name} cannot hold the head of a text model; use {any_head()}. The "
                 "run's README.md rebuilds it in plain torch and transformers."

@@ -16,11 +16,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from warmstart.errors import DataError, install_command
-from warmstart.modalities.image import ImageModality, TooLarge, guard, read_some, spread
-from warmstart.modalities.modality import Modality, Payloads, with_version
+from warmstart.modalities.image import COLOUR, ImageModality, TooLarge, guard, read_some, spread
+from warmstart.modalities.modality import Form, Modality, Payloads, input_choice, with_version
 from warmstart.nouns import Nouns, count
 from warmstart.records.data import Example
-from warmstart.records.inputs import LEAST_VARIANCE, Kind, Preprocessing, Sound, WaveInputs
+from warmstart.records.inputs import (
+    LEAST_VARIANCE,
+    Inputs,
+    Kind,
+    Preprocessing,
+    Sound,
+    WaveInputs,
+    pictures,
+)
+from warmstart.records.plan import Choice, InputPlan, by_rule
 
 # ---- WAV files: the RIFF header is read by hand, so that damaged bytes never reach a codec.
 #
@@ -455,10 +464,26 @@ def clip_picture(wave: Samples, sample_rate: int) -> Image.Image:
     return Image.fromarray(draw_spectrogram(wave, sample_rate, sound))
 
 
+SOUND_CROP = 0.8  # v0
+
+
+def _seconds_choice(value: float) -> Choice:
+    return Choice(
+        value=value,
+        source="measured",
+        because="nineteen of twenty clips are no longer, up to ten seconds; longer ones are cut "
+        "to their middle, shorter ones padded with silence",
+    )
+
+
 class AudioModality(Modality[WaveInputs]):
     """Clips of sound, as waveforms."""
 
+    is_sound = True
+    form: Form = "files"
     kind: Kind = "audio"
+    input_name = "clips"
+    hub_name = "audio"
     example = "clip"
     networks = ("image", "audio")  # spectrograms for a network of images
     has_thumbnails = True
@@ -493,6 +518,18 @@ class AudioModality(Modality[WaveInputs]):
     def picture(self, example: tuple[Samples, int]) -> Image.Image:
         return clip_picture(*example)
 
+    def plan(self, inputs: WaveInputs, base: Inputs) -> InputPlan:
+        rate = inputs.sample_rate
+        return InputPlan(
+            size=input_choice(inputs.shape[0], None, "the samples of so many seconds"),
+            channels=input_choice(1, 1, "clips have one"),
+            sample_rate=input_choice(rate, rate, "the base model's own"),
+            seconds=_seconds_choice(inputs.seconds),
+        )
+
+    def metadata(self, inputs: WaveInputs) -> dict[str, Any]:
+        return {"sample_rate": inputs.sample_rate, "seconds": inputs.seconds}
+
     def decoder(self, inputs: WaveInputs) -> str:
         return f"wave v1, {with_version('soundfile')}"
 
@@ -500,12 +537,37 @@ class AudioModality(Modality[WaveInputs]):
 class SpectrogramModality(ImageModality):
     """Clips of sound, as pictures for a network of images."""
 
+    augmentations = (
+        by_rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class"),
+        by_rule(False, "mirrored, a sound is played backwards"),
+        by_rule(COLOUR, "a tenth louder or fainter is the same class"),
+    )
+    is_sound = True
+    has_off_topic = False
     kind: Kind = "audio"
+    hub_name = "audio"
     example, networks, nouns = AudioModality.example, AudioModality.networks, AudioModality.nouns
 
     def open(self, payload: bytes, name: str, inputs: Preprocessing) -> Image.Image:
         wave, sample_rate = decode_sound(payload, name)
         return Image.fromarray(draw_spectrogram(wave, sample_rate, cast(Sound, inputs.sound)))
+
+    def plan(self, inputs: Preprocessing, base: Inputs) -> InputPlan | None:
+        plan, sound = super().plan(inputs, base), inputs.sound
+        if plan is None or sound is None:
+            return plan
+        rate = "that of nine of ten clips, up to 16,000; others are resampled"
+        decibels = "what is fainter than that below a clip's loudest is mostly noise"
+        return replace(
+            plan,
+            channels=input_choice(
+                inputs.channels, pictures(base).channels, "a spectrogram is grey"
+            ),
+            sample_rate=Choice(value=sound.sample_rate, because=rate, source="measured"),
+            seconds=_seconds_choice(sound.seconds),
+            n_mels=by_rule(sound.mels, "more is finer than speech"),
+            top_db=by_rule(sound.range_db, decibels),
+        )
 
     def is_rendered(self, inputs: Preprocessing) -> bool:
         return True

@@ -29,10 +29,11 @@ from PIL import (
 )
 
 from warmstart.errors import DataError, ModelError, install_command
-from warmstart.modalities.modality import Modality, with_version
+from warmstart.modalities.modality import Form, Modality, input_choice, with_version
 from warmstart.nouns import Nouns, count
 from warmstart.records.data import Example
-from warmstart.records.inputs import Kind, Preprocessing
+from warmstart.records.inputs import Inputs, Kind, Preprocessing, pictures
+from warmstart.records.plan import Choice, InputPlan
 
 # ---- One fixed rule from any pixel type to 8 bits.
 
@@ -711,12 +712,22 @@ def crop_box(size: tuple[int, int], preprocessing: Preprocessing) -> Box:
     )
 
 
+COLOUR = 0.1  # v0: by how much brightness is varied
+_LARGEST_SIDE = 16_384  # px of an image
+_LEAST_SCALE, _MOST_SCALE = 1e-12, 1e12
+
+
 class ImageModality(Modality[Preprocessing]):
     """Images, of colours or of bands, resized and cropped to 8 bits."""
 
     kind: Kind = "image"
+    input_name = "images"
+    hub_name = "image"
     example = "image"
     networks: tuple[str, ...] = ("image",)
+    form: Form = "files"
+    has_off_topic = True
+    augmentations: tuple[Choice, Choice, Choice] | None = None
     has_pixels = has_thumbnails = True
     nouns = Nouns(
         one="image",
@@ -771,6 +782,39 @@ class ImageModality(Modality[Preprocessing]):
             return f"{name}, alpha" if inputs.channels == 4 else name
         ranges = hashlib.sha256(repr(inputs.ranges).encode()).hexdigest()[:16]
         return f"{name}, {with_version('tifffile')}, {inputs.channels} bands {ranges}"
+
+    def problem(self, inputs: Preprocessing) -> str:
+        sides, values = (*inputs.size, inputs.resize), (*inputs.mean, *inputs.std)
+        is_scaled = len(inputs.mean) == len(inputs.std) > 0 and min(inputs.std) > _LEAST_SCALE
+        is_sane = all(abs(value) < _MOST_SCALE for value in values) and is_scaled
+        if not is_sane or not 1 <= min(sides) <= max(sides) <= _LARGEST_SIDE:
+            return "its preprocessing makes no sense"
+        ranges = inputs.ranges
+        if ranges and (len(ranges) != inputs.channels or any(low >= high for low, high in ranges)):
+            return "its ranges of bands make no sense"
+        return ""
+
+    def metadata(self, inputs: Preprocessing) -> dict[str, Any]:
+        height, width = inputs.size
+        return {"height": height, "width": width, "channels": inputs.channels}
+
+    def network_input(self, inputs: Preprocessing) -> str:
+        shape = ", ".join(["N", *map(str, self.network_shape(inputs))])
+        return f"images ({shape}) float32, scaled and normalised as preprocess.json says"
+
+    def network_shape(self, inputs: Preprocessing) -> tuple[int, ...]:
+        return (inputs.channels, *inputs.size)
+
+    def plan(self, inputs: Preprocessing, base: Inputs) -> InputPlan | None:
+        base = pictures(base)
+        if inputs.size[0] != inputs.size[1]:
+            return None
+        size = base.size[0] if base.size[0] == base.size[1] else None
+        bands = f"your images have {inputs.channels} bands"
+        return InputPlan(
+            size=input_choice(inputs.size[0], size, "as it was set"),
+            channels=input_choice(inputs.channels, base.channels, bands),
+        )
 
     def noise(self, n: int, inputs: Preprocessing) -> Pixels:
         return np.random.default_rng(0).integers(0, 256, (n, *inputs.shape), dtype=np.uint8)

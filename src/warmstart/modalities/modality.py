@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,15 @@ from PIL import Image
 
 from warmstart.errors import installed_version
 from warmstart.nouns import Nouns
-from warmstart.records.inputs import Inputs, Kind, Sound
+from warmstart.records.inputs import Inputs, Kind, KindOption, Sound
+from warmstart.records.plan import Choice, InputPlan, by_rule
 
 Record = TypeVar("Record", bound=Inputs)
 Payloads = Iterable[tuple[str, bytes]]  # id and bytes of each example, read when it is asked for
 Encoded = NDArray[Any]  # of `inputs.shape` and `inputs.dtype`
+
+
+Form = Literal["files", "texts", "rows", "arrays"]  # rows of tables; no server takes arrays
 
 
 class Modality(Generic[Record]):
@@ -26,12 +30,26 @@ class Modality(Generic[Record]):
 
     kind: Kind
     nouns: Nouns
+    form: Form = "arrays"  # in which examples are handed over, by Python or in a request
     example: str  # what a network takes, as a noun
     networks: tuple[str, ...] = ()  # kinds of networks that can learn from it
-    base_example = "lite0"  # "such as …"
+    default_base = "lite0"
+    base_example = default_base  # "such as …"
+    input_name: str  # of the network's input in exported models, a plural
+    hub_name: str  # in the names of tasks on the Hugging Face hub
+    file = ""  # of the model folder, which the inputs need beside their record
+    augmentations: tuple[Choice, Choice, Choice] | None = (  # crop, flip, jitter; None: by task
+        by_rule(1.0, "numbers are not cropped: each has its place"),
+        by_rule(False, "the order of numbers is fixed"),
+        by_rule(0.0, "numbers have no light to vary"),
+    )
     has_pixels = False  # the network's inputs are 8-bit images
     has_thumbnails = False  # an example can be shown as a picture
     has_tokens = False  # a tokenizer made numbers of it
+    is_sound = False
+    has_off_topic = False  # examples that do not belong are searched: false alarms were measured
+    learns_from_pairs = False  # fine-tuned blocks learn by contrasting examples
+    fixes_few_shot_head = False  # with few examples the head is fixed, not chosen: measured
     is_ragged = False  # examples differ in length: `inputs.blank` pads them
 
     def encode(self, payload: bytes, name: str, inputs: Record) -> Encoded:
@@ -69,6 +87,25 @@ class Modality(Generic[Record]):
         """
         return inputs
 
+    def resized(self, inputs: Record, size: int, network: str) -> Record:
+        """Inputs of the length that the user chose; the same ones where it cannot be chosen.
+
+        Raises: ModelError, with the network's name, where that is too much.
+        """
+        return inputs
+
+    def problem(self, inputs: Record) -> str:
+        """Why inputs that were read from a file make no sense; empty where they do."""
+        return ""
+
+    def file_text(self, inputs: Record) -> str:
+        """The content of `file`."""
+        raise NotImplementedError
+
+    def load_file(self, text: str, inputs: Record) -> None:
+        """Use the content of `file`. Raises: ModelError where it is not that of the inputs."""
+        raise NotImplementedError
+
     def lengths(self, payloads: Payloads, inputs: Record) -> dict[str, int]:
         """The length of each example by its id, for batches of like lengths; else empty."""
         return {}
@@ -85,10 +122,44 @@ class Modality(Generic[Record]):
         """Rows of one padded length that are run together where `size` short ones are."""
         return size
 
+    def window(self, inputs: Record) -> int:
+        """Length of an example that a network encodes at once."""
+        return inputs.shape[0]
+
+    def network_shape(self, inputs: Record) -> tuple[int, ...]:
+        """Shape of one example as the network takes it."""
+        return inputs.shape
+
+    def metadata(self, inputs: Record) -> dict[str, Any]:
+        """What a server says about its inputs."""
+        return {"shape": list(inputs.shape)}
+
+    def network_input(self, inputs: Record) -> str:
+        """What an exported model takes, in words, N examples at once."""
+        shape = ", ".join(["N", *map(str, inputs.shape)])
+        return f"{self.nouns.many} ({shape}) {inputs.dtype}, encoded by `prepare` in predict.py"
+
+    def axes(self, inputs: Record) -> dict[int, str]:
+        """Names of the axes of an exported model's input whose length is free."""
+        return {0: "batch"}
+
+    def integers(self, inputs: Record) -> tuple[int, int] | None:
+        """The least and the largest whole number that an input holds; None: it holds any number."""
+        return None
+
     def noise(self, n: int, inputs: Record) -> Encoded:
         """`n` encoded examples of noise from a fixed seed."""
         rng = np.random.default_rng(0)
         return rng.standard_normal((n, *inputs.shape)).astype(np.float32)
+
+    @property
+    def kind_option(self) -> KindOption:
+        """--kind for data like that of a run: a text may look like the name of a file."""
+        return "text" if self.form == "texts" else "auto"
+
+    def plan(self, inputs: Record, base: Inputs) -> InputPlan | None:
+        """The rows `input` of a plan; `base`: what the base model takes by itself."""
+        return None
 
     # ---- What the examples are without any network.
 
@@ -102,6 +173,13 @@ class Modality(Generic[Record]):
     def plain_features(self, payloads: Payloads) -> dict[str, NDArray[np.float32]]:
         """Features (n, F) for the control without a network; empty: its pictures, or none."""
         return {}
+
+
+def input_choice(value: int, base: int | None, because: str) -> Choice:
+    """A value of the input; `because` explains why it differs from the base model's, if it does."""
+    if value == base:
+        return by_rule(value, "as in pretraining", rule=base)
+    return Choice(value=value, because=because, source="measured", rule=base)
 
 
 def with_version(package: str) -> str:

@@ -12,7 +12,6 @@ from warmstart.modalities.modality import Modality
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.tensor import TENSOR
 from warmstart.modalities.text import TEXT
-from warmstart.nouns import Nouns
 from warmstart.records.inputs import Inputs
 
 MODALITIES: dict[str, Modality[Any]] = {
@@ -32,15 +31,6 @@ def modality_of(inputs: Inputs | None) -> Modality[Any]:
     if inputs is None:
         return IMAGE
     return SPECTROGRAM if getattr(inputs, "sound", None) else MODALITIES[inputs.kind]
-
-
-def nouns_of(kind: str | None) -> Nouns:
-    """The words for a kind of data; None stands for images, as in records.
-
-    >>> nouns_of("audio").count(2500), nouns_of("audio").count(1, "test"), nouns_of(None).an
-    ('2,500 clips', '1 test clip', 'an image')
-    """
-    return MODALITIES[kind or IMAGE.kind].nouns
 
 
 def picture_of(payload: bytes, name: str, side: int) -> Image.Image:

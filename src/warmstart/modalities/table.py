@@ -6,12 +6,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError
-from warmstart.modalities.modality import Modality
+from warmstart.modalities.modality import Form, Modality
 from warmstart.nouns import Nouns
 from warmstart.records.inputs import MISSING, SPAN, Kind, TableInputs
 
@@ -102,8 +103,12 @@ class TableModality(Modality[TableInputs]):
     """Rows of a table."""
 
     kind: Kind = "table"
+    input_name = "rows"
+    hub_name = "tabular"
     example = "table"
     networks = ("table",)
+    form: Form = "rows"
+    default_base = "scratch"
     base_example = "a run that learnt from one"
     nouns = Nouns(
         one="row",
@@ -121,6 +126,13 @@ class TableModality(Modality[TableInputs]):
 
     def encode(self, payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.float32]:
         return encode_row(payload, name, inputs)
+
+    def metadata(self, inputs: TableInputs) -> dict[str, Any]:
+        columns = [
+            {"name": one.name, "kind": one.kind, "values": list(one.values)}
+            for one in inputs.columns
+        ]
+        return {"columns": columns}
 
     def decoder(self, inputs: TableInputs) -> str:
         return f"cells {DECODER}"

@@ -16,6 +16,8 @@ class TensorModality(Modality[TensorInputs]):
     """Tensors of any meaning."""
 
     kind: Kind = "tensor"
+    input_name = "tensors"
+    hub_name = "tensor"
     example = "tensor"
     networks = ("tensor",)
     nouns = Nouns(
@@ -43,10 +45,16 @@ class TensorModality(Modality[TensorInputs]):
     def decoder(self, inputs: TensorInputs) -> str:
         return "npy"
 
+    def network_input(self, inputs: TensorInputs) -> str:
+        return f"tensors ({', '.join(['N', *map(str, inputs.shape)])}) {inputs.dtype}"
+
+    def integers(self, inputs: TensorInputs) -> tuple[int, int] | None:
+        return (int(inputs.low), int(inputs.high)) if "int" in inputs.dtype else None
+
     def noise(self, n: int, inputs: TensorInputs) -> Encoded:
-        if "int" not in inputs.dtype:
+        if (span := self.integers(inputs)) is None:
             return super().noise(n, inputs)
-        rng, low, high = np.random.default_rng(0), int(inputs.low), int(inputs.high)
+        rng, (low, high) = np.random.default_rng(0), span
         return rng.integers(low, high + 1, (n, *inputs.shape)).astype(inputs.dtype)
 
 

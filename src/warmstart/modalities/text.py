@@ -18,9 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError, ModelError, install_command
-from warmstart.modalities.modality import Encoded, Modality, Payloads, with_version
+from warmstart.modalities.modality import (
+    Encoded,
+    Form,
+    Modality,
+    Payloads,
+    input_choice,
+    with_version,
+)
 from warmstart.nouns import Nouns
-from warmstart.records.inputs import WINDOWS, Kind, Sound, TextInputs
+from warmstart.records.inputs import WINDOWS, Inputs, Kind, Sound, TextInputs
+from warmstart.records.plan import InputPlan, by_rule
 
 WIDTH = 2048  # slots of a bag of words
 MAX_MEAN_LETTERS = 12  # a word; above, the text has no spaces between words
@@ -232,10 +240,19 @@ class TextModality(Modality[TextInputs]):
     """Texts, as token ids."""
 
     kind: Kind = "text"
+    input_name = "tokens"
+    hub_name = "text"
     example = "text"
     networks = ("text",)
-    base_example = "minilm"
-    is_ragged = has_tokens = True
+    default_base = base_example = "minilm"
+    file = "tokenizer.json"
+    form: Form = "texts"
+    augmentations = (
+        by_rule(1.0, "texts are not cropped: half a sentence may mean the opposite"),
+        by_rule(False, "a text backwards is no text"),
+        by_rule(0.0, "texts have no light to vary"),
+    )
+    is_ragged = has_tokens = learns_from_pairs = fixes_few_shot_head = True
     nouns = Nouns(
         one="text",
         picture="text",
@@ -274,6 +291,22 @@ class TextModality(Modality[TextInputs]):
             length = inputs.most * min(n_windows, WINDOWS)
         return replace(inputs, length=length)
 
+    def resized(self, inputs: TextInputs, size: int, network: str) -> TextInputs:
+        n_windows = -(-size // inputs.most)
+        if n_windows > WINDOWS:
+            raise ModelError(
+                f"{network} reads at most {WINDOWS} windows of {inputs.most} tokens of a text, not "
+                f"{size:,}; ask for fewer."
+            )
+        return replace(inputs, length=size if n_windows == 1 else n_windows * inputs.most)
+
+    def file_text(self, inputs: TextInputs) -> str:
+        return tokenizer_json(inputs.tokenizer)
+
+    def load_file(self, text: str, inputs: TextInputs) -> None:
+        if register_tokenizer(text) != inputs.tokenizer:
+            raise ModelError("it is not the tokenizer that the model was trained with")
+
     def lengths(self, payloads: Payloads, inputs: TextInputs) -> dict[str, int]:
         return {id: len(all_tokens(text, inputs.tokenizer)) for id, text in texts_of(payloads)}
 
@@ -289,6 +322,33 @@ class TextModality(Modality[TextInputs]):
     def rows_at_once(self, length: int, inputs: TextInputs, size: int) -> int:
         """Texts that have `size` windows in all, at least one."""
         return max(size * inputs.window // max(length, inputs.window), 1)
+
+    def window(self, inputs: TextInputs) -> int:
+        return inputs.window
+
+    def metadata(self, inputs: TextInputs) -> dict[str, Any]:
+        return {"tokens": inputs.length}
+
+    def network_input(self, inputs: TextInputs) -> str:
+        length = f"L up to {inputs.length}" if 1 in self.axes(inputs) else f"L = {inputs.length}"
+        return f"tokens of {self.file} (N, L) int64, {length}, as `prepare` in predict.py does"
+
+    def axes(self, inputs: TextInputs) -> dict[int, str]:
+        # A row of one window may be as short as its text.
+        return {0: "batch"} if inputs.n_windows > 1 else {0: "batch", 1: "length"}
+
+    def integers(self, inputs: TextInputs) -> tuple[int, int]:
+        return 0, inputs.vocabulary - 1
+
+    def plan(self, inputs: TextInputs, base: Inputs) -> InputPlan:
+        (length,) = base.shape
+        why = f"your longest texts need no more; the network takes {length}"
+        if inputs.length > inputs.most:
+            why = f"your longest texts are read in {inputs.n_windows} windows of {inputs.window}"
+        return InputPlan(
+            size=input_choice(inputs.length, length, why),
+            channels=input_choice(1, 1, "texts have one"),
+        )
 
     def noise(self, n: int, inputs: TextInputs) -> NDArray[np.int32]:
         rng, shape = np.random.default_rng(0), (n, inputs.length)

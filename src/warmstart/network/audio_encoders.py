@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, pad
 
 from warmstart.errors import ModelError
+from warmstart.modalities.audio import AUDIO
 from warmstart.network.encoder import (
     RENAMED_VIT,
     Encoder,
@@ -24,24 +25,18 @@ from warmstart.network.encoder import (
     encoder_steps,
     layers_of,
     settings_of,
-    wrong_inputs,
 )
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
-from warmstart.records.inputs import Inputs, WaveInputs
 
 
 class ClipEncoder(Encoder):
     """An encoder of clips: samples (B, n) to vectors (B, C)."""
 
     layout = "NLC"
+    modality = AUDIO
 
     def __init__(self, encoder: nn.Module, settings: Settings) -> None:
         super().__init__(encoder)
-
-    def window_of(self, inputs: Inputs) -> int:
-        if not isinstance(inputs, WaveInputs):
-            raise wrong_inputs("clips", inputs)
-        return inputs.shape[0]
 
 
 def _check_length(n_samples: int, n_frames: int) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from warmstart.errors import ModelError, first_line, install_command
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.modality import Modality
+from warmstart.modalities.registry import MODALITIES
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Layout
@@ -125,13 +126,6 @@ def load_transformers() -> Any:
     return transformers
 
 
-def wrong_inputs(expected: str, inputs: Inputs) -> ModelError:
-    """The error for inputs of another kind than `expected`."""
-    return ModelError(
-        f"the network takes {expected}, and its inputs are {nouns_of(inputs.kind).many}."
-    )
-
-
 def layers_of(
     path: str,
     n_layers: int,
@@ -170,14 +164,20 @@ class Encoder(nn.Module):
     """
 
     layout: ClassVar[Layout]
+    modality: ClassVar[Modality[Any]]
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
 
-    @abstractmethod
     def window_of(self, inputs: Inputs) -> int:
         """Length of a row that is encoded at once. Raises: ModelError for other inputs."""
+        if inputs.kind != self.modality.kind:
+            raise ModelError(
+                f"the network takes {self.modality.nouns.many}, and its inputs are "
+                f"{MODALITIES[inputs.kind].nouns.many}."
+            )
+        return self.modality.window(inputs)
 
     @abstractmethod
     def steps(self, window: int) -> SegmentSteps:

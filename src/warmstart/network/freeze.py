@@ -18,29 +18,32 @@ from warmstart.errors import PlanError
 from warmstart.network.lora import original_names
 from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import place
+from warmstart.records.block_actions import ACTIONS, FROZEN, REPLACED, BlockAction, Mode
 from warmstart.records.plan import Action
 
 Actions = Mapping[str, Action]  # by block
 Owners = Mapping[str, str]  # block by tensor
-Kinds = frozenset[Action]
+Modes = frozenset[Mode]
 
-_FROZEN = Kinds({"frozen", "low-rank"})
+_EVAL = Modes({"eval"})
 # Of owners that a plan need not name.
-_DEFAULTS: Actions = {"neck": "frozen", "unused": "frozen", "head": "frozen", "output": "replaced"}
+_DEFAULTS: Actions = dict.fromkeys(("neck", "unused", "head"), FROZEN.name) | {
+    "output": REPLACED.name
+}
 
 
-def action_of(actions: Actions, block: str) -> Action:
-    """The action of a block; the neck and unused tensors are frozen unless named.
+def behaviour_of(actions: Actions, block: str) -> BlockAction:
+    """What the action of a block means; the neck and unused tensors are frozen unless named.
 
     Raises: PlanError where none is set.
 
-    >>> action_of({"conv1": "tuned"}, "conv1"), action_of({}, "neck"), action_of({}, "output")
-    ('tuned', 'frozen', 'replaced')
+    >>> [behaviour_of({"a": "tuned"}, block).name for block in ("a", "neck", "output")]
+    ['tuned', 'frozen', 'replaced']
     """
     action = actions.get(block, _DEFAULTS.get(block))
     if action is None:
         raise PlanError(f"the plan has no action for block {block!r}; set block.{block}.action.")
-    return action
+    return ACTIONS[action]
 
 
 def tensor_blocks(model: nn.Module, owners: Owners) -> dict[str, str]:
@@ -160,55 +163,55 @@ def eval_modules(model: nn.Module, actions: Actions, owners: Owners) -> tuple[nn
     tensors (dropout, say) follows its step in a `WarmModel`, else the sibling before it, or
     after it where it is the first.
     """
-    own = _own_kinds(model, actions, owners)
-    inherited = dict(_sibling_kinds(model, own))
+    own = _own_modes(model, actions, owners)
+    inherited = dict(_sibling_modes(model, own))
     if isinstance(model, WarmModel):
         for step in (*model.scan.steps.blocks, model.scan.steps.neck):
-            kinds: Kinds = frozenset({action_of(actions, step.name)})
+            modes = Modes({behaviour_of(actions, step.name).mode})
             for name in step.modules:
                 module = model.backbone.get_submodule(name)
-                if not _kinds_below(module, own):
-                    inherited |= {id(m): kinds for m in module.modules()}
+                if not _modes_below(module, own):
+                    inherited |= {id(m): modes for m in module.modules()}
     return tuple(module for module in model.modules() if _stays_eval(module, own, inherited))
 
 
-def _stays_eval(module: nn.Module, own: dict[int, Kinds], inherited: dict[int, Kinds]) -> bool:
-    if kinds := own[id(module)]:
+def _stays_eval(module: nn.Module, own: dict[int, Modes], inherited: dict[int, Modes]) -> bool:
+    if modes := own[id(module)]:
         names = [name for name, buffer in module._buffers.items() if buffer is not None]
         has_statistics = any(name.startswith("running_") for name in names)
-        return bool(kinds & _FROZEN) or ("tuned" in kinds and has_statistics)
-    below = inherited.get(id(module), _kinds_below(module, own))
-    return bool(below) and below <= _FROZEN
+        return "eval" in modes or ("statistics" in modes and has_statistics)
+    below = inherited.get(id(module), _modes_below(module, own))
+    return below == _EVAL
 
 
-def _kinds_below(module: nn.Module, own: dict[int, Kinds]) -> Kinds:
-    return frozenset(kind for child in module.modules() for kind in own[id(child)])
+def _modes_below(module: nn.Module, own: dict[int, Modes]) -> Modes:
+    return Modes(mode for child in module.modules() for mode in own[id(child)])
 
 
-def _own_kinds(model: nn.Module, actions: Actions, owners: Owners) -> dict[int, Kinds]:
+def _own_modes(model: nn.Module, actions: Actions, owners: Owners) -> dict[int, Modes]:
     state = model.state_dict(keep_vars=True)
-    kinds: dict[tuple[int, ...], Kinds] = {}
+    modes: dict[tuple[int, ...], Modes] = {}
     for name, block in tensor_blocks(model, owners).items():
         key = place(state[name])
-        kinds[key] = kinds.get(key, Kinds()) | {action_of(actions, block)}
+        modes[key] = modes.get(key, Modes()) | {behaviour_of(actions, block).mode}
     own = {}
     for module in model.modules():
         tensors = (*module._parameters.values(), *module._buffers.values())
-        each = [kinds.get(place(tensor), Kinds()) for tensor in tensors if tensor is not None]
-        own[id(module)] = Kinds().union(*each)
+        each = [modes.get(place(tensor), Modes()) for tensor in tensors if tensor is not None]
+        own[id(module)] = Modes().union(*each)
     return own
 
 
-def _sibling_kinds(parent: nn.Module, own: dict[int, Kinds]) -> Iterator[tuple[int, Kinds]]:
-    """The kinds that modules without tensors take from their siblings."""
-    before: Kinds | None = None
+def _sibling_modes(parent: nn.Module, own: dict[int, Modes]) -> Iterator[tuple[int, Modes]]:
+    """The modes that modules without tensors take from their siblings."""
+    before: Modes | None = None
     waiting: list[nn.Module] = []
     for child in parent.children():
-        kinds = [own[id(m)] for m in child.modules() if own[id(m)]]
-        if kinds:
-            yield from ((id(m), kinds[0]) for module in waiting for m in module.modules())
-            waiting, before = [], kinds[-1]
-            yield from _sibling_kinds(child, own)
+        modes = [own[id(m)] for m in child.modules() if own[id(m)]]
+        if modes:
+            yield from ((id(m), modes[0]) for module in waiting for m in module.modules())
+            waiting, before = [], modes[-1]
+            yield from _sibling_modes(child, own)
         elif before is None:
             waiting.append(child)
         else:
@@ -224,8 +227,7 @@ def _trainable(
     blocks = tensor_blocks(model, owners)
     frozen, trainable = set(), dict[int, tuple[str, nn.Parameter]]()
     for name, block in blocks.items():
-        action = action_of(actions, block)
-        if action == "frozen" or (action == "low-rank" and not origins[name][1]):
+        if not behaviour_of(actions, block).moves(*origins[name]):
             frozen.add(place(state[name]))
     for name, block in blocks.items():
         tensor = state[name]
@@ -237,7 +239,7 @@ def _trainable(
 def _rate(block: str, actions: Actions, rates: Mapping[str, float]) -> float:
     if block in rates:
         return rates[block]
-    action = action_of(actions, block)
+    action = behaviour_of(actions, block).name
     same = [rate for name, rate in rates.items() if actions.get(name) == action]
     if block != "neck" or not same:
         raise PlanError(

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from warmstart.modalities.image import IMAGE
 from warmstart.network.architectures import IMAGENET
 from warmstart.network.encoder import (
     RENAMED_ATTENTION,
@@ -24,10 +25,8 @@ from warmstart.network.encoder import (
     encoder_steps,
     layers_of,
     settings_of,
-    wrong_inputs,
 )
 from warmstart.network.segments import SegmentStep, SegmentSteps
-from warmstart.records.inputs import Inputs, Preprocessing
 
 PREFIX = "vision:"
 
@@ -93,16 +92,12 @@ class VisionNetwork(Encoder):
     """Images (B, 3, H, W) to vectors; `size` (height, width) in px is its position table's."""
 
     layout = "NLC"
+    modality = IMAGE
 
     def __init__(self, kind: str, encoder: nn.Module, size: tuple[int, int]) -> None:
         super().__init__(encoder)
         self.kind = kind
         self.size = size
-
-    def window_of(self, inputs: Inputs) -> int:
-        if not isinstance(inputs, Preprocessing):
-            raise wrong_inputs("images", inputs)
-        return inputs.channels
 
     def steps(self, window: int) -> SegmentSteps:
         arch = IMAGE_ENCODERS[self.kind]

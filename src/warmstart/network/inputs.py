@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import ModelError, first_line
+from warmstart.modalities.registry import modality_of
 from warmstart.network.position_embeddings import resize
 from warmstart.network.segments import as_tensor, is_same, probe
 from warmstart.network.stem import REFUSALS, FirstLayer, find_stems, set_kernel
 from warmstart.network.tensors import input_change, n_parameters, tensor_digest, unique_tensors
-from warmstart.records.inputs import WINDOWS, Preprocessing, Sound, TextInputs, pictures
+from warmstart.records.inputs import Preprocessing, Sound, pictures
 from warmstart.records.network import BaseModelRecord, InputChange
 
 # ---- A network for three channels takes one, four or thirteen.
@@ -241,15 +242,16 @@ def change_inputs(
     Raises: ModelError if it cannot be done, or if the images are pictures and the network is
     one for bands.
     """
-    if isinstance(record.preprocessing, TextInputs) and options.size is not None:
-        return module, _with_length(record, record.preprocessing, options.size), ()
-    if not isinstance(record.preprocessing, Preprocessing):
-        return module, record, ()
+    inputs, modality = record.preprocessing, modality_of(record.preprocessing)
+    if not modality.has_pixels:
+        if options.size is not None:
+            inputs = modality.resized(inputs, options.size, record.name)
+        return module, replace(record, preprocessing=inputs), ()
     _check_pictures(module, record, options)
     optional = (options.size, options.channels, options.rgb, options.sound)
     if not options.ranges and all(option is None for option in optional):
         return module, record, ()
-    prep, changes = record.preprocessing, tuple[InputChange, ...]()
+    prep, changes = pictures(inputs), tuple[InputChange, ...]()
     if options.size is not None:
         resized = resize(module, record.arch, prep, options.size)
         module, prep, changes = resized.module, resized.preprocessing, resized.changes
@@ -271,18 +273,6 @@ def change_inputs(
         parameters=n_parameters(module),
     )
     return module, described, (*changes, *adapted)
-
-
-def _with_length(record: BaseModelRecord, inputs: TextInputs, size: int) -> BaseModelRecord:
-    """The requested number of tokens of a text, or whole windows of them."""
-    n_windows = -(-size // inputs.most)
-    if n_windows > WINDOWS:
-        raise ModelError(
-            f"{record.name} reads at most {WINDOWS} windows of {inputs.most} tokens of a text, not "
-            f"{size:,}; ask for fewer."
-        )
-    length = size if n_windows == 1 else n_windows * inputs.most
-    return replace(record, preprocessing=replace(inputs, length=length))
 
 
 def _check_pictures(module: nn.Module, record: BaseModelRecord, options: InputOptions) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from warmstart.network.ensemble import NAME
-from warmstart.network.freeze import action_of
+from warmstart.network.freeze import behaviour_of
 from warmstart.network.lora import base_tensors, has_updates
 from warmstart.network.partition import Network
 from warmstart.network.surgery import WarmModel
 from warmstart.network.tensors import digest, unique_tensors
 from warmstart.nouns import count
+from warmstart.records.block_actions import ADDED, BlockAction
 from warmstart.records.network import Fate, InputChange, Ledger, LedgerRow
 from warmstart.records.plan import Action
 from warmstart.records.summary import FrozenProof
@@ -123,9 +124,9 @@ def violations(
     is_merged = not has_updates(backbone)
     moved = []
     for name, tensor in now.items():
-        action = action_of(actions, network.owners[name])
-        is_free = action == "low-rank" and is_merged and _may_merge(name, tensor)
-        is_frozen = action in ("frozen", "low-rank") and name in before and not is_free
+        action = behaviour_of(actions, network.owners[name])
+        is_free = action.has_updates and is_merged and _may_merge(name, tensor)
+        is_frozen = not action.moves(name, False) and name in before and not is_free
         if is_frozen and digest(tensor) != before[name]:
             moved.append(name)
     return tuple(moved)
@@ -173,7 +174,8 @@ class _LedgerBuilder:
             shape, digest_before = tuple(old.shape), self.before[name]
             if change is not None and change.shape_before is not None:
                 shape, digest_before = change.shape_before, change.before or digest_before
-            is_fresh = self._action(name) == "fresh"
+            action = self._action(name)
+            is_fresh = action is not None and action.is_random
             is_new = change is not None and change.fate == "new"
             if (tensor is None or is_fresh) and not is_new:
                 yield _row(name, block, old, "dropped", shape, digest_before, None)
@@ -198,14 +200,16 @@ class _LedgerBuilder:
                 yield _row(name, NAME, tensor, "copied", shape, before, after)
                 continue
             outermost = ".".join(name.split(".")[:2])  # blocks are children of the backbone
-            block = "head" if name.startswith("head.") else blocks.get(outermost, "added")
+            block = "head" if name.startswith("head.") else blocks.get(outermost, ADDED.name)
             yield _row(name, block, tensor, "new", shape, None, after)
 
     def block_of(self, name: str) -> str:
         return self.network.owners.get(name, "unused")
 
-    def _action(self, name: str) -> Action | None:
-        return None if self.actions is None else action_of(self.actions, self.block_of(name))
+    def _action(self, name: str) -> BlockAction | None:
+        if self.actions is None:
+            return None
+        return behaviour_of(self.actions, self.block_of(name))
 
     def _fate(self, name: str, old: Tensor, tensor: Tensor) -> Fate:
         change = self.changes.get(name)
@@ -213,8 +217,9 @@ class _LedgerBuilder:
             return "reshaped"
         if digest(tensor) == self.before[name]:
             return "unchanged" if self.actions is None else "frozen"
-        is_merged = self._action(name) == "low-rank" and _may_merge(name, tensor)
-        return "merged" if is_merged else "trained"
+        action = self._action(name)
+        has_updates = action is not None and action.has_updates
+        return "merged" if has_updates and _may_merge(name, tensor) else "trained"
 
 
 def _may_merge(name: str, tensor: Tensor) -> bool:

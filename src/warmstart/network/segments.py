@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from warmstart.errors import ModelError, first_line
+from warmstart.modalities.registry import modality_of
 from warmstart.network.trace import Outline
-from warmstart.records.inputs import Inputs, Preprocessing, TensorInputs, TextInputs
+from warmstart.records.inputs import Inputs
 
 Run = Callable[[Any, Tensor], Tensor]  # (the whole network, state) -> next state
 
@@ -220,28 +221,23 @@ def _step(
 # ---- Without a trace: probe inputs, the classifier found with hooks, a network in one piece.
 
 
-def probe(preprocessing: Inputs) -> Tensor:
-    """Three examples of noise (3, C, H, W), the same on every call; texts: (3, L) tokens.
+def probe(inputs: Inputs, n: int = 3) -> Tensor:
+    """Examples of noise, (n, …) as the network takes them, the same on every call.
 
-    Table rows, tensors and waveforms: (3, …), integers within the data's range.
+    Whole numbers within the data's range where it holds such, and no padding.
 
     >>> from warmstart.records.inputs import Preprocessing
     >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
     torch.Size([3, 1, 8, 8])
     """
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(preprocessing, TextInputs):
-        vocabulary, pad = preprocessing.vocabulary, preprocessing.pad
-        tokens = torch.randint(vocabulary, (3, preprocessing.length), generator=generator)
-        return tokens.where(tokens != pad, (pad + 1) % vocabulary)
-    if isinstance(preprocessing, TensorInputs) and "int" in preprocessing.dtype:
-        low, high = int(preprocessing.low), int(preprocessing.high)
-        integers = torch.randint(low, high + 1, (3, *preprocessing.shape), generator=generator)
-        return integers.to(getattr(torch, preprocessing.dtype))
-    shape = preprocessing.shape
-    if isinstance(preprocessing, Preprocessing):
-        shape = (preprocessing.channels, *preprocessing.size)
-    return torch.randn(3, *shape, generator=generator)
+    modality, generator = modality_of(inputs), torch.Generator().manual_seed(0)
+    shape, span = (n, *modality.network_shape(inputs)), modality.integers(inputs)
+    if span is None:
+        return torch.randn(shape, generator=generator)
+    numbers = torch.randint(span[0], span[1] + 1, shape, generator=generator)
+    if modality.is_ragged:
+        return numbers.where(numbers != inputs.blank, (inputs.blank + 1) % (span[1] + 1))
+    return numbers.to(getattr(torch, inputs.dtype))
 
 
 def find_classifier(module: nn.Module, inputs: Tensor) -> tuple[Tensor, str | None]:

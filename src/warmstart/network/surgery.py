@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.errors import ModelError, PlanError
+from warmstart.modalities.audio import AUDIO
+from warmstart.modalities.registry import modality_of
+from warmstart.modalities.table import TABLE
+from warmstart.modalities.text import TEXT
 from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.audio_encoders import build_wave
@@ -24,7 +28,7 @@ from warmstart.network.table_network import build_table
 from warmstart.network.tensors import named_tensors, place, unique_tensors
 from warmstart.network.text_encoders import build_text
 from warmstart.network.weights import Mapped, check_finite, check_match
-from warmstart.records.inputs import Inputs, Preprocessing, TableInputs, WaveInputs
+from warmstart.records.inputs import Inputs, pictures
 from warmstart.records.network import FeatureLayer
 
 
@@ -138,9 +142,9 @@ def rebuild(
     backbone = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
     if network is not None:
         module = copy.deepcopy(network)
-        if isinstance(preprocessing, Preprocessing):
-            refit_size(module, backbone, preprocessing.size)
-            refit(module, backbone, preprocessing.channels)
+        if modality_of(preprocessing).has_pixels:
+            refit_size(module, backbone, pictures(preprocessing).size)
+            refit(module, backbone, pictures(preprocessing).channels)
         module.eval().requires_grad_(False)
     elif arch.startswith("module:"):
         raise ModelError(
@@ -179,20 +183,26 @@ def unique_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+_BUILDERS: dict[str, Callable[[str, Mapping[str, Tensor]], nn.Module]] = {
+    TABLE.kind: lambda _, backbone: build_table(backbone),
+    AUDIO.kind: lambda arch, _: build_wave(arch),
+    TEXT.kind: lambda arch, _: build_text(arch),
+}
+
+
 def fresh(arch: str, backbone: Mapping[str, Tensor], inputs: Inputs) -> nn.Module:
     """An architecture for such inputs, shaped as the tensors of `backbone`, weights arbitrary.
 
     Raises: ModelError for an unknown architecture.
     """
     module: nn.Module
-    if isinstance(inputs, TableInputs):
-        module = build_table(backbone)
-    elif not isinstance(inputs, Preprocessing):
-        module = build_wave(arch) if isinstance(inputs, WaveInputs) else build_text(arch)
+    modality = modality_of(inputs)
+    if modality.has_pixels:
+        prep, is_vision = pictures(inputs), arch.startswith(VISION)
+        module = build_vision(arch) if is_vision else build(arch, backbone, prep.size)
+        refit(module, backbone, prep.channels)
     else:
-        is_vision = arch.startswith(VISION)
-        module = build_vision(arch) if is_vision else build(arch, backbone, inputs.size)
-        refit(module, backbone, inputs.channels)
+        module = _BUILDERS.get(modality.kind, _BUILDERS[TEXT.kind])(arch, backbone)
     return module.eval().requires_grad_(False)
 
 

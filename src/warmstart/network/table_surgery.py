@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,9 +57,11 @@ def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunMo
     Dropped columns count with their mean for good.
     Raises: ModelError where the run was on other data, or no column has the same name.
     """
-    old = base.record.preprocessing
-    if not isinstance(old, TableInputs) or not isinstance(base.module, TableNet):
-        raise ModelError(f"{base.record.name} takes {old.kind}s, not rows of a table.")
+    if not isinstance(base.module, TableNet):
+        raise ModelError(
+            f"{base.record.name} takes {base.record.preprocessing.kind}s, not rows of a table."
+        )
+    old = cast(TableInputs, base.record.preprocessing)
     new = match_columns(old, inputs, base.record.name)
     module, changes = recolumn(base.module, old, new)
     if not changes and new == old:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from warmstart.modalities.text import TEXT
 from warmstart.network.encoder import (
     Encoder,
     Settings,
@@ -19,10 +20,8 @@ from warmstart.network.encoder import (
     design,
     encoder_steps,
     settings_of,
-    wrong_inputs,
 )
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
-from warmstart.records.inputs import Inputs, TextInputs
 
 PREFIX = "text:"
 TEXT_KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
@@ -36,16 +35,12 @@ class TextNetwork(Encoder):
     """
 
     layout = "tokens"
+    modality = TEXT
 
     def __init__(self, encoder: nn.Module, pooling: str, pad: int) -> None:
         super().__init__(encoder)
         self.pooling = pooling
         self.pad = pad
-
-    def window_of(self, inputs: Inputs) -> int:
-        if not isinstance(inputs, TextInputs):
-            raise wrong_inputs("texts", inputs)
-        return inputs.window
 
     def steps(self, window: int) -> SegmentSteps:
         shared: tuple[str, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
-from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.facts import NetworkFacts
@@ -19,10 +18,19 @@ from warmstart.planning.strategy import (
     word,
     word_of,
 )
+from warmstart.records.block_actions import (
+    ACTIONS,
+    ADDED,
+    FRESH,
+    FROZEN,
+    REPLACED,
+    TUNED,
+    BlockAction,
+    train_network,
+)
 from warmstart.records.plan import Action, BlockPlan, Choice, Plan, by_rule
 from warmstart.records.summary import VerdictKind
 
-NEW = frozenset[Action]({"fresh", "added"})  # blocks without the base model's weights
 OUTPUT = "output"  # the name of the new head among a plan's blocks
 
 
@@ -53,12 +61,12 @@ def blocks(
     for name, action, before, rule_action in zip(names, body, plain, by_rules, strict=True):
         is_raised = name in partly_fresh and name not in fresh and action != before
         is_users = rule is not None and name not in fresh and not is_raised
-        why = _explain(action, strategy, len(names))
+        why = _explain(ACTIONS[action], strategy, len(names))
         if name in fresh:
             why = "randomly initialised: its weights did not carry over from the base model"
         if is_raised:
             why = "holds weights that did not carry over: they are random and have to be trained"
-        if action == "frozen" and name in network.no_lora:
+        if not ACTIONS[action].is_trained and name in network.no_lora:
             why = "it has no linear or plain convolution layer for low-rank updates"
         rows.append(
             (name, _choose_action(action, why, strategy if is_users else None, rule_action))
@@ -71,9 +79,9 @@ def blocks(
             )
         why = "new layers before the head, initialised to change nothing"
         users = strategy if rule is not None else None
-        rows.append((added_name(names), _choose_action("added", why, users, None)))
-    rows.append((OUTPUT, by_rule("replaced", "your classes; an old head is never kept")))
-    actions = [cast(Action, choice.value) for _, choice in rows]
+        rows.append((added_name(names), _choose_action(ADDED.name, why, users, None)))
+    rows.append((OUTPUT, by_rule(REPLACED.name, "your classes; an old head is never kept")))
+    actions = [str(choice.value) for _, choice in rows]
     lrs = block_lrs(actions, spread) if spread else [None] * len(rows)
     return tuple(
         BlockPlan(name=name, action=choice, lr=lr)
@@ -93,23 +101,24 @@ def body_actions(
     ['frozen', 'tuned']
     """
     n_frozen = len(names) - n_tuned(strategy, len(names))
-    upper: Action = "low-rank" if "lora" in strategy.extras else "tuned"
+    upper = next((one for one in ACTIONS.values() if one.extra in strategy.extras), TUNED)
     if strategy.depth == "scratch":
-        upper = "fresh"
-    actions: list[Action] = ["frozen" if n < n_frozen else upper for n in range(len(names))]
+        upper = FRESH
+    actions = [FROZEN if n < n_frozen else upper for n in range(len(names))]
     for place, name in enumerate(names):
         if name in fresh:
-            actions[place] = "fresh"
-        elif name in partly_fresh and actions[place] != "fresh":
-            actions[place] = "tuned"
-    return actions
+            actions[place] = FRESH
+        elif name in partly_fresh and not actions[place].is_random:
+            actions[place] = TUNED
+    return [action.name for action in actions]
 
 
 def _freeze_no_lora(
     actions: Sequence[Action], names: Sequence[str], no_lora: frozenset[str]
 ) -> list[Action]:
     """Freeze low-rank blocks that updates cannot be added to. Raises: PlanError if all are."""
-    low = [name for name, action in zip(names, actions, strict=True) if action == "low-rank"]
+    has_updates = [ACTIONS[action].has_updates for action in actions]
+    low = [name for name, has in zip(names, has_updates, strict=True) if has]
     if low and no_lora.issuperset(low):
         some, have = ("blocks", "have") if len(low) > 1 else ("block", "has")
         raise PlanError(
@@ -117,7 +126,7 @@ def _freeze_no_lora(
             "convolution layer for low-rank updates; leave out +lora."
         )
     return [
-        "frozen" if action == "low-rank" and name in no_lora else action
+        FROZEN.name if name in low and name in no_lora else action
         for name, action in zip(names, actions, strict=True)
     ]
 
@@ -143,10 +152,10 @@ def added_name(names: Iterable[str]) -> str:
     >>> added_name(["stem"]), added_name(["stem", "added", "added#2"])
     ('added', 'added#3')
     """
-    existing, name, number = set(names), "added", 1
+    existing, name, number = set(names), ADDED.name, 1
     while name in existing:
         number += 1
-        name = f"added#{number}"
+        name = f"{ADDED.name}#{number}"
     return name
 
 
@@ -168,22 +177,20 @@ def _choose_action(action: Action, why: str, users: Strategy | None, rule: Actio
     return Choice(value=action, because=because, source="user", rule=rule)
 
 
-def _explain(action: Action, strategy: Strategy, n_blocks: int) -> str:
+def _explain(action: BlockAction, strategy: Strategy, n_blocks: int) -> str:
     count = n_tuned(strategy, n_blocks)
-    if action == "fresh":
+    if action.is_random:
         return "randomly initialised: no weights of the base model are kept"
-    if action == "frozen" and not count:
+    if not action.is_trained and not count:
         also = "the added layers and the head are" if "add" in strategy.extras else "the head is"
         return f"only {also} trained"
     last = "the last" if count == 1 else f"the last {count}"
     upper = "all layers" if count == n_blocks else f"{last} of {n_blocks} layers"
-    if action == "frozen":
+    if not action.is_trained:
         return f"only {upper} {'is' if count == 1 else 'are'} fine-tuned"
-    if action == "low-rank":
-        return f"among {upper}; a low-rank update is trained, its own weights stay"
     if "gradual" in strategy.extras:
         return f"among {upper}, unfrozen from the top while validation improves"
-    return f"among {upper}, fine-tuned from the base model's weights"
+    return f"among {upper}{action.because}"
 
 
 _ALWAYS = ("engine", "batch_size", "seed", "offload")  # choices of feature extraction, too
@@ -197,14 +204,14 @@ def reconcile_strategy(plan: Plan, network: NetworkFacts) -> Plan:
     refuses what cannot be trained. Raises: PlanError if the plan's strategy is invalid.
     """
     current, actions = strategy_of(plan), plan.actions
-    if _gives_actions(current, plan, network) or not set(actions) - {"frozen", "replaced"}:
+    if _gives_actions(current, plan, network) or not train_network(actions):
         return plan
     actual, old = word_of(actions), plan.strategy
     if actual is None:
         is_explained = current.depth == "scratch" or old.because.endswith(_EXCEPT)
         because = old.because if is_explained else f"{old.because}{_EXCEPT}"
         return replace(plan, strategy=replace(old, because=because))
-    if "gradual" in current.extras and actions.count("tuned") > 1:
+    if "gradual" in current.extras and actions.count(TUNED.name) > 1:
         actual = replace(actual, extras=actual.extras | {"gradual"})
     rule = old.value if old.rule is None and old.source != "user" else old.rule
     because = f"what your choices for single blocks amount to; before it was {old.value}"
@@ -218,10 +225,10 @@ def check_agreement(plan: Plan) -> None:
     Raises: PlanError that names the strategy, or the choice, and what to write instead.
     """
     strategy = strategy_of(plan)
-    body = [block for block in plan.blocks if block.action.value != "replaced"]
-    others = [block for block in body if block.action.value != "fresh"]
-    n_tuned = plan.actions.count("tuned")
-    if all(block.action.value == "frozen" for block in body):
+    body = [block for block in plan.blocks if block.behaviour.place != "head"]
+    others = [block for block in body if not block.behaviour.is_random]
+    n_tuned = plan.actions.count(TUNED.name)
+    if not any(block.behaviour.is_trained for block in body):
         _check_untrained(plan, strategy, len(body))
     elif strategy.depth == "scratch" and others:
         raise PlanError(
@@ -229,7 +236,7 @@ def check_agreement(plan: Plan) -> None:
             "and in scratch every block is fresh; write strategy full, in which each block can be "
             "set."
         )
-    elif "gradual" in strategy.extras and "low-rank" in plan.actions:
+    elif "gradual" in strategy.extras and any(block.behaviour.has_updates for block in body):
         raise PlanError(
             "the plan has low-rank blocks and strategy gradual, which cannot be combined; set "
             "those blocks to tuned."
@@ -266,14 +273,14 @@ def _gives_actions(strategy: Strategy, plan: Plan, network: NetworkFacts) -> boo
     Blocks at random values are fresh in any strategy, and those without a layer for low-rank
     updates stay frozen.
     """
-    body = [block for block in plan.blocks if block.action.value not in ("added", "replaced")]
+    body = [block for block in plan.blocks if block.behaviour.place == "block"]
     names = [block.name for block in body]
     try:
         expected = body_actions(strategy, names, network.fresh, network.partly_fresh)
     except PlanError:  # it names more blocks than there are
         return False
     for block, action in zip(body, expected, strict=True):
-        no_lora = action == "low-rank" and block.name in network.no_lora
-        if block.action.value != action and not (block.action.value == "frozen" and no_lora):
+        no_lora = ACTIONS[action].has_updates and block.name in network.no_lora
+        if block.behaviour.name != action and (block.behaviour.is_trained or not no_lora):
             return False
-    return ("added" in plan.actions) == ("add" in strategy.extras)
+    return (ADDED.name in plan.actions) == ("add" in strategy.extras)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warmstart.errors import PlanError
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.planning import rules
 from warmstart.planning.actions import blocks, rule_strategy
 from warmstart.planning.contrastive import learns_from_pairs, pair_blocks
@@ -13,7 +14,7 @@ from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.fine_tuning import lr_spread, with_training
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
-from warmstart.records.inputs import Inputs, Preprocessing, Sound, TextInputs, WaveInputs
+from warmstart.records.inputs import Inputs
 from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan, by_rule
 from warmstart.tasks.registry import TASKS
 
@@ -26,12 +27,12 @@ PENALTIES = (0.1, 0.3)
 
 
 def are_few(kind: str, n: int, n_classes: int) -> bool:
-    """Whether examples are too few to choose a head; measured for texts only.
+    """Whether examples are too few to choose a head.
 
     >>> are_few("text", 48, 6), are_few("text", 600, 6), are_few("image", 48, 6)
     (True, False, False)
     """
-    return kind == "text" and n <= MOST * n_classes
+    return MODALITIES[kind].fixes_few_shot_head and n <= MOST * n_classes
 
 
 def build(
@@ -81,7 +82,7 @@ def build(
 
 def _rule_strategy(options: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Strategy:
     """The rule's strategy; a network for tables is trained as a whole, or not at all."""
-    if not network.is_table:
+    if network.modality.form != "rows":
         names = [block.name for block in network.record.blocks]
         rule = rule_strategy(network.depth_verdict, names, network.random)
         is_deep = network.depth_verdict == "fine-tune"
@@ -97,7 +98,7 @@ def _resolve_strategy(options: PlanOptions, network: NetworkFacts, rule: Strateg
     strategy = parse(options.strategy)
     if strategy.depth != "auto":
         n_tuned(strategy, network.n_blocks, options.base)
-    if network.is_table and strategy == AUTO:
+    if network.modality.form == "rows" and strategy == AUTO:
         return rule
     resolved = resolve(strategy, network.depth_verdict, network.n_blocks)
     if strategy.depth == "auto":
@@ -137,77 +138,11 @@ def _closed_form_training(options: PlanOptions, engine: Choice) -> TrainingPlan:
 
 
 def _plan_input(network: NetworkFacts) -> InputPlan | None:
-    """The network's input, compared with the base model's; None if that is not a square."""
-    prep, base = network.preprocessing, network.base_inputs or network.preprocessing
-    if not (isinstance(prep, Preprocessing) and isinstance(base, Preprocessing)):
-        return _plan_sequence_input(prep, base)
-    if prep.size[0] != prep.size[1]:
+    """The network's input, compared with the base model's; None if that is not planned."""
+    inputs = network.preprocessing
+    if inputs is None:
         return None
-    size = base.size[0] if base.size[0] == base.size[1] else None
-    is_grey = prep.sound is not None
-    bands = "a spectrogram is grey" if is_grey else f"your images have {prep.channels} bands"
-    return InputPlan(
-        size=_choose_input(prep.size[0], size, "as it was set"),
-        channels=_choose_input(prep.channels, base.channels, bands),
-        **_choose_sound(prep.sound),
-    )
-
-
-def _plan_sequence_input(inputs: Inputs | None, base: Inputs | None) -> InputPlan | None:
-    """The length of waveforms and texts; None for other inputs."""
-    if isinstance(inputs, WaveInputs):
-        return InputPlan(
-            size=_choose_input(inputs.shape[0], None, "the samples of so many seconds"),
-            channels=_choose_input(1, 1, "clips have one"),
-            sample_rate=_choose_input(
-                inputs.sample_rate, inputs.sample_rate, "the base model's own"
-            ),
-            seconds=_choose_seconds(inputs.seconds),
-        )
-    if not (isinstance(inputs, TextInputs) and isinstance(base, TextInputs)):
-        return None
-    why = f"your longest texts need no more; the network takes {base.length}"
-    if inputs.length > inputs.most:
-        why = f"your longest texts are read in {inputs.n_windows} windows of {inputs.window}"
-    return InputPlan(
-        size=_choose_input(inputs.length, base.length, why),
-        channels=_choose_input(1, 1, "texts have one"),
-    )
-
-
-def _choose_sound(sound: Sound | None) -> dict[str, Choice]:
-    """How clips become spectrograms; nothing where inputs are images."""
-    if sound is None:
-        return {}
-    return {
-        "sample_rate": Choice(
-            value=sound.sample_rate,
-            source="measured",
-            because="that of nine of ten clips, up to 16,000; others are resampled",
-        ),
-        "seconds": _choose_seconds(sound.seconds),
-        "n_mels": by_rule(sound.mels, "more is finer than speech"),
-        "top_db": by_rule(
-            sound.range_db, "what is fainter than that below a clip's loudest is mostly noise"
-        ),
-    }
-
-
-def _choose_seconds(value: float) -> Choice:
-    return Choice(
-        value=value,
-        source="measured",
-        because="nineteen of twenty clips are no longer, up to ten seconds; longer ones are cut "
-        "to their middle, shorter ones padded with silence",
-    )
-
-
-def _choose_input(value: int, base: int | None, because: str) -> Choice:
-    """A value of the input; `because` explains why it differs from the base model's, if it does."""
-    if value == base:
-        why = "as in pretraining"
-        return by_rule(value, why, rule=base)
-    return Choice(value=value, because=because, source="measured", rule=base)
+    return network.modality.plan(inputs, network.base_inputs or inputs)
 
 
 def _plan_head(
@@ -219,7 +154,7 @@ def _plan_head(
     many = f"layer weightings, fixed without labels, that {facts.n:,} examples can choose among"
     penalties, spaced = rules.penalties(facts.n), "half a decade apart or one"
     robust = tuple(n for n in head_names if n.partition("+")[0] in DEPTHS)
-    kind = inputs.kind if inputs is not None else "image"
+    kind = modality_of(inputs).kind
     if robust and TASKS[facts.task].has_classes and are_few(kind, facts.n, facts.n_classes):
         names, penalties = robust, PENALTIES
         many = f"the layer weighting that was best elsewhere: {facts.n:,} texts cannot choose one"

@@ -21,7 +21,7 @@ _EVERY_EPOCH = "one for each epoch"
 
 def frozen_prefix(plan: Plan) -> int:
     """Number of frozen blocks from the input on, without a gap."""
-    return sum(1 for _ in takewhile("frozen".__eq__, plan.actions))
+    return sum(1 for _ in takewhile(lambda block: not block.behaviour.is_trained, plan.blocks))
 
 
 def choose_augmentations(samples: int, n: int, budget: Budget) -> Choice:

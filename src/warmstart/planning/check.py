@@ -6,27 +6,27 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from warmstart.errors import PlanError
+from warmstart.formatting import joined
 from warmstart.nouns import Nouns, count
 from warmstart.planning import machine, rules
-from warmstart.planning.actions import NEW, added_name, check_agreement
+from warmstart.planning.actions import added_name, check_agreement
 from warmstart.planning.cached_activations import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
 from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.learning_rates import OPTIMIZERS
 from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS
+from warmstart.records.block_actions import FRESH, TUNED, for_blocks
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Action, Choice, Plan, wrong_value
+from warmstart.records.plan import Choice, Plan, wrong_value
 from warmstart.tasks.registry import TASKS
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
 MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery supports
 MOST_RANK = 256  # of updates: above it they are hardly smaller than what they are added to
 MOST_SHUFFLES = 100_000  # permutations: more reveal nothing new and take hours
-ACTIONS: tuple[str, ...] = get_args(Action)
 AGAIN = "make a new plan with --dry-run"
-BODY_ACTIONS = "frozen, tuned, low-rank or fresh"
 
 Test = Callable[[Any], bool]
 SettingKind = Literal["whole", "number", "switch", "word", "words", "numbers", "wholes"]
@@ -68,7 +68,6 @@ def _one_of(names: Collection[str]) -> Limit:
 
 
 _TEXT = Limit("word", lambda value: type(value) is str, "text")
-_ACTION = Limit("word", lambda value: value in ACTIONS, BODY_ACTIONS)
 _SWITCH = Limit("switch", lambda value: type(value) is bool, "true or false")
 _RATE = _number(lambda value: value > 0, " above 0")
 _POSITIVE = _whole(1)
@@ -148,7 +147,7 @@ def check_values(plan: Plan) -> None:
     if not plan.blocks:
         raise PlanError(f"the plan has no blocks; {AGAIN} to compare.")
     for block in plan.blocks:
-        _check_value(f"block.{block.name}.action", block.action.value, _ACTION)
+        _ = block.behaviour  # raises for an action that is none
         if block.lr is not None:
             _check_value(f"block.{block.name}.lr", block.lr.value, _RATE)
 
@@ -246,9 +245,9 @@ def _check_soup(plan: Plan) -> None:
     soup = plan.training.model_soup
     if soup is None or soup.value == 1:
         return
-    if "low-rank" in plan.actions:
+    if any(block.behaviour.has_updates for block in plan.blocks):
         reason = "low-rank updates are not averaged"
-    elif NEW.intersection(plan.actions):
+    elif any(block.behaviour.is_new for block in plan.blocks):
         reason = "new blocks are initialised at random, and end far from each other"
     elif "gradual" in str(plan.strategy.value):
         reason = "blocks are unfrozen one after the other"
@@ -285,7 +284,7 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
             "training.contrastive pulls examples of one class together, and the task has no "
             f"classes; {cure}"
         )
-    new = [block.name for block in plan.blocks if block.action.value in NEW]
+    new = [block.name for block in plan.blocks if block.behaviour.is_new]
     if new or "gradual" in str(plan.strategy.value):
         why = f"block {new[0]} is new" if new else "gradual validates the head while it unfreezes"
         raise PlanError(f"training.contrastive fits the head only at the end, and {why}; {cure}")
@@ -302,14 +301,14 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
 def _check_weights(plan: Plan, network: NetworkFacts) -> None:
     """No block stays at random values, and low-rank blocks have layers for updates."""
     for block in plan.blocks:
-        if block.name in network.random and block.action.value in ("frozen", "low-rank"):
-            cure = "fresh" if block.name in network.fresh else "tuned"
+        if block.name in network.random and not block.behaviour.trains_weights:
+            cure = (FRESH if block.name in network.fresh else TUNED).name
             raise PlanError(
                 f"the plan has block {block.name} {block.action.value}, and it would stay at "
                 "random values, because its weights did not carry over; "
                 f"--set block.{block.name}.action={cure} trains it."
             )
-        if block.action.value == "low-rank" and block.name in network.no_lora:
+        if block.behaviour.has_updates and block.name in network.no_lora:
             raise PlanError(
                 f"the plan has block {block.name} low-rank, and it has no linear or plain "
                 f"convolution layer for that; --set block.{block.name}.action=tuned, or frozen."
@@ -378,11 +377,11 @@ def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
                 f"at place {place + 1}; {AGAIN}."
             )
     above = plan.blocks[len(network.blocks) :]
-    if not above or above[-1].name != "output" or above[-1].action.value != "replaced":
+    if not above or above[-1].name != "output" or above[-1].behaviour.place != "head":
         raise PlanError("the plan has no block output, replaced, at its end; add it.")
     names = [block.name for block in network.blocks]
     for block in above[:-1]:
-        if block.action.value != "added":
+        if block.behaviour.place != "above":
             raise PlanError(
                 f"the plan was made for another network: it has block {block.name}, which {base} "
                 f"does not have; {AGAIN}."
@@ -393,16 +392,16 @@ def _check_blocks(plan: Plan, network: NetworkRecord) -> None:
             )
         names.append(name)
     for block in plan.blocks[: len(network.blocks)]:
-        if block.action.value in ("added", "replaced"):
+        if block.behaviour.place != "block":
             raise PlanError(
                 f"the plan has block {block.name} {block.action.value}; a block of {base} must be "
-                f"{BODY_ACTIONS}."
+                f"{joined(for_blocks(), 'or')}."
             )
 
 
 def _check_actions(plan: Plan) -> None:
     """Each block has what its action needs, and nothing that it has no use for."""
-    moving = [b for b in plan.blocks if b.action.value not in ("frozen", "replaced")]
+    moving = [b for b in plan.blocks if b.behaviour.trains_network]
     for block in (*moving, *(plan.blocks[-1:] if moving else [])):
         if block.lr is None:
             raise PlanError(
@@ -410,12 +409,12 @@ def _check_actions(plan: Plan) -> None:
                 f"add --set block.{block.name}.lr=0.001."
             )
     for block in plan.blocks:
-        if block.lr is not None and block.action.value == "frozen":
+        if block.lr is not None and not block.behaviour.is_trained:
             raise PlanError(
                 f"the plan has a learning rate for block {block.name}, which is frozen; remove it, "
                 f"or --set block.{block.name}.action=tuned."
             )
-    if plan.training.lora_rank is None and any(b.action.value == "low-rank" for b in moving):
+    if plan.training.lora_rank is None and any(b.behaviour.has_updates for b in moving):
         raise PlanError(
             "the plan has low-rank blocks and lacks training.lora_rank; "
             "add --set training.lora_rank=8."

@@ -11,7 +11,6 @@ from dataclasses import replace
 from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.strategy import Strategy
-from warmstart.records.inputs import TextInputs
 from warmstart.records.plan import Choice, TrainingPlan, by_rule
 from warmstart.tasks.registry import TASKS
 
@@ -45,7 +44,7 @@ def learns_from_pairs(
 
     The user's choice wins; else plainly fine-tuned blocks do, where one process has whole batches.
     """
-    if not network.is_text or not TASKS[facts.task].has_classes:
+    if not network.modality.learns_from_pairs or not TASKS[facts.task].has_classes:
         return None
     if options.contrastive is not None:
         return options.contrastive
@@ -68,7 +67,7 @@ def with_contrastive(
         why = "blocks learn through the loss of the head that was fitted before"
         return replace(training, contrastive=by_rule(False, why))
     inputs, n = network.preprocessing, facts.n
-    length = inputs.length if isinstance(inputs, TextInputs) else 1
+    length = inputs.shape[0] if inputs else 1
     batch, samples = pair_batch(n, length), pair_samples(n, length)
     paired = _in_one_batch(training) if batch == n else _in_batches(training, samples, batch)
     if options.lr is not None and training.lr is not None and paired.lr is not None:

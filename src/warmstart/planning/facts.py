@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.modality import Modality
 from warmstart.modalities.registry import modality_of
 from warmstart.nouns import Nouns
 from warmstart.planning.machine import Machine
 from warmstart.planning.rules import Budget
 from warmstart.records.data import Task
-from warmstart.records.inputs import Inputs, Kind, Preprocessing, TableInputs, TextInputs
+from warmstart.records.inputs import Inputs, Kind
 from warmstart.records.network import NetworkRecord, Recipe
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.summary import VerdictKind
@@ -27,7 +30,7 @@ class DataFacts:
     holdout: int  # examples in the user's validation set, 0 without one
     columns: tuple[ColumnPlan, ...] | None = None  # types of a table's columns
     task: Task = CLASSIFICATION.task
-    kind: Kind = "image"
+    kind: Kind = IMAGE.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,22 +54,13 @@ class NetworkFacts:
     max_cache_bytes: int = 4_000_000_000  # for the cached activations of frozen blocks
 
     @property
+    def modality(self) -> Modality[Any]:
+        return modality_of(self.preprocessing)
+
+    @property
     def nouns(self) -> Nouns:
         """The words for its examples."""
-        return modality_of(self.preprocessing).nouns
-
-    @property
-    def is_image(self) -> bool:
-        """Whether inputs are images or spectrograms."""
-        return self.preprocessing is None or isinstance(self.preprocessing, Preprocessing)
-
-    @property
-    def is_table(self) -> bool:
-        return isinstance(self.preprocessing, TableInputs)
-
-    @property
-    def is_text(self) -> bool:
-        return isinstance(self.preprocessing, TextInputs)
+        return self.modality.nouns
 
     @property
     def random(self) -> frozenset[str]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import replace
 
 from warmstart.errors import PlanError
+from warmstart.modalities.image import COLOUR
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import cached_activations, contrastive, learning_rates, machine, rules
 from warmstart.planning.contrastive import pair_blocks, pair_samples
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
@@ -13,7 +15,7 @@ from warmstart.planning.learning_rates import OPTIMIZERS, LearningRateSpread
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import Strategy
 from warmstart.records.data import Task
-from warmstart.records.inputs import Preprocessing
+from warmstart.records.inputs import pictures
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, TrainingPlan, by_rule
 from warmstart.tasks.registry import TASKS
@@ -30,7 +32,7 @@ def fine_tuning_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget
 
     From multiply-adds alone, so that two runs agree. Texts are trained on pairs.
     """
-    is_paired = facts.kind == "text" and TASKS[facts.task].has_classes
+    is_paired = MODALITIES[facts.kind].learns_from_pairs and TASKS[facts.task].has_classes
     count = (pair_blocks if is_paired else rules.fine_tuned_blocks)(len(network.blocks))
     frozen_macs = sum(block.macs for block in network.blocks[:-count])
     trained_macs = sum(block.macs for block in network.blocks[-count:])
@@ -80,29 +82,11 @@ def scratch_seconds(network: NetworkRecord, images: float) -> float:
 WARM_UP = 0.1  # v0
 CROP = 0.35  # v0
 WIDE_CROP = 0.8  # v0: for numbers measured in an image
-COLOUR = 0.1  # v0
-SOUND_CROP = 0.8  # v0, as are the next two
-SHIFT = 0.1
+SHIFT = 0.1  # v0, as is the next
 MASK = 0.2
 AVERAGED = 0.1  # share of the steps that the moving average of the weights covers, v0
 L2_SP = 1.0  # v0
 FEW_A_CLASS = 30  # examples a class below which L2-SP is used: RECIPE §5
-# Crop, flip and jitter of other inputs.
-_TEXT_AUGMENTATIONS = (
-    by_rule(1.0, "texts are not cropped: half a sentence may mean the opposite"),
-    by_rule(False, "a text backwards is no text"),
-    by_rule(0.0, "texts have no light to vary"),
-)
-_NUMBER_AUGMENTATIONS = (
-    by_rule(1.0, "numbers are not cropped: each has its place"),
-    by_rule(False, "the order of numbers is fixed"),
-    by_rule(0.0, "numbers have no light to vary"),
-)
-_SOUND_AUGMENTATIONS = (
-    by_rule(SOUND_CROP, "a little faster or slower, higher or lower is the same class"),
-    by_rule(False, "mirrored, a sound is played backwards"),
-    by_rule(COLOUR, "a tenth louder or fainter is the same class"),
-)
 TABLE_FOLDS = 5
 # At the learning rate for new layers, 100 rows of wines were classified no better than from
 # scratch; at 0.3 of it 0.4 to 2.7 points better, over four pairs of tables.
@@ -126,7 +110,7 @@ def with_training(
     name = str(optimizer.value)
     soup = _choose_soup(options, network, strategy)
     budget: rules.Budget = "balanced" if soup else options.budget
-    if network.is_table:
+    if network.modality.form == "rows":
         samples = table_samples(facts.n, is_scratch)
         why = "the largest up to 1,024 that leaves 300 steps, or 32"
         batch = by_rule(table_batch(samples), why)
@@ -166,7 +150,7 @@ def with_training(
         model_soup=soup,
         lora_rank=by_rule(RANK, "higher ranks rarely help") if "lora" in strategy.extras else None,
     )
-    if _is_sound(network):
+    if network.modality.is_sound and network.modality.has_pixels:
         shift = by_rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
         mask = by_rule(MASK, "a sound is recognised with a few pitches or a moment hidden")
         training = replace(training, time_shift=shift, spec_augment=mask)
@@ -182,7 +166,7 @@ def allows_soup(strategy: Strategy) -> bool:
 def _choose_soup(options: PlanOptions, network: NetworkFacts, strategy: Strategy) -> Choice | None:
     """Wortsman et al. 2022, "Model soups", §2: trainings that all begin at the same weights."""
     is_new = not allows_soup(strategy) or network.random or network.fresh
-    if options.budget != "thorough" or is_new or network.is_table:
+    if options.budget != "thorough" or is_new or network.modality.form == "rows":
         return None
     why = "trainings in different orders; their averaged weights have less log-loss than each"
     return by_rule(rules.SOUP, why)
@@ -226,7 +210,7 @@ def _choose_lr(
     rule = learning_rates.base_lr(network.record.family, optimizer, network.recipe)
     if is_scratch:
         rule = learning_rates.scratch_lr(optimizer)
-    elif network.is_table:
+    elif network.modality.form == "rows":
         why = "0.3 of the learning rate for new layers, to keep what the base model has learned"
         rule = replace(rule, value=learning_rates.round_lr(TABLE_SLOWER * rule.number), because=why)
     if options.lr is None:
@@ -260,11 +244,6 @@ def _choose_batch(n: int, is_scratch: bool, network: NetworkFacts) -> Choice:
     )
 
 
-def _is_sound(network: NetworkFacts) -> bool:
-    """Whether inputs are spectrograms."""
-    return isinstance(network.preprocessing, Preprocessing) and bool(network.preprocessing.sound)
-
-
 def table_samples(n: int, is_scratch: bool) -> int:
     """Rows that a training sees in all: with few, many epochs lead to memorising.
 
@@ -288,19 +267,15 @@ def table_batch(samples: int) -> int:
 
 def _choose_augmentations(network: NetworkFacts, task: Task) -> tuple[Choice, Choice, Choice]:
     """Crop, flip and jitter."""
-    if network.is_text:
-        return _TEXT_AUGMENTATIONS
-    if _is_sound(network):
-        return _SOUND_AUGMENTATIONS
-    if not network.is_image:
-        return _NUMBER_AUGMENTATIONS
+    if (fixed := network.modality.augmentations) is not None:
+        return fixed
     target = TASKS[task]
     crop = by_rule(CROP if target.is_crop_invariant else WIDE_CROP, target.words.crop)
     if network.record.family == "mlp":
         crop = by_rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
     jitter = by_rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
     inputs = network.preprocessing
-    if isinstance(inputs, Preprocessing) and inputs.channels not in (1, 3):
+    if inputs is not None and pictures(inputs).channels not in (1, 3):
         jitter = by_rule(0.0, "bands are measurements: their brightness is not varied")
     return crop, by_rule(target.is_mirror_invariant, target.words.mirror), jitter
 
@@ -319,7 +294,7 @@ def _choose_l2_sp(facts: DataFacts, is_scratch: bool, network: NetworkFacts) -> 
 def _choose_folds(options: PlanOptions, facts: DataFacts, network: NetworkFacts) -> Choice:
     if facts.holdout:
         return by_rule(1, "your validation set is the only fold")
-    if network.is_table:
+    if network.modality.form == "rows":
         why = "rows train quickly, and more held-out rows select and estimate better"
         return by_rule(min(TABLE_FOLDS, facts.n_groups), why)
     return by_rule(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from warmstart.records.block_actions import ACTIONS, BlockAction, train_network
 from warmstart.records.network import Family, Recipe
 from warmstart.records.plan import Action, Choice, by_rule
 
@@ -25,9 +26,6 @@ NEW_MOST = 3.0  # times that, for some new layers among pretrained ones, v0
 # gradient, where 1e-4 is usual (He et al. 2016, "Deep Residual Learning", §3.4).
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 1e-4}
 NEW = 10.0  # layers without pretraining or closed form, over the base learning rate
-# A low-rank update needs about ten times the learning rate of full fine-tuning: Biderman et al.
-# 2024, "LoRA Learns Less and Forgets Less"; Schulman et al. 2025, "LoRA Without Regret".
-LOW_RANK = 10.0
 DECAY = 0.75  # a block over the block above it: Bao et al. 2022, "BEiT", .65 to .75 for 12 blocks
 DECAY_BLOCKS = 12
 
@@ -155,13 +153,14 @@ def block_lrs(actions: Sequence[Action], spread: LearningRateSpread) -> list[Cho
     >>> [rate and rate.value for rate in rates]
     [None, 0.005, 0.01, 0.01]
     """
-    if not set(actions) - {"frozen", "replaced"}:
+    if not train_network(actions):
         return [None] * len(actions)
-    n_body = sum(action not in ("added", "replaced") for action in actions)
-    is_new_head = "fresh" in actions and not spread.is_scratch
+    each = [ACTIONS[action] for action in actions]
+    n_body = sum(action.place == "block" for action in each)
+    is_new_head = any(action.is_random for action in each) and not spread.is_scratch
     return [
         _choose_lr(action, max(n_body - 1 - place, 0), spread, is_new_head)
-        for place, action in enumerate(actions)
+        for place, action in enumerate(each)
     ]
 
 
@@ -175,18 +174,18 @@ def round_lr(lr: float) -> float:
 
 
 def _choose_lr(
-    action: Action, height: int, spread: LearningRateSpread, is_new_head: bool
+    action: BlockAction, height: int, spread: LearningRateSpread, is_new_head: bool
 ) -> Choice | None:
     base, text, new = spread.base, f"{spread.base:g}", spread.factor(NEW)
-    if action == "frozen":
+    if not action.is_trained:
         return None
-    if action == "added" or (action == "fresh" and not spread.is_scratch):
+    if action.is_new and not (action.is_random and spread.is_scratch):
         why = f"{new:g} x {text}: new layers have the farthest to go"
         return by_rule(round_lr(new * base), why)
-    if action == "replaced" and is_new_head:
+    if action.place == "head" and is_new_head:
         why = f"{new:g} x {text}: above randomly initialised layers it is random too"
         return by_rule(round_lr(new * base), why)
-    if action == "replaced":
+    if action.place == "head":
         why = f"{text}, as the layers below it: it is fitted to them first"
         if spread.is_scratch:
             why = f"{text}, as for every new layer"
@@ -194,11 +193,10 @@ def _choose_lr(
     times, lead, why = 1.0, "", "layers nearer the input move less"
     if not height:
         why = "the layer next to the head moves most"
-    if action == "low-rank":
-        times = spread.factor(LOW_RANK)
-        lead = f"{times:g} x "
-        why = "low-rank updates need up to ten times the learning rate"
-    if action == "fresh":
+    if action.lr_factor != 1:
+        times = spread.factor(action.lr_factor)
+        lead, why = f"{times:g} x ", action.lr_because
+    if action.is_random:
         why = "every layer is new"
     power = "" if not height or spread.decay == 1 else f" x {spread.decay:g}^{height}"
     value = block_lr(times * base, height, spread.decay)

@@ -147,7 +147,7 @@ def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int 
     is_half = training.precision is not None and training.precision.value == "float16"
     if not plan.is_trained or not is_open or is_half:
         return plan
-    moving = {b.name for b in plan.blocks if b.action.value in ("tuned", "fresh")}
+    moving = {b.name for b in plan.blocks if b.behaviour.trains_weights}
     n_bytes = sum(4 * block.parameters for block in network.blocks)
     n_moving = sum(4 * block.parameters for block in network.blocks if block.name in moving)
     optimizer = str(training.optimizer.value) if training.optimizer else ""

@@ -44,7 +44,7 @@ def options_for(file: Plan, options: PlanOptions) -> PlanOptions:
     strategy = "full" if file.is_trained else "head"
     if file.is_trained and strategy_of(file).depth == "scratch":
         strategy = "scratch"
-    elif any(block.action.value == "low-rank" for block in file.blocks):
+    elif any(block.behaviour.has_updates for block in file.blocks):
         strategy = "full+lora"
     return replace(options, strategy=strategy)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from warmstart.errors import PlanError
 from warmstart.planning.machine import DATA, parallel_mode
+from warmstart.records.block_actions import FROZEN, TUNED, train_network
 from warmstart.records.plan import Action, Choice, Plan, TrainingPlan, wrong_value
 
 MOST_STAGES = 4  # of gradual unfreezing
@@ -76,7 +77,7 @@ def schedule(plan: Plan) -> Schedule:
     values["micro_batch"] = min(values.get("micro_batch", batch), batch)
     values["parallel"] = parallel_mode(values.get("parallel", DATA))
     if "gradual" in str(plan.strategy.value):
-        values["joining"] = tuple(b.name for b in plan.blocks if b.action.value == "tuned")
+        values["joining"] = tuple(b.name for b in plan.blocks if b.behaviour is TUNED)
     return Schedule(n_steps=-(-plan.samples_seen // batch), **values)
 
 
@@ -128,7 +129,7 @@ def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dic
         return [dict(actions)]
     n_stages = min(MOST_STAGES, len(names))
     n_frozen = [len(names) * stage // n_stages for stage in range(n_stages)]
-    return [{**actions, **dict.fromkeys(names[:n], "frozen")} for n in n_frozen[::-1]]
+    return [{**actions, **dict.fromkeys(names[:n], FROZEN.name)} for n in n_frozen[::-1]]
 
 
 def as_followed(plan: Plan, joined: int) -> Plan:
@@ -139,12 +140,12 @@ def as_followed(plan: Plan, joined: int) -> Plan:
         return plan
     why = "it was not unfrozen: training it did not improve validation"
     blocks = [
-        replace(block, action=replace(block.action, value="frozen", because=why), lr=None)
+        replace(block, action=replace(block.action, value=FROZEN.name, because=why), lr=None)
         if block.name in frozen
         else block
         for block in plan.blocks
     ]
-    if all(block.action.value in ("frozen", "replaced") for block in blocks):
+    if not train_network(block.behaviour.name for block in blocks):
         blocks = [replace(block, lr=None) for block in blocks]
     return replace(plan, blocks=tuple(blocks))
 
@@ -157,11 +158,11 @@ def given_up(plan: Plan, why: str) -> Plan:
 def head_only(plan: Plan, why: str, because: str = "") -> Plan:
     """The plan with a head only; `because` is the reason of its strategy, if not `why`."""
     blocks = [
-        replace(block, action=replace(block.action, value="frozen", because=why), lr=None)
-        if block.action.value != "replaced"
+        replace(block, action=replace(block.action, value=FROZEN.name, because=why), lr=None)
+        if block.behaviour.place != "head"
         else replace(block, lr=None)
         for block in plan.blocks
-        if block.action.value != "added"
+        if block.behaviour.place != "above"
     ]
     always = ("engine", "batch_size", "seed", "offload")
     training = TrainingPlan(**{name: getattr(plan.training, name) for name in always})

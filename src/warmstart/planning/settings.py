@@ -21,6 +21,7 @@ from warmstart.planning.learning_rates import (
 )
 from warmstart.planning.machine import n_stages, pipeline_micro_batch
 from warmstart.planning.strategy import nearest, strategy_of
+from warmstart.records.block_actions import ACTIONS, FRESH, LOW_RANK, for_blocks, train_network
 from warmstart.records.plan import BlockPlan, Choice, Plain, Plan, Value, by_rule, wrong_value
 
 PAIRS = "training.contrastive"
@@ -155,9 +156,6 @@ def _parse_item(text: str, kind: SettingKind) -> Plain | None:
     return value if math.isfinite(value) else None
 
 
-BODY_ACTIONS = ("frozen", "tuned", "low-rank", "fresh")
-
-
 def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
     """The plan with the user's values, in any order; learning rates are updated.
 
@@ -169,7 +167,7 @@ def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
     values = {path: text for path, text in texts.items() if not path.startswith("block.")}
     blocks = _parse_blocks(plan, {path: text for path, text in texts.items() if path not in values})
     after, changed = _with_actions(_with_values(plan, values), blocks)
-    if "training.lora_rank" in values and "low-rank" not in after.actions:
+    if "training.lora_rank" in values and LOW_RANK.name not in after.actions:
         raise PlanError(
             f"--set training.lora_rank={values['training.lora_rank']}: no block is low-rank; add "
             "--strategy full+lora."
@@ -282,7 +280,7 @@ def _find_block(plan: Plan, path: str, text: str) -> tuple[int, str]:
     if not name or field not in ("action", "lr"):
         raise PlanError(f"--set {path}={text}: a block has block.NAME.action and block.NAME.lr.")
     names = [block.name for block in plan.blocks]
-    n_body = sum(block.action.value not in ("added", "replaced") for block in plan.blocks)
+    n_body = sum(block.behaviour.place == "block" for block in plan.blocks)
     if name in names:
         return names.index(name), field
     if name.isascii() and name.isdigit() and len(name) < 10 and 1 <= int(name) <= n_body:
@@ -296,22 +294,23 @@ def _find_block(plan: Plan, path: str, text: str) -> tuple[int, str]:
 
 
 def _check_action(block: BlockPlan, setting: str, action: str) -> None:
-    if block.name == OUTPUT and block.action.value == "replaced":
+    if block.name == OUTPUT and block.behaviour.place == "head":
         raise PlanError(
             f"--set {setting}: the head is always replaced; its learning rate can be set."
         )
-    if block.action.value == "added":
+    if block.behaviour.place == "above":
         raise PlanError(
             f"--set {setting}: added layers have no other action; leave +add out of --strategy."
         )
-    if action in ("replaced", "added"):
+    able = for_blocks()
+    if action in ACTIONS and action not in able:
         raise PlanError(
             f"--set {setting}: a block of the base model cannot be {action}; it can be "
-            f"{', '.join(BODY_ACTIONS)}."
+            f"{', '.join(able)}."
         )
-    if action not in BODY_ACTIONS:
-        like = nearest(action, BODY_ACTIONS)
-        cure = f"did you mean {like}?" if like else f"there are {', '.join(BODY_ACTIONS)}."
+    if action not in able:
+        like = nearest(action, able)
+        cure = f"did you mean {like}?" if like else f"there are {', '.join(able)}."
         raise PlanError(f"--set {setting}: {action} is not an action; {cure}")
 
 
@@ -323,12 +322,12 @@ def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Pla
             blocks[place] = replace(blocks[place], action=_users(text, blocks[place].action))
     changed_plan = replace(plan, blocks=tuple(blocks))
     before, after = plan.actions, changed_plan.actions
-    if before != after and not set(after) - {"frozen", "replaced"}:
+    if before != after and not train_network(after):
         raise PlanError(
             "--set block.NAME.action=frozen leaves no layer to train; use --strategy head instead."
         )
     changed = {n for n, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]}
-    if ("fresh" in before) != ("fresh" in after):
+    if (FRESH.name in before) != (FRESH.name in after):
         changed.add(len(blocks) - 1)  # the head begins fitted, or at random too
     return changed_plan, changed
 
@@ -340,7 +339,7 @@ def _with_lrs(plan: Plan, texts: Mapping[tuple[int, str], str]) -> Plan:
             continue
         block = blocks[place]
         path = f"block.{block.name}.lr"
-        if block.action.value == "frozen":
+        if not block.behaviour.is_trained:
             raise PlanError(
                 f"--set {path}={text}: the block is frozen and has no learning rate; add "
                 f"--set block.{block.name}.action=tuned."

@@ -9,6 +9,7 @@ from typing import Literal
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
+from warmstart.records.block_actions import ACTIONS
 from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import VerdictKind
 
@@ -114,15 +115,16 @@ def word_of(actions: Sequence[Action]) -> Strategy | None:
     >>> word_of(["tuned", "frozen", "replaced"]) is None
     True
     """
-    body = [action for action in actions if action not in ("added", "replaced")]
-    moving = [action for action in body if action != "frozen"]
-    extras = {"add"} if "added" in actions else set()
-    if moving and set(body) == {"fresh"} and not extras:
+    each = [ACTIONS[action] for action in actions]
+    body = [action for action in each if action.place == "block"]
+    moving = [action for action in body if action.is_trained]
+    extras = {"add"} if any(action.place == "above" for action in each) else set()
+    if moving and all(action.is_random for action in body) and not extras:
         return Strategy(depth="scratch")
-    if body[len(body) - len(moving) :] != moving or len(set(moving)) > 1 or "fresh" in moving:
+    is_mixed = len(set(moving)) > 1 or not all(action.because for action in moving)
+    if body[len(body) - len(moving) :] != moving or is_mixed:
         return None
-    if "low-rank" in moving:
-        extras.add("lora")
+    extras |= {action.extra for action in moving if action.extra}
     if len(moving) == len(body):
         return Strategy(depth="frozen", extras=frozenset(extras))
     return Strategy(depth="last", count=len(moving), extras=frozenset(extras))

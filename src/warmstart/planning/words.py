@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
+from warmstart.records.block_actions import ACTIONS, BlockAction
 from warmstart.records.data import Task
 from warmstart.records.plan import BlockPlan, Choice, Plain, Plan
 from warmstart.tasks.registry import TASKS
-
-_WORDS = {
-    "frozen": "frozen",
-    "tuned": "fine-tuned",
-    "low-rank": "low-rank updates",
-    "fresh": "randomly initialised",
-    "added": "added",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +24,10 @@ class BlockRange:
     action: str
     low: float | None
     high: float | None
+
+    @property
+    def behaviour(self) -> BlockAction:
+        return ACTIONS[self.action]
 
     @property
     def layers(self) -> str:
@@ -56,7 +53,7 @@ def runs(plan: Plan) -> Iterator[BlockRange]:
             names = tuple(b.name for b in group)
             low, high = (min(rates), max(rates)) if rates else (None, None)
             first = number - len(group) + 1
-            yield BlockRange(first, number, names, str(block.action.value), low, high)
+            yield BlockRange(first, number, names, block.behaviour.name, low, high)
             group = []
 
 
@@ -88,12 +85,12 @@ def in_words(plan: Plan) -> str:
     ranges = list(runs(plan))
     is_single = bool(ranges) and ranges[0].first == ranges[0].last
     if len(ranges) == 1 and is_single:
-        link = "with " if ranges[0].action == "low-rank" else ""
+        link = "with " if ranges[0].behaviour.has_updates else ""
         return f"The network {link}{_describe(ranges[0])}"
     texts = []
     for run in ranges:
         text = f"{run.layers} {_describe(run)}"
-        if run.action == "added":
+        if run.behaviour.place == "above":
             count = run.last - run.first + 1
             text = f"{count} layer block{'s' if count > 1 else ''} added {run.rates}"
         texts.append(text)
@@ -102,7 +99,7 @@ def in_words(plan: Plan) -> str:
 
 
 def _describe(run: BlockRange) -> str:
-    return f"{_WORDS[run.action]} {run.rates}".strip()
+    return f"{run.behaviour.words} {run.rates}".strip()
 
 
 def describe_failure(plan: Plan, kind: str, scales: Sequence[float]) -> str:

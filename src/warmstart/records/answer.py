@@ -137,4 +137,4 @@ class Suggestions:
     expected: ExpectedGain | None
     skipped: Skipped
     candidates: int  # images that could have been suggested
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)

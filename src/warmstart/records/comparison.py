@@ -83,7 +83,7 @@ class Comparison:
     leaked: int = 0
     relabelled: int = 0
     failed: tuple[FailedRun, ...] = ()
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ class Ranking:
     method: str  # of the estimates: "nested-cv" or "holdout"
     failed: tuple[FailedModel, ...] = ()
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)
     left_out: tuple[str, ...] = ()  # installed, but not tried by default
 
 

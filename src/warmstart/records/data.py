@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from warmstart.formatting import sentence as as_sentence
+from warmstart.records.findings import FINDINGS, FindingKind
 from warmstart.records.inputs import ColumnRecord, Kind
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.run_folder import ABSENT
@@ -14,45 +15,6 @@ from warmstart.records.run_folder import ABSENT
 Task = Literal["classify", "multilabel", "regress"]
 TaskOption = Literal["auto", Task]
 Split = Literal["train", "holdout", "test"]
-FindingKind = Literal[
-    "unreadable",
-    "near-duplicate",
-    "conflict",
-    "leakage",
-    "spurious-correlation",
-    "label-issue",
-    "off-topic",
-    "truncated",
-    "windows",
-    "language",
-    "columns",
-    "small-class",
-    "metadata-leakage",
-    "preprocessing",
-    "distribution-shift",
-    "group-proposed",
-]
-
-
-# A stable code of each kind: for `--ignore`, and the name of its page in the documentation.
-CODES: dict[FindingKind, str] = {
-    "unreadable": "WS101",
-    "near-duplicate": "WS102",
-    "conflict": "WS103",
-    "leakage": "WS104",
-    "small-class": "WS105",
-    "group-proposed": "WS106",
-    "truncated": "WS107",
-    "windows": "WS108",
-    "language": "WS109",
-    "columns": "WS110",
-    "label-issue": "WS201",
-    "off-topic": "WS202",
-    "spurious-correlation": "WS301",
-    "metadata-leakage": "WS302",
-    "preprocessing": "WS303",
-    "distribution-shift": "WS304",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +37,17 @@ class Finding:
     """
 
     code: str = ""  # follows from the kind
-    kind: FindingKind
+    kind: str  # the name of one of FINDINGS
     sentence: str
     items: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "code", CODES[self.kind])
+        object.__setattr__(self, "code", self.about.code)
+
+    @property
+    def about(self) -> FindingKind:
+        """What follows from findings of this kind. Raises: KeyError if there is none."""
+        return FINDINGS[self.kind]
 
     @property
     def text(self) -> str:

@@ -82,6 +82,6 @@ class Exported:
     libraries: dict[str, str]  # versions of the export and its checks
     single_layer: SingleLayerHead | None = None
     quantized: Quantized | None = None
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)
     task: Task | None = field(default=None, metadata=ABSENT)  # None: classify
     format: int = 1

@@ -145,6 +145,7 @@ class WaveInputs:
 
 WINDOWS = 8  # most windows of a long text: cache and training grow with them
 Kind = Literal["image", "audio", "text", "table", "tensor"]
+KindOption = Literal["auto", "image", "audio", "text", "table"]  # --kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 
 from warmstart.errors import PlanError
+from warmstart.formatting import joined
+from warmstart.records.block_actions import ACTIONS, BlockAction, for_blocks
 from warmstart.records.inputs import Kind
 from warmstart.records.run_folder import ABSENT
 
-Action = Literal["frozen", "tuned", "replaced", "added", "low-rank", "fresh"]
+Action = str  # the name of one of ACTIONS
 Plain = float | int | str | bool
 Value = Plain | tuple[Plain, ...]
 
@@ -80,6 +82,15 @@ class BlockPlan:
     name: str
     action: Choice
     lr: Choice | None = None
+
+    @property
+    def behaviour(self) -> BlockAction:
+        """What its action means. Raises: PlanError if there is no such action."""
+        action = ACTIONS.get(str(self.action.value))
+        if action is None:
+            kind = joined(for_blocks(), "or")
+            raise wrong_value(f"the plan's block.{self.name}.action", kind, self.action.value)
+        return action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,13 +198,13 @@ class Plan:
         """The action of a block. Raises: PlanError if there is no such block."""
         for block in self.blocks:
             if block.name == name:
-                return cast(Action, block.action.value)
+                return block.behaviour.name
         raise PlanError(f"the plan has no block {name!r}; it was made for another network.")
 
     @property
     def actions(self) -> list[Action]:
         """The action of each block, the head's included."""
-        return [cast(Action, block.action.value) for block in self.blocks]
+        return [block.behaviour.name for block in self.blocks]
 
     @property
     def samples_seen(self) -> int:
@@ -239,4 +250,4 @@ class DryRun:
     surgery: str = ""  # what does not carry over from the base model, in words
     follows_verdict: bool = False  # whether the verdict may still change the plan
     plan_file: str | None = None
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)

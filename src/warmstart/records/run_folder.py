@@ -45,13 +45,13 @@ RECORDS = (
 )
 FOLDERS = ("model", "checkpoints", "track")
 PIECES = 2048  # of text that are written at once
-ABSENT = {"absent": True}  # metadata of a field that is left out where it is None
+ABSENT = {"absent": True}  # metadata of a field that is left out where it has its default
 _SCALARS = (float, int, str, bool)
 _hints = functools.cache(typing.get_type_hints)  # slower than all the rest of reading a record
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a record into dicts, lists and scalars; a field that is `ABSENT` and None is left out.
+    """Turn a record into dicts, lists and scalars; defaults of `ABSENT` fields are left out.
 
     >>> from warmstart.records.network import FeatureLayer
     >>> to_plain(FeatureLayer(block=3, pool="avg"))
@@ -72,7 +72,7 @@ def fields_of(record: Any) -> dict[str, Any]:
     return {
         field.name: item
         for field, item in pairs
-        if item is not None or not field.metadata.get("absent")
+        if item != field.default or not field.metadata.get("absent")
     }
 
 

@@ -219,7 +219,7 @@ class DataCounts:
     near_duplicates: int
     leaks: int
     label_issues: int | None  # null: unknown
-    kind: Kind | None = field(default=None, metadata=ABSENT)  # None: images
+    kind: Kind = field(default="image", metadata=ABSENT)
     off_topic: int | None = field(default=None, metadata=ABSENT)  # None: not searched
 
 

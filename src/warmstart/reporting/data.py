@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from warmstart.formatting import percent
 from warmstart.records.data import Finding, LabelIssue, OffTopicExample
+from warmstart.records.findings import FINDINGS
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, standing
@@ -14,13 +15,6 @@ from warmstart.reporting.figures import Bar, lying, standing
 NAMED = 14  # classes up to which each has a bar with its name
 LISTED = 12  # items of a finding
 ISSUES, OFF_TOPIC, EACH = 12, 6, 6  # pictures of each
-# Kinds of findings whose examples are shown, with their captions.
-PROBLEMS = {
-    "conflict": "two labels",
-    "leakage": "also in training, or nearly",
-    "near-duplicate": "near-duplicate",
-}
-_PICTURED = ("label-issue", "off-topic")  # findings whose items are shown as pictures
 
 
 def questionable(facts: ReportFacts) -> tuple[LabelIssue, ...]:
@@ -39,7 +33,7 @@ def problem_examples(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
     ids = {e.id for e in facts.data.examples} if facts.data is not None else set()
     examples = []
     for finding in facts.summary.findings:
-        if finding.kind in PROBLEMS:
+        if finding.about.caption:
             items = [item for item in finding.items if item in ids]
             examples += [(id, finding.kind) for id in items[:EACH]]
     return tuple(examples)
@@ -50,7 +44,7 @@ def data_section(facts: ReportFacts) -> str:
     if facts.summary.findings:
         rows = map(_finding, facts.summary.findings)
         findings = html.heading("Findings") + html.items(rows, "plain")
-    problems = [(id, PROBLEMS[kind]) for id, kind in problem_examples(facts)]
+    problems = [(id, FINDINGS[kind].caption) for id, kind in problem_examples(facts)]
     title = html.heading("Examples of the findings") if problems else ""
     return html.section(
         "data",
@@ -130,7 +124,7 @@ def _distribution(labels: Sequence[str]) -> str:
 
 def _finding(finding: Finding) -> str:
     text = html.escaped(finding.text)
-    if not finding.items or finding.kind in _PICTURED:
+    if not finding.items or finding.about.is_pictured:
         return text
     more = len(finding.items) - LISTED
     rows = [html.escaped(item) for item in finding.items[:LISTED]]

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from warmstart.events import Event
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
@@ -41,7 +42,7 @@ class LayerRange:
 
     layers: str
     names: str
-    action: str
+    action: BlockAction
     rates: str
     weights: int
     n: int
@@ -102,7 +103,7 @@ class ReportFacts:
 
     @property
     def nouns(self) -> Nouns:
-        return nouns_of(self.summary.data.kind if self.data is None else self.data.kind)
+        return MODALITIES[self.summary.data.kind if self.data is None else self.data.kind].nouns
 
     @property
     def ships(self) -> bool:

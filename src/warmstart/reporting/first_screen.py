@@ -5,6 +5,7 @@ from __future__ import annotations
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.records.answer import NumberCalibration
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import Estimate, Level
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
@@ -19,20 +20,6 @@ USE: dict[Level, str] = {
     "ready": "Yes.",
     "review": "Yes, if a person reviews its answers before they matter.",
     "not-ready": "Not yet.",
-}
-# Kinds of findings that change how far a score can be believed, and the sentence that says so.
-WARNINGS = {
-    "leakage": "But some test {many} are among the training {many}, or nearly: the score on the "
-    "test set is too high.",
-    "distribution-shift": "But the test {many} are unlike the training {many}: each score holds "
-    "for its own kind only.",
-    "spurious-correlation": "But it may have learnt the borders of the {many} instead of their "
-    "subject.",
-    "metadata-leakage": "But something about the files themselves gives {target} away; on other "
-    "files that help is gone.",
-    "preprocessing": "But the {many} may be preprocessed wrongly; another way did better.",
-    "label-issue": "But some labels look wrong: where it seems to err it may be right, and the "
-    "other way round.",
 }
 
 
@@ -139,7 +126,7 @@ def _warnings(facts: ReportFacts) -> list[str]:
     kinds = {finding.kind for finding in facts.summary.findings}
     kinds -= set() if leaks_much(facts) else {"leakage"}
     words = {"target": facts.target.words.target, "many": facts.nouns.many}
-    return [text.format(**words) for kind, text in WARNINGS.items() if kind in kinds]
+    return [one.warning.format(**words) for name, one in FINDINGS.items() if name in kinds]
 
 
 def _of_100(facts: ReportFacts) -> str:

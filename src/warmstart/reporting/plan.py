@@ -11,15 +11,6 @@ from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, stacked, standing
 
-# Class and words of each action in the picture.
-ACTIONS = {
-    "frozen": ("frozen", "frozen"),
-    "tuned": ("tuned", "fine-tuned"),
-    "low-rank": ("tuned", "low-rank updates"),
-    "fresh": ("new", "new"),
-    "added": ("new", "added"),
-    "replaced": ("new", "new"),
-}
 _SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
 
 
@@ -53,8 +44,7 @@ def _strip(facts: ReportFacts) -> str:
     total = sum(one.n for one in facts.layers) + 1
     pieces = []
     for one in facts.layers:
-        class_, words = ACTIONS.get(one.action, ("new", one.action))
-        pieces.append((f"{one.layers}: {words}", one.n / total, class_))
+        pieces.append((f"{one.layers}: {one.action.row}", one.n / total, one.action.color))
     pieces.append(("head: new", 1 / total, "new"))
     title = f"The layers, from the {facts.nouns.one} to the head"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
@@ -67,8 +57,7 @@ def _strip(facts: ReportFacts) -> str:
 def _layers(facts: ReportFacts, plan: Plan) -> str:
     rows = []
     for one in facts.layers:
-        action = ACTIONS.get(one.action, ("", one.action))[1]
-        rows.append((one.layers, action, one.rates or "–", f"{one.weights:,}", one.names))
+        rows.append((one.layers, one.action.row, one.rates or "–", f"{one.weights:,}", one.names))
     if rows:
         lr = None if facts.is_discarded else plan.blocks[-1].lr
         words = f"{lr.number:g}" if lr is not None else "in closed form"

@@ -24,7 +24,7 @@ from warmstart.data.read import list_examples
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
 from warmstart.evaluation.reliability import certainty
-from warmstart.modalities.registry import modality_of, nouns_of, picture_of
+from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
 from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
 from warmstart.planning.plan_file import read_plan
@@ -98,7 +98,7 @@ def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
     """
     facts = read_facts(run, data)
     data = facts.data
-    if data is not None and data.kind == "text":
+    if data is not None and MODALITIES[data.kind].has_tokens:
         facts = replace(facts, excerpts=excerpts(wanted(facts), data, load))
     elif data is not None:
         model = read_if_there(run / "model" / "config.json", ModelRecord)
@@ -169,7 +169,7 @@ def _layers(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]
         LayerRange(
             layers=run.layers,
             names=run.names[0] if len(run.names) == 1 else f"{run.names[0]} … {run.names[-1]}",
-            action=run.action,
+            action=run.behaviour,
             rates=run.rates.removeprefix("at "),
             weights=sum(weights.get(name, 0) for name in run.names),
             n=len(run.names),
@@ -270,7 +270,7 @@ def _confidence(answers: Sequence[HeldOutAnswer], record: DataRecord | None) -> 
         return None
     probabilities = np.array([one.probability for one in answers])
     right = np.array([float(one.is_right) for one in answers])
-    return certainty(probabilities, right, _groups(answers, record), nouns_of(record.kind))
+    return certainty(probabilities, right, _groups(answers, record), MODALITIES[record.kind].nouns)
 
 
 def _groups(

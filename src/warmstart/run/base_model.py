@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,11 +26,14 @@ from warmstart.events import Event, Steps, drain, note
 from warmstart.features.batches import fit_inputs
 from warmstart.features.extract import ExtractedRows
 from warmstart.features.extraction import ExtractedFeatures, extract_features
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES, modality_of
+from warmstart.modalities.table import TABLE
+from warmstart.modalities.tensor import TENSOR
 from warmstart.network.finished_run import change
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel, load
-from warmstart.network.registry import DEFAULTS, ModelListing
+from warmstart.network.registry import ModelListing
 from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
 from warmstart.network.table_surgery import change_columns
@@ -39,8 +42,8 @@ from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.words import output_words
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
-from warmstart.records.data import DataRecord, TaskOption
-from warmstart.records.inputs import Kind, Preprocessing, TableInputs
+from warmstart.records.data import TaskOption
+from warmstart.records.inputs import Kind, Preprocessing, TableInputs, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 from warmstart.records.recording import Clock
@@ -191,8 +194,14 @@ def base_note(record: BaseModelRecord, surgery: str = "") -> Event:
     return note("read", "Base", f"{text}\n{surgery}" if surgery else text)
 
 
-def _table_base(base: Any, record: DataRecord, seed: int) -> PretrainedModel:
+def _table_base(request: Request, collection: Collection) -> PretrainedModel:
     """The network for these columns: untrained, or a run's, its columns matched by name."""
+    record, base, seed = collection.record, request.base, request.seed
+    if request.arch is not None:
+        raise ModelError(
+            f"--arch {request.arch}: for rows of a table warmstart has a network of its own; "
+            "leave it out."
+        )
     inputs = TableInputs(columns=record.columns)
     if base == SCRATCH:
         n_outputs = max(len(record.classes), 1)  # of an output that is never used
@@ -207,15 +216,21 @@ def _table_base(base: Any, record: DataRecord, seed: int) -> PretrainedModel:
     return change_columns(lineage.base_from_run(Path(base)), inputs)
 
 
-def _tensor_base(base: Any, collection: Collection) -> PretrainedModel:
+def _tensor_base(request: Request, collection: Collection) -> PretrainedModel:
     """The user's own network, which gets the tensors unchanged."""
-    if not isinstance(base, nn.Module):
+    if not isinstance(request.base, nn.Module):
         raise ModelError(
             f"{collection.wording.source} holds tensors, which a network of your own takes: give "
             "it with base=network."
         )
     inputs: Any = tensor_inputs(collection)  # for a module `load` only notes it down
-    return load(base, preprocessing=inputs)
+    return load(request.base, preprocessing=inputs)
+
+
+_OWN_BASES: dict[Kind, Callable[[Request, Collection], PretrainedModel]] = {
+    TABLE.kind: _table_base,
+    TENSOR.kind: _tensor_base,
+}
 
 
 def choose_base(
@@ -229,15 +244,8 @@ def choose_base(
     """
     kind = collection.record.kind
     request = _with_default_base(request, kind)
-    if kind == "table":
-        if request.arch is not None:
-            raise ModelError(
-                f"--arch {request.arch}: for rows of a table warmstart has a network of its own; "
-                "leave it out."
-            )
-        return request, _table_base(request.base, collection.record, request.seed)
-    if kind == "tensor":
-        return request, _tensor_base(request.base, collection)
+    if kind in _OWN_BASES:
+        return request, _OWN_BASES[kind](request, collection)
     options = input_options(request, collection)
     if not request.base_is_auto:
         request = replace(request, stream=here().same(choose_offload(request)))
@@ -259,18 +267,20 @@ def _choose_by_ranking(
     kind = collection.record.kind
     names, _ = on_disk(MAX_PARAMETERS, kind)
     if len(names) < 2:
-        only = names[0] if names else DEFAULTS.get(kind, DEFAULT_BASE)
+        only = names[0] if names else MODALITIES[kind].default_base
         why = "the only base model on this computer that --base auto considers"
-        return Choice(value=only, because=why, source="rule", rule=DEFAULTS[kind])
+        return Choice(value=only, because=why, source="rule", rule=MODALITIES[kind].default_base)
     ranked = yield from rank(collection, names, seed=request.seed, inputs=options)
     value, because = ranked.choice, ranked.because
-    choice = Choice(value=value, because=because, source="measured", rule=DEFAULTS[kind])
+    choice = Choice(
+        value=value, because=because, source="measured", rule=MODALITIES[kind].default_base
+    )
     yield note("features", "Chosen", f"{value}, {because}")
     return here().same(choice)
 
 
 def _with_default_base(request: Request, kind: Kind) -> Request:
-    default = DEFAULTS.get(kind, DEFAULT_BASE)
+    default = MODALITIES[kind].default_base
     is_named = request.base is not DEFAULT_BASE and request.base != DEFAULT_BASE
     if is_named or default == DEFAULT_BASE or "base" in (request.given or ()):
         return request
@@ -297,8 +307,9 @@ def open_base(
 def _with_own_scaling(run: PretrainedModel, inputs: InputOptions) -> InputOptions:
     """A run on such bands keeps the ranges that scale them, one on sounds its spectrogram."""
     prep = run.record.preprocessing
-    if not isinstance(prep, Preprocessing):
+    if not modality_of(prep).has_pixels:
         return inputs
+    prep = pictures(prep)
     if inputs.sound is not None and prep.sound is not None:
         return replace(inputs, sound=prep.sound)
     is_same = len(prep.ranges) == (inputs.channels or len(prep.ranges))
@@ -306,13 +317,13 @@ def _with_own_scaling(run: PretrainedModel, inputs: InputOptions) -> InputOption
 
 
 def on_disk(
-    most: float = math.inf, kind: Kind = "image"
+    most: float = math.inf, kind: Kind = IMAGE.kind
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Base models to rank where none are named, smallest first, and the names left out.
 
     `most`: parameters that a base model may have; `kind`: the kind of data.
     """
-    takes = "image" if kind == "audio" else kind
+    takes = MODALITIES[kind].networks[0]
     listed = sorted((s for s in available_models() if s.kind == takes), key=_count_parameters)
     names = tuple(base.name for base in listed if _count_parameters(base) <= most)[:MAX_MODELS]
     return names, tuple(base.name for base in listed if base.name not in names)
@@ -351,7 +362,7 @@ def rank(
     examples = tuple(e for e in collection.record.examples if e.split != "test")
     training = replace(collection, record=replace(collection.record, examples=examples))
     names = tuple(dict.fromkeys(names))
-    on = nouns_of(collection.record.kind).count(len(examples))
+    on = MODALITIES[collection.record.kind].nouns.count(len(examples))
     n_passes = f"{len(names) * len(examples):,} forward passes at most"
     yield note("read", "Rank", f"{count(len(names), 'base model')} on {on}: {n_passes}")
     extracted: list[ExtractedModel] = []
@@ -482,4 +493,4 @@ def rank_base_models(
     names, left_out = (tuple(models), ()) if models else on_disk(kind=kind)
     options = input_options(request, collection)
     ranked = yield from rank(collection, names, seed=seed, left_out=left_out, inputs=options)
-    return ranked if kind == "image" else replace(ranked, kind=kind)
+    return replace(ranked, kind=kind)

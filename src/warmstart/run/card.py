@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from string import Template
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import pictures
@@ -111,8 +112,7 @@ def card(facts: CardFacts) -> str:
 
 def _front_matter(facts: CardFacts) -> str:
     words = TASKS[facts.summary.task].words
-    kind = {"table": "tabular"}.get(facts.data.kind, facts.data.kind)  # as the hub calls it
-    tag = words.tag.replace("image", kind)
+    tag = words.tag.replace(IMAGE.hub_name, MODALITIES[facts.data.kind].hub_name)
     lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
     source = base_model(facts.base)
     if facts.model is not None and source is not None:
@@ -197,7 +197,7 @@ def _training(facts: CardFacts) -> str:
 
 
 def _use(facts: CardFacts) -> str:
-    nouns = nouns_of(facts.data.kind)
+    nouns = MODALITIES[facts.data.kind].nouns
     confident = (
         "`confident` marks answers whose error stays under the bound in `model/calibration.json`"
         if facts.is_confident
@@ -296,7 +296,7 @@ def _plain_torch(facts: CardFacts) -> str:
 
 
 def _evidence(facts: CardFacts) -> str:
-    many = nouns_of(facts.data.kind).many
+    many = MODALITIES[facts.data.kind].nouns.many
     lines = [
         f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"
         for e in facts.summary.verdict.evidence
@@ -316,7 +316,7 @@ def _data(facts: CardFacts) -> str:
 
 def _limits(facts: CardFacts) -> str:
     if facts.model is None:
-        images = nouns_of(facts.data.kind).pictures
+        images = MODALITIES[facts.data.kind].nouns.pictures
         return (
             "## Limits\n\nNothing was shipped. The numbers hold for inputs like the examples "
             "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "

@@ -27,7 +27,7 @@ from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, l
 from warmstart.formatting import first_few
 from warmstart.modalities.audio import SAME_RECORDING, waveform_similarity
 from warmstart.modalities.image import IMAGE
-from warmstart.modalities.registry import MODALITIES, nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns, count, is_are
 from warmstart.planning import rules
 from warmstart.records.data import Example, Finding, Task
@@ -50,7 +50,7 @@ def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Colle
     Raises: DataError if a class keeps fewer than 2 training images, or too many of all cannot
     be read.
     """
-    record, nouns = collection.record, nouns_of(collection.record.kind)
+    record, nouns = collection.record, MODALITIES[collection.record.kind].nouns
     examples = tuple(example for example in record.examples if example.id not in reasons)
     was = "was" if len(reasons) == 1 else "were"
     sentence = f"{nouns.count(len(reasons))} could not be read and {was} left out."
@@ -155,7 +155,7 @@ def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
     """The collection without some examples; `dropped` maps their ids to reasons."""
     record = collection.record
     examples = tuple(example for example in record.examples if example.id not in dropped)
-    lost = nouns_of(record.kind).count(len(dropped))
+    lost = MODALITIES[record.kind].nouns.count(len(dropped))
     why = f"nothing is left of it when {lost} are dropped; add others"
     classes = check_remaining(record.classes, examples, collection.wording, why, TASKS[record.task])
     check_split_labels(examples, classes, collection.wording, TASKS[record.task])
@@ -211,10 +211,9 @@ def near_duplicate_pairs(
         return ()
     layer = extracted.feature_layers[-1]
     features = search_vectors(extracted.reader(distinct), layer, len(distinct))
-    is_audio = collection.record.kind == "audio"
-    threshold = MIN_SOUND_SIMILARITY if is_audio else MIN_SIMILARITY
+    threshold = MIN_SOUND_SIMILARITY if modality.is_sound else MIN_SIMILARITY
     pairs = find_near_duplicates(StoredThumbnails(extracted, distinct), features, threshold)
-    if is_audio:
+    if modality.is_sound:
         pairs = tuple(pair for pair in pairs if _is_one_recording(collection, distinct, pair))
     rows = {row for pair in pairs for row in (pair.first, pair.second)}
     ids: dict[str, list[str]] = {distinct[row].sha256: [] for row in rows}
@@ -247,7 +246,7 @@ def apply_fix(collection: Collection, reasons: Mapping[str, str]) -> Collection:
     except DataError as error:
         raise DataError(f"--fix: {error} What it would leave out stands in clean.csv.") from error
     problems = tuple(p for p in rest.record.problems if p.kind not in RECOMPUTED)
-    nouns = nouns_of(collection.record.kind)
+    nouns = MODALITIES[collection.record.kind].nouns
     sentence = (
         f"--fix left {nouns.count(len(reasons))} out: copies of test {nouns.many}, exact copies "
         f"and {nouns.many} in conflict; the reasons stand in clean.csv."

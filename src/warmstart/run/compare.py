@@ -33,7 +33,7 @@ from warmstart.evaluation.compare import (
     pairs,
 )
 from warmstart.events import Event, Steps, note
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.strategy import parse, word
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun
 from warmstart.records.data import DataRecord, Example
@@ -183,7 +183,7 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
         leaked=shared.leaked,
         relabelled=shared.relabelled,
         failed=tuple(failed),
-        kind=None if kind == "image" else kind,
+        kind=kind,
     )
 
 
@@ -203,7 +203,7 @@ def _check_classes(runs: Sequence[OpenRun]) -> None:
 
 
 def _nothing_common(runs: Sequence[OpenRun], leaked: int, relabelled: int) -> str:
-    nouns = nouns_of(runs[0].held.data.kind)
+    nouns = MODALITIES[runs[0].held.data.kind].nouns
     held = f"{' and '.join(str(run.path) for run in runs)} held out"
     if leaked:
         return (

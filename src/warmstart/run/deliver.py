@@ -273,7 +273,7 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
     training = plan.training
     if not plan.is_trained or training.optimizer is None or training.lr is None:
         return before
-    is_scratch = any(block.action.value == "fresh" for block in plan.blocks)
+    is_scratch = any(block.behaviour.is_random for block in plan.blocks)
     if before is not None and before.optimizer == training.optimizer.value and not is_scratch:
         return before
     return Recipe(
@@ -286,7 +286,7 @@ def _recipe(plan: Plan, before: Recipe | None) -> Recipe | None:
 
 def _prove(ledger: Ledger, plan: Plan) -> FrozenProof:
     """Every tensor of a frozen block has its old bytes. Raises: TrainingError if not."""
-    frozen = (block.name for block in plan.blocks if block.action.value == "frozen")
+    frozen = (block.name for block in plan.blocks if not block.behaviour.is_trained)
     proof = prove_frozen(ledger, frozenset(frozen))
     if not proof.identical:
         raise TrainingError(
@@ -353,7 +353,7 @@ def count_data(
         leaks=sizes["leakage"],
         label_issues=inspection.label_issues.count,
         off_topic=None if inspection.off_topic is None else inspection.off_topic.count,
-        kind=None if kind == "image" else kind,
+        kind=kind,
     )
 
 
@@ -406,7 +406,7 @@ def _card_facts(
         layers=in_words(fine_tuned.plan),
         weights=weights,
         choices=tuple(user_choices(plan)),
-        surgery="" if plan.blocks[0].action.value == "fresh" else origin.surgery,
+        surgery="" if plan.blocks[0].behaviour.is_random else origin.surgery,
         is_confident=not is_classify or confident(fine_tuned.head, results.labelled) is not None,
     )
 

@@ -14,7 +14,7 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps, note
 from warmstart.formatting import interval
-from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.modalities.registry import modality_of
 from warmstart.nouns import Nouns
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.run_folder import read_json
@@ -44,7 +44,7 @@ def evaluate(
         label=label,
         group=group,
         text=text,
-        kind="text" if predictor.kind == "text" else "auto",
+        kind=predictor.modality.kind_option,
         task=predictor.task,
     )
     examples = collection.record.examples
@@ -66,7 +66,7 @@ def evaluate(
             n_ood += int(predictor.is_ood(joined).sum())
         step = min(start + BATCH, len(examples))
         yield Event(stage="features", kind="step", step=step, of=len(examples))
-    nouns = nouns_of(predictor.input_kind)
+    nouns = predictor.modality.nouns
     if not readable:
         raise DataError(f"{collection.record.name}: none of its {nouns.many} can be read.")
     for title, text in _caveats(run, readable, len(examples), n_ood, nouns):

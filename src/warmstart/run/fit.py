@@ -14,7 +14,7 @@ from warmstart.events import Steps, note
 from warmstart.evidence import check as evidence_check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.extraction import ExtractedFeatures, extract_features
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.forecast import given_up
 from warmstart.planning.words import in_words, output_words
@@ -77,7 +77,7 @@ def _run_stages(
         facts = run_plan.network_facts(request, base, extracted.network, *depth)
         plan = journal.plan(lambda: forecast.make_plan(request, training_data, facts, names, clock))
         text = f"{in_words(plan)} · new head for {output_words(record.task, record.classes)}"
-        if cut := given_up(plan, nouns_of(record.kind)):
+        if cut := given_up(plan, MODALITIES[record.kind].nouns):
             text += f"\nto fit your minutes: {cut}"
         yield note("plan", "Plan", text)
         clock.lap("plan")

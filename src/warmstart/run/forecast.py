@@ -364,14 +364,14 @@ def dry_run(request: Request) -> Steps[DryRun]:
         surgery=surgery_of(base),
         follows_verdict=run_plan.follows_verdict(request),
         plan_file=str(plan_file) if plan_file else None,
-        kind=None if kind == "image" else kind,
+        kind=kind,
     )
 
 
 def _count_parameters(plan: Plan, network: NetworkRecord) -> dict[str, int]:
     counts = {block.name: block.parameters for block in network.blocks}
     for block in plan.blocks:
-        if block.action.value == "added":
+        if block.behaviour.place == "above":
             added = make_block(network.blocks[-1], torch.Generator())
             counts[block.name] = sum(parameter.numel() for parameter in added.parameters())
     return counts

@@ -12,6 +12,7 @@ from warmstart.events import BESIDE, Event, Steps, note
 from warmstart.evidence import check
 from warmstart.features.machine import keep_freed_memory
 from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import modality_of
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
@@ -21,7 +22,7 @@ from warmstart.nouns import Nouns
 from warmstart.planning import fine_tuning
 from warmstart.planning.schedule import schedule
 from warmstart.planning.verdict import has_signal
-from warmstart.records.inputs import Preprocessing
+from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Evidence, Inspection, Verdict
@@ -279,9 +280,10 @@ def _sizes(n: int) -> list[int]:
 def _small_base(request: Request, training_data: TrainingDataset) -> PretrainedModel:
     """The design, for images of SIDE px at most. Its weights do not matter."""
     options = input_options(request, training_data.collection)
-    if isinstance(training_data.prep, Preprocessing):
-        side = min(*training_data.prep.size, SIDE)
-        options = replace(options, size=None if side == training_data.prep.size[0] else side)
+    if modality_of(training_data.prep).has_pixels:
+        size = pictures(training_data.prep).size
+        side = min(*size, SIDE)
+        options = replace(options, size=None if side == size[0] else side)
     return open_base(request.base, request.arch, request.preprocessing, options)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from warmstart.data.dataset import Collection
 from warmstart.errors import PlanError
 from warmstart.machine import free_memory
 from warmstart.modalities.audio import default_sound, sound_of
 from warmstart.modalities.image import band_ranges, count_bands
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
 from warmstart.network.position_embeddings import LEAST, MOST
 from warmstart.network.weights import is_full
@@ -20,6 +21,7 @@ from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS
 from warmstart.planning.settings import PATHS, parse_value
 from warmstart.planning.strategy import parse
+from warmstart.records.block_actions import ACTIONS
 from warmstart.records.inputs import Sound, WaveInputs
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.plan import Choice, Plan, wrong_value
@@ -28,7 +30,6 @@ from warmstart.request import Request
 AUDIO_SETTINGS = ("sample_rate", "seconds", "n_mels", "top_db")
 PARTIAL = "base.partial"
 SIZE, CHANNELS = "input.size", "input.channels"
-_TRAINED = ("tuned", "fresh")  # actions under which a first layer learns to use new channels
 OFFLOAD = "training.offload"
 FULL_PRECISION = "float32"
 # At most this many times its weights a network takes in memory: itself, the copy that an engine is
@@ -61,9 +62,10 @@ def _spectrogram(request: Request, collection: Collection) -> Sound:
 
 def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
     """Raises: PlanError for settings without effect on a base model that takes samples."""
-    if isinstance(base.preprocessing, WaveInputs):
+    modality = modality_of(base.preprocessing)
+    if modality.is_sound and not modality.has_pixels:
         names = ("size", "channels", "sample_rate", "n_mels", "top_db")
-        rate = f"{base.preprocessing.sample_rate:,} samples a second"
+        rate = f"{cast(WaveInputs, base.preprocessing).sample_rate:,} samples a second"
         _refuse_settings(request, names, f"{base.name} takes clips as they are, at {rate}")
 
 
@@ -83,7 +85,8 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
     """
     record, load = collection.record, collection.load
     size = _input_value(request, "size")
-    if record.kind in ("text", "table"):
+    modality = MODALITIES[record.kind]
+    if not modality.has_thumbnails:
         return InputOptions(size=size)
     channels = _input_value(request, "channels")
     if SIZE in request.overrides and not LEAST <= size <= MOST:
@@ -94,7 +97,7 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
         tuned_blocks=_tuned_blocks(request),
         is_partial=is_partial(request),
     )
-    if record.kind == "audio":
+    if modality.is_sound:
         sound = _spectrogram(request, collection)
         return replace(options, channels=channels or 1, sound=sound, image_channels=1)
     _refuse_settings(request, AUDIO_SETTINGS, "the data holds images, not sounds")
@@ -156,18 +159,23 @@ def _trains_stem(request: Request) -> bool:
     """Whether the first layer is trained: only then may new channels start at zero."""
     action = request.overrides.get("block.1.action")
     if action is not None:
-        return action in _TRAINED
+        return _trains_weights(action)
     if isinstance(request.plan, Plan) and "strategy" not in request.typed:
-        return request.plan.blocks[0].action.value in _TRAINED
+        return request.plan.blocks[0].behaviour.trains_weights
     strategy = parse(request.strategy)
     is_full = strategy.depth == "frozen" and not strategy.count and "lora" not in strategy.extras
     return is_full or strategy.depth == "scratch"
 
 
+def _trains_weights(action: str) -> bool:
+    """Whether a first layer learns to use new channels under an action, if it is one."""
+    return action in ACTIONS and ACTIONS[action].trains_weights
+
+
 def _tuned_blocks(request: Request) -> tuple[tuple[str, bool], ...]:
     """Blocks whose action was set by name, and whether they are trained; their order is unknown."""
     actions = (
-        (path.removeprefix("block.").removesuffix(".action"), text in _TRAINED)
+        (path.removeprefix("block.").removesuffix(".action"), _trains_weights(text))
         for path, text in request.overrides.items()
         if path.startswith("block.") and path.endswith(".action")
     )

@@ -15,7 +15,7 @@ from warmstart import events
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Steps
 from warmstart.features.extraction import ExtractedFeatures
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.network.architectures import published_config
 from warmstart.network.encoder_bases import is_encoder_base
 from warmstart.network.feature_layers import feature_layers, layer_width
@@ -272,7 +272,7 @@ def _why_no_prior(base: RunBaseModel, data: DataRecord, overlap: Mapping[str, bo
     learn = [e.id for e in data.examples if e.split != "test" and e.id in overlap]
     name = base.record.name
     if learn:
-        nouns = nouns_of(data.kind)
+        nouns = MODALITIES[data.kind].nouns
         how = "" if all(overlap[id] for id in learn) else NEARLY.format(nouns.picture)
         return f"{name} was trained on {len(learn):,} of these {nouns.many}{how}"
     if not base.past.is_whole:
@@ -300,7 +300,7 @@ def _leakage(base: BaseModelRecord, data: DataRecord, overlap: Mapping[str, bool
     tested, test = (sum(e.split == "test" for e in rows) for rows in (leaked, data.examples))
     trained, training = len(leaked) - tested, len(data.examples) - test
     counts = [(trained, training, "training"), (tested, test, "test")]
-    nouns = nouns_of(data.kind)
+    nouns = MODALITIES[data.kind].nouns
     parts = [f"{n:,} of the {of:,} {what} {nouns.many}" for n, of, what in counts if n]
     how = "" if all(overlap.values()) else NEARLY.format(nouns.picture)
     trained_on = f"{base.name} was trained on {' and '.join(parts)}{how}"

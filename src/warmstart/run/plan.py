@@ -38,6 +38,7 @@ from warmstart.planning.settings import (
     parse_value,
 )
 from warmstart.planning.strategy import n_tuned, parse, strategy_of
+from warmstart.records.block_actions import LOW_RANK
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.summary import Verdict
@@ -201,8 +202,8 @@ def network_facts(
     planned = request.plan.blocks if isinstance(request.plan, Plan) else ()
     has_lora = (
         "lora" in parse(request.strategy).extras
-        or any("low-rank" in setting for setting in request.settings)
-        or any(block.action.value == "low-rank" for block in planned)
+        or any(LOW_RANK.name in setting for setting in request.settings)
+        or any(block.behaviour.has_updates for block in planned)
     )
     return NetworkFacts(
         record=network.record,

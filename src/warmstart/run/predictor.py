@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -30,9 +30,10 @@ from warmstart.features.engine import fuse_batch_norms
 from warmstart.formatting import first_few
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.image import as_picture as first_bands
-from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.modalities.modality import Modality
+from warmstart.modalities.registry import modality_of
 from warmstart.modalities.table import pack
-from warmstart.modalities.text import payload_of
+from warmstart.modalities.text import TEXT, payload_of
 from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
@@ -44,11 +45,7 @@ from warmstart.records.answer import (
 from warmstart.records.data import Task
 from warmstart.records.inputs import (
     Inputs,
-    Kind,
-    Preprocessing,
     TableInputs,
-    TensorInputs,
-    TextInputs,
     pictures,
 )
 from warmstart.records.summary import TestScores
@@ -89,14 +86,15 @@ def items_of(inputs: Any, model: Inputs) -> tuple[Items, bool]:
 
     Many are a folder, a table, a stack of arrays, a list and every other iterable.
     """
-    if isinstance(model, TextInputs):
+    form = modality_of(model).form
+    if form == "texts":
         name = str(inputs) if isinstance(inputs, (str, Path)) else ""
         if is_path(name) and (os.path.isdir(name) or suffix(name) in TABLE_SUFFIXES):
             return find_texts([name]), False
         return ([inputs], True) if _is_single(inputs) else (list(inputs), False)
-    if isinstance(model, TableInputs):
+    if form == "rows":
         return opened(inputs, model), isinstance(inputs, Mapping)
-    if isinstance(model, TensorInputs):
+    if form == "arrays":
         # A pair of a tensor and its class, as a data set gives it, is one example.
         is_pair = isinstance(inputs, tuple) and len(inputs) == 2 and np.ndim(inputs[1]) == 0
         is_array = isinstance(inputs, (np.ndarray, Tensor))
@@ -130,9 +128,9 @@ def _is_single(item: Any) -> bool:
 
 
 def _channels(model: Inputs) -> tuple[int, ...]:
-    if isinstance(model, Preprocessing) and model.ranges:
-        return (model.channels,)
-    return PICTURE_CHANNELS
+    if not modality_of(model).has_pixels or not pictures(model).ranges:
+        return PICTURE_CHANNELS
+    return (pictures(model).channels,)
 
 
 def _channels_last(item: Any, model: Inputs) -> Any:
@@ -150,10 +148,11 @@ def opened(inputs: Any, model: Inputs) -> Items:
 
     Rows come as paths of tables, as a DataFrame, or as mappings from column to value.
     """
-    if isinstance(model, TableInputs):
-        return list(_rows(inputs, model))
+    form = modality_of(model).form
+    if form == "rows":
+        return list(_rows(inputs, cast(TableInputs, model)))
     items: list[Any] = list(inputs)
-    if isinstance(model, TensorInputs):
+    if form == "arrays":
         for index, item in enumerate(items):
             is_pair = isinstance(item, tuple) and len(item) == 2  # (tensor, class)
             values, buffer = item[0] if is_pair else item, io.BytesIO()
@@ -205,7 +204,7 @@ def find_texts(items: Sequence[str], column: str | None = None) -> list[str | In
             texts += map(str, files)
         elif suffix(item) in TABLE_SUFFIXES:
             table = open_table(Path(item), item)
-            name = str(text_column(table, Columns(text=column, kind="text"), item))
+            name = str(text_column(table, Columns(text=column, kind=TEXT.kind_option), item))
             cells = enumerate(table.texts(name))
             texts += [InputText(f"{item}:{table.lines[row]}", cell or "") for row, cell in cells]
         else:
@@ -285,14 +284,9 @@ class Predictor:
     neighbours: Neighbours
 
     @property
-    def kind(self) -> Kind:
-        """The kind of inputs: image (clips of sound, too), text, table or tensor."""
-        return self.bundle.record.preprocessing.kind
-
-    @property
-    def input_kind(self) -> Kind:
-        """As `kind`, with audio apart from images."""
-        return modality_of(self.bundle.record.preprocessing).kind
+    def modality(self) -> Modality[Any]:
+        """Of the inputs."""
+        return modality_of(self.bundle.record.preprocessing)
 
     @property
     def target(self) -> Target:
@@ -396,8 +390,10 @@ class Predictor:
 
     def _pixels(self, item: Any, name: str) -> Pixels:
         inputs = self.bundle.record.preprocessing
-        payload = text_payload(item, name) if inputs.kind == "text" else _payload(item, name)
-        return modality_of(inputs).encode(payload, name, inputs)
+        payload = (
+            text_payload(item, name) if self.modality.form == "texts" else _payload(item, name)
+        )
+        return self.modality.encode(payload, name, inputs)
 
     def answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
         """Answers for prepared images, each (H, W, C) uint8, in one batch."""
@@ -541,8 +537,9 @@ def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
     Raises: RunFolderError if the run has no model, DataError if no image was named.
     """
     predictor = load(run)
-    if predictor.kind == "text":
+    modality = predictor.modality
+    if modality.form == "texts":
         return predictor.stream(find_texts(paths))
-    if predictor.kind == "table":
+    if modality.form == "rows":
         return predictor.stream(list(paths))
-    return predictor.stream(find_files(paths, nouns_of(predictor.input_kind)))
+    return predictor.stream(find_files(paths, modality.nouns))

@@ -16,7 +16,7 @@ from warmstart.data.place import read_file
 from warmstart.errors import DataError, UsageError
 from warmstart.evaluation.active_learning import choose_queries
 from warmstart.events import Event, Steps
-from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.nouns import Nouns
 from warmstart.records.answer import ExpectedGain, LabelAnswer, Skipped, Suggestion, Suggestions
 from warmstart.records.data import SEPARATOR, DataRecord
@@ -87,8 +87,10 @@ def suggest(
     predictor = load(run)
     record = read_json(run / "data.json", DataRecord)
     unlabelled = _Filter(frozenset(example.sha256 for example in record.examples))
-    kind = predictor.input_kind
-    candidates = yield from _extract(find_files(paths, nouns_of(kind)), unlabelled, predictor)
+    kind = predictor.modality.kind
+    candidates = yield from _extract(
+        find_files(paths, MODALITIES[kind].nouns), unlabelled, predictor
+    )
     rows = choose_queries(
         candidates.probabilities,
         candidates.points,
@@ -106,7 +108,7 @@ def suggest(
             present=unlabelled.present, copies=unlabelled.copies, unreadable=unlabelled.unreadable
         ),
         candidates=len(candidates.paths),
-        kind=None if kind == "image" else kind,
+        kind=kind,
     )
 
 
@@ -126,7 +128,7 @@ def _extract(paths: Sequence[str], unlabelled: _Filter, predictor: Predictor) ->
         step = start + len(names)
         yield Event(stage="features", kind="step", step=step, of=len(paths))
     if not batches:
-        raise _no_candidates(len(paths), unlabelled, nouns_of(predictor.input_kind))
+        raise _no_candidates(len(paths), unlabelled, MODALITIES[predictor.modality.kind].nouns)
     paths, *arrays = zip(*batches, strict=True)
     return _Batch(sum(paths, ()), *map(np.concatenate, arrays))
 

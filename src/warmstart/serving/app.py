@@ -18,7 +18,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from warmstart import __version__
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.modality import Form
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.answer import Answer
 from warmstart.records.inputs import Kind
 from warmstart.serving.access import Access, Gate
@@ -32,13 +33,9 @@ from warmstart.serving.http import (
     retry,
 )
 from warmstart.serving.inputs import (
-    CLIPS,
-    IMAGES,
-    ROWS,
-    TEXTS,
     BodyReader,
-    BodyTypes,
     Upload,
+    body_types,
     read_files,
     read_rows,
     read_texts,
@@ -49,12 +46,6 @@ from warmstart.serving.wording import heat_words, own_keys, words
 # ---- POST /predict and POST /explain: inputs are decoded in a pool, the network has its thread.
 
 Result = TypeVar("Result")
-BODIES: dict[Kind, tuple[BodyTypes, Callable[[str, bytes, ServerLimits], list[Upload]]]] = {
-    "image": (IMAGES, read_files),
-    "audio": (CLIPS, partial(read_files, of="audio")),
-    "text": (TEXTS, read_texts),
-    "table": (ROWS, read_rows),
-}
 Batches = Batcher[ServedPicture, Answer]
 MOST = 10**9  # the largest index
 
@@ -76,8 +67,11 @@ class Routes:
         self._pool = pool
         self._metrics = metrics
         self._bodies = BodyReader(limits)
-        self._nouns = nouns_of(served.kind)
-        self._types, self._read = BODIES[served.kind]
+        self._nouns = MODALITIES[served.kind].nouns
+        modality = MODALITIES[served.kind]
+        self._types = body_types(modality)
+        readers = {"texts": read_texts, "rows": read_rows}
+        self._read = readers.get(modality.form, partial(read_files, modality=modality))
 
     async def predict(self, request: Request) -> JSONResponse:
         """The class of each input, with its calibrated probability."""
@@ -346,8 +340,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def body_of(kind: Kind, most: int) -> Schema:
     """The request body, of at most `most` inputs, of an operation."""
-    types, _ = BODIES[kind]
-    names = (name.decode() for name in types.types)
+    names = (name.decode() for name in body_types(MODALITIES[kind]).types)
     content = {f"{name}*" if name.endswith("/") else name: FILE for name in names}
     content |= {name: {"type": "string"} for name in content if name.startswith("text/")}
     form = FILE if most == 1 else {"type": "array", "items": FILE, "minItems": 1}
@@ -357,19 +350,19 @@ def body_of(kind: Kind, most: int) -> Schema:
             "properties": {"file": form},
             "required": ["file"],
         },
-        "application/json": _json_schema(kind, most),
+        "application/json": _json_schema(MODALITIES[kind].form, most),
     }
     schemas = {name: {"schema": schema} for name, schema in content.items()}
     return {"requestBody": {"required": True, "content": schemas}}
 
 
-def _json_schema(kind: Kind, most: int) -> Schema:
+def _json_schema(form: Form, most: int) -> Schema:
     """`{"text": …}` or `{"texts": […]}`; one of the two. Texts also as a bare list."""
     cell = {"type": ["string", "number", "boolean", "null"]}
     row: Schema = {"type": "object", "additionalProperties": cell, "description": "cells by column"}
     file = {"type": "string", "description": "base64, or a data: URL of it"}
-    name, one = {"text": ("text", {"type": "string"}), "table": ("row", row)}.get(
-        kind, ("image", file)
+    name, one = {"texts": ("text", {"type": "string"}), "rows": ("row", row)}.get(
+        form, ("image", file)
     )
     many = {"type": "array", "items": one, "minItems": 1, "maxItems": most}
     schema = {
@@ -378,7 +371,7 @@ def _json_schema(kind: Kind, most: int) -> Schema:
         "oneOf": [{"required": [name]}, {"required": [f"{name}s"]}],
         "additionalProperties": False,
     }
-    return {"anyOf": [schema, many]} if kind == "text" else schema
+    return {"anyOf": [schema, many]} if form == "texts" else schema
 
 
 # ---- The application.
@@ -402,7 +395,7 @@ def make_app(served: ServedModel, access: Access, limits: ServerLimits | None = 
     app = FastAPI(
         title=title,
         version=__version__,
-        description=ABOUT.format(many=nouns_of(served.kind).many),
+        description=ABOUT.format(many=MODALITIES[served.kind].nouns.many),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -432,7 +425,8 @@ def _lifespan(batcher: Batches, pool: ThreadPoolExecutor) -> Callable[[FastAPI],
 def _add_routes(
     app: FastAPI, access: Access, routes: Routes, kind: Kind, limits: ServerLimits
 ) -> None:
-    nouns = nouns_of(kind)
+    modality = MODALITIES[kind]
+    nouns = modality.nouns
 
     def add(path: str, endpoint: Any, statuses: Sequence[int], **more: Any) -> None:
         is_closed = access.token is not None and path not in access.open_paths
@@ -454,7 +448,7 @@ def _add_routes(
         OF_A_BODY,
         methods=["POST"],
         response_model=Answers,
-        openapi_extra=body_of(kind, limits.rows if kind == "table" else limits.images),
+        openapi_extra=body_of(kind, limits.rows if modality.form == "rows" else limits.images),
         summary=f"Classify {nouns.many}",
     )
     add(

@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
@@ -20,8 +20,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from warmstart.modalities.registry import nouns_of
-from warmstart.records.inputs import Kind
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.modality import Modality
+from warmstart.modalities.registry import MODALITIES
 from warmstart.serving.http import HttpProblem, retry
 from warmstart.serving.model import ServerLimits
 
@@ -48,18 +49,21 @@ class BodyTypes:
         return kind, options
 
 
-def _file_types(kind: Kind) -> BodyTypes:
-    """Files of either kind are accepted: decoding finds out what they hold."""
+def body_types(modality: Modality[Any]) -> BodyTypes:
+    """The content types in which a server takes examples.
+
+    Files of any kind are accepted: decoding finds out what they hold.
+    """
+    if modality.form != "files":
+        return ROWS if modality.form == "rows" else TEXTS
+    others = (one for one in MODALITIES.values() if one.form == "files" and one != modality)
+    files = tuple(f"{one.kind}/".encode() for one in (modality, *others))
     hint = (
         "send multipart/form-data, application/json with base64, or one "
-        f"{nouns_of(kind).one} as {kind}/*"
+        f"{modality.nouns.one} as {modality.kind}/*"
     )
-    files = (b"image/", b"audio/") if kind == "image" else (b"audio/", b"image/")
     types = (b"multipart/form-data", b"application/json", *files, b"application/octet-stream")
     return BodyTypes(types, hint)
-
-
-IMAGES, CLIPS = _file_types("image"), _file_types("audio")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +88,12 @@ class ImagesBody(StrictBody):
 
 
 def read_files(
-    content_type: str, body: bytes, limits: ServerLimits, of: Kind = "image"
+    content_type: str, body: bytes, limits: ServerLimits, modality: Modality[Any] = IMAGE
 ) -> list[Upload]:
     """The images or clips of a body, in order; at least one. Raises: Problem 400, 413, 415, 422."""
-    types = IMAGES if of == "image" else CLIPS
+    types = body_types(modality)
     kind, options = types.parse(content_type)
-    noun = nouns_of(of).one
+    noun = modality.nouns.one
     if kind == b"multipart/form-data":
         uploads = read_form(options.get(b"boundary", b""), body, limits)
     elif kind == b"application/json":

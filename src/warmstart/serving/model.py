@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warmstart.modalities.image import IMAGE
 from warmstart.records.answer import Answer
 from warmstart.records.inputs import Kind
 
@@ -73,7 +74,7 @@ class ServedModel:
     label_of: Callable[[int], str]
     thumbnail: Callable[[int], bytes | None]
     no_heat: str = ""
-    kind: Kind = "image"  # of the inputs
+    kind: Kind = IMAGE.kind  # of the inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

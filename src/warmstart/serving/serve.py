@@ -18,16 +18,12 @@ from PIL import Image
 from warmstart import __version__
 from warmstart.errors import DataError, RunFolderError, ServeError, install_command
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.modalities.image import MAX_PIXELS, Pixels, TooLarge, crop_box, prepare
-from warmstart.modalities.registry import modality_of, nouns_of
+from warmstart.modalities.image import MAX_PIXELS, Pixels, TooLarge, crop_box
+from warmstart.modalities.registry import modality_of
 from warmstart.records.answer import Answer
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import (
     Inputs,
-    Preprocessing,
-    TableInputs,
-    TextInputs,
-    WaveInputs,
     pictures,
 )
 from warmstart.records.run_folder import read_json, to_plain
@@ -165,10 +161,10 @@ def application(run: Path, options: ServeOptions, limits: ServerLimits) -> Gate:
 
     access = access_for(options.host, options.token, options.names)
     predictor = load(run)
-    if predictor.kind not in ("image", "text", "table", "audio"):
+    if predictor.modality.form == "arrays":
         raise ServeError(
-            f"{run} is a model of {predictor.kind}s, which this version does not serve; use "
-            "`warmstart predict`, or in Python warmstart.load(RUN).predict."
+            f"{run} is a model of {predictor.modality.nouns.many}, which this version does not "
+            "serve; use `warmstart predict`, or in Python warmstart.load(RUN).predict."
         )
     return make_app(serve_model(run, predictor, limits), access, limits)
 
@@ -197,7 +193,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     """A run's model as the functions that a server calls."""
     record = _read(run / "data.json", DataRecord) or DataRecord(  # a model folder alone
         name=run.resolve().name,
-        kind=predictor.kind,
+        kind=predictor.modality.kind,
         task=predictor.task,
         layout="",
         examples=(),
@@ -206,9 +202,9 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     inputs = predictor.bundle.record.preprocessing
     gallery = Gallery(run, record, inputs)
     explain: Callable[[ServedPicture], Heat] | None = None
-    nouns, no_heat = nouns_of(predictor.input_kind), ""
-    if predictor.kind != "image":
-        takes = nouns_of(inputs.kind).many
+    modality, no_heat = predictor.modality, ""
+    if not modality.has_pixels:
+        takes = modality.nouns.many
         no_heat = f"only answers to images can be explained, and this model takes {takes}"
     elif predictor.target.has_numbers:
         no_heat = "only labels can be explained, and this model predicts a number"
@@ -216,15 +212,15 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
         explain = partial(explain_image, predictor, cells_for(measure_pace(predictor)))
     limits_shown = {"body_bytes": limits.body_bytes, "images": limits.images, "pixels": MAX_PIXELS}
     return ServedModel(
-        kind=predictor.input_kind,
+        kind=modality.kind,
         title=record.name,
         labels=predictor.labels,
         metadata={
             **describe(run, predictor),
             "name": record.name,
             "limits": limits_shown,
-            "pictures": gallery.is_there and predictor.kind == "image",
-            "accept": nouns.accept,
+            "pictures": gallery.is_there and modality.has_pixels,
+            "accept": modality.nouns.accept,
         },
         decode=partial(decode, inputs=inputs),
         answer=partial(_answer, predictor),
@@ -239,15 +235,15 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
 def decode(payload: bytes, name: str, inputs: Inputs) -> ServedPicture | UnreadableInput:
     """An encoded image, text, row in JSON or clip as the network takes it, or why not."""
     try:
-        if not isinstance(inputs, Preprocessing):
-            return ServedPicture(
-                name, modality_of(inputs).encode(payload, name, inputs), (0.0, 0.0, 1.0, 1.0)
-            )
-        image = modality_of(inputs).open(payload, name, inputs)
+        modality = modality_of(inputs)
+        image = modality.open(payload, name, inputs)
+        encoded = modality.prepare(image, inputs)
+        if not modality.has_pixels:
+            return ServedPicture(name, encoded, (0.0, 0.0, 1.0, 1.0))
         width, height = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
-        left, top, right, bottom = crop_box((width, height), inputs)
+        left, top, right, bottom = crop_box((width, height), pictures(inputs))
         box = (left / width, top / height, right / width, bottom / height)
-        return ServedPicture(name, prepare(image, inputs), box)
+        return ServedPicture(name, encoded, box)
     except TooLarge as error:
         return UnreadableInput(name, str(error), is_too_large=True)
     except DataError as error:
@@ -274,29 +270,12 @@ def describe(run: Path, predictor: Predictor) -> dict[str, Any]:
         "estimate": to_plain(estimate),
         "test": to_plain(summary.test) if summary else None,
         "verdict": summary.verdict.kind if summary else None,
-        "kind": predictor.input_kind,
-        "promise": promise_words(estimate, nouns_of(predictor.input_kind)),
+        "kind": predictor.modality.kind,
+        "promise": promise_words(estimate, predictor.modality.nouns),
         "confident_from": calibration.confident_from,
         "promised_error": calibration.promised_error,
-        "input": _describe_input(record.preprocessing),
+        "input": predictor.modality.metadata(record.preprocessing),
     }
-
-
-def _describe_input(inputs: Inputs) -> dict[str, Any]:
-    if isinstance(inputs, Preprocessing):
-        height, width = inputs.size
-        return {"height": height, "width": width, "channels": inputs.channels}
-    if isinstance(inputs, TextInputs):
-        return {"tokens": inputs.length}
-    if isinstance(inputs, WaveInputs):
-        return {"sample_rate": inputs.sample_rate, "seconds": inputs.seconds}
-    if isinstance(inputs, TableInputs):
-        columns = [
-            {"name": one.name, "kind": one.kind, "values": list(one.values)}
-            for one in inputs.columns
-        ]
-        return {"columns": columns}
-    return {"shape": list(inputs.shape)}
 
 
 def _without_folder(base: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.data.dataset import Collection, KindOption
+from warmstart.data.dataset import Collection
 from warmstart.data.read import read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
@@ -24,6 +24,7 @@ from warmstart.features.cache_key import EngineName, FeatureKey, engine_version
 from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import modality_of
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.load import PretrainedModel
@@ -198,8 +199,7 @@ def _order(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 def _gather(images: Any, record: ModelRecord) -> Collection:
     """Inputs without labels as a collection. Raises: DataError if one cannot be read."""
     labels = [record.classes[0]] * len(images)
-    is_text = record.preprocessing.kind == "text"  # a text may look like the name of a file
-    kind: KindOption = "text" if is_text else "auto"
+    kind = modality_of(record.preprocessing).kind_option
     collection = drain(read_for_scoring((images, labels), record.classes, kind=kind))
     for problem in collection.record.problems:
         raise DataError(f"{problem.items[0]}; leave it out of X")
@@ -210,7 +210,7 @@ def _weights_by_row(images: Any, labelled: LabelledRows, weights: Array | None, 
     """The weight of each training row (n,), so that they add up to the number of contents."""
     if weights is None:
         return np.ones(len(labelled.learn))
-    is_paths = not isinstance(images, np.ndarray) and kind == "image"
+    is_paths = not isinstance(images, np.ndarray) and kind == IMAGE.kind
     ids = [Path(one).as_posix() for one in images] if is_paths else map(str, range(len(images)))
     by_id: Mapping[str, float] = dict(zip(ids, weights.tolist(), strict=True))
     rows: Array = np.array([by_id[example.id] for example in labelled.learn])

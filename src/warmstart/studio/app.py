@@ -29,17 +29,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from warmstart.errors import DataError, UsageError, WarmstartError
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.records.data import Split
 from warmstart.serving.access import LOCAL, Access, Gate
 from warmstart.serving.app import add_pages
 from warmstart.serving.http import HttpProblem, answer_all_errors, as_response
 from warmstart.serving.inputs import (
-    IMAGES,
     BodyReader,
     BodyTypes,
     StrictBody,
     Upload,
+    body_types,
     check_encoding,
     parse_length,
     read_files,
@@ -269,7 +270,7 @@ class Studio:
 
         `folder`: that of the user's files in their data, for the table of labels.
         """
-        async with self._bodies.body(request, IMAGES) as body:
+        async with self._bodies.body(request, body_types(IMAGE)) as body:
             uploads = await self._read_uploads(request, body)
             label = TASKS[self._project.task].typed(label)
             jobs = [partial(decode_picture, one.payload, one.name) for one in uploads]
@@ -415,7 +416,7 @@ class Studio:
     async def predict(self, request: Request) -> Any:
         """The newest model's answer to a picture."""
         number = self._model()
-        async with self._bodies.body(request, IMAGES) as body:
+        async with self._bodies.body(request, body_types(IMAGE)) as body:
             one = (await self._read_uploads(request, body))[0]
             answer = partial(self._work.answer, number, one.payload, one.name)
             return await self._in_pool(self._one, answer)

@@ -31,13 +31,6 @@ from warmstart.studio.project import GROUP, LABEL, Project, corrections_of, has_
 from warmstart.studio.result import Json
 
 STRATEGY = "strategy="
-NAMES = {
-    "frozen": "frozen",
-    "tuned": "fine-tuned",
-    "low-rank": "fine-tuned (LoRA)",
-    "fresh": "trained from scratch",
-    "added": "added",
-}
 
 
 @dataclass(slots=True)
@@ -160,7 +153,7 @@ def plan_rows(plan: Plan) -> list[Json]:
     for group in runs(plan):
         block = next(one for one in plan.blocks if one.name == group.names[0])
         row = _row(f"layers {group.layers}", block.action, None)
-        rows.append({**row, "value": NAMES.get(group.action, group.action)})
+        rows.append({**row, "value": group.behaviour.plain})
     if plan.is_trained:
         for one in fields(plan.training):
             choice = getattr(plan.training, one.name)

@@ -95,7 +95,7 @@ def signed_points(share: float) -> str:
 
 def signal_text(words: Words, value: float, low: float, high: float) -> str:
     """The result of the permutation test in words; `value`, `low` and `high` are shares."""
-    score = words.does.format(f"{100 * value:.0f} %")
+    score = words.does.format(percent(value))
     shuffled = f"with shuffled {words.label}s it is {100 * low:.0f} to {100 * high:.0f} %"
     return f"A linear probe {score}; {shuffled}.".replace("-", "−")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from warmstart.evaluation.readiness import NEVER_FOLDED, readiness_line
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.data import Finding
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
@@ -16,7 +17,6 @@ from warmstart.tasks.registry import TASKS, score_of
 from warmstart.tasks.task import Target
 from warmstart.terminal.text import column, command_rows, wrap
 
-SERVED = ("image", "audio", "text", "table")  # kinds that `serve` answers for
 MOST_FINDINGS = 5  # listed here; the others are in the report
 MOST_FILES = 3  # named of those that could not be read
 
@@ -71,7 +71,7 @@ def no_signal_text(verdict: Verdict, data: DataCounts, target: Target = CLASSIFI
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
     if not target.has_classes:
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
-    pictures = nouns_of(data.kind).pictures
+    pictures = MODALITIES[data.kind].nouns.pictures
     reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
     help_text = (
         f"What might help: check how the labels were made, or use {pictures} in which a person "
@@ -132,8 +132,8 @@ def score_text(scores: TestScores) -> str:
 
 
 def _findings(summary: Summary, run_path: Path) -> list[str]:
-    grave = [one for one in summary.findings if one.kind in NEVER_FOLDED]
-    others = [one for one in summary.findings if one.kind not in NEVER_FOLDED]
+    grave = [one for one in summary.findings if not one.about.is_folded]
+    others = [one for one in summary.findings if one.about.is_folded]
     most = max(MOST_FINDINGS - len(grave), 0)
     lines = [_finding(finding) for finding in (*grave, *others[:most])]
     if len(others) > most:
@@ -151,19 +151,17 @@ def _finding(finding: Finding) -> str:
 
 
 def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str]:
-    run, kind = shlex.quote(str(run_path)), summary.data.kind or "image"
-    nouns, rows = (
-        nouns_of(kind),
-        [(f"warmstart report {run} --open", "pictures, mistakes, reasons")],
-    )
+    run, kind = shlex.quote(str(run_path)), summary.data.kind
+    nouns = MODALITIES[kind].nouns
+    rows = [(f"warmstart report {run} --open", "see its mistakes")]
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
         purpose = TASKS[summary.task].words.ask.format(an=nouns.an)
         test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
         rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
-        if kind in SERVED:
+        if MODALITIES[kind].form != "arrays":
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == "image" and TASKS[summary.task].has_classes:
+    if sample_path is None and kind == IMAGE.kind and TASKS[summary.task].has_classes:
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     return command_rows(rows)

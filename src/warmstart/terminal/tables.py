@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from warmstart.formatting import interval, percent, printable, short_interval, size
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
@@ -26,10 +27,10 @@ BATCH = 32  # answers whose columns are aligned together: those of one batch of 
 NO_GUARANTEE = "Too few training examples to guarantee which answers are confident."
 
 
-def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[str]:
+def predict_lines(answers: Iterable[Answer], kind: str = IMAGE.kind) -> Iterator[str]:
     """A header, then one line per answer as it arrives: path, class, probability, any warning."""
     answers = iter(answers)
-    head, widths = nouns_of(kind).one, (0, 0)
+    head, widths = MODALITIES[kind].nouns.one, (0, 0)
     while batch := list(islice(answers, BATCH)):
         paths = max(len(head), *(len(printable(answer.path)) for answer in batch))
         labels = max(len(LABEL), *(len(printable(answer.label or "-")) for answer in batch))
@@ -40,7 +41,7 @@ def predict_lines(answers: Iterable[Answer], kind: str = "image") -> Iterator[st
         for answer in batch:
             warning = "uncertain" if answer.confident is False else ""
             if answer.ood:
-                warning = f"unlike the training {nouns_of(kind).many}"
+                warning = f"unlike the training {MODALITIES[kind].nouns.many}"
             yield _answer_line(answer, *widths, warning)
 
 
@@ -52,13 +53,13 @@ def _header(answer: Answer, head: str, path_width: int, label_width: int) -> str
     return f"{head:<{path_width}}  {LABEL:<{label_width}}  probability"
 
 
-def predict_summary(tally: Counter[str], kind: str = "image") -> str:
+def predict_summary(tally: Counter[str], kind: str = IMAGE.kind) -> str:
     """How many answers there are, by confidence; `tally` counts the keys below, and `answers`.
 
     >>> predict_summary(Counter(answers=20, confident=9, uncertain=10, ood=1))
     '20 images: 9 confident, 10 uncertain, 1 unlike the training images.'
     """
-    nouns = nouns_of(kind)
+    nouns = MODALITIES[kind].nouns
     words = {
         "confident": "confident",
         "uncertain": "uncertain",
@@ -66,8 +67,7 @@ def predict_summary(tally: Counter[str], kind: str = "image") -> str:
         "unreadable": "unreadable",
     }
     parts = [f"{tally[key]:,} {text}" for key, text in words.items() if tally[key]]
-    counted = nouns.count(tally["answers"])
-    return f"{counted}: {', '.join(parts)}." if parts else f"{counted}."
+    return f"{nouns.count(tally['answers'])}: {', '.join(parts)}."
 
 
 def _answer_line(answer: Answer, path_width: int, label_width: int, warning: str) -> str:
@@ -95,9 +95,9 @@ def probability(p: float) -> str:
     return "> 99 %" if p >= 0.995 else percent(p, n=1)
 
 
-def scores_text(scores: TestScores, kind: str = "image") -> str:
+def scores_text(scores: TestScores, kind: str = IMAGE.kind) -> str:
     """Metrics on labelled data, the main one first."""
-    examples = nouns_of(kind).count(scores.n)
+    examples = MODALITIES[kind].nouns.count(scores.n)
     if not isinstance(scores, Scores):
         claim = test_estimate(scores)
         score = interval(claim.value, claim.low, claim.high, claim.n)
@@ -116,7 +116,7 @@ def scores_text(scores: TestScores, kind: str = "image") -> str:
         ),
     ]
     if isinstance(scores, ScoresByClass):
-        lines += ["", *_class_lines(scores.classes, scores.n, nouns_of(kind).many)]
+        lines += ["", *_class_lines(scores.classes, scores.n, MODALITIES[kind].nouns.many)]
     return "\n".join(lines)
 
 
@@ -158,7 +158,7 @@ def models_text(models: Sequence[ModelListing], word: str = "") -> str:
 def cache_text(info: CacheInfo) -> str:
     """Size and content of the feature cache."""
     total = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
-    rows = f"features of {count(info.rows, 'image')}, {count(info.feature_sets, 'set')}"
+    rows = f"features of {IMAGE.nouns.count(info.rows)}, {count(info.feature_sets, 'set')}"
     lines = [lead("Cache") + str(info.path)]
     lines.append(column("Size", f"{total}: {rows}." if info.rows else f"{total}."))
     return "\n".join([*lines, column("Clear", "warmstart cache clear")])

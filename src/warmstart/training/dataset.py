@@ -13,7 +13,8 @@ from warmstart.data.splits import folds, group_numbers
 from warmstart.errors import DataError
 from warmstart.features.cache import StoredFeatures
 from warmstart.features.extraction import ExtractedFeatures
-from warmstart.modalities.registry import nouns_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.planning import feature_layers, rules
 from warmstart.planning.facts import DataFacts
@@ -61,7 +62,7 @@ class LabelledRows:
     target: Target = CLASSIFICATION
     names: tuple[str, ...] = ()  # of the outputs
     columns: tuple[ColumnPlan, ...] | None = None  # of a table
-    kind: Kind = "image"
+    kind: Kind = IMAGE.kind
 
     @property
     def strata(self) -> NDArray[np.int64]:
@@ -88,7 +89,7 @@ class LabelledRows:
 
     @property
     def nouns(self) -> Nouns:
-        return nouns_of(self.kind)
+        return MODALITIES[self.kind].nouns
 
     @property
     def n_train(self) -> int:
@@ -117,7 +118,7 @@ def arrange(record: DataRecord) -> LabelledRows:
     target = target_of(record.task, [example.label for example in learn])
     n_groups, needed = len(np.unique(train_groups)), 2 if holdout else 3
     if n_groups < needed:  # one is held out, one judges the choices, at least one is trained on
-        many = nouns_of(record.kind).many
+        many = MODALITIES[record.kind].nouns.many
         raise DataError(
             f"the training {many} form {n_groups} independent set{'s' if n_groups > 1 else ''} "
             f"({many} with the same bytes, near-duplicates and those of one --group belong "

@@ -26,6 +26,7 @@ from warmstart.planning.schedule import (
     stage_actions,
 )
 from warmstart.planning.words import describe_failure
+from warmstart.records.block_actions import ADDED, FRESH
 from warmstart.records.plan import Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.ridge import Array, Rows
@@ -208,7 +209,6 @@ class _FineTuning:
     def _decide(self, results: _Folds, chosen: ChosenEnd) -> Decision:
         """What ships, by the answers of each fold's training for the rows it held out."""
         context, head, plan, fold = self.context, self.head, self.plan, results.fold
-        actions = {str(block.action.value) for block in plan.blocks}
         network = self.training_data.extracted.network
         return decide(
             np.where(fold[:, None] >= 0, head.probabilities, np.nan),
@@ -218,9 +218,10 @@ class _FineTuning:
             fold,
             context.groups,
             context.target,
-            is_apart="fresh" in actions,
+            is_apart=FRESH.name in plan.actions,
             is_paired=self.schedule.contrastive,
-            may_ensemble="added" not in actions and can_ensemble(network, frozen_prefix(plan)),
+            may_ensemble=ADDED.name not in plan.actions
+            and can_ensemble(network, frozen_prefix(plan)),
             is_set=plan.strategy.source == "user",
         )
 

@@ -14,6 +14,7 @@ from warmstart.network import lora
 from warmstart.network.feature_layers import feature_layers, plan_scan
 from warmstart.network.partition import Network
 from warmstart.network.weights import Mapped
+from warmstart.records.block_actions import ACTIONS
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import GuardNote
 from warmstart.solve.kernels import Features
@@ -42,13 +43,14 @@ class BaseModelAnswers:
 
     def check(self, trainable: TrainableNetwork) -> Alarm | None:
         """An alarm where fine-tuned layers no longer resemble the base model's on these rows."""
-        base, actions = self.training_data.extracted.network, trainable.actions
+        base = self.training_data.extracted.network
+        tuned = {name for name, action in trainable.actions.items() if ACTIONS[action].is_tuned}
         names = [block.name for block in base.record.blocks]
         # One layer of each fine-tuned block; the last is the neck if that is fine-tuned.
         layers = [
             layer
             for layer in feature_layers(base.record)
-            if layer.pool != "grid2" and actions[names[layer.block - 1]] in ("tuned", "low-rank")
+            if layer.pool != "grid2" and names[layer.block - 1] in tuned
         ]
         if not layers:
             return None

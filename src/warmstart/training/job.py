@@ -21,8 +21,8 @@ from warmstart.network import freeze, ledger, lora
 from warmstart.network.conv_bn_fusion import folded
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.tensors import in_channels_last
-from warmstart.planning.actions import NEW
 from warmstart.planning.schedule import Schedule, stage_actions
+from warmstart.records.block_actions import FRESH
 from warmstart.records.plan import Action
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
@@ -233,7 +233,7 @@ class TrainingAttempt:
             n_steps=schedule.n_steps,
             warm_up=schedule.warmup,
             blind=blind,
-            begins_fitted="fresh" not in self.trainable.actions.values(),
+            begins_fitted=FRESH.name not in self.trainable.actions.values(),
         )
         self._updated, self._seconds = time.perf_counter(), 0.0  # per update, smoothed
 
@@ -330,7 +330,7 @@ class TrainingAttempt:
         groups = freeze.groups(ready.model, actions, ready.owners, ready.rates)
         for group in groups:
             group["lr"] *= self.scale
-            group["is_anchored"] = freeze.action_of(actions, group["block"]) not in NEW
+            group["is_anchored"] = not freeze.behaviour_of(actions, group["block"]).is_new
         return groups
 
     def _batches(

@@ -24,9 +24,10 @@ from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import LayerOrder, layer_width, plan_scan
 from warmstart.network.partition import Network
 from warmstart.planning.feature_layers import LayerWeights, for_trained
+from warmstart.records.block_actions import ACTIONS, FRESH
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer, NetworkRecord
-from warmstart.records.plan import Action, Plan
+from warmstart.records.plan import Plan
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
@@ -119,7 +120,6 @@ def run_from(
 # trained on these very rows.
 PENALTY = 1.0
 _LEAST = 1e-3  # scale of a trained head whose scores carry next to no information
-MOVED = frozenset[Action]({"frozen", "tuned", "low-rank", "replaced"})
 OutputScales = tuple[float, float]  # factors of the scores of the trained and the refitted head
 
 
@@ -191,7 +191,7 @@ class RefitHead:
 
 def may_refit(trainable: TrainableNetwork) -> bool:
     """Whether all blocks are the base model's: heads have no feature layers for other blocks."""
-    return set(trainable.actions.values()) <= MOVED
+    return not any(ACTIONS[action].is_new for action in trainable.actions.values())
 
 
 def average_refits(
@@ -258,7 +258,7 @@ def calibrate_head(
 def _trained_head(trainable: TrainableNetwork, head: HeadFit) -> HeadFit:
     """The trained head in the form of closed-form heads, whose scores lie between 0 and 1."""
     weight, bias = cast(ScaledHead, trainable.model.head).plain()
-    is_fresh = "fresh" in trainable.actions.values()
+    is_fresh = FRESH.name in trainable.actions.values()
     return replace(
         head,
         name="linear" if is_fresh else head.name,

@@ -20,7 +20,7 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from warmstart.distributed import here, process_errors
 from warmstart.events import Event
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.freeze import action_of
+from warmstart.network.freeze import behaviour_of
 from warmstart.network.pipeline_stage import Cost, assign_stages, balance_stages
 from warmstart.network.pipeline_stage import PipelineStage as StageModule
 from warmstart.planning.machine import least_idle
@@ -208,7 +208,7 @@ def _split_stages(
             outputs = step.run(trainable.model.backbone, copy)
             _synchronize(main)
             seconds = min(seconds, time.perf_counter() - start)
-        moves = action_of(trainable.actions, step.name) != "frozen"
+        moves = behaviour_of(trainable.actions, step.name).is_trained
         backward = DOWN * is_below + WEIGHTS * moves
         recomputed = 1.0 if schedule.gradient_checkpointing and backward else 0.0
         costs.append(Cost(seconds, seconds * (backward + recomputed), n))

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from warmstart.network import added, freeze, lora, surgery
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.freeze import action_of
+from warmstart.network.freeze import behaviour_of
 from warmstart.network.ledger import tensors_of
 from warmstart.network.partition import Network
 from warmstart.network.surgery import MultiLayerHead, WarmModel, assemble
 from warmstart.network.weights import Mapped
-from warmstart.planning.actions import NEW
+from warmstart.records.block_actions import ACTIONS, ADDED, FROZEN
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Action, Plan
 from warmstart.solve.kernels import fit_scalings
@@ -61,19 +61,20 @@ def trainable(
     rng = torch.Generator().manual_seed(seed)
     # The layers between the last block and the head have nothing for low-rank updates to adapt.
     last = actions[network.record.blocks[-1].name]
-    neck: Action = "frozen" if last == "low-rank" else last
-    all_actions: dict[str, Action] = {**actions, "neck": neck, "unused": "frozen"}
+    neck = FROZEN.name if ACTIONS[last].has_updates else last
+    all_actions = {**actions, "neck": neck, "unused": FROZEN.name}
     mapped = {  # from a file: shared
         id(tensor): tensor
         for name, tensor in tensors_of(network).items()
-        if isinstance(tensor, Mapped) and action_of(all_actions, network.owners[name]) == "frozen"
+        if isinstance(tensor, Mapped)
+        and not behaviour_of(all_actions, network.owners[name]).is_trained
     }
     clone = copy.deepcopy(network, dict(mapped))
-    n_added = [*actions.values()].count("added")
+    n_added = sum(ACTIONS[action].place == "above" for action in actions.values())
     if n_added:
         top = network.record.blocks[-1]
         clone = added.graft(clone, [added.make_block(top, rng) for _ in range(n_added)])
-    if fresh := [name for name, action in actions.items() if action == "fresh"]:
+    if fresh := [name for name, action in actions.items() if ACTIONS[action].is_random]:
         surgery.refresh(clone, fresh, rng)
         layers: tuple[FeatureLayer, ...] = (feature_layers(clone.record)[-1],)
         n, width = len(head.bias), layer_width(clone.record, layers[0])
@@ -86,7 +87,7 @@ def trainable(
         layers = added.shift_layers(layers, len(network.blocks), n_added)
     model = assemble(clone, layers, *scaled.plain())
     model.head = cast(MultiLayerHead, scaled)  # same inputs and outputs while it is trained
-    low_rank = [name for name, action in actions.items() if action == "low-rank"]
+    low_rank = [name for name, action in actions.items() if ACTIONS[action].has_updates]
     if low_rank and plan.training.lora_rank is not None:
         lora.inject(clone, low_rank, int(plan.training.lora_rank.number), rng)
     owners = {f"backbone.{name}": block for name, block in clone.owners.items() if block != "head"}
@@ -109,7 +110,7 @@ def tensors_to_train(trainable: TrainableNetwork) -> dict[str, Tensor]:
 
     def is_new(name: str, tensor: Tensor) -> bool:
         is_buffer = not isinstance(tensor, nn.Parameter)
-        return is_buffer and name in blocks and action_of(actions, blocks[name]) in NEW
+        return is_buffer and name in blocks and behaviour_of(actions, blocks[name]).is_new
 
     state = model.state_dict(keep_vars=True).items()
     return {name: t for name, t in state if id(t) in parameters or is_new(name, t)}
@@ -119,8 +120,8 @@ def _with_last_layer(head: HeadFit, network: Network, actions: Mapping[str, Acti
     """The head with zero weights on the last layer, if it reads nothing above unfrozen blocks."""
     top = max(layer.block for layer in head.feature_layers)
     above = [block.name for block in network.record.blocks[top:]]
-    is_unread = any(actions[name] != "frozen" for name in above)
-    if not is_unread and not (above and "added" in actions.values()):
+    is_unread = any(ACTIONS[actions[name]].is_trained for name in above)
+    if not is_unread and not (above and ADDED.name in actions.values()):
         return head
     last = feature_layers(network.record)[-1]
     zeros = np.zeros((len(head.bias), layer_width(network.record, last)), np.float32)
