@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from warmstart.errors import DataError, UsageError
 from warmstart.nouns import Wording, count
@@ -298,6 +297,8 @@ class Multilabel(Target):
         return Calibration(float(slopes[0]), np.full(truth.shape[1], shifts[0]))
 
     def answers(self, scores: Array, calibration: Calibration) -> Array:
+        from scipy.special import expit  # here: help texts name tasks and wait for no scipy
+
         return np.asarray(expit(calibration.scaled(scores)))
 
     def losses(self, scores: Array, truth: Truth, calibration: Calibration) -> Array:
@@ -307,6 +308,8 @@ class Multilabel(Target):
         return log_losses_of(self.scores_of(answers), truth)
 
     def scores_of(self, answers: Array) -> Array:
+        from scipy.special import logit
+
         return np.asarray(logit(np.clip(answers, _LEAST, 1 - _LEAST)))
 
     def summed_loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
