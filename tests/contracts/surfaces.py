@@ -112,7 +112,7 @@ def _of_a_model(found: Surfaces, run: Run, root: Path) -> None:
     shutil.copytree(run.path, clone)
     found.comparison = warmstart.compare(run.path, clone)
     found.texts["compare"] = comparison_text(found.comparison)
-    if predictor.kind == "image" and not predictor.bundle.record.arch.startswith("module:"):
+    if predictor.modality.has_pixels and not predictor.bundle.record.arch.startswith("module:"):
         warmstart.export(run.path, "torch", out=root / "export")
         text = (root / "export" / "README.md").read_text("utf-8")
         found.texts["export"] = text.split("---\n", 2)[2]

@@ -9,10 +9,11 @@ import pytest
 
 import audio_clips
 import hue_images
-from warmstart.data.place import media_among, noun_of
+from warmstart.data.place import media_among, media_of
 from warmstart.data.read import read
 from warmstart.errors import DataError
 from warmstart.events import drain
+from warmstart.modalities.image import IMAGE
 
 
 def test_a_few_sounds_among_pictures_are_ignored():
@@ -22,7 +23,7 @@ def test_a_few_sounds_among_pictures_are_ignored():
     assert media_among([*pictures, *spoken]) == pictures
     assert media_among([*pictures[:3], *spoken]) == spoken
     assert media_among([*pictures, *spoken], "audio") == spoken
-    assert noun_of([]) == "image"
+    assert media_of([]) is IMAGE
 
 
 def test_a_folder_of_clips_is_audio(tmp_path):

@@ -110,6 +110,7 @@ def test_the_summary_has_the_keys_of_the_contract(finished):
         "peak_rss_mb",
         "own_head",
         "baselines",
+        "weakest",
         "readiness",
         "linear_probe",
         "fine_tuning_gain",

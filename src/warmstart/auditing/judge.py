@@ -380,7 +380,7 @@ def _measure(
     n_train = sum(example.split != "test" for example in result.examples)
     sizes = np.bincount(clean.labels)
     majority = int(sizes.argmax())
-    n_unreadable = count(len(result.unreadable), "image")
+    n_unreadable = IMAGE.nouns.count(len(result.unreadable))
     left_out = f"{n_unreadable} could not be read and left out of all figures."
     calibration = reliability(clean.scores, clean.labels, clean.groups, rng)
     rows = [row for row, example in enumerate(test.examples) if example.id in result.pixels]

@@ -13,6 +13,7 @@ from warmstart.cli.output import print_result, watched
 from warmstart.errors import UsageError
 from warmstart.events import follow
 from warmstart.formatting import interval, percent, printable, short_interval
+from warmstart.modalities.image import IMAGE
 from warmstart.nouns import count
 from warmstart.records.comparison import AuditedModel
 from warmstart.records.data import Finding
@@ -241,7 +242,7 @@ def judged_text(model: AuditedModel) -> str:
     """Model, accuracy, calibration, leakage, findings, classes."""
     others = [finding for finding in model.findings if finding.kind != "leakage"]
     findings = [column("Findings", "\n".join(map(_finding, others)))] if others else []
-    sizes = f"{count(model.test.n, 'image')}, {count(model.n_classes, 'class')}"
+    sizes = f"{IMAGE.nouns.count(model.test.n)}, {count(model.n_classes, 'class')}"
     accuracy, calibration = "\n".join(_accuracy(model)), "\n".join(_calibration(model))
     groups = [
         [
@@ -281,7 +282,7 @@ def _outputs(model: AuditedModel) -> Iterator[str]:
     if model.unknown_classes:
         yield (
             f"The model has no output for {named(model.unknown_classes)}: "
-            f"{count(model.unknown_images, 'image')} left out of all figures, and it would be "
+            f"{IMAGE.nouns.count(model.unknown_images)} left out of all figures, and it would be "
             "wrong about all of them."
         )
     if model.unused_outputs:
@@ -314,8 +315,8 @@ def _accuracy(model: AuditedModel) -> Iterator[str]:
         spread = max(test.accuracy * (1 - test.accuracy), 0.05)
         needed = f"{round(_T**2 * spread / _NARROW**2, -1):,.0f}"
         yield (
-            f"That is a wide interval: {count(test.n, 'image')} say little. About {needed} would "
-            "give ± 5 points."
+            f"That is a wide interval: {IMAGE.nouns.count(test.n)} say little. About {needed} "
+            "would give ± 5 points."
         )
     if (train := model.train) is not None:
         score = interval(train.accuracy, train.low, train.high, train.n)

@@ -22,7 +22,6 @@ from warmstart.data.dataset import unreadable
 from warmstart.data.place import (
     MAX_FILE_BYTES,
     READ_SUFFIXES,
-    TABLE_SUFFIXES,
     Place,
     escaped,
     is_hidden,
@@ -30,6 +29,7 @@ from warmstart.data.place import (
     suffix,
 )
 from warmstart.errors import DataError
+from warmstart.modalities.table import TABLE
 from warmstart.nouns import count
 
 # A header may claim any length, and `tarfile` allocates as much memory.
@@ -170,7 +170,7 @@ def _descend(place: Place) -> Place:
     top = next(iter(tops)) if len(tops) == 1 else ""
     prefix = f"{top}/"
     inner = [path for path in place.files if path.startswith(prefix)]
-    nested = any(p.count("/") > 1 or suffix(p) in TABLE_SUFFIXES | {".arrow"} for p in inner)
+    nested = any(p.count("/") > 1 or suffix(p) in TABLE.suffixes | {".arrow"} for p in inner)
     if not top or not nested or top.casefold() == "train":
         return place
     below = replace(

@@ -16,10 +16,10 @@ from PIL.ImageOps import exif_transpose
 
 from warmstart.data.dataset import Columns, Listing, Row, is_too_many
 from warmstart.data.labels import MAX_NUMERIC_CLASSES, LabelCells
-from warmstart.data.place import IMAGE_SUFFIXES, check_name, read_file, suffix
+from warmstart.data.place import check_name, read_file, suffix
 from warmstart.errors import DataError
-from warmstart.modalities.image import MAX_BANDS, to_uint8
-from warmstart.modalities.text import payload_of
+from warmstart.modalities.image import IMAGE, MAX_BANDS, to_uint8
+from warmstart.modalities.text import TEXT, payload_of
 from warmstart.nouns import Wording, count
 from warmstart.records.data import SEPARATOR
 
@@ -121,10 +121,10 @@ def list_arrays(images: Any, labels: Any) -> Listing:
 def are_texts(items: Any, columns: Columns) -> bool:
     """Whether X holds texts: strings, none of which is a file path."""
     values = items.tolist() if isinstance(items, np.ndarray) and items.dtype.kind in "OU" else items
-    if columns.kind not in ("auto", "text") or not isinstance(values, (list, tuple)):
+    if columns.kind not in ("auto", TEXT.kind) or not isinstance(values, (list, tuple)):
         return False
     is_text = bool(values) and all(isinstance(value, str) for value in values)
-    return is_text and not any(suffix(v) in IMAGE_SUFFIXES or _is_file(v) for v in values[:20])
+    return is_text and not any(suffix(v) in IMAGE.suffixes or _is_file(v) for v in values[:20])
 
 
 def _is_file(value: str) -> bool:
@@ -145,9 +145,9 @@ def list_text_pairs(texts: Any, labels: Any) -> Listing:
     listing = _listing(ids, read_labels(labels), "list of texts", lambda id: payloads[int(id)])
     return replace(
         listing,
-        kind="text",
-        title=f"{count(len(ids), 'text')} in a list",
-        wording=replace(listing.wording, noun="text"),
+        kind=TEXT.kind,
+        title=f"{TEXT.nouns.count(len(ids))} in a list",
+        wording=replace(listing.wording, noun=TEXT.nouns.one),
     )
 
 
@@ -170,7 +170,7 @@ def _listing(ids: Sequence[str], y: LabelCells, layout: str, load: Any) -> Listi
     return Listing(
         name="arrays",
         layout=layout,
-        title=f"{count(len(ids), 'image')} in arrays",
+        title=f"{IMAGE.nouns.count(len(ids))} in arrays",
         rows=tuple(Row(id=id, label=label) for id, label in zip(ids, y.texts, strict=True)),
         load=load,
         wording=Wording.of_classes("y", "its row"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from warmstart.errors import DataError
+from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Wording
 from warmstart.records.data import DataRecord, Finding, Split, TaskOption
 from warmstart.records.inputs import Kind, KindOption
@@ -58,7 +59,7 @@ class Listing:
     label_problem: str = ""
     problems: tuple[Finding, ...] = ()
     n_harmless: int = 0  # items of `problems` that are no loss: without a label, or without pixels
-    kind: Kind = "image"
+    kind: Kind = IMAGE.kind
     form: Form = "texts"
     outputs: tuple[str, ...] = ()
 

@@ -17,20 +17,21 @@ from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
     FOREIGN_SUFFIXES,
     MEDIA_SUFFIXES,
-    TABLE_SUFFIXES,
-    TEXT_SUFFIXES,
     VECTOR_SUFFIXES,
     Place,
     counted,
     media_among,
-    noun_of,
+    media_of,
     suffix,
 )
 from warmstart.data.splits import propose_series
 from warmstart.data.tables import list_table
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
-from warmstart.modalities.text import decode_utf8
+from warmstart.modalities.audio import AUDIO
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.table import TABLE
+from warmstart.modalities.text import TEXT, decode_utf8
 from warmstart.nouns import Wording, count
 from warmstart.records.data import Finding, Split
 
@@ -92,7 +93,7 @@ _SHARD = re.compile(
 
 def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> Listing | None:
     """The listing of the tables in a place, or None if none of them is to be used."""
-    tables = [f for f in place.files if "/" not in f and suffix(f) in TABLE_SUFFIXES]
+    tables = [f for f in place.files if "/" not in f and suffix(f) in TABLE.suffixes]
     table = next((f for f in tables if f.lower().startswith("metadata.")), None)
     if table is None and len(tables) == 1 and not _has_classes(images):
         table = tables[0]
@@ -102,7 +103,7 @@ def list_inner_tables(place: Place, images: Sequence[str], columns: Columns) -> 
     metadata: dict[str, str] = {}  # the table of each train/, val/ or test/ folder that has one
     for file in place.files:
         folder, _, name = file.partition("/")
-        is_metadata = name.lower().startswith("metadata.") and suffix(name) in TABLE_SUFFIXES
+        is_metadata = name.lower().startswith("metadata.") and suffix(name) in TABLE.suffixes
         if is_metadata and folder.casefold() in SPLITS:
             metadata.setdefault(folder, file)
     if metadata and _is_used(place, next(iter(metadata.values())), images, columns):
@@ -193,7 +194,7 @@ def _shards(place: Place, *, has_images: bool) -> dict[str, str]:
         return shards
     if has_images:
         return {}
-    tables = [file for file in place.files if suffix(file) in TABLE_SUFFIXES]
+    tables = [file for file in place.files if suffix(file) in TABLE.suffixes]
     names = {re.sub(r"\d+", "0", file.lower()) for file in tables}
     is_one = len(tables) > 1 and len(names) == 1 and names.pop().endswith(".parquet")
     return dict.fromkeys(tables, "train") if is_one else {}
@@ -238,21 +239,23 @@ def list_place(place: Place, columns: Columns) -> Listing:
     listing = list_inner_tables(place, images, columns)
     if listing is not None:
         return listing
-    texts = [file for file in place.files if suffix(file) in TEXT_SUFFIXES]
-    if columns.kind != "text":  # a text beside images is a note on them
+    texts = [file for file in place.files if suffix(file) in TEXT.suffixes]
+    if columns.kind != TEXT.kind:  # a text beside images is a note on them
         is_text = columns.kind == "auto" and not images
         texts = [file for file in texts if is_text and "/" in file]
     if texts:
         listing = _list_class_folders(place, texts)
         return replace(
             listing,
-            kind="text",
-            title=f"{count(len(listing.rows), 'text')} in {place.source}/",
+            kind=TEXT.kind,
+            title=f"{TEXT.nouns.count(len(listing.rows))} in {place.source}/",
             load=lambda id: decode_utf8(place.load(id)).encode(),
-            wording=replace(listing.wording, noun="text"),
+            wording=replace(listing.wording, noun=TEXT.nouns.one),
         )
     if not images:
-        raise DataError(_no_image(place, "clip" if columns.kind == "audio" else "image"))
+        raise DataError(
+            _no_image(place, (AUDIO if columns.kind == AUDIO.kind else IMAGE).nouns.one)
+        )
     return _list_class_folders(place, images)
 
 
@@ -270,8 +273,8 @@ def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
         labelled, others = _rows(folder, images)
         if not labelled:
             raise DataError(
-                f"{place.source}/{folder.path} holds {count(len(others), noun_of(others))} but no "
-                "class folders; put each class in its own folder"
+                f"{place.source}/{folder.path} holds {media_of(others).nouns.count(len(others))} "
+                "but no class folders; put each class in its own folder"
             )
         rows += labelled
         strays += others
@@ -323,29 +326,32 @@ def _empty_folders(place: Place, train: SplitFolder, ids: set[str]) -> tuple[Fin
     """Class folders without a usable image; a DataError if one would be the second class."""
     paths = {path for id in ids if (path := train.below(id)) is not None}
     classes = {path.split("/")[0] for path in paths}
-    noun, empty = noun_of(ids), dict[str, str]()
+    media, empty = media_of(ids), dict[str, str]()
+    nouns = media.nouns
     for folder in place.folders:
         below = train.below(folder)
         if below is None or not below or "/" in below or below in classes:
             continue
         kinds = sorted({suffix(f) or f for f in place.files if f.startswith(folder + "/")})
         empty[folder] = (
-            f"holds only files of other kinds ({first_few(kinds)})" if kinds else f"holds no {noun}"
+            f"holds only files of other kinds ({first_few(kinds)})"
+            if kinds
+            else f"holds no {nouns.one}"
         )
         if len(classes) < 2:
-            examples = "WAV, FLAC, …" if noun == "clip" else "JPEG, PNG, …"
+            examples = "WAV, FLAC, …" if media.is_sound else "JPEG, PNG, …"
             raise DataError(
-                f"{place.source}/{folder} {empty[folder]}; a class needs at least 2 {noun}s. "
+                f"{place.source}/{folder} {empty[folder]}; a class needs at least 2 {nouns.many}. "
                 f"Add some ({examples}) or remove the folder."
             )
-    return unreadable(empty, f"{count(len(empty), 'class folder')} without {noun}s left out.")
+    return unreadable(empty, f"{count(len(empty), 'class folder')} without {nouns.many} left out.")
 
 
 def _ignored_images(place: Place, strays: Sequence[str]) -> tuple[Finding, ...]:
     foreign = [file for file in place.files if suffix(file) in FOREIGN_SUFFIXES]
     return unreadable(
         dict.fromkeys(strays, "lies in no class folder"),
-        f"{count(len(strays), noun_of(strays))} without a class folder left out.",
+        f"{media_of(strays).nouns.count(len(strays))} without a class folder left out.",
     ) + unreadable(
         {file: f"{suffix(file)} is not read; save it as JPEG or PNG" for file in foreign},
         f"{count(len(foreign), 'picture')} of a format that is not read left out.",

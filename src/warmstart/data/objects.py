@@ -16,6 +16,8 @@ from warmstart.data.dataset import Collection, Listing, Row
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
 from warmstart.errors import DataError
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.tensor import TENSOR
 from warmstart.nouns import Wording, count
 from warmstart.records.inputs import TensorInputs
 
@@ -110,7 +112,7 @@ def list_image_folder(folder: ImageFolder, indices: Sequence[int] | None = None)
     return Listing(
         name=root.name or "images",
         layout="ImageFolder",
-        title=f"{count(len(rows), 'image')} in an ImageFolder",
+        title=f"{IMAGE.nouns.count(len(rows))} in an ImageFolder",
         rows=tuple(rows),
         load=lambda id: read_file(paths[id]),
         wording=Wording.of_classes("the ImageFolder", "its samples"),
@@ -137,11 +139,11 @@ def list_dataset(dataset: Any) -> Listing:
     if not n:
         raise DataError(f"the {name} is empty; give one with examples")
     first = _pair(dataset, 0, name)[0]
-    noun = "image" if isinstance(first, Image) else "tensor"
+    modality = IMAGE if isinstance(first, Image) else TENSOR
 
     def load(id: str) -> bytes:
         values = _pair(dataset, int(id), name)[0]
-        if noun == "tensor":
+        if modality is TENSOR:
             return encode(as_values(values, f"example {int(id)} of the {name}"))
         if not isinstance(values, Image):
             raise DataError(f"is a {type(values).__name__} and no image, as example 0 is")
@@ -149,16 +151,16 @@ def list_dataset(dataset: Any) -> Listing:
 
     if load("0") != load("0"):
         raise DataError(
-            f"the {name} returns another {noun} each time for example 0; remove its random "
-            "transforms"
+            f"the {name} returns another {modality.nouns.one} each time for example 0; remove its "
+            "random transforms"
         )
     layout, labels = "images", []
-    if noun == "tensor":
+    if modality is TENSOR:
         first = as_values(first, f"example 0 of the {name}")
         layout = f"tensors of shape {first.shape}"
     for index in range(n):
         item, label = _pair(dataset, index, name)
-        if noun == "tensor":
+        if modality is TENSOR:
             values = as_values(item, f"example {index} of the {name}")
             if values.shape != first.shape or values.dtype != first.dtype:
                 raise DataError(
@@ -170,12 +172,12 @@ def list_dataset(dataset: Any) -> Listing:
     rows = tuple(Row(id=f"{index:0{width}}", label=label) for index, label in enumerate(labels))
     return Listing(
         name="dataset",
-        kind="image" if noun == "image" else "tensor",
+        kind=modality.kind,
         layout=f"{name}: {layout}",
-        title=f"{count(n, noun)} in a {name}",
+        title=f"{modality.nouns.count(n)} in a {name}",
         rows=rows,
         load=load,
-        wording=Wording.of_classes(f"the {name}", "its examples", noun),
+        wording=Wording.of_classes(f"the {name}", "its examples", modality.nouns.one),
     )
 
 

@@ -9,9 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from warmstart.data.dataset import Listing, Load, Row, unreadable
 from warmstart.errors import DataError, missing
+from warmstart.modalities.audio import AUDIO
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.modality import Modality, suffixes_of
+from warmstart.modalities.table import TABLE
+from warmstart.modalities.text import TEXT
 from warmstart.nouns import count
 from warmstart.records.data import Finding
 from warmstart.records.inputs import KindOption
@@ -19,21 +25,13 @@ from warmstart.records.inputs import KindOption
 PREFIX = "sample:"
 
 
-def _suffixes(names: str) -> frozenset[str]:
-    return frozenset("." + name for name in names.split())
-
-
-IMAGE_SUFFIXES = _suffixes("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm npy")
-TEXT_SUFFIXES = _suffixes("txt")
-SOUND_SUFFIXES = _suffixes("wav wave flac ogg oga opus mp3 aif aiff aifc")
-TABLE_SUFFIXES = _suffixes("csv tsv jsonl parquet")
-MEDIA_SUFFIXES = IMAGE_SUFFIXES | SOUND_SUFFIXES
+MEDIA_SUFFIXES = IMAGE.suffixes | AUDIO.suffixes
 # Everything that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
-READ_SUFFIXES = MEDIA_SUFFIXES | TEXT_SUFFIXES | TABLE_SUFFIXES | {".arrow", ".json"}
-ARCHIVE_SUFFIXES = _suffixes("zip tar tgz gz bz2 xz 7z rar")
+READ_SUFFIXES = MEDIA_SUFFIXES | TEXT.suffixes | TABLE.suffixes | {".arrow", ".json"}
+ARCHIVE_SUFFIXES = suffixes_of("zip tar tgz gz bz2 xz 7z rar")
 # Pictures of formats that are not read: reported, never ignored silently.
-FOREIGN_SUFFIXES = _suffixes("heic heif avif svg psd raw cr2 cr3 nef arw dng jp2 jxl eps ico")
-VECTOR_SUFFIXES = _suffixes("svg eps")  # drawings: leaving them out loses no photograph
+FOREIGN_SUFFIXES = suffixes_of("heic heif avif svg psd raw cr2 cr3 nef arw dng jp2 jxl eps ico")
+VECTOR_SUFFIXES = suffixes_of("svg eps")  # drawings: leaving them out loses no photograph
 MAX_FILE_BYTES = 512 * 2**20
 _CLUTTER = frozenset(("__macosx", "thumbs.db", "desktop.ini"))
 
@@ -222,27 +220,28 @@ def media_among(files: Sequence[str], kind: KindOption = "auto") -> list[str]:
     >>> media_among(["a/1.wav", "a/1.png", "a/2.wav", "notes.txt"])
     ['a/1.wav', 'a/2.wav']
     """
-    images = [file for file in files if suffix(file) in IMAGE_SUFFIXES]
-    clips = [file for file in files if suffix(file) in SOUND_SUFFIXES]
+    images = [file for file in files if suffix(file) in IMAGE.suffixes]
+    clips = [file for file in files if suffix(file) in AUDIO.suffixes]
     if kind != "auto":
-        return clips if kind == "audio" else images
+        return clips if kind == AUDIO.kind else images
     sizes = Counter(image.partition("/")[0] for image in images if "/" in image)
     has_classes = sum(size >= 2 for size in sizes.values()) >= 2
     return clips if len(clips) > len(images) and not has_classes else images
 
 
-def noun_of(names: Iterable[str]) -> str:
-    """What one of these files is called: "clip" if more than half are audio by their names."""
-    are_clips = [suffix(name) in SOUND_SUFFIXES for name in names]
-    return "clip" if 2 * sum(are_clips) > len(are_clips) else "image"
+def media_of(names: Iterable[str]) -> Modality[Any]:
+    """What these files are: audio if more than half are, by their names, else images."""
+    are_clips = [suffix(name) in AUDIO.suffixes for name in names]
+    return AUDIO if 2 * sum(are_clips) > len(are_clips) else IMAGE
 
 
 def counted(rows: Sequence[Row]) -> str:
-    return count(len(rows), noun_of(row.id for row in rows))
+    return media_of(row.id for row in rows).nouns.count(len(rows))
 
 
 def as_audio(listing: Listing) -> Listing:
     """A listing of mostly audio files as one of clips; any other listing unchanged."""
-    if noun_of(row.id for row in listing.rows) == "image":
+    if media_of(row.id for row in listing.rows) is IMAGE:
         return listing
-    return replace(listing, kind="audio", wording=replace(listing.wording, noun="clip"))
+    wording = replace(listing.wording, noun=AUDIO.nouns.one)
+    return replace(listing, kind=AUDIO.kind, wording=wording)

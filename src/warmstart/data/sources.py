@@ -32,7 +32,6 @@ from warmstart.data.parsing import Table, parse
 from warmstart.data.place import (
     MEDIA_SUFFIXES,
     PREFIX,
-    TABLE_SUFFIXES,
     as_audio,
     is_address,
     open_folder,
@@ -42,6 +41,9 @@ from warmstart.data.place import (
 from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.data.webdataset import is_shard, list_shard, list_shards
 from warmstart.errors import DataError, missing
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.table import TABLE
+from warmstart.modalities.text import TEXT
 from warmstart.nouns import Wording, count
 
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
@@ -135,7 +137,7 @@ def list_source(source: Source, columns: Columns) -> Listing:
 
 def _list_source(source: Source, columns: Columns) -> Listing:
     if isinstance(source, tuple) and len(source) == 2:
-        if columns.kind == "text" or are_texts(source[0], columns):
+        if columns.kind == TEXT.kind or are_texts(source[0], columns):
             return list_text_pairs(*source)
         return list_arrays(*source)
     if not isinstance(source, (str, os.PathLike)):
@@ -192,7 +194,7 @@ def _list_in_memory(
         listing,
         name=name.lower(),
         layout=f"{name}: {listing.layout}",
-        title=f"{count(len(numbers), 'image')} in a {name}",
+        title=f"{IMAGE.nouns.count(len(numbers))} in a {name}",
         wording=Wording.of_classes(f"the {name}", "its examples"),
     )
 
@@ -211,7 +213,7 @@ def _list_path(path: Path, source: str, columns: Columns) -> Listing:
         if kind.endswith(".tar") and is_shard(path):
             return list_shard(path, source, columns)
         return list_place(open_tar(path, source), columns)
-    if suffix(kind) in TABLE_SUFFIXES:
+    if suffix(kind) in TABLE.suffixes:
         return list_table(
             open_table(path, source),
             source=source,
@@ -243,7 +245,7 @@ def open_table(path: Path, source: str) -> Table:
 
     Raises: DataError if it is of another kind, does not exist or is damaged.
     """
-    if suffix(path.name) not in TABLE_SUFFIXES:
+    if suffix(path.name) not in TABLE.suffixes:
         raise DataError(f"{source} is not a table; name a .csv, .tsv, .jsonl or .parquet file")
     if suffix(path.name) == ".parquet":
         return parse_parquet(path, source)

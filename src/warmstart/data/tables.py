@@ -20,13 +20,14 @@ from warmstart.data.parsing import (
     groups_of,
     splits_of,
 )
-from warmstart.data.place import IMAGE_SUFFIXES, escaped, is_address, is_utf8, noun_of, suffix
+from warmstart.data.place import escaped, is_address, is_utf8, media_of, suffix
 from warmstart.data.splits import propose_columns
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
 from warmstart.machine import cell_bytes, check_memory
-from warmstart.modalities.table import pack, unpack
-from warmstart.modalities.text import payload_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.table import TABLE, pack, unpack
+from warmstart.modalities.text import TEXT, payload_of
 from warmstart.nouns import Wording, count
 from warmstart.records.data import Finding
 
@@ -80,16 +81,18 @@ def list_table(
         ids, load, missing = _referenced(table, path, source, files)
     rows = _rows(table, ids, labels, roles, source)
     rows = [row for number, row in enumerate(rows) if number not in missing]
-    noun = noun_of(row.id for row in rows)
+    nouns = media_of(row.id for row in rows).nouns
     reasons = {f"{escaped(ids[n])} ({table.where(n)})": why for n, why in missing.items()}
-    problems = unreadable(reasons, f"{count(len(reasons), noun)} that cannot be found left out.")
+    problems = unreadable(reasons, f"{nouns.count(len(reasons))} that cannot be found left out.")
     return Listing(
         name=name,
-        title=f"{count(len(rows), noun)} listed in {source}",
+        title=f"{nouns.count(len(rows))} listed in {source}",
         rows=tuple(rows),
         load=load,
         wording=Wording.of_classes(source, "its row"),
-        **_label_fields(table, labels, roles, columns, source, f'{noun}s from "{path}"', problems),
+        **_label_fields(
+            table, labels, roles, columns, source, f'{nouns.many} from "{path}"', problems
+        ),
     )
 
 
@@ -210,12 +213,12 @@ MAX_COLUMNS = 8000
 def _holds_rows(table: Table, columns: Columns) -> bool:
     """Whether the rows themselves are the examples: --kind table, or no column names files."""
     if columns.kind != "auto":
-        return columns.kind == "table"
+        return columns.kind == TABLE.kind
     names = {column.casefold() for column in table.columns}
     if table.pictures or not names.isdisjoint(PATH_NAMES) or len(names) < 2:
         return False
     return not any(
-        cell and suffix(cell.strip()) in IMAGE_SUFFIXES
+        cell and suffix(cell.strip()) in IMAGE.suffixes
         for column in table.columns
         for cell in table.texts(column)[:_N_ROWS]
     )
@@ -235,11 +238,11 @@ def _list_rows(table: Table, source: str, name: str, columns: Columns) -> Listin
     rows = _rows(table, payloads, labels, roles, source)
     return Listing(
         name=name,
-        kind="table",
-        title=f"{count(len(rows), 'row')} of {source}",
+        kind=TABLE.kind,
+        title=f"{TABLE.nouns.count(len(rows))} of {source}",
         rows=tuple(rows),
         load=payloads.__getitem__,
-        wording=Wording.of_classes(source, "its rows", "row"),
+        wording=Wording.of_classes(source, "its rows", TABLE.nouns.one),
         **_label_fields(table, labels, roles, columns, source, "rows"),
     )
 
@@ -316,7 +319,7 @@ def text_column(table: Table, columns: Columns, source: str) -> str | None:
     """
     if columns.text is not None:
         return find_column(table.columns, columns.text, (), "text", source)
-    if columns.kind not in ("auto", "text"):
+    if columns.kind not in ("auto", TEXT.kind):
         return None
     by_fold = {column.casefold(): column for column in table.columns}
     if columns.kind == "auto" and (table.pictures or not by_fold.keys().isdisjoint(PATH_NAMES)):
@@ -327,12 +330,12 @@ def text_column(table: Table, columns: Columns, source: str) -> str | None:
         return (free or matches)[0]  # a column used twice is an error with its own message
     others = [c for c in table.columns if c not in (columns.label, columns.group)]
     others = [c for c in others if c.casefold() not in (*LABEL_NAMES, "split")]
-    if columns.kind != "text" and len(others) > MAX_OTHER_COLUMNS + 1:
+    if columns.kind != TEXT.kind and len(others) > MAX_OTHER_COLUMNS + 1:
         return None  # many columns are a table of measurements, some of which are words
     texts = [c for c in others if _is_words(table.texts(c))]
     if len(texts) == 1:
         return texts[0]
-    if columns.kind != "text" and not texts:
+    if columns.kind != TEXT.kind and not texts:
         return None
     names = first_few(texts or table.columns, 20)
     what = (
@@ -374,11 +377,11 @@ def _list_texts(table: Table, text: str, source: str, name: str, columns: Column
     texts = tuple(row for row in rows if payloads[row.id])
     return Listing(
         name=name,
-        kind="text",
-        title=f"{count(len(texts), 'text')} in {source}",
+        kind=TEXT.kind,
+        title=f"{TEXT.nouns.count(len(texts))} in {source}",
         rows=texts,
         load=payloads.__getitem__,
-        wording=Wording.of_classes(source, "its row", "text"),
+        wording=Wording.of_classes(source, "its row", TEXT.nouns.one),
         n_harmless=len(empty),
         **_label_fields(table, labels, roles, columns, source, f'texts from "{text}"', problems),
     )

@@ -21,6 +21,7 @@ from warmstart.data.dataset import Columns, Listing, Row, unreadable
 from warmstart.data.layouts import SPLITS, SplitFolder, find_splits
 from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
 from warmstart.errors import DataError
+from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Wording, count
 
 LABELS = ("label", "cls", "class")  # keys of a .json that may hold it
@@ -155,7 +156,7 @@ def _list(
     return Listing(
         name=name,
         layout=f"{count(n_shards, 'shard')} (WebDataset)",
-        title=f"{count(len(rows), 'image')} in {title}",
+        title=f"{IMAGE.nouns.count(len(rows))} in {title}",
         rows=tuple(rows),
         load=members.load,
         is_table=True,  # its .json files have keys, which --label and --group may name
@@ -168,7 +169,7 @@ def _list(
         n_harmless=len(unlabelled),
         problems=unreadable(
             dict.fromkeys(unlabelled, "has no label"),
-            f"{count(len(unlabelled), 'image')} without a .cls or a label in a .json left out.",
+            f"{IMAGE.nouns.count(len(unlabelled))} without a .cls or a label in a .json left out.",
         )
         + unreadable(reasons, f"{count(len(reasons), 'file')} in the shards left out."),
     )

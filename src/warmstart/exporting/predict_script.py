@@ -9,19 +9,9 @@ from __future__ import annotations
 from string import Template
 
 from warmstart.exporting.format import ExportFormat
+from warmstart.modalities.registry import modality_of
 from warmstart.records.data import Task
-from warmstart.records.inputs import (
-    LEAST_VARIANCE,
-    MISSING,
-    SPAN,
-    Inputs,
-    Preprocessing,
-    TableInputs,
-    TensorInputs,
-    TextInputs,
-    WaveInputs,
-    pictures,
-)
+from warmstart.records.inputs import LEAST_VARIANCE, MISSING, SPAN, Inputs, Preprocessing, pictures
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS
 
@@ -252,26 +242,26 @@ def predict_script(
     needs, imports = to.needs, to.imports
     fields = {"needs": needs, "imports": imports, "load": to.load, "files": _FILES}
     fields["line"] = _NUMBER if has_numbers else _BEST
-    if isinstance(inputs, TextInputs):
+    modality = modality_of(inputs)
+    if modality.has_tokens:
         return _TEXT_SCRIPT.substitute(fields, answer=answer.format(name=input_name, x="x"))
-    sound = {"imports": f"{imports}\n{IMPORTS}", "example": "clip.wav"}
-    if isinstance(inputs, (TableInputs, TensorInputs, WaveInputs)):
-        is_table = isinstance(inputs, TableInputs)
+    sound = {"imports": f"{imports}\n{IMPORTS}", "example": modality.nouns.typed}
+    if not modality.has_pixels:
         fields |= {
             "needs": f"{needs}, numpy",
-            "example": "new.csv" if is_table else "signal.npy",
-            "prepare": _ROWS if is_table else _TENSORS,
+            "example": modality.nouns.typed,
+            "prepare": _ROWS if modality.form == "rows" else _TENSORS,
             "answer": answer.format(name=input_name, x="np.ascontiguousarray(values)"),
             "answers": "the values twice" if has_numbers else "logits, probabilities",
         }
-        if isinstance(inputs, WaveInputs):
+        if modality.is_sound:
             fields |= {**sound, "needs": f"{needs}, numpy, {NEEDS}", "prepare": _CLIPS}
         return _VALUES_SCRIPT.substitute(fields)
     prep = pictures(inputs)
     x = "np.ascontiguousarray(pixels)" if takes_pixels else "x"
     fields |= {
         "needs": f"{needs}, numpy, pillow" + (f", {NEEDS}" if prep.sound else ""),
-        "example": "photo.jpg",
+        "example": modality.nouns.typed,
         "prepare": _prepare(prep),
         "answer": ("" if takes_pixels else _SCALED) + answer.format(name=input_name, x=x),
         **(sound if prep.sound else {}),

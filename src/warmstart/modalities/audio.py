@@ -17,7 +17,14 @@ from PIL import Image
 
 from warmstart.errors import DataError, install_command
 from warmstart.modalities.image import COLOUR, ImageModality, TooLarge, guard, read_some, spread
-from warmstart.modalities.modality import Form, Modality, Payloads, input_choice, with_version
+from warmstart.modalities.modality import (
+    Form,
+    Modality,
+    Payloads,
+    input_choice,
+    suffixes_of,
+    with_version,
+)
 from warmstart.nouns import Nouns, count
 from warmstart.records.data import Example
 from warmstart.records.inputs import (
@@ -481,6 +488,7 @@ class AudioModality(Modality[WaveInputs]):
 
     is_sound = True
     form: Form = "files"
+    suffixes = suffixes_of("wav wave flac ogg oga opus mp3 aif aiff aifc")
     kind: Kind = "audio"
     input_name = "clips"
     hub_name = "audio"
@@ -547,6 +555,7 @@ class SpectrogramModality(ImageModality):
     kind: Kind = "audio"
     hub_name = "audio"
     example, networks, nouns = AudioModality.example, AudioModality.networks, AudioModality.nouns
+    suffixes = AudioModality.suffixes
 
     def open(self, payload: bytes, name: str, inputs: Preprocessing) -> Image.Image:
         wave, sample_rate = decode_sound(payload, name)

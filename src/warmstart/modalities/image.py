@@ -29,7 +29,7 @@ from PIL import (
 )
 
 from warmstart.errors import DataError, ModelError, install_command
-from warmstart.modalities.modality import Form, Modality, input_choice, with_version
+from warmstart.modalities.modality import Form, Modality, input_choice, suffixes_of, with_version
 from warmstart.nouns import Nouns, count
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs, Kind, Preprocessing, pictures
@@ -726,6 +726,7 @@ class ImageModality(Modality[Preprocessing]):
     example = "image"
     networks: tuple[str, ...] = ("image",)
     form: Form = "files"
+    suffixes = suffixes_of("jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm pbm npy")
     has_off_topic = True
     augmentations: tuple[Choice, Choice, Choice] | None = None
     has_pixels = has_thumbnails = True

@@ -30,6 +30,7 @@ class Modality(Generic[Record]):
 
     kind: Kind
     nouns: Nouns
+    suffixes: frozenset[str] = frozenset()  # of its files, in lower case
     form: Form = "arrays"  # in which examples are handed over, by Python or in a request
     example: str  # what a network takes, as a noun
     networks: tuple[str, ...] = ()  # kinds of networks that can learn from it
@@ -180,6 +181,15 @@ def input_choice(value: int, base: int | None, because: str) -> Choice:
     if value == base:
         return by_rule(value, "as in pretraining", rule=base)
     return Choice(value=value, because=because, source="measured", rule=base)
+
+
+def suffixes_of(names: str) -> frozenset[str]:
+    """Suffixes from their names, separated by spaces.
+
+    >>> sorted(suffixes_of("jpg png"))
+    ['.jpg', '.png']
+    """
+    return frozenset(f".{suffix}" for suffix in names.split())
 
 
 def with_version(package: str) -> str:

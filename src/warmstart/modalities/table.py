@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import DataError
-from warmstart.modalities.modality import Form, Modality
+from warmstart.modalities.modality import Form, Modality, suffixes_of
 from warmstart.nouns import Nouns
 from warmstart.records.inputs import MISSING, SPAN, Kind, TableInputs
 
@@ -108,6 +108,7 @@ class TableModality(Modality[TableInputs]):
     example = "table"
     networks = ("table",)
     form: Form = "rows"
+    suffixes = suffixes_of("csv tsv jsonl parquet")
     default_base = "scratch"
     base_example = "a run that learnt from one"
     nouns = Nouns(

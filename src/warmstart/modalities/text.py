@@ -24,6 +24,7 @@ from warmstart.modalities.modality import (
     Modality,
     Payloads,
     input_choice,
+    suffixes_of,
     with_version,
 )
 from warmstart.nouns import Nouns
@@ -247,6 +248,7 @@ class TextModality(Modality[TextInputs]):
     default_base = base_example = "minilm"
     file = "tokenizer.json"
     form: Form = "texts"
+    suffixes = suffixes_of("txt")
     augmentations = (
         by_rule(1.0, "texts are not cropped: half a sentence may mean the opposite"),
         by_rule(False, "a text backwards is no text"),

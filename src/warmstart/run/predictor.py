@@ -21,7 +21,7 @@ from warmstart.data.arrays import encode as encode_array
 from warmstart.data.dataset import Columns
 from warmstart.data.objects import Frame, as_values, frame_table
 from warmstart.data.parsing import Table, text_of
-from warmstart.data.place import MEDIA_SUFFIXES, TABLE_SUFFIXES, TEXT_SUFFIXES, read_file, suffix
+from warmstart.data.place import MEDIA_SUFFIXES, read_file, suffix
 from warmstart.data.sources import open_table
 from warmstart.data.tables import row_payloads, text_column
 from warmstart.errors import DataError, ModelError, RunFolderError
@@ -32,7 +32,7 @@ from warmstart.modalities.image import IMAGE
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.modality import Modality
 from warmstart.modalities.registry import modality_of
-from warmstart.modalities.table import pack
+from warmstart.modalities.table import TABLE, pack
 from warmstart.modalities.text import TEXT, payload_of
 from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
@@ -89,7 +89,7 @@ def items_of(inputs: Any, model: Inputs) -> tuple[Items, bool]:
     form = modality_of(model).form
     if form == "texts":
         name = str(inputs) if isinstance(inputs, (str, Path)) else ""
-        if is_path(name) and (os.path.isdir(name) or suffix(name) in TABLE_SUFFIXES):
+        if is_path(name) and (os.path.isdir(name) or suffix(name) in TABLE.suffixes):
             return find_texts([name]), False
         return ([inputs], True) if _is_single(inputs) else (list(inputs), False)
     if form == "rows":
@@ -196,13 +196,13 @@ def find_texts(items: Sequence[str], column: str | None = None) -> list[str | In
         if not is_path(item):
             texts.append(item)
         elif os.path.isdir(item):
-            files = [p for p in sorted(Path(item).rglob("*")) if p.suffix.lower() in TEXT_SUFFIXES]
+            files = [p for p in sorted(Path(item).rglob("*")) if p.suffix.lower() in TEXT.suffixes]
             if not files:
                 raise DataError(
                     f"{item} holds no .txt files; name texts, or a folder that holds some."
                 )
             texts += map(str, files)
-        elif suffix(item) in TABLE_SUFFIXES:
+        elif suffix(item) in TABLE.suffixes:
             table = open_table(Path(item), item)
             name = str(text_column(table, Columns(text=column, kind=TEXT.kind_option), item))
             cells = enumerate(table.texts(name))

@@ -29,8 +29,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from warmstart.errors import DataError, UsageError, WarmstartError
+from warmstart.modalities.audio import AUDIO
 from warmstart.modalities.image import IMAGE
-from warmstart.modalities.registry import MODALITIES
 from warmstart.records.data import Split
 from warmstart.serving.access import LOCAL, Access, Gate
 from warmstart.serving.app import add_pages
@@ -135,10 +135,10 @@ def accepted_types(files: Iterable[str]) -> str:
     >>> [accepted_types(files).split(",")[:2] for files in (["a.jpg"], ["a.wav"], [])]
     [['image/*'], ['audio/*', '.wav'], ['image/*', 'audio/*']]
     """
-    accept = {kind: MODALITIES[kind].nouns.accept for kind in ("image", "audio")}
-    are_clips = {PurePath(file).suffix in accept["audio"].split(",") for file in files}
-    kinds = ["audio" if is_clip else "image" for is_clip in sorted(are_clips)]
-    return ",".join(accept[kind] for kind in kinds or accept)
+    images, clips = IMAGE.nouns.accept, AUDIO.nouns.accept
+    are_clips = {PurePath(file).suffix in clips.split(",") for file in files}
+    accepted = [clips if is_clip else images for is_clip in sorted(are_clips)]
+    return ",".join(accepted or (images, clips))
 
 
 Ids = Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=100_000)]

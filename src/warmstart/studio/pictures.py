@@ -10,18 +10,17 @@ from PIL import Image
 
 from warmstart.data.dataset import Columns, Listing, Row
 from warmstart.data.labels import normalise, task_for
-from warmstart.data.place import IMAGE_SUFFIXES, SOUND_SUFFIXES
 from warmstart.data.read import list_examples
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
-from warmstart.modalities.audio import is_sound
-from warmstart.modalities.registry import picture_of
+from warmstart.modalities.audio import AUDIO, is_sound
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES, picture_of
 from warmstart.records.data import TaskOption
 from warmstart.run.reopened import SIDE, small_jpeg
 from warmstart.studio.board import BoardPicture, add_pictures
 from warmstart.studio.project import NewPicture, Project
 
-MODALITIES = ("image", "audio")
 CHUNK = 200  # pictures between two lines of progress
 SUFFIXES = {  # by Pillow's format
     "JPEG": ".jpg",
@@ -58,7 +57,7 @@ def suffix_of(payload: bytes, name: str) -> str:
         if accept is not None and accept(payload[:16]) is True:
             return suffix
     suffix = PurePosixPath(name).suffix.lower()
-    known, default = (SOUND_SUFFIXES, ".wav") if is_sound(payload) else (IMAGE_SUFFIXES, ".jpg")
+    known, default = (AUDIO.suffixes, ".wav") if is_sound(payload) else (IMAGE.suffixes, ".jpg")
     return suffix if suffix in known else default
 
 
@@ -70,7 +69,7 @@ def import_data(
     Raises: DataError if it cannot be read, or none of its pictures.
     """
     listing = list_examples(data, Columns(label=label, group=group, task=task), None)
-    if listing.kind not in MODALITIES:
+    if not MODALITIES[listing.kind].has_thumbnails:
         raise DataError(
             f"{data} holds {listing.wording.noun}s, and the studio shows pictures; use "
             "`warmstart fit`"
