@@ -9,8 +9,8 @@ import numpy as np
 
 from bench import pools
 from bench.pools import Pool
-from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.records.network import FeatureLayer
+from warmstart.stats.metrics import accuracy_estimate
 
 POOLS = ("trashnet", "sign_digits", "textures10")
 N = 100

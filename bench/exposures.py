@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bench import alter, pools
 from bench.alter import Seen
 from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
-from warmstart.evaluation.metrics import accuracy_estimate
+from warmstart.stats.metrics import accuracy_estimate
 
 OBJECTS = 40
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from bench import results, sets
 from bench.trial import LEAST, measured, set_up, try_fine_tuning
-from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.request import Request
+from warmstart.stats.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.stats.paired import hits_difference
 from warmstart.training import ship
 from warmstart.training.ship import FINE_TUNED, PROBE, SHARES, decide

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from bench import pools
 from bench.pools import Pool
-from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.stats.intervals import standard_error
+from warmstart.stats.metrics import MODEL_VARIANCE
 from warmstart.stats.paired import rank_models
 
 POOLS = ("sign_digits", "textures10", "trashnet")

@@ -15,7 +15,7 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import verdict
 from warmstart.records.data import Finding
 from warmstart.reporting.page import page
-from warmstart.tasks import words
+from warmstart.tasks.registry import TASKS
 
 SOURCE = Path(__file__).parents[1] / "src" / "warmstart"
 OTHERS = sorted(MODALITIES.keys() - {"image"})
@@ -48,9 +48,7 @@ def test_no_verdict_on_other_kinds_speaks_of_images(kind):
         replace(one, nouns=MODALITIES[kind].nouns)
         for one in (verdict.BASE, verdict.OWN, verdict.BLANK)
     ]
-    for facts, base, task_words in product(
-        FACTS, models, (words.CLASS_WORDS, words.LABEL_WORDS, words.NUMBER_WORDS)
-    ):
+    for facts, base, task_words in product(FACTS, models, [one.words for one in TASKS.values()]):
         sentence = verdict.sentence(verdict.verdict_kind(facts), facts, 90, 0.8, task_words, base)
         assert not of_images(sentence)
 
@@ -95,13 +93,13 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
 # augmentations, the studio. All others take their noun.
 OF_IMAGES_ALONE = {
     "evidence": {"spurious.py"},
-    "planning": {"check.py", "fine_tuning.py", "settings.py"},
+    "planning": {"check.py", "settings.py"},
     "training": {"cached_activations.py"},
     "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
     "terminal": {"result_text.py"},
     "reporting": set(),
     "evaluation": set(),
-    "tasks": set(),
+    "tasks": {"classify.py", "multilabel.py", "regress.py"},
 }
 
 

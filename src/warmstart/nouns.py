@@ -55,3 +55,23 @@ class Nouns:
     def count(self, n: int, which: str = "") -> str:
         """A number and the noun; `which` stands before it."""
         return f"{n:,} {which}{' ' if which else ''}{self.one if n == 1 else self.many}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How messages name this source and its classes, in the user's own words."""
+
+    source: str
+    before: str  # text before a class name
+    after: str = ""  # text after it
+    remove: str  # what to remove so that a class is gone
+    one_class: str = ""  # what to do if there is only one class
+    noun: str = "image"  # what an example is called
+
+    @classmethod
+    def of_classes(cls, source: str, remove: str, noun: str = "image") -> Wording:
+        """The wording of a source without folders: `labels.csv: class "cat"`."""
+        return cls(source=source, before=f'{source}: class "', after='"', remove=remove, noun=noun)
+
+    def place(self, label: str) -> str:
+        return f"{self.before}{label}{self.after}"

@@ -13,7 +13,6 @@ from typing import Any, get_args
 
 from warmstart.data.column_types import ColumnSetting
 from warmstart.data.dataset import Collection, Columns
-from warmstart.data.labels import TaskOption
 from warmstart.data.read import read
 from warmstart.data.tables import with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
@@ -23,6 +22,7 @@ from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
+from warmstart.records.data import TaskOption
 from warmstart.records.findings import codes
 from warmstart.records.inputs import KindOption, Preprocessing
 from warmstart.records.plan import Choice, Plan

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.data.dataset import Collection, Wording
+from warmstart.data.dataset import Collection
 from warmstart.data.near_duplicates import find_exclusions, with_near_duplicates
+from warmstart.nouns import Wording
 from warmstart.records.data import DataRecord, Example
 from warmstart.run.cleaning import find_duplicates
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.evaluation.active_learning import choose_queries, uncertainty
+from warmstart.evaluation.active_learning import choose_queries
+from warmstart.tasks.classify import CLASSIFICATION
 
 NOWHERE = np.full((1, 3), 50.0, np.float32)
 
@@ -102,7 +103,9 @@ def test_another_order_of_the_images_asks_about_the_same(rng):
 def test_doubt_is_one_minus_the_margin(rng):
     probabilities = rng.dirichlet(np.ones(6), size=50).astype(np.float32)
     ordered = np.sort(probabilities.astype(float), axis=1)
-    assert uncertainty(probabilities) == pytest.approx(1 - (ordered[:, -1] - ordered[:, -2]))
+    assert CLASSIFICATION.uncertainty(probabilities) == pytest.approx(
+        1 - (ordered[:, -1] - ordered[:, -2])
+    )
 
 
 @pytest.fixture

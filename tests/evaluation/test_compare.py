@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.evaluation.compare import accuracies, inflation_of, pairs
-from warmstart.evaluation.metrics import MODEL_VARIANCE, accuracy_estimate
 from warmstart.records.summary import Estimate
+from warmstart.stats.metrics import MODEL_VARIANCE, accuracy_estimate
 
 
 def claim(method, value=0.5):

@@ -32,7 +32,8 @@ from warmstart.planning.verdict import verdict_kind as kind_of
 from warmstart.planning.words import describe_failure, in_words, output_words, runs, user_choices
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain
-from warmstart.tasks.words import LABEL_WORDS, points
+from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.words import points
 
 CLEAR = {"p": 0.004, "mde": 0.1, "n": 200, "accuracy": 0.8, "mistakes": 0.25}
 NO_SIGNAL = {"mde": 0.1234, "n": 200, "plain": 0.456}
@@ -132,7 +133,7 @@ def of_words():
         "tuned": VerdictFacts(**CLEAR, is_tuned=True),
     }
     found = {
-        f"{where} {name}": described(facts, words=LABEL_WORDS, basis=basis)
+        f"{where} {name}": described(facts, words=MULTILABEL.words, basis=basis)
         for where, basis in bases.items()
         for name, facts in some.items()
     }

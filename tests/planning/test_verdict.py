@@ -20,7 +20,9 @@ from warmstart.planning.verdict import (
     verdict_kind,
 )
 from warmstart.records.summary import Estimate, FineTuningGain
-from warmstart.tasks.words import CLASS_WORDS, LABEL_WORDS, NUMBER_WORDS, change_text
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.words import change_text
 
 CLEAR = {"p": 0.001, "mde": 0.1}
 
@@ -240,7 +242,7 @@ def test_a_network_that_has_learnt_nothing_is_trained_and_not_fine_tuned():
         assert "linear probe" not in text
 
 
-@pytest.mark.parametrize("words", [CLASS_WORDS, LABEL_WORDS, NUMBER_WORDS])
+@pytest.mark.parametrize("words", [one.words for one in TASKS.values()])
 def test_a_gain_is_in_the_score_of_the_task(words):
     for outcome in (DID, replace(DID, gain=OPEN), replace(DID, gain=LOWER_LOSS)):
         assert f"points of {words.score} (95 % CI" in outcome_sentence(outcome, words)
@@ -309,7 +311,7 @@ outcomes = st.builds(
 @given(outcomes, st.sampled_from([BASE, BLANK]))
 def test_the_sentence_agrees_with_what_shipped_and_with_its_figures(outcome, basis):
     text, gain = outcome_sentence(outcome, basis=basis), outcome.gain
-    assert change_text(gain.value, gain.low, gain.high, CLASS_WORDS.score) in text
+    assert change_text(gain.value, gain.low, gain.high, CLASSIFICATION.words.score) in text
     assert ("as you chose" in text) == bool(outcome.chosen)
     if not outcome.chosen:
         assert ("not kept" in text) == (not outcome.is_fine_tuned)

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_files import paint
-from warmstart.data.dataset import Collection, Listing, Row, Wording
-from warmstart.data.labels import LABELLINGS
+from warmstart.data.dataset import Collection, Listing, Row
 from warmstart.data.read import apply_relabel, read
 from warmstart.errors import DataError, RunFolderError
 from warmstart.events import drain
+from warmstart.nouns import Wording
 from warmstart.records.data import DataRecord, Example
 from warmstart.run.cleaning import drop, write_index
+from warmstart.tasks.classify import CLASSIFICATION
 
 WORDING = Wording(source="photos/", before="photos/", remove="the folder")
 
@@ -98,7 +99,7 @@ def test_whatever_the_names(tmp_path_factory, ids, labels, data):
     listing = Listing(
         name="photos", layout="", title="", rows=tuple(rows), load=lambda _: b"", wording=WORDING
     )
-    again = apply_relabel(listing, path.read_bytes(), "clean.csv", LABELLINGS["classify"])
+    again = apply_relabel(listing, path.read_bytes(), "clean.csv", CLASSIFICATION)
     assert [(r.id, r.label, r.split, r.group) for r in again.rows] == [
         (e.id, e.label, e.split, e.group) for e in kept.examples
     ]

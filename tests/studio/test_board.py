@@ -20,7 +20,7 @@ from warmstart.studio.board import (
     rename_class,
     set_label,
 )
-from warmstart.studio.sorting import normalise_name
+from warmstart.tasks.classify import normalise_name
 
 NAMES = st.sampled_from(["cat", "dog", "bird", "fish"])
 IDS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4)

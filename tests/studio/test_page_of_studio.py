@@ -19,11 +19,11 @@ from browser_checks import CHROMIUM, axe_violations
 from hue_images import fill
 from server_client import live
 from warmstart.data.dataset import Columns
-from warmstart.data.labels import LABELLINGS
 from warmstart.data.read import apply_relabel
 from warmstart.data.sources import list_source
 from warmstart.studio.app import Keys
 from warmstart.studio.studio import StudioOptions, application, open_project
+from warmstart.tasks.classify import CLASSIFICATION
 
 SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
@@ -160,9 +160,7 @@ def check_labels(data, table):
     listing = list_source(str(data), Columns())
     return {
         row.id: row.label
-        for row in apply_relabel(
-            listing, table.read_bytes(), "labels.csv", LABELLINGS["classify"]
-        ).rows
+        for row in apply_relabel(listing, table.read_bytes(), "labels.csv", CLASSIFICATION).rows
     }
 
 

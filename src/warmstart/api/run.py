@@ -16,11 +16,13 @@ from warmstart.events import Event, Steps, drain, follow
 from warmstart.formatting import printable, sentence
 from warmstart.planning.plan_file import read_plan
 from warmstart.records.answer import Answer
+from warmstart.records.data import TaskOption
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Summary, TestScores, Verdict
-from warmstart.terminal.result_text import TITLES, estimate_text, probe_text, score_text
+from warmstart.tasks.registry import TASKS
+from warmstart.terminal.result_text import estimate_text, probe_text, score_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -116,7 +118,7 @@ def run_html(summary: Summary, path: Path) -> str:
         scores.append(f"{score_text(summary.test)} on the test set")
     if is_shipped and (probe := probe_text(summary)):
         scores.append(probe)
-    rows = [(TITLES[summary.task], "; ".join(scores) + ".")] if scores else []
+    rows = [(TASKS[summary.task].words.title, "; ".join(scores) + ".")] if scores else []
     rows.append(("Shipped", f"{shipped}: {summary.shipped.why.rstrip('.')}."))
     # Findings that make a figure wrong; the others are in the report.
     grave = [one for one in summary.findings if not one.about.is_folded]
@@ -148,7 +150,7 @@ def fit(
     test: Any = None,
     label: str | None = None,
     group: str | None = None,
-    task: Literal["auto", "classify", "multilabel", "regress"] = "auto",
+    task: TaskOption = "auto",
     relabel: str | Path | None = None,
     fix: bool = False,
     ignore: str | Sequence[str] = (),

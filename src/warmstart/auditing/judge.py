@@ -30,8 +30,6 @@ from warmstart.data.near_duplicates import (
 from warmstart.data.sources import Source, list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ModelError, missing
-from warmstart.evaluation.classes import per_class
-from warmstart.evaluation.metrics import scores
 from warmstart.evaluation.reliability import reliability
 from warmstart.events import Event, Steps
 from warmstart.evidence.preprocessing import LEAST, LEVEL, SWAPPED, USUAL, all_grey
@@ -69,7 +67,10 @@ from warmstart.records.summary import Scores
 from warmstart.run.predictor import load
 from warmstart.solve.calibration import Calibration, probabilities
 from warmstart.stats.intervals import accuracy_interval, gap
+from warmstart.stats.metrics import scores
 from warmstart.stats.paired import mean_interval
+from warmstart.tasks.classify import per_class
+from warmstart.tasks.registry import TASKS
 
 # ---- Overlap of the test images with each other and with the model's training images.
 
@@ -560,7 +561,7 @@ def _open_run(run: Path, handling: InputHandling) -> ExternalClassifier:
     record, model = predictor.bundle.record, predictor.model
     if handling.is_set:
         raise ModelError(f"{run} records its own preprocessing; remove those options.")
-    if record.task != "classify":
+    if not TASKS[record.task].has_classes:
         raise ModelError(
             f"{run} does not predict one class per image, which audit needs; use "
             f"`warmstart evaluate {run} DATA`."

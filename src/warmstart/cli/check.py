@@ -24,6 +24,7 @@ from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import Finding
 from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import Checked, Evidence
+from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.result_text import no_signal_text
 from warmstart.terminal.text import column, command_rows, lead, named
 
@@ -41,7 +42,7 @@ def check_text(checked: Checked, words: Sequence[str]) -> str:
     is_absent = verdict.kind == "no-signal"
     headline = column("Verdict", sentence(verdict.sentence))
     if is_absent:
-        headline = no_signal_text(verdict, checked.data, checked.task or "classify")
+        headline = no_signal_text(verdict, checked.data, task_or_default(checked.task))
     rows = [
         (_level(one, checked), f"{one.name.replace('_', ' ')}: {one.meaning}")
         for one in verdict.evidence

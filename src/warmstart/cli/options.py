@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
+
+from warmstart.records.data import TaskOption
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import TaskOption
     from warmstart.planning.rules import Budget
     from warmstart.records.inputs import KindOption
     from warmstart.request import Request
@@ -145,7 +146,7 @@ TEXT = Option("--text COLUMN", "column of the texts")
 TASK = Option(
     "--task T",
     "auto (default), classify, multilabel or regress (a number)",
-    "auto classify multilabel regress",
+    " ".join(get_args(TaskOption)),
 )
 GROUP = Option("--group COLUMN", "column of groups that are never split (a person, a visit)")
 KIND = Option(

@@ -24,23 +24,21 @@ from warmstart.events import follow
 from warmstart.formatting import duration, joined, percent, percents, printable, short_interval
 from warmstart.modalities.registry import MODALITIES
 from warmstart.records.comparison import RankedModel, Ranking
-from warmstart.records.data import Task
 from warmstart.records.inputs import DEFAULT_KIND
-from warmstart.tasks.words import TASK_WORDS
+from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.text import column, lead, table_lines
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import TaskOption
+    from warmstart.records.data import TaskOption
 
 OTHER = "timm:resnet18"  # another base model of images
-METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "mAP", "regress": "R²"}
 
 
 def ranking_text(ranking: Ranking, words: Sequence[str]) -> str:
     """The table and the base model to take; `words` follow `warmstart fit` in its command."""
     first = ranking.models[0].name
     best = next((tie for tie in ranking.ties if tie[0] == first), (first,))
-    rows = [("base", METRICS[ranking.task or "classify"], "seconds", "size", "")]
+    rows = [("base", task_or_default(ranking.task).words.short, "seconds", "size", "")]
     for base in ranking.models:
         score = short_interval(base.value, base.low, base.high, ranking.n)
         seconds = "cached" if base.cached else duration(base.seconds)
@@ -61,7 +59,7 @@ def _rank(base: RankedModel, best: Sequence[str], ranking: Ranking) -> str:
 
 
 def _notes(ranking: Ranking) -> Iterator[str]:
-    words = TASK_WORDS[ranking.task or "classify"]
+    words = task_or_default(ranking.task).words
     where = f"{MODALITIES[ranking.kind].nouns.many}, cross-validated"
     where = "your hold-out" if ranking.method == "holdout" else where
     text = (
@@ -84,7 +82,7 @@ def _advice(ranking: Ranking, words: Sequence[str]) -> list[str]:
     base = next(model for model in ranking.models if model.name == ranking.choice)
     text = f"{base.name}: {ranking.because}."
     if base.low <= ranking.majority:
-        baseline = TASK_WORDS[ranking.task or "classify"].blind
+        baseline = task_or_default(ranking.task).words.blind
         text += f"\nNone of them is measurably better than {baseline}."
     if len(ranking.models) + len(ranking.failed) == 1:
         other = f", such as {OTHER}" if ranking.kind == DEFAULT_KIND else ""

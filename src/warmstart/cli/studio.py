@@ -12,7 +12,7 @@ from warmstart.cli.output import dumps, watched
 from warmstart.cli.stop import say
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import TaskOption
+    from warmstart.records.data import TaskOption
 
 STOPPING = "Stopping; what was computed is kept."
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from PIL.ImageOps import exif_transpose
 
-from warmstart.data.dataset import Columns, Listing, Row, Wording, is_too_many
+from warmstart.data.dataset import Columns, Listing, Row, is_too_many
 from warmstart.data.labels import MAX_NUMERIC_CLASSES, LabelCells
 from warmstart.data.place import check_name, read_file, suffix
 from warmstart.errors import DataError
 from warmstart.modalities.image import IMAGE, MAX_BANDS, to_uint8
 from warmstart.modalities.text import TEXT, payload_of
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 from warmstart.records.data import SEPARATOR
 
 # ---- y: class labels (N,), numbers (N,), several labels as a matrix or as lists.

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from warmstart.errors import DataError
 from warmstart.modalities.image import IMAGE
-from warmstart.records.data import DataRecord, Finding, Split
+from warmstart.nouns import Wording
+from warmstart.records.data import DataRecord, Finding, Split, TaskOption
 from warmstart.records.inputs import Kind, KindOption
+from warmstart.tasks.task import Form
 
 Load = Callable[[str], bytes]
 
@@ -25,27 +26,7 @@ class Columns:
     group: str | None = None
     text: str | None = None
     kind: KindOption = "auto"
-    task: str = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
-    """How messages name this source and its classes, in the user's own words."""
-
-    source: str
-    before: str  # text before a class name
-    after: str = ""  # text after it
-    remove: str  # what to remove so that a class is gone
-    one_class: str = ""  # what to do if there is only one class
-    noun: str = IMAGE.nouns.one  # what an example is called
-
-    @classmethod
-    def of_classes(cls, source: str, remove: str, noun: str = IMAGE.nouns.one) -> Wording:
-        """The wording of a source without folders: `labels.csv: class "cat"`."""
-        return cls(source=source, before=f'{source}: class "', after='"', remove=remove, noun=noun)
-
-    def place(self, label: str) -> str:
-        return f"{self.before}{label}{self.after}"
+    task: TaskOption = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +60,7 @@ class Listing:
     problems: tuple[Finding, ...] = ()
     n_harmless: int = 0  # items of `problems` that are no loss: without a label, or without pixels
     kind: Kind = IMAGE.kind
-    form: Literal["texts", "sets", "numbers"] = "texts"
+    form: Form = "texts"
     outputs: tuple[str, ...] = ()
 
 

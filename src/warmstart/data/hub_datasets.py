@@ -16,13 +16,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from warmstart.data.arrow import class_names, load_pyarrow, parse_streams
-from warmstart.data.dataset import Columns, Listing, Wording, as_split, concatenate
+from warmstart.data.dataset import Columns, Listing, as_split, concatenate
 from warmstart.data.parsing import SPLIT_ORDER, SPLIT_VALUES
 from warmstart.data.place import Place, counted
 from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 
 DICT, INFO, STATE = "dataset_dict.json", "dataset_info.json", "state.json"
 

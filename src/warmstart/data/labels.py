@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from warmstart.data.dataset import Columns, Listing, Row, Wording
+from warmstart.data.dataset import Columns, Listing, Row
 from warmstart.data.parsing import (
     LABEL_NAMES,
     Roles,
@@ -20,9 +17,10 @@ from warmstart.data.parsing import (
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
 from warmstart.modalities.registry import MODALITIES
-from warmstart.nouns import count
-from warmstart.records.data import SEPARATOR, Example, Task, split_labels
-from warmstart.tasks.regress import as_text
+from warmstart.nouns import Wording, count
+from warmstart.records.data import SEPARATOR, Example, TaskOption
+from warmstart.tasks.registry import TASKS, task_of_form
+from warmstart.tasks.task import Form, Target
 
 # ---- The labels of a table: one column of them, lists in JSON lines, or a column of 0 and 1 each.
 
@@ -35,7 +33,7 @@ class LabelCells:
     """A text a row, their form as in `Listing`, and the names of columns that are outputs."""
 
     texts: Sequence[str]
-    form: Literal["texts", "sets", "numbers"] = "texts"
+    form: Form = "texts"
     outputs: tuple[str, ...] = ()
     problem: str = ""  # why they cannot be classes
 
@@ -71,7 +69,8 @@ def read_labels(table: Table, roles: Roles, columns: Columns, source: str) -> La
     lists = table.lists(roles.label) if table.lists else None
     if lists is not None:
         return LabelCells([_join(row, source) for row in lists], "sets")
-    if columns.task == "multilabel":  # an empty cell is an example without labels
+    if columns.task != "auto" and TASKS[columns.task].has_label_sets:
+        # An empty cell is an example without labels.
         return LabelCells([(cell or "").strip() for cell in table.texts(roles.label)])
     texts = nonempty_cells(table, roles.label, "label", source)
     problem, is_measured = _find_label_problem(table, texts, roles, source)
@@ -138,236 +137,70 @@ def _looks_like_classes(cells: Sequence[str | None]) -> bool:
     return all(cells) and 2 <= len(set(cells)) <= len(cells) // 2
 
 
-# ---- Several labels in one cell: the separator is determined once for a column.
+# ---- Labels by their task.
 
-_SEPARATORS = ("|", ";", ",")
-
-
-def _split_cells(cells: Sequence[str], source: str, *, at_spaces: bool) -> list[list[str]]:
-    """The names in each cell: `|`, `;` or `,` separate, whichever occurs.
-
-    If none does, white space does `at_spaces`, if the cells then hold fewer different names.
-    """
-    separators = [mark for mark in _SEPARATORS if any(mark in cell for cell in cells)]
-    if len(separators) > 1:
-        first = next(cell for cell in cells if separators[1] in cell)
-        raise DataError(
-            f"{source} has {' and '.join(map(repr, separators))} in its labels (such as "
-            f'"{first}"); put one of them between labels, such as {SEPARATOR!r}'
-        )
-    if separators:
-        split = [cell.split(separators[0]) for cell in cells]
-        return [[name.strip() for name in names if name.strip()] for names in split]
-    words = [cell.split() for cell in cells]
-    if at_spaces and len({word for cell in words for word in cell}) < len(set(cells) - {""}):
-        return words
-    return [[cell.strip()] if cell.strip() else [] for cell in cells]
-
-
-TaskOption = Literal["auto", "classify", "multilabel", "regress"]
 Rows = Sequence[Row] | Sequence[Example]
-MIN_EXAMPLES = 2  # training examples with a label, and as many without it
-MAX_VALUE = 1e100  # of numbers to learn, whose squares are added up
 
 
-class Labelling(ABC):
-    """How the labels of one task are read."""
-
-    task: Task
-    is_open = False  # whether an example may have no label at all
-
-    @abstractmethod
-    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
-        """The listing with labels as records hold them. Raises: DataError for an invalid label.
-
-        `are_corrections`: a person or `label_issues.csv` wrote them.
-        """
-
-    @abstractmethod
-    def names(self, label: str) -> tuple[str, ...]:
-        """The names in a label as records hold it."""
-
-    @abstractmethod
-    def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        """The names of the outputs; `outputs` are those that the source names itself.
-
-        Raises: DataError if the training set cannot teach them.
-        """
+def task_for(option: TaskOption, listing: Listing) -> Target:
+    """The task that an option names; "auto" is the one that the labels plainly make."""
+    return task_of_form(listing.form) if option == "auto" else TASKS[option]
 
 
-class ClassLabels(Labelling):
-    """One class an example."""
+def normalise(listing: Listing, target: Target, *, are_corrections: bool = False) -> Listing:
+    """The listing with labels as records hold them. Raises: DataError for an invalid label.
 
-    task = "classify"
-
-    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
-        if listing.form == "sets":
-            raise DataError(
-                f"{listing.wording.source} has several labels {MODALITIES[listing.kind].nouns.an}; "
-                "use --task multilabel, or name one column of classes with --label"
-            )
-        if listing.label_problem:
-            raise DataError(listing.label_problem)
-        return listing
-
-    def names(self, label: str) -> tuple[str, ...]:
-        return (label,)
-
-    def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        sizes = Counter(row.label for row in rows if row.split == "train")
-        source, noun = wording.source, wording.noun
-        if not sizes:
-            raise DataError(f"{source} holds no training {noun}; add at least 2 for each class")
-        if len(sizes) == 1:
-            remedy = wording.one_class or "add examples of a second one"
-            raise DataError(f'{source} has one class ("{min(sizes)}") and 2 are needed; {remedy}')
-        small = sorted(label for label, size in sizes.items() if size < 2)
-        if len(small) == 1:
-            raise DataError(
-                f"{wording.place(small[0])} has 1 training {noun}; a class needs at least 2. "
-                f"Add one or remove {wording.remove}."
-            )
-        if small:
-            raise DataError(
-                f"{source}: {len(small):,} of {len(sizes):,} classes have 1 training {noun} "
-                f"({first_few(small)}); a class needs at least 2. Add {noun}s, or check which "
-                "column or folder holds the label."
-            )
-        return tuple(sorted(sizes))
-
-
-class SeveralLabels(Labelling):
-    """Any of several labels an example: sorted names joined by `|`."""
-
-    task = "multilabel"
-    is_open = True
-
-    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
-        if listing.form == "sets":
+    `are_corrections`: a person or `label_issues.csv` wrote them.
+    """
+    source = listing.wording.source
+    if listing.form == "sets":
+        if target.form == "sets":
             return listing
-        # A few corrections do not show whether white space separates.
-        labels, source = [row.label for row in listing.rows], listing.wording.source
-        cells = _split_cells(labels, source, at_spaces=not are_corrections)
-        rows = zip(listing.rows, cells, strict=True)
-        joined = tuple(replace(row, label=SEPARATOR.join(sorted(set(c)))) for row, c in rows)
-        return replace(listing, rows=joined, form="sets", label_problem="")
-
-    def names(self, label: str) -> tuple[str, ...]:
-        return split_labels(label)
-
-    def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        train = [split_labels(row.label) for row in rows if row.split == "train"]
-        sizes = dict.fromkeys(outputs, 0) | Counter(name for names in train for name in names)
-        source, noun = wording.source, wording.noun
-        if not train:
-            raise DataError(f"{source} holds no training {noun}; add at least 2 for each label")
-        if len(sizes) < 2:
-            raise DataError(
-                f"{source} has {count(len(sizes), 'label')} and --task multilabel needs 2; with "
-                "one, call its presence and absence two classes and use --task classify"
-            )
-        for name, size in sorted(sizes.items()):
-            if not size:
-                raise DataError(
-                    f'{source}: no training {noun} has the label "{name}"; leave it out'
-                )
-            if size < MIN_EXAMPLES:
-                raise DataError(
-                    f'{source}: 1 training {noun} has the label "{name}", a label needs at '
-                    f"least {MIN_EXAMPLES}; add one, or remove the label"
-                )
-            if size > len(train) - MIN_EXAMPLES:
-                raise DataError(
-                    f"{source}: {size:,} of {len(train):,} training {noun}s have the label "
-                    f'"{name}", and at least {MIN_EXAMPLES} are needed without it; leave it out'
-                )
-        return tuple(outputs) or tuple(sorted(sizes))
+        an = MODALITIES[listing.kind].nouns.an
+        raise DataError(f"{source} has several labels {an}{target.no_sets}")
+    if listing.label_problem and target.has_classes:
+        raise DataError(listing.label_problem)
+    labels, ids = [row.label for row in listing.rows], [row.id for row in listing.rows]
+    parsed = target.parse(labels, ids, source, are_corrections=are_corrections)
+    rows = tuple(
+        row if row.label == label else replace(row, label=label)
+        for row, label in zip(listing.rows, parsed, strict=True)
+    )
+    return replace(listing, rows=rows, form=target.form, label_problem="")
 
 
-class NumberLabels(Labelling):
-    """A number an example."""
+def check_labels(
+    rows: Rows, outputs: Sequence[str], wording: Wording, target: Target
+) -> tuple[str, ...]:
+    """The names of the outputs; `outputs` are those that the source names itself.
 
-    task = "regress"
-
-    def normalise(self, listing: Listing, *, are_corrections: bool = False) -> Listing:
-        source = listing.wording.source
-        if listing.form == "sets":
-            raise DataError(
-                f"{source} has several labels {MODALITIES[listing.kind].nouns.an} and --task "
-                "regress takes one number; name one column with --label, or use --task multilabel"
-            )
-        rows = tuple(replace(row, label=_number_label(row, source)) for row in listing.rows)
-        return replace(listing, rows=rows, form="numbers", label_problem="")
-
-    def names(self, label: str) -> tuple[str, ...]:
-        return ()
-
-    def check(self, rows: Rows, wording: Wording, outputs: Sequence[str]) -> tuple[str, ...]:
-        source, values = wording.source, [row.label for row in rows if row.split == "train"]
-        if not values:
-            raise DataError(f"{source} holds no training {wording.noun}; add some with numbers")
-        if len(set(values)) == 1:
-            raise DataError(
-                f"{source}: all {len(values):,} numbers are {values[0]}, so there is nothing to "
-                "learn; name another column with --label"
-            )
-        largest = max(values, key=lambda value: abs(float(value)))
-        if abs(float(largest)) > MAX_VALUE:
-            raise DataError(
-                f"{source}: a number is {largest}, too large to be squared; divide all of them by "
-                "a power of ten"
-            )
-        return tuple(outputs[:1]) or ("value",)
-
-
-def _number_label(row: Row, source: str) -> str:
-    try:
-        value = float(row.label)
-    except ValueError:
-        raise DataError(
-            f'{source}: the label of {row.id} is "{row.label}", which is not a number; correct it, '
-            "or use --task classify"
-        ) from None
-    if not math.isfinite(value):
-        raise DataError(
-            f"{source}: the label of {row.id} is {row.label}; fill it in or remove the row"
-        )
-    return as_text(value)
-
-
-LABELLINGS: dict[Task, Labelling] = {
-    "classify": ClassLabels(),
-    "multilabel": SeveralLabels(),
-    "regress": NumberLabels(),
-}
-_FORMS: dict[str, Task] = {"texts": "classify", "sets": "multilabel", "numbers": "regress"}
-
-
-def labelling_for(task: TaskOption, listing: Listing) -> Labelling:
-    """How the labels of `task` are read; "auto" is the task that the labels plainly make."""
-    return LABELLINGS[_FORMS[listing.form] if task == "auto" else task]
+    Raises: DataError if the training set cannot teach them.
+    """
+    labels = [row.label for row in rows if row.split == "train"]
+    return target.check(labels, outputs, wording)
 
 
 def check_remaining(
-    outputs: Sequence[str], examples: Sequence[Example], wording: Wording, why: str, task: Task
+    outputs: Sequence[str], examples: Sequence[Example], wording: Wording, why: str, target: Target
 ) -> tuple[str, ...]:
     """The outputs of what remains of a data set; none of `outputs` may be missing.
 
-    Raises: DataError naming a missing class with `why`, or as `Labelling.check`.
+    Raises: DataError naming a missing class with `why`, or as `check_labels`.
     """
-    labelling = LABELLINGS[task]
-    names = {n for e in examples if e.split == "train" for n in labelling.names(e.label)}
-    missing = [name for name in outputs if name not in names] if task != "regress" else []
+    names = {n for e in examples if e.split == "train" for n in target.names(e.label)}
+    missing = [name for name in outputs if name not in names and not target.has_numbers]
     if missing:
         raise DataError(f"{wording.place(missing[0])}: {why}, or remove {wording.remove}.")
-    return labelling.check(examples, wording, outputs if task != "classify" else ())
+    return check_labels(examples, outputs, wording, target)
 
 
-def check_split_labels(rows: Rows, outputs: tuple[str, ...], wording: Wording, task: Task) -> None:
+def check_split_labels(
+    rows: Rows, outputs: tuple[str, ...], wording: Wording, target: Target
+) -> None:
     """Raise a DataError for a hold-out or test label that the training set does not have."""
-    labelling, classes = LABELLINGS[task], set(outputs)
+    classes = set(outputs)
     for split, word in (("holdout", "hold-out"), ("test", "test")):
-        names = [name for row in rows if row.split == split for name in labelling.names(row.label)]
+        names = [name for row in rows if row.split == split for name in target.names(row.label)]
         new = [name for name in names if name not in classes]
         if new:
             label = min(new)

@@ -9,15 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.dataset import (
-    Columns,
-    Listing,
-    Row,
-    Wording,
-    as_split,
-    concatenate,
-    unreadable,
-)
+from warmstart.data.dataset import Columns, Listing, Row, as_split, concatenate, unreadable
 from warmstart.data.hub_datasets import files_of, in_place, is_saved, list_saved
 from warmstart.data.labels import label_column
 from warmstart.data.parsing import LABEL_NAMES, SPLIT_ORDER, SPLIT_VALUES, Table, parse
@@ -40,7 +32,7 @@ from warmstart.modalities.audio import AUDIO
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT, decode_utf8
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 from warmstart.records.data import Finding, Split
 
 # Folder names that make a folder the training, hold-out or test set.

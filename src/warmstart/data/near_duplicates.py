@@ -8,10 +8,8 @@ drawings on white) agree in outline, not in detail.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, Generic, Protocol
 
 import numpy as np
@@ -23,48 +21,8 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns, is_are
 from warmstart.records.data import DataRecord, Example, Finding, Task
 from warmstart.solve.kernels import Features, Key, Read, apply_scaling, chunks, fit_scalings, some
-
-# ---- Whether copies of one picture agree on its label, task by task.
-
-CLOSE = 0.25  # standard deviations by which the numbers of one picture may differ
-
-
-@dataclass(frozen=True, slots=True)
-class LabelAgreement:
-    """Whether labels of copies agree, the `chance` that two do, and words for disagreement."""
-
-    agree: Callable[[Sequence[str]], bool]
-    chance: float
-    apart: str
-    many: str
-
-
-def label_agreement(task: Task, labels: Sequence[str]) -> LabelAgreement:
-    """The rule of agreement for the labels of a training set, as records hold them.
-
-    >>> label_agreement("classify", ["a", "b"]).agree(["a", "b"])
-    False
-    >>> numbers = label_agreement("regress", ["0", "10", "20"])
-    >>> numbers.agree(["10", "10.5"]), numbers.agree(["10", "19"])
-    (True, False)
-    """
-    if task != "regress":
-        counts = Counter(labels)
-        chance = sum(n * n for n in counts.values()) / max(len(labels), 1) ** 2
-        return LabelAgreement(lambda some: len(set(some)) < 2, chance, "different labels", "labels")
-    values = np.sort(np.array([float(label) for label in labels]))
-    close = CLOSE * float(values.std()) if len(values) else 0.0
-    near = np.searchsorted(values, values + close, "right") - np.searchsorted(
-        values, values - close
-    )
-    chance = float(near.mean() / len(values)) if len(values) else 0.0
-    return LabelAgreement(partial(_within, close), chance, "numbers far apart", "numbers")
-
-
-def _within(close: float, some: Sequence[str]) -> bool:
-    values = [float(label) for label in some]
-    return max(values) - min(values) <= close
-
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 # ---- Near-duplicates as findings; and what --fix leaves out.
 
@@ -99,7 +57,9 @@ def with_near_duplicates(collection: Collection, near_duplicates: Iterable[Pair]
     return replace(collection, record=record)
 
 
-def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair], task: Task = "classify") -> bool:
+def are_scenes(
+    examples: Sequence[Example], pairs: Sequence[Pair], task: Task = CLASSIFICATION.task
+) -> bool:
     """Whether the pairs are pictures of one scene (a fixed camera) rather than copies.
 
     Copies nearly always have the same label. If the training pairs agree hardly more often
@@ -115,7 +75,7 @@ def are_scenes(examples: Sequence[Example], pairs: Sequence[Pair], task: Task = 
     training = [(a, b) for a, b in pairs if a in labels and b in labels]
     if len(training) < MIN_PAIRS:
         return False
-    rule = label_agreement(task, [*labels.values()])
+    rule = TASKS[task].agreement([*labels.values()])
     agreement = sum(rule.agree([labels[a], labels[b]]) for a, b in training) / len(training)
     return agreement < (1 + rule.chance) / 2
 
@@ -133,7 +93,7 @@ def _copies(
     sets: dict[int, list[Example]] = {}
     for example, number in zip(rows, group_numbers(rows, inside), strict=True):
         sets.setdefault(int(number), []).append(example)
-    rule = label_agreement(task, [e.label for e in train.values()])
+    rule = TASKS[task].agreement([e.label for e in train.values()])
     agreement = [(copies, rule.agree([e.label for e in copies])) for copies in sets.values()]
     mixed = [e.id for copies, agree in agreement if not agree for e in copies]
     first = {e.sha256: e.id for e in reversed(rows)}

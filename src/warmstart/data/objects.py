@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from warmstart.data.arrays import encode, payload_of_picture
-from warmstart.data.dataset import Collection, Listing, Row, Wording
+from warmstart.data.dataset import Collection, Listing, Row
 from warmstart.data.parsing import Table, lists_of, text_of
 from warmstart.data.place import check_name, read_file
 from warmstart.errors import DataError
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.tensor import TENSOR
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 from warmstart.records.inputs import TensorInputs
 
 

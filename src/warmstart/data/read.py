@@ -21,11 +21,10 @@ from warmstart.data.dataset import (
     unreadable,
 )
 from warmstart.data.labels import (
-    LABELLINGS,
-    Labelling,
-    TaskOption,
+    check_labels,
     check_split_labels,
-    labelling_for,
+    normalise,
+    task_for,
 )
 from warmstart.data.parsing import LABEL_NAMES, PATH_NAMES, find_column, parse
 from warmstart.data.sources import Source, list_source, load_table
@@ -33,32 +32,35 @@ from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.formatting import first_few
 from warmstart.nouns import count
-from warmstart.records.data import DataRecord, Example, Finding, Task
+from warmstart.records.data import DataRecord, Example, Finding, Task, TaskOption
 from warmstart.records.inputs import KindOption
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.task import Target
 
 # ---- Labels that the user corrected, by the id of the example: `--relabel fixed.csv`.
 
 DROP = "drop"  # the label of a row to be left out; an empty cell says the same
 
 
-def apply_relabel(listing: Listing, payload: bytes, source: str, labelling: Labelling) -> Listing:
+def apply_relabel(listing: Listing, payload: bytes, source: str, target: Target) -> Listing:
     """A normalised listing, its labels overridden by a table of `path` and `label`."""
     cells = _corrections(listing, payload, source)
-    is_name = any(DROP in labelling.names(row.label) for row in listing.rows)
+    is_name = any(DROP in target.names(row.label) for row in listing.rows)
     dropped = {
         id
         for id, cell in cells.items()
-        if (not cell and not labelling.is_open) or (cell.casefold() == DROP and not is_name)
+        if (not cell and not target.has_label_sets) or (cell.casefold() == DROP and not is_name)
     }
     remaining = [row for row in listing.rows if row.id not in dropped]
     overridden = tuple(replace(r, label=cells[r.id]) for r in remaining if r.id in cells)
     wording = replace(listing.wording, source=source)
     corrections = replace(listing, rows=overridden, form="texts", label_problem="", wording=wording)
-    normalised = labelling.normalise(corrections, are_corrections=True)
+    normalised = normalise(corrections, target, are_corrections=True)
     corrected = {row.id: row for row in normalised.rows}
     rows = [corrected.get(row.id, row) for row in remaining]
     n_changed = sum(new.label != old.label for new, old in zip(rows, remaining, strict=True))
-    if labelling.task == "classify":
+    if target.has_classes:
         _check_sizes(listing, rows, source)
     name = PurePosixPath(source).name
     layout = f"{listing.layout}; labels corrected by {name} ({n_changed + len(dropped):,})"
@@ -160,20 +162,20 @@ def read(
     yield Event(stage="read", kind="begin")
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
     listing = list_examples(source, columns, test)
-    labelling = labelling_for(task, listing)
-    listing = labelling.normalise(listing)
+    target = task_for(task, listing)
+    listing = normalise(listing, target)
     if relabel is not None:
         table = os.fspath(relabel)
         payload = load_table(Path(table).expanduser(), table)
-        listing = apply_relabel(listing, payload, table, labelling)
-    outputs = labelling.check(listing.rows, listing.wording, listing.outputs)
-    check_split_labels(listing.rows, outputs, listing.wording, labelling.task)
+        listing = apply_relabel(listing, payload, table, target)
+    outputs = check_labels(listing.rows, listing.outputs, listing.wording, target)
+    check_split_labels(listing.rows, outputs, listing.wording, target)
     examples, problems = yield from _hash(listing, strict)
-    classes = labelling.check(examples, listing.wording, listing.outputs)
+    classes = check_labels(examples, listing.outputs, listing.wording, target)
     n = len(listing.rows)
     values: dict[str, float | int | str] = {"examples": len(examples), "classes": len(classes)}
     yield Event(stage="read", kind="end", step=n, of=n, values=values)
-    return _collection(listing, examples, classes, problems, labelling.task, strict)
+    return _collection(listing, examples, classes, problems, target.task, strict)
 
 
 def read_for_scoring(
@@ -184,7 +186,7 @@ def read_for_scoring(
     group: str | None = None,
     text: str | None = None,
     kind: KindOption = "auto",
-    task: Task = "classify",
+    task: Task = CLASSIFICATION.task,
 ) -> Steps[Collection]:
     """Read labelled examples to score a finished model on: the test set, else all.
 
@@ -194,10 +196,10 @@ def read_for_scoring(
     yield Event(stage="read", kind="begin")
     columns = Columns(label=label, group=group, text=text, kind=kind, task=task)
     listing = list_examples(source, columns, None)
-    labelling = LABELLINGS[task]
-    listing = labelling.normalise(replace(listing, label_problem=""))
+    target = TASKS[task]
+    listing = normalise(replace(listing, label_problem=""), target)
     tests = [row for row in listing.rows if row.split == "test"] or listing.rows
-    unknown = sorted({n for row in tests for n in labelling.names(row.label)} - set(classes))
+    unknown = sorted({n for row in tests for n in target.names(row.label)} - set(classes))
     if not tests:
         raise DataError(
             f"{listing.wording.source} holds no labelled {listing.wording.noun}; name a folder "

@@ -16,7 +16,7 @@ from PIL import Image
 from warmstart.data.archive import TAR_SUFFIXES, open_tar, open_zip
 from warmstart.data.arrays import are_texts, list_arrays, list_text_pairs
 from warmstart.data.arrow import parse_parquet
-from warmstart.data.dataset import Columns, Listing, Row, Wording
+from warmstart.data.dataset import Columns, Listing, Row
 from warmstart.data.layouts import list_place
 from warmstart.data.names import PREFIX, is_address
 from warmstart.data.objects import (
@@ -43,7 +43,7 @@ from warmstart.errors import DataError, missing
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 
 Source = str | os.PathLike[str] | tuple[Any, Any] | Frame | ImageFolder
 

@@ -8,16 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from warmstart.data.column_types import ColumnSetting, type_columns
-from warmstart.data.dataset import (
-    Collection,
-    Columns,
-    Listing,
-    Load,
-    Row,
-    Wording,
-    is_too_many,
-    unreadable,
-)
+from warmstart.data.dataset import Collection, Columns, Listing, Load, Row, is_too_many, unreadable
 from warmstart.data.labels import LabelCells, read_labels, read_roles, several
 from warmstart.data.names import is_address
 from warmstart.data.parsing import (
@@ -38,7 +29,7 @@ from warmstart.machine import cell_bytes, check_memory
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.table import TABLE, pack, unpack
 from warmstart.modalities.text import TEXT, payload_of
-from warmstart.nouns import count
+from warmstart.nouns import Wording, count
 from warmstart.records.data import Finding
 
 GONE = "is not there"

@@ -1,1 +1,1 @@
-"""Metrics and comparisons of predictions."""
+"""Readiness and comparisons of predictions."""

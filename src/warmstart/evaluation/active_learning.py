@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 
+from warmstart.tasks.classify import CLASSIFICATION
+
 Rows = NDArray[np.intp]
 Values = NDArray[np.float64]
 Points = NDArray[np.float32]
@@ -26,16 +28,6 @@ Points = NDArray[np.float32]
 CANDIDATES = 10  # per example to choose
 _LEAST_WEIGHT = 1e-6  # where the model is certain of all, distance alone decides
 _CHUNK = 1024  # candidates whose distances to all labelled points are in memory at once
-
-
-def uncertainty(probabilities: NDArray[np.floating]) -> Values:
-    """1 minus the gap between the two largest probabilities, in 0..1. Shapes: (m, K) to (m,).
-
-    >>> uncertainty(np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]])).tolist()
-    [1.0, 0.5, 0.0]
-    """
-    best = np.partition(probabilities, -2, axis=1)[:, -2:].astype(np.float64)
-    return np.asarray(1.0 - (best[:, 1] - best[:, 0]))
 
 
 def choose_queries(
@@ -57,7 +49,7 @@ def choose_queries(
     [0, 2]
     """
     if uncertainties is None:
-        uncertainties = uncertainty(probabilities)
+        uncertainties = CLASSIFICATION.uncertainty(probabilities)
     weights = np.maximum(uncertainties, _LEAST_WEIGHT)
     candidates = np.argsort(-weights, kind="stable")[: CANDIDATES * count]
     weights, inner = weights[candidates], points[candidates].astype(np.float64)

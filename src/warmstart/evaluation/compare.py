@@ -10,12 +10,12 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import BESIDE, Event
 from warmstart.records.comparison import ComparedRows, Pair
 from warmstart.records.data import DataRecord
 from warmstart.records.summary import Estimate
 from warmstart.stats.intervals import Groups, accuracy_interval
+from warmstart.stats.metrics import MODEL_VARIANCE
 from warmstart.stats.paired import hits_difference, holm, mean_interval
 
 # ---- Which examples several runs held out, matched by their bytes, and who predicted them right.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from warmstart.records.data import Finding, Task
 from warmstart.records.summary import Estimate, Level, Readiness
-from warmstart.tasks.words import TASK_WORDS, percent
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.words import percent
 
 if TYPE_CHECKING:
     from warmstart.stats.intervals import Interval
@@ -155,8 +156,8 @@ def _score_reasons(measured: Measurements) -> list[str]:
     """The share of wrong predictions, or the lower end of another score where that is low."""
     if measured.estimate is None:
         return []
-    if measured.task != "classify":
-        low, score = measured.lowest, TASK_WORDS[measured.task].score
+    if not TASKS[measured.task].has_classes:
+        low, score = measured.lowest, TASKS[measured.task].words.score
         return [f"the {score} may be as low as {percent(low)}"] if low < GOOD else []
     text, confident = f"{one_in(1 - measured.estimate.value)} wrong", measured.confident
     if confident is not None and confident.share > 0:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from warmstart.evaluation.metrics import Labels, Probabilities, expected_calibration_error, log_loss
 from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Nouns
 from warmstart.records.comparison import Confidence, ConfidenceBin, Reliability
 from warmstart.solve.calibration import Calibration, fit_temperature, probabilities
 from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import Groups, accuracy_interval
+from warmstart.stats.metrics import Labels, Probabilities, expected_calibration_error, log_loss
 from warmstart.stats.paired import mean_interval
 
 FOLDS = 5

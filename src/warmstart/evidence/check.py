@@ -58,7 +58,7 @@ from warmstart.stats.intervals import number_groups, wilson
 from warmstart.stats.paired import mean_interval
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.tasks.words import CLASS_WORDS, Words, signal_text, signed_points
+from warmstart.tasks.words import Words, signal_text, signed_points
 from warmstart.training.dataset import LabelledRows, Sample, TrainingDataset, draw
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.score import ModelEvaluation
@@ -204,7 +204,7 @@ def tries_fine_tuning(training_data: TrainingDataset, verdict: Verdict) -> bool:
 def judge(
     inspection: Inspection,
     is_tuned: bool = False,
-    words: Words = CLASS_WORDS,
+    words: Words = CLASSIFICATION.words,
     basis: Basis = BASE,
     probe: Estimate | None = None,
     ships_trained: bool = False,

@@ -41,14 +41,13 @@ from warmstart.evidence.spurious import (
 from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import rules
-from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Task, Why
+from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Why
 from warmstart.records.inputs import TableInputs
 from warmstart.records.run_folder import write_csv
 from warmstart.records.summary import Evidence, Inspection
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.tasks.regress import Regression
-from warmstart.tasks.task import Truth
+from warmstart.tasks.task import Target, Truth
 from warmstart.training.dataset import (
     TrainingDataset,
     draw_rows,
@@ -164,7 +163,7 @@ class NumberChecks:
     def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
         labelled, ids, answers = rows.labelled, rows.ids, rows.answers[:, 0]
         target = labelled.target
-        natural = target.natural(answers) if isinstance(target, Regression) else answers
+        natural = target.natural(answers)
         labels = [example.label for example in labelled.learn[: len(ids)]]
         judged = judge_numbers(answers, rows.truth, rows.groups, excuse)
         issues = of_numbers(judged, ids, labels, natural, rows.n_listed, labelled.nouns)
@@ -180,11 +179,11 @@ class NumberChecks:
         return leaking_columns_regression(columns, rows.truth, folds, rows.seed)
 
 
-CHECKS: dict[Task, TaskChecks] = {
-    "classify": ClassChecks(),
-    "multilabel": SetChecks(),
-    "regress": NumberChecks(),
-}
+def checks_of(target: Target) -> TaskChecks:
+    """How rows of this task are checked: by what they have."""
+    if target.has_numbers:
+        return NumberChecks()
+    return ClassChecks() if target.has_classes else SetChecks()
 
 
 MOSTLY = 0.9  # share of the training rows that need an out-of-fold answer
@@ -215,7 +214,7 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> Inspection:
         scores = find_off_topic(features, groups)
         outliers = off_topic(scores, groups, ids, labels, labelled.nouns)
     excuse = _excuse(training_data, shift, is_signal)
-    issues, ceiling = CHECKS[record.task].label_issues(rows, excuse)
+    issues, ceiling = checks_of(training_data.labelled.target).label_issues(rows, excuse)
     findings = [label_finding(issues), off_topic_finding(outliers)]
     findings += [*_check_inputs(training_data, rows, examples), shift]
     return Inspection(
@@ -238,7 +237,7 @@ def with_labels_of(
     if np.isfinite(answers).all(axis=1).mean() < MOSTLY:
         return inspection
     shift = next((one for one in inspection.findings if one.kind == "distribution-shift"), None)
-    issues, ceiling = CHECKS[training_data.collection.record.task].label_issues(
+    issues, ceiling = checks_of(training_data.labelled.target).label_issues(
         OutOfFold(training_data, answers), _excuse(training_data, shift, is_signal)
     )
     finding = label_finding(issues)
@@ -265,7 +264,7 @@ def _check_inputs(
 ) -> list[Finding | None]:
     """Spurious correlations of borders and files of images and sounds, or of table columns."""
     record, inputs = training_data.collection.record, training_data.prep
-    checks = CHECKS[record.task]
+    checks = checks_of(training_data.labelled.target)
     modality = MODALITIES[record.kind]
     if modality.form == "rows":
         load = partial(load_unchanged, training_data.collection)

@@ -20,7 +20,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_groups, standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.tasks.words import CLASS_WORDS, Words, points
+from warmstart.tasks.words import Words, points
 
 Moments = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std per channel, of 0..1
 
@@ -107,7 +107,7 @@ def is_open(evidence: Evidence) -> bool:
 
 
 def warning(
-    evidence: Evidence, words: Words = CLASS_WORDS, nouns: Nouns = IMAGE.nouns
+    evidence: Evidence, words: Words = CLASSIFICATION.words, nouns: Nouns = IMAGE.nouns
 ) -> Finding | None:
     """A finding where an alternative is clearly better, else None."""
     value, details = evidence.value, evidence.details

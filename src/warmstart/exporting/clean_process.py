@@ -19,6 +19,9 @@ from warmstart.exporting.predict_script import NAME
 from warmstart.records.data import Task
 from warmstart.records.export import Agreement
 from warmstart.records.inputs import Inputs, pictures
+from warmstart.solve.calibration import Calibration
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 TOLERANCE = 1e-3  # largest difference of a logit
 _MINUTES = 10
@@ -85,7 +88,7 @@ def compare(
     images: Literal["run", "noise"],
     prep: Inputs,
     tolerance: float | None = TOLERANCE,
-    task: Task = "classify",
+    task: Task = CLASSIFICATION.task,
     n: int | None = None,
 ) -> Agreement:
     """Compare the answers of predict.py with the model's own logits (n, K).
@@ -110,12 +113,8 @@ def compare(
             f"the export disagrees with the model: a logit differs by {worst:.2g} "
             f"(at most {tolerance:g} may), {same} of {n} labels are the same"
         )
-    probabilities = logits
-    if task == "classify":
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-    elif task == "multilabel":
-        probabilities = 1 / (1 + np.exp(-logits))
+    uncalibrated = Calibration(1.0, np.zeros(logits.shape[1]))
+    probabilities = TASKS[task].answers(logits.astype(np.float64), uncalibrated)
     if np.abs(answers["probabilities"] - probabilities).max() > 1e-4:
         raise refusal("the export's probabilities are not those of its logits")
     if "plain" in answers:
@@ -131,7 +130,7 @@ def compare(
 
 def allowed(expected: Floats, task: Task, tolerance: float = TOLERANCE) -> float:
     """The tolerance of an answer; that of numbers scales with their size."""
-    return tolerance * max(1.0, float(np.abs(expected).max())) if task == "regress" else tolerance
+    return tolerance * (max(1.0, float(np.abs(expected).max())) if TASKS[task].has_numbers else 1)
 
 
 def _run(command: list[str], workdir: str) -> None:

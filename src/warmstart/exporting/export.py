@@ -45,6 +45,7 @@ from warmstart.records.summary import Summary
 from warmstart.run.lineage import published
 from warmstart.run.predictor import load
 from warmstart.run.reopened import Pixels, Reopened, reopen
+from warmstart.tasks.registry import TASKS, none_if_default
 
 # ---- The folder of an export: written beside its destination, moved there once checked.
 
@@ -286,9 +287,7 @@ def _record(
     quantized: Quantized | None,
 ) -> Exported:
     k = len(job.source.record.classes)
-    outputs = f"`logits` and `probabilities`, (N, {k}) each, calibrated"
-    if job.task == "regress":
-        outputs = "`value`, (N, 1)"
+    outputs = TASKS[job.task].output_text.format(k=k)
     if job.options.to.is_single_layer:
         outputs = f"calibrated logits (N, {k}); their softmax are the probabilities"
     kind = job.images.record.kind
@@ -298,7 +297,7 @@ def _record(
         to=job.options.to.name,
         title=job.title,
         inputs=_describe_inputs(job.source.exported(), job.options.with_pixels),
-        task=None if job.task == "classify" else job.task,
+        task=none_if_default(job.task),
         outputs=outputs,
         agreement=agreement,
         single_layer=single_layer,

@@ -27,12 +27,9 @@ from warmstart.records.answer import ModelRecord
 from warmstart.records.data import Task
 from warmstart.records.inputs import Inputs, Preprocessing, pictures
 from warmstart.records.run_folder import to_plain
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
-OUTPUTS: dict[Task, tuple[str, ...]] = {
-    "classify": ("logits", "probabilities"),
-    "multilabel": ("logits", "probabilities"),
-    "regress": ("value",),
-}
 PIXELS = "pixels"  # the input, where scaling is inside
 
 
@@ -42,7 +39,9 @@ class ExportedNetwork(nn.Module):
     A regression model returns values (B, 1) alone; rows, tensors and clips need no normalisation.
     """
 
-    def __init__(self, model: nn.Module, preprocessing: Inputs, task: Task = "classify") -> None:
+    def __init__(
+        self, model: nn.Module, preprocessing: Inputs, task: Task = CLASSIFICATION.task
+    ) -> None:
         super().__init__()
         self.model = model
         self.preprocessing = preprocessing
@@ -58,9 +57,8 @@ class ExportedNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Calibrated logits and their probabilities, or values."""
         logits = self.model(self.prepare(inputs))
-        if self.task == "regress":
-            return (logits,)
-        return logits, logits.sigmoid() if self.task == "multilabel" else logits.softmax(dim=1)
+        target = TASKS[self.task]
+        return (logits,) if target.has_numbers else (logits, target.activate(logits))
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Preprocess inside the graph."""
@@ -75,7 +73,7 @@ class ExportedPixels(ExportedNetwork):
     """Takes uint8 images of the prepared size, (B, H, W, C); scaling is inside."""
 
     def __init__(
-        self, model: nn.Module, preprocessing: Preprocessing, task: Task = "classify"
+        self, model: nn.Module, preprocessing: Preprocessing, task: Task = CLASSIFICATION.task
     ) -> None:
         super().__init__(model, preprocessing, task)
         self.input_name = PIXELS
@@ -94,7 +92,10 @@ class ExportedPixels(ExportedNetwork):
 
 
 def wrap_model(
-    model: nn.Module, preprocessing: Inputs, with_pixels: bool = False, task: Task = "classify"
+    model: nn.Module,
+    preprocessing: Inputs,
+    with_pixels: bool = False,
+    task: Task = CLASSIFICATION.task,
 ) -> ExportedNetwork:
     """Give a model named outputs; `with_pixels` takes uint8 images (B, H, W, C)."""
     if with_pixels:
@@ -133,7 +134,7 @@ def to_onnx(
     """
     import onnx
 
-    name, outputs, buffer = network.input_name, OUTPUTS[network.task], io.BytesIO()
+    name, outputs, buffer = network.input_name, TASKS[network.task].outputs, io.BytesIO()
     axes = {name: dict(network.axes), **{output: {0: "batch"} for output in outputs}}
     fastpath = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -194,13 +195,6 @@ def save_program(program: Any, path: Path, metadata: Mapping[str, str]) -> None:
     torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata))})
 
 
-OUTPUT_MEANINGS: dict[Task, str] = {
-    "classify": "logits: calibrated; probabilities: their softmax",
-    "multilabel": "logits: calibrated; probabilities: their sigmoid, a label each",
-    "regress": "value: the number, in the unit of the data",
-}
-
-
 def metadata_of(network: ExportedNetwork, labels: tuple[str, ...], name: str) -> dict[str, str]:
     """Metadata of the graph: class names, preprocessing, the meaning of the outputs."""
     prep = network.preprocessing
@@ -209,7 +203,7 @@ def metadata_of(network: ExportedNetwork, labels: tuple[str, ...], name: str) ->
         "task": network.task,
         "labels": json.dumps(list(labels), ensure_ascii=False),
         "preprocessing": json.dumps(to_plain(prep)),
-        "outputs": OUTPUT_MEANINGS[network.task],
+        "outputs": TASKS[network.task].output_meaning,
     }
     if modality_of(prep).has_pixels and network.input_name != PIXELS:
         prep = pictures(prep)

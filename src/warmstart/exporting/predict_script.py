@@ -12,6 +12,8 @@ from warmstart.exporting.format import ExportFormat
 from warmstart.modalities.registry import modality_of
 from warmstart.records.data import Task
 from warmstart.records.inputs import LEAST_VARIANCE, MISSING, SPAN, Inputs, Preprocessing, pictures
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 _FILES = """\
 HERE = pathlib.Path(__file__).resolve().parent
@@ -232,13 +234,14 @@ _NUMBER = 'f"{LABELS[0]} {p[0]:.6g}"'
 
 
 def predict_script(
-    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = "classify"
+    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = CLASSIFICATION.task
 ) -> str:
     """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside."""
-    takes_pixels, answer = input_name == "pixels", to.value if task == "regress" else to.answer
+    takes_pixels, has_numbers = input_name == "pixels", TASKS[task].has_numbers
+    answer = to.value if has_numbers else to.answer
     needs, imports = to.needs, to.imports
     fields = {"needs": needs, "imports": imports, "load": to.load, "files": _FILES}
-    fields["line"] = _NUMBER if task == "regress" else _BEST
+    fields["line"] = _NUMBER if has_numbers else _BEST
     modality = modality_of(inputs)
     if modality.has_tokens:
         return _TEXT_SCRIPT.substitute(fields, answer=answer.format(name=input_name, x="x"))
@@ -249,7 +252,7 @@ def predict_script(
             "example": modality.nouns.typed,
             "prepare": _ROWS if modality.form == "rows" else _TENSORS,
             "answer": answer.format(name=input_name, x="np.ascontiguousarray(values)"),
-            "answers": "the values twice" if task == "regress" else "logits, probabilities",
+            "answers": "the values twice" if has_numbers else "logits, probabilities",
         }
         if modality.is_sound:
             fields |= {**sound, "needs": f"{needs}, numpy, {NEEDS}", "prepare": _CLIPS}

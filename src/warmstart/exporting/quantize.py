@@ -22,8 +22,7 @@ from warmstart.records.data import DataRecord, Example
 from warmstart.records.export import Gap, Quantized
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.stats.paired import Difference, difference, hits_difference
-from warmstart.tasks.registry import target_of
-from warmstart.tasks.regress import Regression
+from warmstart.tasks.registry import TASKS, target_of
 from warmstart.training.early_stopping import spread
 
 Inputs = NDArray[np.generic]
@@ -144,7 +143,7 @@ def _compare_graphs(
     and the metric (None for accuracy).
     """
     groups = group_numbers(examples, record.near_duplicates)
-    if record.task == "classify":
+    if TASKS[record.task].has_classes:
         number = {label: index for index, label in enumerate(record.classes)}
         labels = np.array([number[example.label] for example in examples])
         predicted = outputs.argmax(axis=2)
@@ -157,8 +156,8 @@ def _compare_graphs(
     target = target_of(record.task, training)
     truth = target.read([example.label for example in examples], record.classes)
     same: float | None = None
-    if isinstance(target, Regression):
-        answers = (outputs - target.mean) / target.spread
+    if target.has_numbers:
+        answers = target.standardised(outputs)
     else:
         answers = expit(outputs.astype(np.float64))
         same = float(((outputs[0] > 0) == (outputs[1] > 0)).mean())

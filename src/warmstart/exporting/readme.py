@@ -12,7 +12,7 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.records.export import Exported, Gap
 from warmstart.records.summary import NumberScores, Scores, Summary
-from warmstart.tasks.words import TASK_WORDS, other_metrics, score_of
+from warmstart.tasks.registry import TASKS, other_metrics, score_of
 
 LISTED = 20  # classes that are listed in full
 
@@ -42,7 +42,7 @@ def readme(facts: ReadmeFacts) -> str:
     exported, an = facts.exported, facts.nouns.an
     quantized = f"## 8-bit numbers\n\n{quantized_text(exported)}\n" if exported.quantized else ""
     to = FORMATS[exported.to]
-    outputs = TASK_WORDS[facts.summary.task].output.format(len(facts.labels))
+    outputs = TASKS[facts.summary.task].words.output.format(len(facts.labels))
     sections = [
         _front_matter(facts),
         f"# {exported.title}\n",
@@ -96,7 +96,7 @@ def _front_matter(facts: ReadmeFacts) -> str:
 def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
     """Type, value and name of each metric, of the head and graph that this export holds."""
     summary, exported = facts.summary, facts.exported
-    words = TASK_WORDS[summary.task]
+    words = TASKS[summary.task].words
     name = f"{words.name[0].upper()}{words.name[1:]}"
     if exported.quantized is not None:
         images, accuracy = exported.quantized.images, exported.quantized.accuracy
@@ -117,11 +117,9 @@ def _lead(facts: ReadmeFacts) -> str:
     if facts.exported.single_layer is not None or facts.exported.quantized is not None:
         line += " (This is about the run's own model.)"
     names = ", ".join(labels[:LISTED]) + (", …" if len(labels) > LISTED else "")
-    does = {
-        "classify": f"Classifies {facts.nouns.many} into {len(labels)} classes",
-        "multilabel": f"Predicts any of {len(labels)} labels of {facts.nouns.an}",
-        "regress": f"Predicts a number from {facts.nouns.an}",
-    }[facts.summary.task]
+    does = TASKS[facts.summary.task].words.summary.format(
+        many=facts.nouns.many, an=facts.nouns.an, n=len(labels)
+    )
     return (
         f"{line}\n\n{does}: {names}. Trained by warmstart on {facts.summary.data.train:,} "
         f"examples, from {facts.base}; as {title} it needs no warmstart.\n"
@@ -188,7 +186,7 @@ def quantized_text(exported: Exported) -> str:
     which = {"test": f"test {nouns.many}", "holdout": f"{nouns.many} of your hold-out"}.get(
         quantized.images, f"training {nouns.many}, which is optimistic: the run held none out"
     )
-    score = "" if exported.task is None else f"{TASK_WORDS[exported.task].name} "
+    score = "" if exported.task is None else f"{TASKS[exported.task].words.name} "
     same = ""
     if quantized.same_labels is not None:
         same = f", {100 * quantized.same_labels:.1f} % of the labels are the same"
@@ -211,7 +209,7 @@ def agreement_text(exported: Exported) -> str:
     n, same = agreement.n, agreement.same_labels
     what, rest = "logit", f", {'all' if same == n else f'{same} of {n}'} labels are the same"
     if exported.task is not None:
-        what, rest = ("number" if exported.task == "regress" else "logit"), ""
+        what, rest = TASKS[exported.task].words.unit, ""
     return (
         f"In a process without warmstart, on {n} {images}: a {what} differs from {model} by "
         f"{agreement.difference:.1g} at most{limit}{rest}."

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ExportError, RunFolderError
-from warmstart.evaluation.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.events import Event, Steps
 from warmstart.exporting.format import any_head
 from warmstart.modalities.registry import MODALITIES
@@ -35,6 +34,7 @@ from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.solve.kernels import Features
+from warmstart.stats.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.stats.paired import hits_difference
 from warmstart.training import dataset
 from warmstart.training.linear_probe import HeadFit, fit_head

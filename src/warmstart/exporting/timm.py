@@ -12,6 +12,7 @@ from warmstart.exporting.format import AS_TENSOR, ExportFormat, any_head
 from warmstart.modalities.registry import modality_of
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.run_folder import write_bytes, write_json
+from warmstart.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,9 +41,9 @@ class Timm(ExportFormat):
     config: ClassVar[Mapping[str, Any]] = {}  # more of config.json
 
     def check_possible(self, source: ExportSource) -> None:
-        task = source.record.task
-        if task != "classify":
-            what = "several labels" if task == "multilabel" else "a number"
+        target = TASKS[source.record.task]
+        if not target.has_classes:
+            what = "a number" if target.has_numbers else "several labels"
             raise ExportError(
                 f"{self.name} holds classifiers, and this model predicts {what}; use {any_head()}."
             )

@@ -31,11 +31,8 @@ from warmstart.modalities.registry import modality_of
 from warmstart.network.weights import chunks
 from warmstart.records.answer import (
     CalibrationRecord,
-    LabelCalibration,
     ModelRecord,
-    NumberCalibration,
 )
-from warmstart.records.data import Task
 from warmstart.records.run_folder import (
     RunFolder,
     fields_of,
@@ -44,17 +41,12 @@ from warmstart.records.run_folder import (
     write_chunks,
     write_json,
 )
+from warmstart.tasks.registry import TASKS
 
 Arrays = Mapping[str, NDArray[np.generic]]
 Read = TypeVar("Read")
 
 LARGEST = 2**30  # values of one input
-
-CALIBRATIONS: dict[Task, type[CalibrationRecord]] = {
-    "classify": CalibrationRecord,
-    "multilabel": LabelCalibration,
-    "regress": NumberCalibration,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +90,7 @@ def read_bundle(run: Path) -> Bundle:
     if not folder.is_dir():
         raise RunFolderError(f"{run} {_why_none(run)}")
     record = read_json(folder / "config.json", ModelRecord)
-    calibration = read_json(folder / "calibration.json", CALIBRATIONS[record.task])
+    calibration = read_json(folder / "calibration.json", TASKS[record.task].calibration_record)
     tensors = _read(folder / "model.safetensors", load_file)
     arrays, ids = _read(folder / "neighbours.safetensors", _read_neighbours)
     inputs = record.preprocessing
@@ -128,7 +120,7 @@ def _check_calibration(
             raise _damaged(path, f"{name} is not finite")
     if calibration.temperature <= 0 or calibration.ood_from < 0:
         raise _damaged(path, "its temperature or its distance makes no sense")
-    if record.task == "classify" and len(calibration.class_bias) != len(record.classes):
+    if TASKS[record.task].has_classes and len(calibration.class_bias) != len(record.classes):
         raise _damaged(path, "class_bias is not one number a class")
 
 

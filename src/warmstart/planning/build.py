@@ -16,6 +16,7 @@ from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
 from warmstart.records.inputs import Inputs
 from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan, by_rule
+from warmstart.tasks.registry import TASKS
 
 # Texts a class up to which no depth is chosen, as that would be chance. On 10 samples of 8 a class
 # (sst2, trec6; MiniLM) choosing among eight depths and seven penalties gave .592 and .599 on the
@@ -154,7 +155,7 @@ def _plan_head(
     penalties, spaced = rules.penalties(facts.n), "half a decade apart or one"
     robust = tuple(n for n in head_names if n.partition("+")[0] in DEPTHS)
     kind = modality_of(inputs).kind
-    if robust and facts.task == "classify" and are_few(kind, facts.n, facts.n_classes):
+    if robust and TASKS[facts.task].has_classes and are_few(kind, facts.n, facts.n_classes):
         names, penalties = robust, PENALTIES
         many = f"the layer weighting that was best elsewhere: {facts.n:,} texts cannot choose one"
         spaced = "so few texts cannot choose another"

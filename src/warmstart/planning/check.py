@@ -20,6 +20,7 @@ from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PR
 from warmstart.records.block_actions import FRESH, TUNED, for_blocks
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, Plan, wrong_value
+from warmstart.tasks.registry import TASKS
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
 MOST_CHANNELS = 13  # bands of Sentinel-2, the most that the input surgery supports
@@ -278,7 +279,7 @@ def _check_pairs(plan: Plan, facts: DataFacts) -> None:
     training, cure = plan.training, "--set training.contrastive=false."
     if not training.is_paired:
         return
-    if facts.task != "classify":
+    if not TASKS[facts.task].has_classes:
         raise PlanError(
             "training.contrastive pulls examples of one class together, and the task has no "
             f"classes; {cure}"
@@ -315,7 +316,7 @@ def _check_weights(plan: Plan, network: NetworkFacts) -> None:
 
 
 def _check_heads(plan: Plan, facts: DataFacts, head_names: Sequence[str], nouns: Nouns) -> None:
-    special = ("class-mean", "logistic") if facts.task == "classify" else ("stack",)
+    special = ("class-mean", "logistic") if TASKS[facts.task].has_classes else ("stack",)
     plain = [name.partition("+")[0] for name in head_names]  # without the base model's head, too
     valid = [*(special if facts.n <= rules.DUAL_LIMIT else ()), *head_names, *plain]
     valid = list(dict.fromkeys(valid))

@@ -12,6 +12,7 @@ from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.strategy import Strategy
 from warmstart.records.plan import Choice, TrainingPlan, by_rule
+from warmstart.tasks.registry import TASKS
 
 # All texts in one update: samples of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
 # compares depths and learning rates.
@@ -43,7 +44,7 @@ def learns_from_pairs(
 
     The user's choice wins; else plainly fine-tuned blocks do, where one process has whole batches.
     """
-    if not network.modality.learns_from_pairs or facts.task != "classify":
+    if not network.modality.learns_from_pairs or not TASKS[facts.task].has_classes:
         return None
     if options.contrastive is not None:
         return options.contrastive

@@ -18,6 +18,7 @@ from warmstart.records.data import Task
 from warmstart.records.inputs import pictures
 from warmstart.records.network import NetworkRecord
 from warmstart.records.plan import Choice, TrainingPlan, by_rule
+from warmstart.tasks.registry import TASKS
 
 LEAST_GROUPS = 40  # independent examples below which held-out rows show no fine-tuning gain
 # Seconds on two cores, by multiply-adds, of fine-tuning that nobody asked for.
@@ -31,7 +32,7 @@ def fine_tuning_seconds(network: NetworkRecord, facts: DataFacts, budget: Budget
 
     From multiply-adds alone, so that two runs agree. Texts are trained on pairs.
     """
-    is_paired = MODALITIES[facts.kind].learns_from_pairs and facts.task == "classify"
+    is_paired = MODALITIES[facts.kind].learns_from_pairs and TASKS[facts.task].has_classes
     count = (pair_blocks if is_paired else rules.fine_tuned_blocks)(len(network.blocks))
     frozen_macs = sum(block.macs for block in network.blocks[:-count])
     trained_macs = sum(block.macs for block in network.blocks[-count:])
@@ -86,22 +87,6 @@ MASK = 0.2
 AVERAGED = 0.1  # share of the steps that the moving average of the weights covers, v0
 L2_SP = 1.0  # v0
 FEW_A_CLASS = 30  # examples a class below which L2-SP is used: RECIPE §5
-# Which augmentations preserve a label depends on the task; v0 except for classes.
-_CROPS: dict[Task, tuple[float, str]] = {
-    "classify": (CROP, "a crop of a third or more mostly still shows its class"),
-    "multilabel": (CROP, "a crop of a third or more mostly still shows what its labels name"),
-    "regress": (WIDE_CROP, "a smaller crop changes what is large, near or many"),
-}
-_MIRRORED = "mirrored images keep their {}; set training.flip=false where left and right matter"
-_ANOTHER = (
-    "a mirrored image may have another number, such as an angle; set training.flip=true where it "
-    "has the same"
-)
-_FLIPS: dict[Task, tuple[bool, str]] = {
-    "classify": (True, _MIRRORED.format("class")),
-    "multilabel": (True, _MIRRORED.format("labels")),
-    "regress": (False, _ANOTHER),
-}
 TABLE_FOLDS = 5
 # At the learning rate for new layers, 100 rows of wines were classified no better than from
 # scratch; at 0.3 of it 0.4 to 2.7 points better, over four pairs of tables.
@@ -284,14 +269,15 @@ def _choose_augmentations(network: NetworkFacts, task: Task) -> tuple[Choice, Ch
     """Crop, flip and jitter."""
     if (fixed := network.modality.augmentations) is not None:
         return fixed
-    crop = by_rule(*_CROPS[task])
+    target = TASKS[task]
+    crop = by_rule(CROP if target.is_crop_invariant else WIDE_CROP, target.words.crop)
     if network.record.family == "mlp":
         crop = by_rule(1.0, "an MLP ties each weight to a place, so that crops would mislead it")
     jitter = by_rule(COLOUR, "light that is a tenth brighter or paler mostly shows the same class")
     inputs = network.preprocessing
     if inputs is not None and pictures(inputs).channels not in (1, 3):
         jitter = by_rule(0.0, "bands are measurements: their brightness is not varied")
-    return crop, by_rule(*_FLIPS[task]), jitter
+    return crop, by_rule(target.is_mirror_invariant, target.words.mirror), jitter
 
 
 def _choose_l2_sp(facts: DataFacts, is_scratch: bool, network: NetworkFacts) -> Choice:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from warmstart.records.data import Task
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 Budget = Literal["fast", "balanced", "thorough"]
 
@@ -73,7 +75,7 @@ def candidates(
     smallest_class: int,
     head_names: tuple[str, ...],
     budget: Budget,
-    task: Task = "classify",
+    task: Task = CLASSIFICATION.task,
 ) -> tuple[str, ...]:
     """Heads to choose from, simplest first: ties go to the earlier.
 
@@ -93,7 +95,7 @@ def candidates(
     ('last+prior',)
     """
     names: tuple[str, ...] = ()
-    has_classes = task == "classify"
+    has_classes = TASKS[task].has_classes
     if has_classes and smallest_class <= 5 and n <= DUAL_LIMIT:
         names += ("class-mean",)
     if has_classes and budget != "fast" and n * n_classes <= LOGISTIC_LIMIT:

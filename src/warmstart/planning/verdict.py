@@ -12,7 +12,8 @@ from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import Nouns
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain, VerdictKind
-from warmstart.tasks.words import CLASS_WORDS, Words, change_text, percent, points
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.words import Words, change_text, percent, points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +175,7 @@ def sentence(
     facts: VerdictFacts,
     n: int,
     accuracy: float,
-    words: Words = CLASS_WORDS,
+    words: Words = CLASSIFICATION.words,
     basis: Basis = BASE,
 ) -> str:
     """The verdict of the evidence, for someone who never trained a network.
@@ -247,7 +248,9 @@ def outcome_kind(outcome: Outcome, kind: VerdictKind) -> VerdictKind:
     return "linear-probe" if outcome.gain.high < LITTLE else "inconclusive"
 
 
-def outcome_sentence(outcome: Outcome, words: Words = CLASS_WORDS, basis: Basis = BASE) -> str:
+def outcome_sentence(
+    outcome: Outcome, words: Words = CLASSIFICATION.words, basis: Basis = BASE
+) -> str:
     """What fine-tuning did, as a sentence in the past tense; empty where it was not tried."""
     gain = outcome.gain
     if gain is None:

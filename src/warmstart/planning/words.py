@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from warmstart.records.block_actions import ACTIONS, BlockAction
 from warmstart.records.data import Task
 from warmstart.records.plan import BlockPlan, Choice, Plain, Plan
+from warmstart.tasks.registry import TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +122,6 @@ def output_words(task: Task, names: Sequence[str]) -> str:
     >>> output_words("classify", ["a", "b"]), output_words("regress", ["age"])
     ('2 classes', 'the number "age"')
     """
-    words = {"classify": f"{len(names)} classes", "multilabel": f"{len(names)} labels"}
-    return words.get(task, f'the number "{next(iter(names), "value")}"')
+    if TASKS[task].has_numbers:
+        return f'the number "{next(iter(names), "value")}"'
+    return TASKS[task].words.output.format(len(names))

@@ -13,6 +13,7 @@ from warmstart.records.plan import ColumnPlan
 from warmstart.records.run_folder import ABSENT
 
 Task = Literal["classify", "multilabel", "regress"]
+TaskOption = Literal["auto", Task]
 Split = Literal["train", "holdout", "test"]
 
 

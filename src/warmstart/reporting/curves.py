@@ -13,7 +13,7 @@ from typing import Any
 
 from warmstart.events import BESIDE, Event
 from warmstart.records.summary import Summary
-from warmstart.tasks.words import test_estimate
+from warmstart.tasks.registry import test_estimate
 
 Curves = dict[str, float]
 Choices = dict[str, float | int | str]

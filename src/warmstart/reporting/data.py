@@ -6,21 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from warmstart.formatting import percent
-from warmstart.records.data import Finding, LabelIssue, OffTopicExample, Task, split_labels
+from warmstart.records.data import Finding, LabelIssue, OffTopicExample
 from warmstart.records.findings import FINDINGS
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, standing
-from warmstart.tasks.words import TASK_WORDS, contradiction
 
 NAMED = 14  # classes up to which each has a bar with its name
 LISTED = 12  # items of a finding
 ISSUES, OFF_TOPIC, EACH = 12, 6, 6  # pictures of each
-OUTPUTS: dict[Task, tuple[str, str]] = {
-    "classify": ("class", "classes"),
-    "multilabel": ("label", "labels"),
-    "regress": ("number", "numbers"),
-}
 
 
 def questionable(facts: ReportFacts) -> tuple[LabelIssue, ...]:
@@ -65,12 +59,12 @@ def data_section(facts: ReportFacts) -> str:
 
 
 def _counts(facts: ReportFacts) -> str:
-    data, task = facts.summary.data, facts.summary.task
+    data, target = facts.summary.data, facts.target
     one, many = facts.nouns.one, facts.nouns.many
     rows = [
         (data.train, f"training {one}", f"training {many}"),
         (data.test, f"test {one}", f"test {many}"),
-        (0 if task == "regress" else data.classes, *OUTPUTS[task]),
+        (0 if target.has_numbers else data.classes, target.words.one, target.words.many),
         (data.unreadable, "unreadable", "unreadable"),
         (data.near_duplicates, "near-duplicate", "near-duplicates"),
         (data.leaks, f"test {one} with leakage", f"test {many} with leakage"),
@@ -84,13 +78,13 @@ def _classes(facts: ReportFacts) -> str:
     if facts.data is None:
         return ""
     labels = [e.label for e in facts.data.examples if e.split != "test"]
-    if facts.summary.task == "multilabel":
-        labels = [name for label in labels for name in split_labels(label)]
+    if not facts.target.has_numbers:
+        labels = [name for label in labels for name in facts.target.names(label)]
     if not labels:
         return ""
-    if facts.summary.task == "regress":
+    if facts.target.has_numbers:
         return _distribution(labels)
-    nouns, (one, many) = facts.nouns, OUTPUTS[facts.summary.task]
+    nouns, one, many = facts.nouns, facts.target.words.one, facts.target.words.many
     sizes = sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0]))
     (largest, most), (smallest, least) = sizes[0], sizes[-1]
     title = f"{nouns.title}s of each {one}"
@@ -149,13 +143,13 @@ def _questionable(facts: ReportFacts) -> str:
     issues, examples = facts.label_issues, questionable(facts)
     if issues is None or not examples:
         return ""
-    task, n = facts.summary.task, facts.summary.data.train
-    noun = TASK_WORDS[task].label.title()
+    n = facts.summary.data.train
+    noun = facts.target.words.label.title()
     title = "Label issues" if issues.count else f"{noun}s to look at first"
     text = f"{issues.sentence} label_issues.csv lists them by score"
     text += "." if issues.why == "outcome" else "; correct it and pass it to --relabel."
     captions = []
     for one in examples:
         certainty = "" if one.probability is None else f" ({percent(one.probability, n)})"
-        captions.append((one.id, contradiction(one.label, one.suggested, task) + certainty))
+        captions.append((one.id, facts.target.contradiction(one.label, one.suggested) + certainty))
     return html.heading(title) + html.paragraph(text) + html.shots(facts, captions)

@@ -16,6 +16,8 @@ from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.task import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,11 @@ class ReportFacts:
         return self.inspection.label_issues if self.inspection is not None else None
 
     @property
+    def target(self) -> Target:
+        """The task, not fitted to labels."""
+        return TASKS[self.summary.task]
+
+    @property
     def has_issues(self) -> bool:
         """Whether label issues are counted; then they come first."""
         return self.label_issues is not None and bool(self.label_issues.count)
@@ -130,7 +137,7 @@ class ReportFacts:
     @property
     def majority(self) -> tuple[str, float] | None:
         """The largest class and its share; None where it is not known or there are no classes."""
-        if self.summary.task != "classify":
+        if not self.target.has_classes:
             return None
         sizes = Counter(one.target for one in self.held_out)
         if not sizes and self.data is not None:

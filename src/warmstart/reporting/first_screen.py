@@ -5,7 +5,6 @@ from __future__ import annotations
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.records.answer import NumberCalibration
-from warmstart.records.data import Task
 from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import Estimate, Level
 from warmstart.reporting import html
@@ -14,7 +13,7 @@ from warmstart.reporting.figures import MeasuredShare, on_a_line
 from warmstart.reporting.html import short
 from warmstart.reporting.next_steps import NextStep, leaks_much, next_steps
 from warmstart.reporting.verdict import against_shuffled
-from warmstart.tasks.words import TASK_WORDS, score_of, test_estimate
+from warmstart.tasks.registry import score_of, test_estimate
 
 FEW = 0.05  # errors among the confident answers, up to which they need no review
 USE: dict[Level, str] = {
@@ -22,20 +21,14 @@ USE: dict[Level, str] = {
     "review": "Yes, if a person reviews its answers before they matter.",
     "not-ready": "Not yet.",
 }
-# Kinds of findings that change how far a score can be believed, and the sentence that says so.
-_TARGETS: dict[Task, str] = {
-    "classify": "the class",
-    "multilabel": "a label",
-    "regress": "the number",
-}
 
 
 def first_screen(facts: ReportFacts) -> str:
     """Readiness, sizes, verdict, the score as a picture, usefulness, next steps."""
-    data, verdict, task = facts.summary.data, facts.summary.verdict, facts.summary.task
+    data, verdict, target = facts.summary.data, facts.summary.verdict, facts.target
     sizes = f"{facts.nouns.count(data.train, 'training')}, "
-    sizes += TASK_WORDS[task].output.format(data.classes)
-    if data.test and task == "classify":
+    sizes += target.words.output.format(data.classes)
+    if data.test and target.has_classes:
         sizes += f", {facts.nouns.count(data.test, 'test')}"
     kind = "verdict bad" if verdict.kind in ("no-signal", "no-transfer") else "verdict"
     cards = (f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(next_steps(facts), 1))
@@ -63,11 +56,11 @@ def _picture(facts: ReportFacts) -> str:
     """The score between 0 and 100 %, or without a signal the permutation test."""
     estimate, test = facts.summary.estimate, facts.summary.test
     shuffled = against_shuffled(facts, "accuracy")
-    is_classes = facts.summary.task == "classify"
+    is_classes = facts.target.has_classes
     if is_classes and facts.summary.verdict.kind == "no-signal" and shuffled is not None:
         _, picture, caption = shuffled
         return _captioned(picture, caption)
-    name = TASK_WORDS[facts.summary.task].name
+    name = facts.target.words.name
     measures = []
     if test is not None:
         measures.append(_measure(test_estimate(test), "{} on the test set", is_main=False))
@@ -123,10 +116,8 @@ def would_use(facts: ReportFacts) -> list[str]:
     """Whether one would use the model, and how far, in sentences for a layman."""
     if not facts.ships:
         return [f"No: nothing was shipped, for {facts.summary.shipped.why.rstrip('.')}."]
-    if facts.summary.task == "classify":
-        texts = [_of_100(facts), _confident(facts)]
-    else:
-        texts = [_intervals(facts)]
+    is_classes = facts.target.has_classes
+    texts = [_of_100(facts), _confident(facts)] if is_classes else [_intervals(facts)]
     texts = [USE[facts.summary.readiness.level], *texts, *_warnings(facts)]
     return [text for text in texts if text]
 
@@ -134,7 +125,7 @@ def would_use(facts: ReportFacts) -> list[str]:
 def _warnings(facts: ReportFacts) -> list[str]:
     kinds = {finding.kind for finding in facts.summary.findings}
     kinds -= set() if leaks_much(facts) else {"leakage"}
-    words = {"target": _TARGETS[facts.summary.task], "many": facts.nouns.many}
+    words = {"target": facts.target.words.target, "many": facts.nouns.many}
     return [one.warning.format(**words) for name, one in FINDINGS.items() if name in kinds]
 
 

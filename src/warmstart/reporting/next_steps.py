@@ -10,7 +10,7 @@ from warmstart.formatting import interval
 from warmstart.nouns import count
 from warmstart.records.summary import ClassScore
 from warmstart.reporting.facts import ReportFacts
-from warmstart.tasks.words import TASK_WORDS, change_text, contradiction
+from warmstart.tasks.words import change_text
 
 LEAST_IMAGES = 5  # of a class, below which its recall says nothing
 LEAKED = 0.01  # of the test set, from which on leakage comes first
@@ -33,7 +33,7 @@ class NextStep:
 def next_steps(facts: ReportFacts) -> tuple[NextStep, ...]:
     """Three steps at most, the most urgent of each sort."""
     repair, labels = _repair_step(facts), _labels_step(facts)
-    if facts.summary.task == "classify":
+    if facts.target.has_classes:
         images = _images_step(facts)
         first = (labels, images) if facts.has_issues else (images, labels)
         if repair is not None:
@@ -125,11 +125,11 @@ def _labels_step(facts: ReportFacts) -> NextStep | None:
 
     None for outcomes of a table: there is nothing to correct.
     """
-    issues, task = facts.label_issues, facts.summary.task
+    issues = facts.label_issues
     if issues is None or not issues.ranked or issues.why == "outcome":
         return None
     examples = tuple(
-        (one.id, contradiction(one.label, one.suggested, task))
+        (one.id, facts.target.contradiction(one.label, one.suggested))
         for one in (issues.issues or issues.ranked)[:EXAMPLES]
     )
     if issues.count:
@@ -142,7 +142,7 @@ def _labels_step(facts: ReportFacts) -> NextStep | None:
     if facts.ships:
         title = "No label issues found"
         if issues.count is None:
-            title = f"{TASK_WORDS[task].label.title()}s to look at first"
+            title = f"{facts.target.words.label.title()}s to look at first"
         text = f"{issues.sentence} Checking those that it contradicts most takes a minute."
         return NextStep(title, text, examples=examples)
     return NextStep(
@@ -211,7 +211,7 @@ def _other_depth(facts: ReportFacts, strategy: str) -> NextStep:
 def _use_step(facts: ReportFacts) -> NextStep | None:
     if not facts.ships or facts.summary.readiness.level == "not-ready":
         return None
-    ask = TASK_WORDS[facts.summary.task].ask.format(an=facts.nouns.an)
+    ask = facts.target.words.ask.format(an=facts.nouns.an)
     return NextStep(
         "Use it",
         f"{ask[0].upper()}{ask[1:]}, and see which ones it is uncertain about.",
@@ -224,7 +224,7 @@ def _gain(facts: ReportFacts) -> str:
     if gain is None:
         return ""
     what = "Training" if facts.summary.shipped.strategy.startswith("scratch") else "Fine-tuning"
-    change = change_text(gain.value, gain.low, gain.high, TASK_WORDS[facts.summary.task].name)
+    change = change_text(gain.value, gain.low, gain.high, facts.target.words.name)
     return f"{what} changed the score by {change} against the linear probe. "
 
 

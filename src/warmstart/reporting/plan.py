@@ -10,7 +10,6 @@ from warmstart.records.plan import Choice, Plan
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, stacked, standing
-from warmstart.tasks.words import TASK_WORDS
 
 _SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
 
@@ -62,7 +61,7 @@ def _layers(facts: ReportFacts, plan: Plan) -> str:
     if rows:
         lr = None if facts.is_discarded else plan.blocks[-1].lr
         words = f"{lr.number:g}" if lr is not None else "in closed form"
-        outputs = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+        outputs = facts.target.words.output.format(facts.summary.data.classes)
         rows.append(("head", "new", words, "", f"for {outputs}"))
     head = ("layers", "action", "learning rate", "weights", "names")
     return html.table("Layers", head, rows)
@@ -159,7 +158,7 @@ def _depth(facts: ReportFacts) -> str:
     scores = {int(key.removeprefix("block.")): float(details[key]) for key in keys}
     numbers = sorted(scores)
     best = int(float(details.get("best_block", numbers[-1])))
-    words = TASK_WORDS[facts.summary.task]
+    words = facts.target.words
     title = f"How well each layer alone {words.apart.format(an=facts.nouns.an)}"
     picture = standing(
         [scores[number] for number in numbers],

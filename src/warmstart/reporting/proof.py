@@ -12,7 +12,7 @@ from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.figures import Bar, diagram, interval_bar, lying, scatter, stacked
 from warmstart.reporting.html import fixed, label, rect, short, svg_escaped, tag
-from warmstart.tasks.words import other_metrics
+from warmstart.tasks.registry import other_metrics
 from warmstart.tasks.words import percent as percent_of
 
 # ---- Confusion: the matrix, the commonest mistakes, a map of many classes.
@@ -136,7 +136,7 @@ def _small_map(counts: Counts, names: Sequence[str], about: str) -> str:
 
 
 def proof_section(facts: ReportFacts) -> str:
-    if facts.summary.task != "classify":
+    if not facts.target.has_classes:
         return html.section("proof", "Proof: what became of the weights", _ledger(facts))
     if not facts.ships:
         return ""
@@ -355,7 +355,7 @@ def _no_forgetting(facts: ReportFacts) -> str:
 
 def answers_section(facts: ReportFacts) -> str:
     """Each label with its scores, or predictions against targets; empty for classes."""
-    if facts.summary.task == "classify":
+    if facts.target.has_classes:
         return ""
     test, text = facts.summary.test, "Each example was predicted by a model not trained on it."
     if test is not None:

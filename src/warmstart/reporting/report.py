@@ -23,19 +23,16 @@ from warmstart.data.names import PREFIX
 from warmstart.data.read import list_examples
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
-from warmstart.evaluation.classes import per_class
-from warmstart.evaluation.multilabel import per_label
 from warmstart.evaluation.reliability import certainty
 from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
 from warmstart.network.ledger import summary_lines
-from warmstart.network.model_folder import CALIBRATIONS
 from warmstart.network.registry import title_of
 from warmstart.planning.plan_file import read_plan
 from warmstart.planning.schedule import head_only
 from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
 from warmstart.records.comparison import Confidence
-from warmstart.records.data import DataRecord, Task
+from warmstart.records.data import DataRecord
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
@@ -49,7 +46,10 @@ from warmstart.reporting.page import page
 from warmstart.reporting.proof import worst
 from warmstart.request import NAME as REQUEST
 from warmstart.request import OBJECT, Request, RequestFile, columns_of, decoded, read_request
-from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.classify import per_class
+from warmstart.tasks.multilabel import per_label
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.task import Target
 
 NAME = "report.html"
 MOST = 40  # pictures on one page
@@ -133,9 +133,10 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     network = read_if_there(run / "network.json", NetworkRecord)
     ledger = read_if_there(run / "weights_ledger.json", Ledger)
     predictions = run / "predictions.jsonl"
-    answers = read_answers(predictions, data) if summary.task == "classify" else ()
+    target = TASKS[summary.task]
+    answers = read_answers(predictions, data) if target.has_classes else ()
     calibration = _read_calibration(run)
-    numbers = _held_out_lines(predictions) if summary.task == "regress" else []
+    numbers = _held_out_lines(predictions) if target.has_numbers else []
     held_out = [one for one in answers if one.split == "oof"]
     test = [one for one in answers if one.split == "test"]
     return ReportFacts(
@@ -149,7 +150,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
         plan=plan,
         ledger=ledger,
         calibration=calibration,
-        label_scores=_label_scores(predictions, summary.task, data, calibration),
+        label_scores=_label_scores(predictions, target, data, calibration),
         numbers=tuple((float(line["target"]), float(line["value"])) for line in numbers),
         answers=answers,
         events=tuple(event for event in events if event.stage == "fine_tune"),
@@ -196,7 +197,7 @@ def read_plan_if_there(path: Path) -> Plan | None:
 def _read_calibration(run: Path) -> CalibrationRecord | None:
     model = read_if_there(run / "model" / "config.json", ModelRecord)
     path = run / "model" / "calibration.json"
-    return None if model is None else read_if_there(path, CALIBRATIONS[model.task])
+    return None if model is None else read_if_there(path, TASKS[model.task].calibration_record)
 
 
 def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
@@ -239,13 +240,13 @@ def _held_out_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _label_scores(
-    path: Path, task: Task, data: DataRecord | None, calibration: CalibrationRecord | None
+    path: Path, target: Target, data: DataRecord | None, calibration: CalibrationRecord | None
 ) -> tuple[LabelScore, ...]:
-    lines = _held_out_lines(path) if task == "multilabel" else []
+    lines = _held_out_lines(path) if target.has_label_sets else []
     if data is None or not lines:
         return ()
     names = data.classes
-    truth = MULTILABEL.read([line["target"] for line in lines], names)
+    truth = target.read([line["target"] for line in lines], names)
     scores = np.array([[line["scores"][name] for name in names] for line in lines])
     own = calibration.thresholds if isinstance(calibration, LabelCalibration) else ()
     thresholds = np.array(own) if own else np.full(len(names), 0.5)

@@ -12,7 +12,7 @@ from warmstart.reporting import html
 from warmstart.reporting.curves import Axis, CurveReader
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Axes, Curve, Point, chart, steps_to, thinned, upright
-from warmstart.tasks.words import TASK_WORDS, change_text
+from warmstart.tasks.words import change_text
 
 UPDATES = "updates of the weights"
 FOLD_CLASSES = ("first", "second", "third")
@@ -84,7 +84,7 @@ def _against_probe(facts: ReportFacts) -> str:
     if probe is None or gain is None:
         return ""
     score = interval(probe.value, probe.low, probe.high, probe.n)
-    words = TASK_WORDS[facts.summary.task]
+    words = facts.target.words
     row = "fine-tuned" if facts.is_discarded else "the model"
     return (
         f"On the same folds the linear probe {words.before.format(score)}; "
@@ -126,7 +126,7 @@ def _accuracies(facts: ReportFacts, curve: TrainingCurve) -> str:
             rows.append((f"curve base {kind}", [(0.0, level), (last, level)]))
     if probes:
         legend.append(("base", "dashed: linear probe (a new output layer on the frozen network)"))
-    name, many = TASK_WORDS[facts.summary.task].name, facts.nouns.many
+    name, many = facts.target.words.name, facts.nouns.many
     caption = (
         f"Each fold holds some {many} out and trains on the others; an epoch is one pass over "
         f"those. Few {many} only; the scores of the proof come from all of them."

@@ -17,13 +17,11 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from warmstart.data.dataset import Collection
-from warmstart.data.labels import TaskOption
 from warmstart.data.near_duplicates import with_near_duplicates
 from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
 from warmstart.distributed import here
 from warmstart.errors import ModelError, RunFolderError
-from warmstart.evaluation.metrics import MODEL_VARIANCE, Method
 from warmstart.events import Event, Steps, drain, note
 from warmstart.features.batches import fit_inputs
 from warmstart.features.extract import ExtractedRows
@@ -44,6 +42,7 @@ from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.words import output_words
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
+from warmstart.records.data import TaskOption
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
@@ -54,7 +53,9 @@ from warmstart.run import lineage
 from warmstart.run import plan as run_plan
 from warmstart.run.cleaning import drop_unreadable, near_duplicate_pairs
 from warmstart.run.inputs import check_wave_settings, choose_offload, input_options
+from warmstart.stats.metrics import MODEL_VARIANCE, Method
 from warmstart.stats.paired import rank_models
+from warmstart.tasks.registry import none_if_default
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
 from warmstart.training.linear_probe import fit_head
@@ -124,7 +125,7 @@ def ranking(scored: Sequence[ScoredModel], labelled: LabelledRows, seed: int) ->
         because=_reason(choice, groups[0], list(models.values()), n, labelled),
         n=n,
         majority=labelled.target.blind_score(labels),
-        task=None if labelled.target.task == "classify" else labelled.target.task,
+        task=none_if_default(labelled.target.task),
         method=scored[0].method,
     )
 

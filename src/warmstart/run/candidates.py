@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.events import Steps, note
 from warmstart.features.machine import keep_freed_memory
 from warmstart.network.ensemble import add_ensemble_branch
@@ -21,6 +20,7 @@ from warmstart.records.summary import Evidence
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
+from warmstart.stats.metrics import MODEL_VARIANCE
 from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import change_text, points
 from warmstart.training.boosting import compare_boosting

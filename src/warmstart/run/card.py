@@ -11,12 +11,13 @@ from warmstart.evaluation.readiness import readiness_line
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.records.answer import ModelRecord
-from warmstart.records.data import DataRecord, Task
+from warmstart.records.data import DataRecord
 from warmstart.records.inputs import pictures
 from warmstart.records.network import BaseModelRecord
 from warmstart.records.summary import Summary
 from warmstart.run.lineage import ancestors, base_model
-from warmstart.tasks.words import EVIDENCE_NAMES, TASK_WORDS, other_metrics, percent, score_of
+from warmstart.tasks.registry import TASKS, other_metrics, score_of
+from warmstart.tasks.words import EVIDENCE_NAMES, percent
 
 PREFIX = "text:"
 _TEXT_SNIPPET = Template("""\
@@ -68,8 +69,6 @@ def _text_script(model: ModelRecord) -> str:
     return _TEXT_SNIPPET.substitute(design=design, kind=kind, options=options)
 
 
-# From outputs to answers, by task.
-LINKS: dict[Task, str] = {"classify": ".softmax(1)", "multilabel": ".sigmoid()", "regress": ""}
 NAMED = 6  # classes of a base model that are named
 
 Hook = tuple[str, str, str, str]  # network (as `FeatureLayer.of`), module, pooling, layout
@@ -112,7 +111,7 @@ def card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> str:
-    words = TASK_WORDS[facts.summary.task]
+    words = TASKS[facts.summary.task].words
     tag = words.tag.replace(IMAGE.hub_name, MODALITIES[facts.data.kind].hub_name)
     lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
     source = base_model(facts.base)
@@ -159,7 +158,7 @@ def _built_on(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
 def _numbers(facts: CardFacts) -> str:
     lines = [
         "## How good it is\n",
-        f"| | {TASK_WORDS[facts.summary.task].name} | 95 % interval | examples |",
+        f"| | {TASKS[facts.summary.task].words.name} | 95 % interval | examples |",
         "|---|---|---|---|",
     ]
 
@@ -277,7 +276,7 @@ def _image_script(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
         options=", in_chans=1" if prep.channels == 1 else "",
         hooks=repr(list(hooks)),
         filter=prep.interpolation.upper(),
-        link=LINKS[model.task],
+        link=TASKS[model.task].link,
     )
 
 
@@ -287,7 +286,7 @@ def _plain_torch(facts: CardFacts) -> str:
     if model is None:
         return ""
     if model.arch.startswith(PREFIX):
-        if model.ensemble is None and not model.added and model.task == "classify":
+        if model.ensemble is None and not model.added and TASKS[model.task].has_classes:
             code = _text_script(model)
     elif facts.hooks is not None and model.arch.startswith("timm:"):
         is_ordinary = pictures(model.preprocessing).channels in (1, 3)
@@ -308,8 +307,8 @@ def _evidence(facts: CardFacts) -> str:
 
 def _data(facts: CardFacts) -> str:
     counts = facts.summary.data
-    outputs = TASK_WORDS[facts.summary.task].output.format(counts.classes)
-    preposition = "in" if facts.summary.task == "classify" else "with"
+    outputs = TASKS[facts.summary.task].words.output.format(counts.classes)
+    preposition = "in" if TASKS[facts.summary.task].has_classes else "with"
     test = f", {counts.test:,} test examples." if counts.test else "."
     lines = ["## Data\n", f"{counts.train:,} training examples {preposition} {outputs}{test}", ""]
     return "\n".join([*lines, *(f"- {finding.sentence}" for finding in facts.summary.findings), ""])
@@ -323,7 +322,7 @@ def _limits(facts: CardFacts) -> str:
             "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
             f"the {images} contradict, `predictions.jsonl` every prediction.\n"
         )
-    outputs = TASK_WORDS[facts.summary.task].output.format(facts.summary.data.classes)
+    outputs = TASKS[facts.summary.task].words.output.format(facts.summary.data.classes)
     return (
         "## Limits\n\nThe numbers hold for inputs like the examples above. The model knows only "
         f"its {outputs}; files: `plan.toml` has every choice, `weights_ledger.json` the fate of "

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from warmstart.data.dataset import Collection, check_unreadable, unreadable
-from warmstart.data.labels import LABELLINGS, check_remaining, check_split_labels
+from warmstart.data.labels import check_remaining, check_split_labels
 from warmstart.data.near_duplicates import (
     MIN_SIMILARITY,
     MIN_SOUND_SIMILARITY,
     NearDuplicate,
     find_exclusions,
     find_near_duplicates,
-    label_agreement,
     same_fingerprint,
     search_vectors,
     with_near_duplicates,
@@ -33,6 +32,8 @@ from warmstart.nouns import Nouns, count, is_are
 from warmstart.planning import rules
 from warmstart.records.data import Example, Finding, Task
 from warmstart.records.run_folder import write_csv
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 SMALL = 5  # training images below which a class is reported as small
 COLUMNS = ("path", "label", "split", "group", "note")  # of clean.csv
@@ -57,7 +58,7 @@ def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Colle
         {id: reasons[id].removeprefix(id).strip() for id in sorted(reasons)}, sentence
     )
     why = f"none of its {nouns.many} can be read; replace them"
-    classes = check_remaining(record.classes, examples, collection.wording, why, record.task)
+    classes = check_remaining(record.classes, examples, collection.wording, why, TASKS[record.task])
     if lost:
         check_unreadable(
             (*record.problems, *lost),
@@ -78,7 +79,7 @@ def drop_unreadable(collection: Collection, reasons: Mapping[str, str]) -> Colle
 
 
 def find_duplicates(
-    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGE.nouns
+    examples: Sequence[Example], task: Task = CLASSIFICATION.task, nouns: Nouns = IMAGE.nouns
 ) -> tuple[Finding, ...]:
     """Identical bytes in the training set: copies after the first, or conflicts of labels.
 
@@ -90,7 +91,7 @@ def find_duplicates(
     for example in examples:
         if example.split == "train":
             by_hash.setdefault(example.sha256, []).append(example)
-    agreement = label_agreement(task, [e.label for e in examples if e.split == "train"])
+    agreement = TASKS[task].agreement([e.label for e in examples if e.split == "train"])
     copies, conflicts = [], []
     for same in by_hash.values():
         if not agreement.agree([example.label for example in same]):
@@ -131,11 +132,11 @@ def find_leakage(examples: Sequence[Example], nouns: Nouns = IMAGE.nouns) -> tup
 
 
 def find_small_classes(
-    examples: Sequence[Example], task: Task = "classify", nouns: Nouns = IMAGE.nouns
+    examples: Sequence[Example], task: Task = CLASSIFICATION.task, nouns: Nouns = IMAGE.nouns
 ) -> tuple[Finding, ...]:
     """Classes with fewer than 5 training images; items are class names."""
     sizes: dict[str, int] = {}
-    names = LABELLINGS[task].names
+    names = TASKS[task].names
     for example in examples:
         for name in names(example.label) if example.split == "train" else ():
             sizes[name] = sizes.get(name, 0) + 1
@@ -156,8 +157,8 @@ def drop(collection: Collection, dropped: Mapping[str, str]) -> Collection:
     examples = tuple(example for example in record.examples if example.id not in dropped)
     lost = MODALITIES[record.kind].nouns.count(len(dropped))
     why = f"nothing is left of it when {lost} are dropped; add others"
-    classes = check_remaining(record.classes, examples, collection.wording, why, record.task)
-    check_split_labels(examples, classes, collection.wording, record.task)
+    classes = check_remaining(record.classes, examples, collection.wording, why, TASKS[record.task])
+    check_split_labels(examples, classes, collection.wording, TASKS[record.task])
     return replace(collection, record=replace(record, classes=classes, examples=examples))
 
 

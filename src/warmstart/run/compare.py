@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -37,39 +36,22 @@ from warmstart.events import Event, Steps, note
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.strategy import parse, word
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun
-from warmstart.records.data import DataRecord, Example, Task
+from warmstart.records.data import DataRecord, Example
 from warmstart.records.recording import LOG, earlier_events
 from warmstart.records.run_folder import RunFolder, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, columns_of, folder_name
-from warmstart.solve.calibration import log_losses_of
-from warmstart.tasks.multilabel import MULTILABEL
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.task import Credit
 
 STAGES_TO_HEAD = ("read", "features", "checks", "plan", "head")
 USAGE = "warmstart compare DATA --strategies head,full"
 
-# What a held-out example adds to a run's score, by its line in predictions.jsonl.
-Credit = Callable[[Mapping[str, Any]], float | None]
-# The name of the mean credit. Of several labels: log-loss against that of a coin, 1 where every
-# label is certain and right, 0 where all have probability 0.5.
-METRICS: dict[Task, str] = {"classify": "accuracy", "multilabel": "log_score", "regress": "r2"}
-
 
 def credit_of(data: DataRecord) -> Credit:
-    """From a line to its credit; None where label and target suffice."""
-    if data.task == "classify":
-        return lambda line: None
-    if data.task == "regress":
-        values = np.array([float(e.label) for e in data.examples if e.split != "test"])
-        variance = max(float(values.var()), 1e-300)
-        return lambda line: 1 - (float(line["value"]) - float(line["target"])) ** 2 / variance
-
-    def label_credit(line: Mapping[str, Any]) -> float:
-        truth = MULTILABEL.read([line["target"]], data.classes)
-        scores = np.array([[line["scores"][name] for name in data.classes]])
-        return 1 - float(log_losses_of(MULTILABEL.scores_of(scores), truth)[0]) / math.log(2)
-
-    return label_credit
+    """From a line of predictions.jsonl to what it adds to a run's score."""
+    labels = [example.label for example in data.examples if example.split != "test"]
+    return TASKS[data.task].line_credits(labels, data.classes)
 
 
 class HasPath(Protocol):
@@ -189,10 +171,10 @@ def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Compa
     groups = group_numbers(rows, [(f"{a}", f"{b}") for a, b in shared.links])
     inflation = inflation_of(shared.rows, [run.summary.estimate for run in runs])
     ranked = [runs[place] for place in order]
-    task, kind = runs[0].summary.task, runs[0].held.data.kind
-    values = (accuracies if task == "classify" else means)(hits[order], groups, inflation)
+    target, kind = TASKS[runs[0].summary.task], runs[0].held.data.kind
+    values = (accuracies if target.has_classes else means)(hits[order], groups, inflation)
     return Comparison(
-        metric=METRICS[task],
+        metric=target.line_metric,
         rows=shared.rows,
         n=n,
         runs=tuple(_record(run, value) for run, value in zip(ranked, values, strict=True)),

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 import warmstart
 from warmstart.errors import TrainingError
-from warmstart.evaluation.classes import per_class
 from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
 from warmstart.events import Event, Steps, note
 from warmstart.evidence.check import gain_record
@@ -52,7 +51,8 @@ from warmstart.records.summary import (
 from warmstart.reporting.report import write_report
 from warmstart.run.card import CardFacts, Hook, card
 from warmstart.run.lineage import RunBaseModel, past_arrays
-from warmstart.tasks.words import test_estimate
+from warmstart.tasks.classify import per_class
+from warmstart.tasks.registry import test_estimate
 from warmstart.training.dataset import LabelledRows, TrainingDataset
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.head_families import ReadFeatures
@@ -363,7 +363,7 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     held = results.fine_tuned.head.fold >= 0  # the rows of the estimate
     share = target.blind_score(labelled.labels[held])
     name = target.words.blind
-    if results.record.task == "classify":
+    if target.has_classes:
         largest = int(np.bincount(labelled.strata[held]).argmax())
         name = f"always predicting “{labelled.names[largest]}”"
     why_not = ""
@@ -395,7 +395,7 @@ def _card_facts(
     weights: tuple[str, ...],
 ) -> CardFacts:
     origin, fine_tuned, plan = results.origin, results.fine_tuned, results.plan
-    is_classify = results.record.task == "classify"
+    is_classify = results.labelled.target.has_classes
     return CardFacts(
         name=folder.path.name,
         summary=summary,

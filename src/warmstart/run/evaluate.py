@@ -72,7 +72,7 @@ def evaluate(
     for title, text in _caveats(run, readable, len(examples), n_ood, nouns):
         yield note("features", title, text)
     labels = [example.label for example in readable]
-    return predictor.replies.evaluate(np.concatenate(answers), labels, group_numbers(readable))
+    return predictor.scores(np.concatenate(answers), labels, group_numbers(readable))
 
 
 def _caveats(

@@ -31,6 +31,7 @@ from warmstart.run.deliver import Finished, Results, count_data, deliver, origin
 from warmstart.run.from_scratch import concluded
 from warmstart.run.journal import Journal, Unfinished, open_journal
 from warmstart.run.track import tracked
+from warmstart.tasks.registry import none_if_default
 from warmstart.training import score
 from warmstart.training.dataset import TrainingDataset, training_dataset
 
@@ -179,5 +180,5 @@ def _run_checks(
         off_topic=inspection.off_topic,
         seconds=clock.table(),
         path=str(folder.path) if folder else None,
-        task=None if record.task == "classify" else record.task,
+        task=none_if_default(record.task),
     )

@@ -31,6 +31,7 @@ from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.run_folder import read_json
 from warmstart.solve.kernels import chunks
+from warmstart.tasks.registry import TASKS
 from warmstart.training.out_of_distribution import Neighbours, to_nearest_other, unpack
 from warmstart.training.prior import NOTHING, Inheritance, Prior, prior_of
 
@@ -280,7 +281,7 @@ def _why_no_prior(base: RunBaseModel, data: DataRecord, overlap: Mapping[str, bo
 
 
 def _prior(base: FinishedRunModel, network: NetworkRecord, data: DataRecord) -> Prior | None:
-    if data.task != "classify":  # the prior is matched by class name
+    if not TASKS[data.task].has_classes:  # the prior is matched by class name
         return None
     n_learn = sum(example.split != "test" for example in data.examples)
     layers = set(feature_layers(network))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast, overload
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -25,12 +25,6 @@ from warmstart.data.place import MEDIA_SUFFIXES, read_file, suffix
 from warmstart.data.sources import open_table
 from warmstart.data.tables import row_payloads, text_column
 from warmstart.errors import DataError, ModelError, RunFolderError
-from warmstart.evaluation.active_learning import uncertainty
-from warmstart.evaluation.classes import per_class
-from warmstart.evaluation.measure import measure_of
-from warmstart.evaluation.metrics import scores as class_scores
-from warmstart.evaluation.multilabel import LabelCertainty, confidence
-from warmstart.evaluation.regression import NumberCertainty
 from warmstart.features.batches import sub_batches, to_tensor
 from warmstart.features.engine import fuse_batch_norms
 from warmstart.formatting import first_few
@@ -47,10 +41,6 @@ from warmstart.network.tensors import in_channels_last
 from warmstart.nouns import Nouns
 from warmstart.records.answer import (
     Answer,
-    LabelAnswer,
-    LabelCalibration,
-    NumberAnswer,
-    NumberCalibration,
 )
 from warmstart.records.data import Task
 from warmstart.records.inputs import (
@@ -58,13 +48,11 @@ from warmstart.records.inputs import (
     TableInputs,
     pictures,
 )
-from warmstart.records.run_folder import fields_of
-from warmstart.records.summary import ScoresByClass, TestScores
+from warmstart.records.summary import TestScores
 from warmstart.solve.kernels import Features
-from warmstart.stats.intervals import Groups, Values
-from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.multilabel import MULTILABEL
-from warmstart.tasks.regress import Regression
+from warmstart.stats.intervals import Groups
+from warmstart.tasks.registry import TASKS
+from warmstart.tasks.task import AnswerPlace, Target
 from warmstart.training.out_of_distribution import Neighbours, unpack
 
 # ---- The inputs of `predict` as a list of items.
@@ -281,139 +269,6 @@ PER_THREAD = 4
 Pixels = NDArray[Any]  # an encoded example, or a batch of them
 Scores = NDArray[np.float64]  # probabilities (n, K); for regression, values (n, 1)
 
-# ---- From a network's outputs to answers, task by task.
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPlace:
-    """The name of an input, whether it is out of distribution, its nearest training examples."""
-
-    path: str
-    ood: bool
-    nearest: tuple[str, ...]
-
-    def fields(self, scores: Scores, names: Sequence[str]) -> dict[str, Any]:
-        """The fields of an `Answer` that do not depend on the task; the best scores first."""
-        order = np.argsort(-scores, kind="stable")
-        return {
-            "path": self.path,
-            "label": names[order[0]],
-            "probability": float(scores[order[0]]),
-            "ood": self.ood,
-            "scores": {names[i]: float(scores[i]) for i in order},
-            "nearest": self.nearest,
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Replies:
-    """How a model answers: with one class. Subclasses answer for the other tasks."""
-
-    kind: ClassVar[type[Answer]] = Answer
-    bundle: Bundle
-
-    def answers(self, outputs: Tensor) -> Scores:
-        """Logits (n, K) as probabilities, or values (n, 1)."""
-        probabilities: Scores = outputs.softmax(dim=1).numpy()
-        return probabilities
-
-    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
-        """The answer for one input. Shapes: scores (K,)."""
-        threshold = self.bundle.calibration.confident_from
-        is_confident = None if threshold is None else bool(scores.max() >= threshold)
-        fields = place.fields(scores, self.bundle.record.classes)
-        return Answer(**fields, confident=False if place.ood else is_confident)
-
-    def empty(self, path: str, error: str) -> Answer:
-        """The answer for an input that cannot be read."""
-        nothing: dict[str, Any] = dict.fromkeys(("label", "probability", "confident"))
-        return self.kind(path=path, ood=False, scores={}, error=error, **nothing)
-
-    def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
-        """Metrics on labelled inputs."""
-        truth = CLASSIFICATION.read(labels, self.bundle.record.classes)
-        names = self.bundle.record.classes
-        classes = per_class(scores.argmax(axis=1), truth, groups, names)
-        return ScoresByClass(**fields_of(class_scores(scores, truth, groups)), classes=classes)
-
-    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        """How uncertain each answer is, 0 to 1. Shapes: (m, K) to (m,)."""
-        return uncertainty(scores)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelReplies(Replies):
-    """Any of several labels."""
-
-    kind = LabelAnswer
-    calibration: LabelCalibration
-
-    def answers(self, outputs: Tensor) -> Scores:
-        probabilities: Scores = outputs.sigmoid().numpy()
-        return probabilities
-
-    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
-        names, thresholds = self.bundle.record.classes, np.array(self.calibration.thresholds)
-        least = self.calibration.confident_from
-        certainty = float(confidence(scores[None], thresholds)[0])
-        is_confident = None if least is None else certainty >= least
-        order = np.argsort(-scores, kind="stable")
-        return LabelAnswer(
-            **place.fields(scores, names),
-            confident=False if place.ood else is_confident,
-            labels=tuple(names[i] for i in order if scores[i] >= thresholds[i]),
-        )
-
-    def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
-        calibration, names = self.calibration, self.bundle.record.classes
-        certainty = LabelCertainty(
-            np.array(calibration.thresholds), calibration.confident_from, calibration.promised_error
-        )
-        truth = MULTILABEL.read(labels, names)
-        return measure_of(MULTILABEL).scores(scores, truth, groups, certainty, names)
-
-    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        # That of the label whose probability is nearest to 0.5.
-        values: Values = 1 - 2 * np.abs(scores.astype(np.float64) - 0.5).min(axis=1)
-        return values
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NumberReplies(Replies):
-    """A number with its interval."""
-
-    kind = NumberAnswer
-    calibration: NumberCalibration
-
-    def answers(self, outputs: Tensor) -> Scores:
-        values: Scores = outputs.numpy()
-        return values
-
-    def answer(self, place: AnswerPlace, scores: Scores) -> Answer:
-        value, half = float(scores[0]), self.calibration.half_width
-        return NumberAnswer(
-            path=place.path,
-            label=f"{value:.6g}",
-            probability=None,
-            confident=False if place.ood else None,
-            ood=place.ood,
-            scores={},
-            nearest=place.nearest,
-            value=value,
-            low=None if half is None else value - half,
-            high=None if half is None else value + half,
-        )
-
-    def evaluate(self, scores: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
-        # On the scale of training, which the calibration converts to the user's unit.
-        target = Regression(self.calibration.class_bias[0], 1 / self.calibration.temperature)
-        answers, truth = (scores - target.mean) / target.spread, target.read(labels, ())
-        certainty = NumberCertainty(self.calibration.half_width)
-        return measure_of(target).scores(answers, truth, groups, certainty, ())
-
-    def uncertainty(self, scores: NDArray[np.floating]) -> Values:
-        return np.ones(len(scores))  # equal for all: the intervals have one width
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictor:
@@ -434,13 +289,9 @@ class Predictor:
         return modality_of(self.bundle.record.preprocessing)
 
     @property
-    def replies(self) -> Replies:
-        calibration = self.bundle.calibration
-        if isinstance(calibration, LabelCalibration):
-            return LabelReplies(self.bundle, calibration)
-        if isinstance(calibration, NumberCalibration):
-            return NumberReplies(self.bundle, calibration)
-        return Replies(self.bundle)
+    def target(self) -> Target:
+        """The task, not fitted to labels: a model answers in the user's unit."""
+        return TASKS[self.task]
 
     @property
     def task(self) -> Task:
@@ -495,10 +346,23 @@ class Predictor:
                 try:
                     batch.append((name, self._pixels(item, name)))
                 except DataError as error:
-                    batch.append(self.replies.empty(name, str(error)))
+                    batch.append(self._unreadable(name, str(error)))
             pixels = [item for item in batch if not isinstance(item, Answer)]
             answers = iter(self.answer([name for name, _ in pixels], [x for _, x in pixels]))
             yield from (item if isinstance(item, Answer) else next(answers) for item in batch)
+
+    def _unreadable(self, path: str, error: str) -> Answer:
+        nothing: dict[str, Any] = dict.fromkeys(("label", "probability", "confident"))
+        return self.target.answer_record(path=path, ood=False, scores={}, error=error, **nothing)
+
+    def reply(self, place: AnswerPlace, scores: Scores) -> Answer:
+        """The answer for one input. Shapes: scores (K,)."""
+        return self.target.answer(place, scores, self.labels, self.bundle.calibration)
+
+    def scores(self, answers: Scores, labels: Sequence[str], groups: Groups) -> TestScores:
+        """Metrics on labelled inputs. Shapes: answers (n, K)."""
+        calibration = self.bundle.calibration
+        return self.target.evaluate(answers, labels, groups, self.labels, calibration)
 
     def prepared(self, inputs: Sequence[Any]) -> Iterator[tuple[str, Pixels]]:
         """The name of each input, and its pixels as the network gets them, (H, W, C) uint8.
@@ -537,9 +401,9 @@ class Predictor:
             return []
         scores, features = self.probabilities(np.stack(pixels))
         is_ood, rows = self._compare(features)
-        replies, ids = self.replies, self.bundle.ids
+        ids = self.bundle.ids
         return [
-            replies.answer(AnswerPlace(name, bool(ood), tuple(ids[i] for i in nearest)), one)
+            self.reply(AnswerPlace(name, bool(ood), tuple(ids[i] for i in nearest)), one)
             for name, one, ood, nearest in zip(names, scores, is_ood, rows, strict=True)
         ]
 
@@ -551,7 +415,7 @@ class Predictor:
         logits, feature_layers = self.logits(pixels)
         named = zip(self.bundle.record.feature_layers, feature_layers, strict=True)
         base_features = [features for layer, features in named if not layer.of]
-        return self.replies.answers(logits), torch.cat(base_features, dim=1).numpy()
+        return self.target.activate(logits).numpy(), torch.cat(base_features, dim=1).numpy()
 
     def is_ood(self, joined: Features) -> NDArray[np.bool_]:
         """Which joined features (B, D) are unlike those of all training examples, (B,)."""

@@ -23,8 +23,9 @@ from warmstart.records.data import SEPARATOR, DataRecord
 from warmstart.records.inputs import Inputs
 from warmstart.records.run_folder import read_json, write_csv
 from warmstart.records.summary import Evidence, Inspection
-from warmstart.run.predictor import BATCH, AnswerPlace, Predictor, find_files, load
+from warmstart.run.predictor import BATCH, Predictor, find_files, load
 from warmstart.stats.learning_curve import PowerLaw
+from warmstart.tasks.task import AnswerPlace
 
 COUNT = 20
 CLOSE = 0.5  # a second class at least half as probable as the first is named beside it
@@ -95,7 +96,7 @@ def suggest(
         candidates.points,
         predictor.neighbours.points,
         count,
-        predictor.replies.uncertainty(candidates.probabilities),
+        predictor.target.uncertainty(candidates.probabilities),
     )
     chosen = tuple(_suggestion(candidates, row, predictor) for row in rows)
     if out is not None:
@@ -147,8 +148,8 @@ def _no_candidates(n: int, unlabelled: _Filter, nouns: Nouns) -> DataError:
 def _suggestion(candidates: _Batch, row: int, predictor: Predictor) -> Suggestion:
     path, p, labels = candidates.paths[row], candidates.probabilities[row], predictor.labels
     why = "unlike the training data" if candidates.is_ood[row] else "typical of many like it"
-    if predictor.task != "classify":
-        answer = predictor.replies.answer(AnswerPlace(path, False, ()), p.astype(np.float64))
+    if not predictor.target.has_classes:
+        answer = predictor.reply(AnswerPlace(path, False, ()), p.astype(np.float64))
         names = answer.labels if isinstance(answer, LabelAnswer) else (answer.label or "",)
         label, probability = SEPARATOR.join(names), answer.probability or 0.0
         return Suggestion(path=path, label=label, probability=probability, why=why)

@@ -32,7 +32,7 @@ from warmstart.run.predictor import Predictor, load
 from warmstart.run.reopened import Gallery
 from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, UnreadableInput
 from warmstart.serving.wording import promise_words
-from warmstart.tasks.words import label_text
+from warmstart.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from warmstart.serving.access import Gate
@@ -194,7 +194,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     record = _read(run / "data.json", DataRecord) or DataRecord(  # a model folder alone
         name=run.resolve().name,
         kind=predictor.modality.kind,
-        task="classify",
+        task=predictor.task,
         layout="",
         examples=(),
         classes=predictor.labels,
@@ -206,7 +206,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
     if not modality.has_pixels:
         takes = modality.nouns.many
         no_heat = f"only answers to images can be explained, and this model takes {takes}"
-    elif predictor.task == "regress":
+    elif predictor.target.has_numbers:
         no_heat = "only labels can be explained, and this model predicts a number"
     else:
         explain = partial(explain_image, predictor, cells_for(measure_pace(predictor)))
@@ -227,7 +227,7 @@ def serve_model(run: Path, predictor: Predictor, limits: ServerLimits) -> Served
         explain=explain,
         no_heat=no_heat,
         index_of=gallery.number,
-        label_of=lambda index: label_text(gallery.label(index), record.task),
+        label_of=lambda index: TASKS[record.task].text(gallery.label(index)),
         thumbnail=gallery.thumbnail,
     )
 

@@ -31,6 +31,7 @@ from warmstart.sklearn.base import (
     select,
 )
 from warmstart.solve.weighted_ridge import standardise
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.training.weighted import WeightedRows, fit_linear
 
 PENALTIES = tuple(float(10 ** (k / 2)) for k in range(-6, 7))  # of rows of unit length
@@ -123,7 +124,7 @@ class WarmStartClassifier(ClassifierMixin, Options):  # type: ignore[misc]
             )
         names = class_names(self.classes_)
         data = images, [names[number] for number in numbers]
-        request = self._request(data, "fast" if is_weighted else self.budget, "classify")
+        request = self._request(data, "fast" if is_weighted else self.budget, CLASSIFICATION.task)
         row_weight = weights if is_weighted else None
         self._fitted, self._model = fit_model(request, names, row_weight)
         self.summary_, self.plan_ = self._fitted.summary, self._fitted.plan

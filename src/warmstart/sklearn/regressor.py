@@ -22,6 +22,7 @@ from warmstart.sklearn.base import (
     row_weights,
 )
 from warmstart.solve.weighted_ridge import standardise
+from warmstart.tasks.regress import REGRESSION
 from warmstart.training.weighted import fit_numbers
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class WarmStartRegressor(RegressorMixin, Options):  # type: ignore[misc]
         if len(values) != len(images):
             raise DataError(f"X has {len(images)} rows, y has {len(values)}; give one number each")
         self._forget((*TABLE_ATTRIBUTES, *CURVE_ATTRIBUTES))
-        request = self._request((images, values), self.budget, "regress")
+        request = self._request((images, values), self.budget, REGRESSION.task)
         self._fitted: FittedRegression = fit_regression(request)
         self.summary_ = self._fitted.summary
         return self

@@ -25,7 +25,6 @@ from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, lapack, solve_triangular
 
 from warmstart.refit_cache import active_refit_cache
 
@@ -70,6 +69,8 @@ def inverse(kernel: Array, penalty: float) -> Array:
 
 
 def _inverse(kernel: Array, penalty: float) -> Array:
+    from scipy.linalg import lapack  # here: help texts name tasks and wait for no scipy
+
     n = len(kernel)
     system = centred(kernel, np.empty((n, n), order="F"))  # as LAPACK overwrites it
     system[np.diag_indices(n)] += penalty
@@ -139,6 +140,8 @@ def nested(dual: Dual, held_out: Rows, group_rows: Sequence[Rows]) -> tuple[Rows
     Returns: the rows inside (m,), their leave-group-out predictions (m, K) from these rows
     alone, and the predictions (n - m, K) for the held-out rows.
     """
+    from scipy.linalg import cholesky, solve_triangular
+
     keep = np.setdiff1d(np.arange(len(dual.targets)), held_out)
     cross = dual.inverse[np.ix_(keep, held_out)]
     root = cholesky(dual.inverse[np.ix_(held_out, held_out)], lower=True)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 Values = NDArray[np.float64]
 Groups = NDArray[np.int64]
@@ -101,6 +100,8 @@ def wilson(p: float, n: float, degrees: float, confidence: float = 0.95) -> tupl
     >>> round(low, 3), round(high, 3)
     (0.404, 0.596)
     """
+    from scipy.special import stdtrit  # here: help texts name tasks and wait for no scipy
+
     if degrees < 1 or n <= 0:
         return 0.0, 1.0
     t = float(stdtrit(degrees, 0.5 + confidence / 2))

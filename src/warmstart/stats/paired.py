@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from warmstart.stats.intervals import Groups, Interval, Values, kish, standard_error
 
@@ -58,6 +57,8 @@ def mean_interval(values: Values, groups: Groups) -> Interval:
     >>> mean_interval(np.array([1.0, 1.0, 1.0]), np.arange(3))
     (1.0, 1.0, 1.0)
     """
+    from scipy.special import stdtrit  # here: help texts name tasks and wait for no scipy
+
     value, error = float(values.mean()), standard_error(values, groups)
     degrees = kish(groups) - 1
     if degrees < 1:
@@ -97,6 +98,8 @@ def hits_difference(a: Values, b: Values, groups: Groups, inflation: float = 1.0
     >>> same.value, round(same.low, 3), round(same.high, 3), same.p
     (0.0, -0.028, 0.028, 1.0)
     """
+    from scipy.special import stdtr
+
     value = float((a - b).mean())
     gap = np.append(a - b, [1.0, -1.0])
     groups = np.append(groups, groups.max() + np.array([1, 2]))

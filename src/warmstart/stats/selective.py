@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import betaincinv
 
 from warmstart.stats.intervals import Groups, Values, kish
 
@@ -40,6 +39,8 @@ def upper_bound(errors: float, n: float, delta: float) -> float:
     >>> round(upper_bound(0, 59, 0.05), 3)
     0.05
     """
+    from scipy.special import betaincinv  # here: help texts name tasks and wait for no scipy
+
     if n <= 0 or errors >= n:
         return 1.0
     return float(betaincinv(errors + 1, n - errors, 1 - delta))

@@ -52,8 +52,8 @@ from warmstart.studio.jobs import RUNNING, Working
 from warmstart.studio.pictures import decode_picture, thumbnail
 from warmstart.studio.project import Delta, NewPicture, Project
 from warmstart.studio.result import result_of
-from warmstart.studio.sorting import SORTINGS
 from warmstart.studio.work import StudioWork
+from warmstart.tasks.registry import TASKS
 
 # ---- Server-sent events to every open page.
 
@@ -272,7 +272,7 @@ class Studio:
         """
         async with self._bodies.body(request, body_types(IMAGE)) as body:
             uploads = await self._read_uploads(request, body)
-            label = SORTINGS[self._project.task].normalise(label)
+            label = TASKS[self._project.task].typed(label)
             jobs = [partial(decode_picture, one.payload, one.name) for one in uploads]
             decoded = await asyncio.gather(*(self._in_pool(self._many, job) for job in jobs))
             refused, pictures = [], list[tuple[NewPicture, bytes]]()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from warmstart.errors import UsageError
 from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR, Split, Task
-from warmstart.studio.sorting import SORTINGS, normalise_label, normalise_name
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS
 
 Labels = Mapping[str, str]
 Pairs = dict[str, tuple[str | None, str | None]]  # labels before and after, by picture
@@ -45,7 +46,7 @@ class Board:
     classes: Names = ()
     labels: Labels = field(default_factory=dict)
     confirmed: Labels = field(default_factory=dict)
-    task: Task = "classify"
+    task: Task = CLASSIFICATION.task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +118,18 @@ def _pairs(before: Labels, after: Mapping[str, str | None]) -> Pairs:
 
 def set_label(board: Board, ids: Iterable[str], label: str | None) -> BoardChange:
     """Give pictures a class, which may be new, or take them off the board (None)."""
-    sorting = SORTINGS[board.task]
-    label = None if label is None else sorting.normalise(label)
+    target = TASKS[board.task]
+    label = None if label is None else target.typed(label)
     labels = _pairs(board.labels, dict.fromkeys(ids, label))
     pictures = count(len(labels), "picture")
     if label is None:
         return BoardChange(what=f"took {pictures} off the board", labels=labels)
     are_new = all(before is None for before, _ in labels.values())
-    verb = "added" if are_new else "moved" if board.task == "classify" else "set"
+    verb = "added" if are_new else "moved" if target.has_classes else "set"
     return BoardChange(
         what=f"{verb} {pictures} to {label_words(label)}",
         labels=labels,
-        classes=_with_classes(board, sorting.names(label)),
+        classes=_with_classes(board, target.names(label)),
     )
 
 
@@ -137,14 +138,15 @@ def toggle_label(board: Board, ids: Iterable[str], name: str, is_on: bool) -> Bo
 
     Raises: UsageError where a picture has one class, or a number.
     """
-    if board.task != "multilabel":
+    target = TASKS[board.task]
+    if not target.has_label_sets:
         raise UsageError("a picture has one label here; replace it instead.")
-    sorting, name = SORTINGS[board.task], normalise_label(name)
+    name = target.typed_name(name)
     labels: Pairs = {}
     for id in ids:
         before = board.labels.get(id, "")
-        rest = [other for other in sorting.names(before) if other != name]
-        after = sorting.normalise(SEPARATOR.join([*rest, name] if is_on else rest))
+        rest = [other for other in target.names(before) if other != name]
+        after = target.typed(SEPARATOR.join([*rest, name] if is_on else rest))
         if after != before:
             labels[id] = (board.labels.get(id), after)
     verb, preposition = ("added", "to") if is_on else ("removed", "from")
@@ -166,9 +168,9 @@ def _with_classes(board: Board, names: Iterable[str]) -> tuple[Names, Names] | N
 
 def add_pictures(board: Board, labels: Labels) -> BoardChange:
     """Put pictures on the board, each with its class."""
-    sorting = SORTINGS[board.task]
-    labels = {id: sorting.normalise(label) for id, label in labels.items()}
-    names = (name for label in labels.values() for name in sorting.names(label))
+    target = TASKS[board.task]
+    labels = {id: target.typed(label) for id, label in labels.items()}
+    names = (name for label in labels.values() for name in target.names(label))
     return BoardChange(
         what=f"added {count(len(labels), 'picture')}",
         labels={id: (board.labels.get(id), label) for id, label in labels.items()},
@@ -186,7 +188,7 @@ def confirm_labels(board: Board, ids: Iterable[str]) -> BoardChange:
 
 def add_class(board: Board, name: str) -> BoardChange:
     """Add an empty class. Raises: UsageError where there is one of that name."""
-    name = _normalise(board, name)
+    name = TASKS[board.task].typed_name(name)
     _check_new(board, name)
     classes = (board.classes, (*board.classes, name))
     return BoardChange(what=f"added the {_noun(board)} {name}", classes=classes)
@@ -194,14 +196,15 @@ def add_class(board: Board, name: str) -> BoardChange:
 
 def rename_class(board: Board, old: str, new: str) -> BoardChange:
     """Rename a class. Raises: UsageError where there is none, or one of the new name."""
-    new, sorting = _normalise(board, new), SORTINGS[board.task]
+    target = TASKS[board.task]
+    new = target.typed_name(new)
     _check_class(board, old)
     if new == old:
         return BoardChange(what="changed nothing")
     _check_new(board, new)
 
     def renamed(labels: Labels) -> Pairs:
-        return _pairs(labels, {id: sorting.rename(label, old, new) for id, label in labels.items()})
+        return _pairs(labels, {id: target.rename(label, old, new) for id, label in labels.items()})
 
     return BoardChange(
         what=f"renamed {old} to {new}",
@@ -218,13 +221,13 @@ def remove_class(board: Board, name: str) -> BoardChange:
     One of several labels is removed from its pictures, which stay.
     """
     _check_class(board, name)
-    sorting = SORTINGS[board.task]
-    members = {id: label for id, label in board.labels.items() if name in sorting.names(label)}
+    target = TASKS[board.task]
+    members = {id: label for id, label in board.labels.items() if name in target.names(label)}
     rest = tuple(other for other in board.classes if other != name)
     pictures = f" with {count(len(members), 'picture')}" if members else ""
     return BoardChange(
         what=f"removed the {_noun(board)} {name}{pictures}",
-        labels={id: (label, sorting.without(label, name)) for id, label in members.items()},
+        labels={id: (label, target.without(label, name)) for id, label in members.items()},
         classes=(board.classes, rest),
     )
 
@@ -234,18 +237,11 @@ def problem_of(board: Board, pictures: Mapping[str, BoardPicture]) -> str:
     order = {name: index for index, name in enumerate(board.classes)}
     labels = [label for id, label in board.labels.items() if pictures[id].split != "test"]
     labels.sort(key=lambda label: order.get(label, len(order)))
-    return SORTINGS[board.task].problem(labels)
+    return TASKS[board.task].too_few(labels)
 
 
 def _noun(board: Board) -> str:
-    return "label" if board.task == "multilabel" else "class"
-
-
-def _normalise(board: Board, name: str) -> str:
-    """The name of a column. Raises: UsageError for numbers, which have none."""
-    if board.task == "regress":
-        raise UsageError("pictures have numbers here, not classes.")
-    return normalise_label(name) if board.task == "multilabel" else normalise_name(name)
+    return "label" if TASKS[board.task].has_label_sets else "class"
 
 
 def _check_new(board: Board, name: str) -> None:

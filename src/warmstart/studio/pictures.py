@@ -9,13 +9,14 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from warmstart.data.dataset import Columns, Listing, Row
-from warmstart.data.labels import TaskOption, labelling_for
+from warmstart.data.labels import normalise, task_for
 from warmstart.data.read import list_examples
 from warmstart.errors import DataError
 from warmstart.events import Event, Steps
 from warmstart.modalities.audio import AUDIO, is_sound
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES, picture_of
+from warmstart.records.data import TaskOption
 from warmstart.run.reopened import SIDE, small_jpeg
 from warmstart.studio.board import BoardPicture, add_pictures
 from warmstart.studio.project import NewPicture, Project
@@ -73,9 +74,9 @@ def import_data(
             f"{data} holds {listing.wording.noun}s, and the studio shows pictures; use "
             "`warmstart fit`"
         )
-    labelling = labelling_for(task, listing)
-    listing = labelling.normalise(listing)
-    project.set_task(labelling.task, next(iter(listing.outputs), None))
+    target = task_for(task, listing)
+    listing = normalise(listing, target)
+    project.set_task(target.task, next(iter(listing.outputs), None))
     labels: dict[str, str] = {}
     n_unreadable, n = 0, len(listing.rows)
     unused = set(project.pictures)  # of an interrupted import

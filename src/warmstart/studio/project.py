@@ -43,7 +43,7 @@ from warmstart.studio.board import (
     merge,
     problem_of,
 )
-from warmstart.studio.sorting import SORTINGS
+from warmstart.tasks.registry import TASKS, task_or_default
 
 PICTURES, CHANGES, FACTS = "pictures.jsonl", "changes.jsonl", "project.json"
 FORMAT = 1
@@ -174,10 +174,10 @@ class History:
 
     def name_of(self, label: str, number: int) -> str:
         """The present name of a class that had this name in a run."""
-        since, sorting = self.run_versions.get(number, 0), SORTINGS[self.board.task]
+        since, target = self.run_versions.get(number, 0), TASKS[self.board.task]
         for version, before, after in self.renames:
             if version > since:
-                label = sorting.rename(label, before, after)
+                label = target.rename(label, before, after)
         return label
 
 
@@ -316,7 +316,7 @@ class Project:
 
     @property
     def task(self) -> Task:
-        return self.about.task or "classify"
+        return task_or_default(self.about.task).task
 
     def set_task(self, task: Task, label_column: str | None) -> None:
         """Set the task and its label column, before any picture has a label."""

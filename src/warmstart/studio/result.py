@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from warmstart.data.splits import group_numbers
-from warmstart.evaluation.metrics import MODEL_VARIANCE
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import interval, sentence
 from warmstart.records.answer import NumberCalibration
@@ -24,11 +23,12 @@ from warmstart.reporting.next_steps import next_steps
 from warmstart.reporting.report import read_answers, read_facts, read_plan_if_there, repeat_of
 from warmstart.run.compare import credit_of
 from warmstart.stats.intervals import Groups
+from warmstart.stats.metrics import MODEL_VARIANCE
 from warmstart.stats.paired import Difference, difference, hits_difference
 from warmstart.studio.board import label_words
 from warmstart.studio.project import Project, id_of, n_changed
+from warmstart.tasks.registry import TASKS, other_metrics, test_estimate
 from warmstart.tasks.regress import as_text
-from warmstart.tasks.words import TASK_WORDS, other_metrics, test_estimate
 
 Json = dict[str, Any]
 NameOf = Callable[[str], str]  # from a class name of the run to its present name
@@ -44,6 +44,7 @@ def result_of(project: Project, number: int) -> Json:
     """
     facts = read_facts(project.run(number))
     summary, examples = facts.summary, facts.data.examples if facts.data is not None else ()
+    target = TASKS[summary.task]
     test = None if summary.test is None else _score(test_estimate(summary.test))
     estimate = summary.estimate if facts.ships else None
 
@@ -58,7 +59,7 @@ def result_of(project: Project, number: int) -> Json:
         "headline": readiness_line(summary.readiness),
         "verdict": {"kind": summary.verdict.kind, "sentence": summary.verdict.sentence},
         "estimate": None if estimate is None else _score(estimate),
-        "score_words": TASK_WORDS[summary.task].right,
+        "score_words": target.words.right,
         "test": test,
         "majority": facts.majority[1] if facts.majority else None,
         "use": would_use(facts),
@@ -89,7 +90,7 @@ def result_of(project: Project, number: int) -> Json:
         "command": facts.repeat.command,
     }
     earlier = _earlier_run(project, number, facts)
-    if summary.task == "classify":
+    if target.has_classes:
         mistakes = {
             id_of(one.id): {"label": now(one.label), "probability": one.probability}
             for one in facts.held_out
@@ -100,7 +101,7 @@ def result_of(project: Project, number: int) -> Json:
     if test is not None and summary.test is not None:
         test["more"] = other_metrics(summary.test)
     lines = [*_held_out_lines(project.run(number))]
-    of_sets = summary.task == "multilabel"
+    of_sets = target.has_label_sets
     return {
         **content,
         "mistakes": _wrong_sets(lines, now) if of_sets else _wrong_numbers(lines, facts),

@@ -20,7 +20,7 @@ from warmstart.studio.project import Project
 from warmstart.studio.work import StudioWork
 
 if TYPE_CHECKING:
-    from warmstart.data.labels import TaskOption
+    from warmstart.records.data import TaskOption
     from warmstart.serving.access import Gate
     from warmstart.studio.app import Keys
 

@@ -1,16 +1,17 @@
-"""From a task's name to its target."""
+"""The tasks: a new one is a file with its class, and a line here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from warmstart.records.data import Task
+from warmstart.records.summary import Estimate, TestScores
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.multilabel import MULTILABEL
-from warmstart.tasks.regress import Regression
-from warmstart.tasks.task import Target
+from warmstart.tasks.regress import REGRESSION
+from warmstart.tasks.task import Form, Target
+
+TASKS: dict[Task, Target] = {one.task: one for one in (CLASSIFICATION, MULTILABEL, REGRESSION)}
 
 
 def target_of(task: Task, labels: Sequence[str]) -> Target:
@@ -19,6 +20,56 @@ def target_of(task: Task, labels: Sequence[str]) -> Target:
     >>> target_of("regress", ["1", "3"])
     Regression(mean=2.0, spread=1.0)
     """
-    if task == "regress":
-        return Regression.of(np.array([float(label) for label in labels]))
-    return CLASSIFICATION if task == "classify" else MULTILABEL
+    return TASKS[task].fit(labels)
+
+
+def task_of_form(form: Form) -> Target:
+    """The task that labels of a source plainly make.
+
+    >>> task_of_form("sets").task
+    'multilabel'
+    """
+    return next(one for one in TASKS.values() if one.form == form)
+
+
+# ---- Classification is the default: several records leave it out.
+
+
+def task_or_default(task: Task | None) -> Target:
+    """The task of a record that names none for classification."""
+    return CLASSIFICATION if task is None else TASKS[task]
+
+
+def none_if_default(task: Task) -> Task | None:
+    """The name of a task for such a record."""
+    return None if task == CLASSIFICATION.task else task
+
+
+# ---- The metrics of a test set, by their record.
+
+
+def task_of_scores(scores: TestScores) -> Target:
+    """The task that is measured so."""
+    return next(one for one in TASKS.values() if isinstance(scores, one.score_record))
+
+
+def score_of(scores: TestScores) -> float:
+    """The main score of the task: accuracy, mean average precision or R²."""
+    return float(getattr(scores, task_of_scores(scores).metric))
+
+
+def test_estimate(scores: TestScores) -> Estimate:
+    """The main score of a test set, with its interval."""
+    return Estimate(
+        metric=task_of_scores(scores).metric,
+        value=score_of(scores),
+        low=scores.low,
+        high=scores.high,
+        n=scores.n,
+        method="holdout",
+    )
+
+
+def other_metrics(scores: TestScores) -> str:
+    """The other metrics of a test set, as one sentence without its first word."""
+    return task_of_scores(scores).other_metrics(scores)

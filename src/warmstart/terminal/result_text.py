@@ -9,13 +9,14 @@ from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
-from warmstart.records.data import Finding, Task
+from warmstart.records.data import Finding
 from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
-from warmstart.tasks.words import TASK_WORDS, score_of
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import TASKS, score_of
+from warmstart.tasks.task import Target
 from warmstart.terminal.text import column, command_rows, wrap
 
-TITLES: dict[Task, str] = {"classify": "Accuracy", "multilabel": "mAP", "regress": "R²"}
 MOST_FINDINGS = 5  # listed here; the others are in the report
 MOST_FILES = 3  # named of those that could not be read
 
@@ -32,7 +33,7 @@ def result_text(summary: Summary, run_path: Path, sample_path: str | None) -> st
     if summary.verdict.kind == "no-signal" and not ships and is_beaten:
         groups.append(wrap(summary.verdict.sentence))  # it names the method that finds a signal
     elif summary.verdict.kind == "no-signal":
-        groups.append(no_signal_text(summary.verdict, summary.data, summary.task))
+        groups.append(no_signal_text(summary.verdict, summary.data, TASKS[summary.task]))
     if ships:
         groups.append("\n".join(_accuracy(summary)))
     lines = [*_verdict(summary), *_weakest(summary), *_findings(summary, run_path)]
@@ -65,10 +66,10 @@ def _model(summary: Summary, run_path: Path) -> str:
     return column("Model", " · ".join([text.removesuffix("."), *facts]))
 
 
-def no_signal_text(verdict: Verdict, data: DataCounts, task: Task = "classify") -> str:
+def no_signal_text(verdict: Verdict, data: DataCounts, target: Target = CLASSIFICATION) -> str:
     """Why nothing was trained, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
-    if task != "classify":
+    if not target.has_classes:
         return "\n".join([wrap(verdict.sentence), wrap(evidence.meaning if evidence else "")])
     pictures = MODALITIES[data.kind].nouns.pictures
     reason = _no_signal(evidence, data.classes, pictures) if evidence else verdict.sentence
@@ -105,7 +106,7 @@ def _accuracy(summary: Summary) -> list[str]:
     if head := summary.own_head:
         score = interval(head.value, head.low, head.high, head.n)
         claims.append(f"the base model's own head, before a new one was fitted: {score}")
-    lines = [column(TITLES[summary.task], ";\n".join(claims) + ".")] if claims else []
+    lines = [column(TASKS[summary.task].words.title, ";\n".join(claims) + ".")] if claims else []
     return [*lines, *(column("Baseline", one.sentence) for one in summary.baselines)]
 
 
@@ -155,12 +156,12 @@ def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str
     rows = [(f"warmstart report {run} --open", "see its mistakes")]
     if summary.shipped.strategy != "none":
         example = shlex.quote(sample_path) if sample_path else nouns.typed
-        purpose = TASK_WORDS[summary.task].ask.format(an=nouns.an)
+        purpose = TASKS[summary.task].words.ask.format(an=nouns.an)
         test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
         rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
         if MODALITIES[kind].form != "arrays":
             rows.append((f"warmstart serve {run}", "try it in the browser"))
-    if sample_path is None and kind == DEFAULT_KIND and summary.task == "classify":
+    if sample_path is None and kind == DEFAULT_KIND and TASKS[summary.task].has_classes:
         rows.append(("warmstart fit photos/", "photos/<class>/*.jpg"))
     return command_rows(rows)

@@ -14,7 +14,7 @@ from warmstart.nouns import count
 from warmstart.records.answer import Answer, LabelAnswer, NumberAnswer
 from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.records.summary import ClassScore, Scores, ScoresByClass, TestScores
-from warmstart.tasks.words import other_metrics, test_estimate
+from warmstart.tasks.registry import other_metrics, task_of_scores, test_estimate
 from warmstart.terminal.text import column, lead, shortened, table_lines, window
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def scores_text(scores: TestScores, kind: str = DEFAULT_KIND) -> str:
     if not isinstance(scores, Scores):
         claim = test_estimate(scores)
         score = interval(claim.value, claim.low, claim.high, claim.n)
-        title = "mAP" if claim.metric == "mAP" else "R²"
+        title = task_of_scores(scores).words.title
         return "\n".join(
             [column(title, f"{score} on {examples}."), column("Also", other_metrics(scores))]
         )

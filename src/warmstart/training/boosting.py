@@ -9,12 +9,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from warmstart.data.splits import folds
-from warmstart.evaluation.metrics import accuracy_estimate
 from warmstart.events import Event, Steps, note
 from warmstart.modalities.registry import MODALITIES
 from warmstart.records.summary import Baseline
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import number_groups
+from warmstart.stats.metrics import accuracy_estimate
 from warmstart.stats.paired import hits_difference
 from warmstart.tasks.words import points
 from warmstart.training.batches import decode_images
@@ -113,7 +113,7 @@ def compare_boosting(
 ) -> Steps[tuple[Baseline, ...]]:
     """Compare boosting with what ships, for tables, on the folds by which that was evaluated."""
     labelled, record = training_data.labelled, training_data.collection.record
-    if MODALITIES[record.kind].form != "rows" or record.task != "classify":
+    if MODALITIES[record.kind].form != "rows" or not labelled.target.has_classes:
         return ()
     head, labels, groups = fine_tuned.head, labelled.labels, labelled.groups()
     outer = [np.flatnonzero(head.fold == number) for number in np.unique(head.fold[head.fold >= 0])]

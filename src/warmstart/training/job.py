@@ -43,7 +43,7 @@ from warmstart.training.early_stopping import (
     spread,
 )
 from warmstart.training.guards import LEAST_CHANGE, Alarm, Watch, largest_change
-from warmstart.training.loop import make_pair_loss, summed_loss, warm_cosine
+from warmstart.training.loop import make_pair_loss, warm_cosine
 from warmstart.training.trainable import TrainableNetwork, tensors_to_train
 from warmstart.training.trainer import Trainer
 
@@ -205,7 +205,7 @@ class TrainingAttempt:
             loss = make_pair_loss(schedule.contrastive_temperature)
             blind = 0.0  # pairs are compared with each other: there is no loss of guessing
         else:
-            loss = summed_loss(context.target)
+            loss = context.target.summed_loss
             blind = context.target.blind_loss(context.labels[job.rows])
         self.trainer = Trainer(
             blocks,

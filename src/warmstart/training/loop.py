@@ -11,16 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    log_softmax,
-    mse_loss,
-    normalize,
-)
+from torch.nn.functional import cross_entropy, log_softmax, normalize
 
 from warmstart.errors import PlanError, TrainingError
-from warmstart.records.data import Task
 from warmstart.tasks.task import Target
 
 Batch = tuple[Any, Tensor]  # inputs as the network takes them, labels (B,)
@@ -154,21 +147,6 @@ class ScaledHead(nn.Module):
 BatchLoss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth -> sum over rows
 
 
-def class_loss(outputs: Tensor, truth: Tensor) -> Tensor:
-    """Log-loss, in nats."""
-    return cross_entropy(outputs, truth, reduction="sum")
-
-
-def _label_sets(outputs: Tensor, truth: Tensor) -> Tensor:
-    loss = binary_cross_entropy_with_logits(outputs, truth.to(outputs.dtype), reduction="sum")
-    return loss / truth.shape[1]
-
-
-def _numbers(outputs: Tensor, truth: Tensor) -> Tensor:
-    """Squared error, in units of the variance: the truth is standardised."""
-    return mse_loss(outputs[:, 0], truth.to(outputs.dtype), reduction="sum")
-
-
 def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
     """Squared distance of cosines from 1 within classes and 0 between them, times the rows.
 
@@ -207,18 +185,6 @@ def make_pair_loss(temperature: float) -> BatchLoss:
     return pair_loss
 
 
-_LOSSES: dict[Task, BatchLoss] = {
-    "classify": class_loss,
-    "multilabel": _label_sets,
-    "regress": _numbers,
-}
-
-
-def summed_loss(target: Target) -> BatchLoss:
-    """The loss of a task, summed over rows."""
-    return _LOSSES[target.task]
-
-
 def mean_loss(target: Target, outputs: Tensor, truth: Tensor) -> float:
     """The mean over rows. Shapes: outputs (m, K) float64, truth as the target takes it."""
-    return float(summed_loss(target)(outputs, truth) / len(outputs))
+    return float(target.summed_loss(outputs, truth) / len(outputs))

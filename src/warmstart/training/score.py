@@ -9,18 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.splits import group_numbers
-from warmstart.evaluation.classes import ClassCertainty
-from warmstart.evaluation.measure import AnswerCertainty, measure_of
-from warmstart.evaluation.metrics import Method, accuracy_estimate
 from warmstart.evaluation.readiness import Confident
 from warmstart.events import Steps, drain
 from warmstart.records.answer import CalibrationRecord
 from warmstart.records.plan import Plan
+from warmstart.records.run_folder import fields_of
 from warmstart.records.summary import Estimate, Evidence, Prediction, TestScores
 from warmstart.solve.kernels import chunks
 from warmstart.solve.ridge import Rows
+from warmstart.stats.metrics import Method, accuracy_estimate
 from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.task import Target
+from warmstart.tasks.task import Certainty, Target
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows, TrainingDataset
 from warmstart.training.head_families import ReadFeatures
@@ -90,24 +89,25 @@ def estimate(head: HeadFit, labelled: LabelledRows, method: Method | None = None
     held = head.fold >= 0
     method = method or ("holdout" if head.fold.max() < 1 else "nested-cv")
     credits = labelled.target.credits(head.probabilities[held], labelled.labels[held])
-    return measure_of(labelled.target).estimate(credits, labelled.groups()[held], method)
+    return labelled.target.estimate(credits, labelled.groups()[held], method)
 
 
 def score_test(
     head: HeadFit, labelled: LabelledRows, read: ReadFeatures
 ) -> tuple[TestScores, Probabilities]:
     """Metrics on the test set, used here only, once, after all choices are made."""
-    answers, measure = head_probabilities(head, read, labelled.target), measure_of(labelled.target)
+    target = labelled.target
+    answers = head_probabilities(head, read, target)
     groups = group_numbers(labelled.test, labelled.near_duplicates)
     certainty = _certainty(head, labelled)
-    scores = measure.scores(answers, labelled.test_labels, groups, certainty, labelled.names)
+    scores = target.scores(answers, labelled.test_labels, groups, certainty, labelled.names)
     return scores, answers
 
 
 def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
     """The share of confident out-of-fold predictions, and how many of them are right."""
     certainty = _certainty(head, labelled)
-    least = certainty.confident_from if isinstance(certainty, ClassCertainty) else None
+    least = certainty.confident_from if labelled.target.has_classes else None
     held = head.fold >= 0
     answers, truth = head.probabilities[held], labelled.labels[held]
     chosen = answers.max(axis=1) >= (np.inf if least is None else least)
@@ -117,9 +117,9 @@ def confident(head: HeadFit, labelled: LabelledRows) -> Confident | None:
     return Confident(share=float(chosen.mean()), right=right)
 
 
-def _certainty(head: HeadFit, labelled: LabelledRows) -> AnswerCertainty:
+def _certainty(head: HeadFit, labelled: LabelledRows) -> Certainty:
     held = head.fold >= 0
-    return measure_of(labelled.target).certainty(
+    return labelled.target.certainty(
         head.probabilities[held], labelled.labels[held], labelled.groups()[held]
     )
 
@@ -138,7 +138,8 @@ def calibration_record(
 ) -> CalibrationRecord:
     """When a prediction is confident, by held-out rows, and an input out of distribution."""
     calibration = labelled.target.model_calibration(head.calibration)
-    return _certainty(head, labelled).record(
+    return labelled.target.calibration_record(
+        **fields_of(_certainty(head, labelled)),
         temperature=calibration.temperature,
         class_bias=tuple(float(b) for b in calibration.bias),
         ood_from=ood_from,
@@ -150,10 +151,10 @@ def predictions(
     head: HeadFit, labelled: LabelledRows, classes: Sequence[str], measured: ModelEvaluation
 ) -> Iterator[Prediction]:
     """One line for every row that a fold held out, then for every test row."""
-    measure, certainty = measure_of(labelled.target), _certainty(head, labelled)
+    target, certainty = labelled.target, _certainty(head, labelled)
     for example, fold, p in zip(labelled.learn, head.fold, head.probabilities, strict=True):
         if fold >= 0:
-            yield measure.line(example, int(fold), p, classes, certainty)
+            yield target.line(example, int(fold), p, classes, certainty)
     if measured.test_probabilities is not None:
         for example, p in zip(labelled.test, measured.test_probabilities, strict=True):
-            yield measure.line(example, None, p, classes, certainty)
+            yield target.line(example, None, p, classes, certainty)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from warmstart.distributed import here, process_errors
 from warmstart.planning.schedule import Schedule
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.training.batches import Inputs
 from warmstart.training.data_parallel import DataParallel, StepWork, is_out_of_memory
-from warmstart.training.loop import BatchLoss, class_loss, make_optimizer, seeded
+from warmstart.training.loop import BatchLoss, make_optimizer, seeded
 
 LAG = 10  # the moving average spans at most a tenth of the updates made
 PULL = 0.1  # of the distance at most: all of it would hide a learning rate that is far too high
@@ -38,7 +39,7 @@ class Trainer:
         network: Callable[..., Tensor],
         moving: Mapping[str, Tensor],
         schedule: Schedule,
-        loss: BatchLoss = class_loss,
+        loss: BatchLoss = CLASSIFICATION.summed_loss,
         parallelism: DataParallel | None = None,
         renew: Callable[[], None] = lambda: None,
     ) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sklearn import metrics as sk
-from warmstart.evaluation import metrics
+from warmstart.stats import metrics
 
 
 @settings(max_examples=40)

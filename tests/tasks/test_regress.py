@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from warmstart.evaluation.regression import NumberMeasure
 from warmstart.records.data import Example
 from warmstart.tasks.regress import Regression
 
@@ -16,7 +15,7 @@ Z, ANSWERS = TARGET.read([str(v) for v in VALUES], ()), TARGET.read([str(v) for 
 
 
 def test_metrics_are_those_of_scikit_learn():
-    measure, groups = NumberMeasure(TARGET), np.arange(200)
+    measure, groups = TARGET, np.arange(200)
     certainty = measure.certainty(ANSWERS[:, None], Z, groups)
     found = measure.scores(ANSWERS[:, None], Z, groups, certainty)
     assert found.r2 == pytest.approx(r2_score(VALUES, SAID))
@@ -27,7 +26,7 @@ def test_metrics_are_those_of_scikit_learn():
 
 
 def test_lines_have_the_value_and_its_interval():
-    measure = NumberMeasure(TARGET)
+    measure = TARGET
     few = measure.certainty(ANSWERS[:5, None], Z[:5], np.arange(5))
     assert few.half_width is None
     example = Example(id="a", label="40", split="train", sha256="")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.evaluation.classes import per_class
+from warmstart.tasks.classify import per_class
 
 NAMES = ("ant", "bee", "cat", "dog")
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
