@@ -4,7 +4,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from warmstart.reporting.html import at, digits, fixed, fluid, label, short, tag
+from warmstart.reporting.figures import at, digits, fixed, fluid, label, tag
+from warmstart.reporting.html import short
 from warmstart.reporting.html import svg_escaped as escaped
 
 NASTY = ("<script>alert(1)</script>", '" onload="x', "'><svg>", "a&b", "\x00\x1b[2J", "‮txt")

@@ -10,7 +10,7 @@ import pytest
 
 from browser_checks import axe_violations
 from reports import cases, facts
-from warmstart.reporting.page import page
+from warmstart.reporting.report import page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CASES = cases()

@@ -8,7 +8,7 @@ from issues import issue, issues
 from reports import EVIDENCE, facts, summary
 from warmstart.records.data import Finding
 from warmstart.records.summary import FineTuningGain, Inspection, ShippedCandidate, Verdict
-from warmstart.reporting.next_steps import LEAST_IMAGES, next_steps, weakest
+from warmstart.reporting.first_screen import LEAST_IMAGES, next_steps, weakest
 
 NONE = summary(
     verdict=Verdict(kind="no-signal", sentence="No signal."),

@@ -12,7 +12,7 @@ from reports import NASTY, cases, facts, guard, ledger, summary
 from warmstart.records.network import Ledger
 from warmstart.records.summary import FineTuningGain, Inspection, ShippedCandidate
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.page import page
+from warmstart.reporting.report import page
 
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
 CASES = cases()

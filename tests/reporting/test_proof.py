@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
-from warmstart.reporting.proof import matrix
+from warmstart.reporting.figures import matrix
 
 OWN = {"name": "n", "title": "t", "about": "a"}
 COUNTS = {("a", "a"): 8, ("a", "b"): 2, ("b", "b"): 10}

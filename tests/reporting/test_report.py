@@ -4,7 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
-from warmstart.reporting.report import repeat_of
+from warmstart.reporting.facts import repeat_of
 from warmstart.request import Request, write_request
 
 

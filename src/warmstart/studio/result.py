@@ -17,10 +17,14 @@ from warmstart.records.data import DataRecord, split_labels
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate
-from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.first_screen import would_use
-from warmstart.reporting.next_steps import next_steps
-from warmstart.reporting.report import read_answers, read_facts, read_plan_if_there, repeat_of
+from warmstart.reporting.facts import (
+    ReportFacts,
+    read_answers,
+    read_facts,
+    read_plan_if_there,
+    repeat_of,
+)
+from warmstart.reporting.first_screen import next_steps, would_use
 from warmstart.run.compare import credit_of
 from warmstart.stats.intervals import Groups
 from warmstart.stats.metrics import MODEL_VARIANCE
