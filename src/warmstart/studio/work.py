@@ -25,7 +25,7 @@ from warmstart.run.fit import fit
 from warmstart.run.forecast import dry_run
 from warmstart.run.predictor import Predictor, load
 from warmstart.run.resume import resume
-from warmstart.serving.wording import own_keys, words
+from warmstart.serving.model import own_keys, words
 from warmstart.studio.jobs import Worker
 from warmstart.studio.project import GROUP, LABEL, Project, corrections_of, has_groups, id_of
 from warmstart.studio.result import Json
