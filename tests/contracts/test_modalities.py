@@ -55,8 +55,8 @@ OTHER_WORDS = {
     "reporting/training.py": 1,
     "serving/app.py": 2,
     "serving/inputs.py": 5,
-    "studio/jobs.py": 3,
     "studio/result.py": 1,
+    "studio/studio.py": 3,
     "terminal/progress.py": 1,
 }
 

@@ -15,8 +15,8 @@ from server_client import ODD_HEADS, form, live, png, wait_until
 from warmstart.errors import UsageError
 from warmstart.studio import app
 from warmstart.studio.app import Hub, Keys, make_app
-from warmstart.studio.jobs import Working
 from warmstart.studio.project import Project, table_of
+from warmstart.studio.studio import Working
 
 KEYS = Keys("a-token", "a-secret")
 JPEG = b"\xff\xd8\xff"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warmstart.events import BESIDE, Event
-from warmstart.studio.jobs import ProgressTracker
+from warmstart.studio.studio import ProgressTracker
 
 
 def begin(**values):

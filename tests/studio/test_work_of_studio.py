@@ -9,7 +9,7 @@ import pytest
 
 from warmstart.errors import DataError, UsageError
 from warmstart.events import Event
-from warmstart.studio.jobs import Worker
+from warmstart.studio.studio import Worker
 
 STEP = Event(stage="features", kind="step", step=1, of=2)
 

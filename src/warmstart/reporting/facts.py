@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,12 @@ from warmstart.nouns import Nouns
 from warmstart.planning.plan_file import read_plan
 from warmstart.planning.schedule import head_only
 from warmstart.planning.words import in_words, runs
-from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
+from warmstart.records.answer import (
+    CalibrationRecord,
+    LabelCalibration,
+    ModelRecord,
+    NumberCalibration,
+)
 from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
@@ -36,6 +41,7 @@ from warmstart.records.run_folder import read_json
 from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
 from warmstart.request import NAME as REQUEST
 from warmstart.request import OBJECT, Request, decoded
+from warmstart.stats.intervals import Groups
 from warmstart.tasks.classify import per_class
 from warmstart.tasks.multilabel import per_label
 from warmstart.tasks.registry import TASKS
@@ -147,6 +153,12 @@ class ReportFacts:
         return self.inspection.label_issues if self.inspection is not None else None
 
     @property
+    def half_width(self) -> float | None:
+        """Of the interval of a number; None for other tasks, or where none is guaranteed."""
+        numbers = self.calibration if isinstance(self.calibration, NumberCalibration) else None
+        return None if numbers is None else numbers.half_width
+
+    @property
     def target(self) -> Target:
         """The task, not fitted to labels."""
         return TASKS[self.summary.task]
@@ -202,7 +214,7 @@ def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
     target = TASKS[summary.task]
     answers = read_answers(predictions, data) if target.has_classes else ()
     calibration = _read_calibration(run)
-    numbers = _held_out_lines(predictions) if target.has_numbers else []
+    numbers = held_out_lines(predictions) if target.has_numbers else []
     held_out = [one for one in answers if one.split == "oof"]
     test = [one for one in answers if one.split == "test"]
     return ReportFacts(
@@ -266,7 +278,7 @@ def _read_calibration(run: Path) -> CalibrationRecord | None:
     return None if model is None else read_if_there(path, TASKS[model.task].calibration_record)
 
 
-def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
+def read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
     """The lines of predictions.jsonl, parsed. Raises: RunFolderError if it is damaged."""
     if not path.is_file():
         return []
@@ -293,22 +305,23 @@ def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, 
             target_probability=scores.get(target, 0.0),
         )
 
-    answers = _read_lines(path, parse)
+    answers = read_lines(path, parse)
     if record is None:
         return tuple(answers)
     ids, names = {example.id for example in record.examples}, set(record.classes)
     return tuple(one for one in answers if one.id in ids and {one.label, one.target} <= names)
 
 
-def _held_out_lines(path: Path) -> list[dict[str, Any]]:
-    lines = _read_lines(path, lambda line: (line["split"], line))
+def held_out_lines(path: Path) -> list[dict[str, Any]]:
+    """The out-of-fold lines of predictions.jsonl. Raises: RunFolderError if it is damaged."""
+    lines = read_lines(path, lambda line: (line["split"], line))
     return [line for split, line in lines if split == "oof"]
 
 
 def _label_scores(
     path: Path, target: Target, data: DataRecord | None, calibration: CalibrationRecord | None
 ) -> tuple[LabelScore, ...]:
-    lines = _held_out_lines(path) if target.has_label_sets else []
+    lines = held_out_lines(path) if target.has_label_sets else []
     if data is None or not lines:
         return ()
     names = data.classes
@@ -328,7 +341,9 @@ def _class_scores(
     number = {name: k for k, name in enumerate(record.classes)}
     predicted = np.array([number[one.label] for one in answers], dtype=np.int64)
     labels = np.array([number[one.target] for one in answers], dtype=np.int64)
-    return per_class(predicted, labels, _groups(answers, record), record.classes)
+    return per_class(
+        predicted, labels, groups_of([one.id for one in answers], record), record.classes
+    )
 
 
 def _confidence(answers: Sequence[HeldOutAnswer], record: DataRecord | None) -> Confidence | None:
@@ -336,14 +351,18 @@ def _confidence(answers: Sequence[HeldOutAnswer], record: DataRecord | None) -> 
         return None
     probabilities = np.array([one.probability for one in answers])
     right = np.array([float(one.is_right) for one in answers])
-    return certainty(probabilities, right, _groups(answers, record), MODALITIES[record.kind].nouns)
+    return certainty(
+        probabilities,
+        right,
+        groups_of([one.id for one in answers], record),
+        MODALITIES[record.kind].nouns,
+    )
 
 
-def _groups(
-    answers: Sequence[HeldOutAnswer], record: DataRecord
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def groups_of(ids: Iterable[str], record: DataRecord) -> Groups:
+    """Group numbers of examples: near-duplicates and groups count as one."""
     examples = {example.id: example for example in record.examples}
-    return group_numbers([examples[one.id] for one in answers], record.near_duplicates)
+    return group_numbers([examples[id] for id in ids], record.near_duplicates)
 
 
 # ---- The command that repeats a run.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.nouns import count
-from warmstart.records.answer import NumberCalibration
 from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import ClassScore, Estimate, Level
 from warmstart.reporting import html
@@ -177,13 +176,12 @@ def _confident(facts: ReportFacts) -> str:
 
 def _intervals(facts: ReportFacts) -> str:
     """How far to trust the labels or the number of an answer."""
-    calibration = facts.calibration
-    if not isinstance(calibration, NumberCalibration):
+    if not facts.target.has_numbers:
         return (
             "Each label has its own threshold, chosen for the best F1. The table below says label "
             "by label how far to trust it."
         )
-    half = calibration.half_width
+    half = facts.half_width
     if half is None:
         return "Too few examples to guarantee an interval: review each answer."
     return (

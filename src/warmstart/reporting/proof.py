@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from warmstart.formatting import at_most, interval, percent, sentence, short_interval
-from warmstart.records.answer import NumberCalibration
 from warmstart.records.summary import ClassScore, LabelScore, Scores
 from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
@@ -340,9 +339,7 @@ def _labels(facts: ReportFacts) -> str:
 def _numbers(facts: ReportFacts) -> str:
     if not facts.numbers:
         return ""
-    calibration = facts.calibration
-    half = calibration.half_width if isinstance(calibration, NumberCalibration) else None
-    title = "Predictions against targets"
+    half, title = facts.half_width, "Predictions against targets"
     about = f"{len(facts.numbers):,} held-out examples; on the line a prediction is right."
     if half is not None:
         about += f" Within the band (± {half:.3g}) lie 9 of 10."
