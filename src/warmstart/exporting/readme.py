@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.exporting.registry import FORMATS
+from warmstart.exporting import FORMATS
 from warmstart.formatting import interval, percents
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns

@@ -1,4 +1,4 @@
-"""Answers in words."""
+"""Answers in words, and their outcomes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from warmstart.records.answer import Answer
 from warmstart.records.summary import Estimate
 from warmstart.serving.http import outcome_of
-from warmstart.serving.wording import close_classes, heat_words, promise_words, words
+from warmstart.serving.model import close_classes, heat_words, promise_words, words
 
 
 def answer(confident=True, ood=False, **scores):
@@ -41,26 +41,34 @@ def test_what_cannot_be_read_has_no_class():
 
 
 def test_outcomes_are_four():
-    text = [
-        answer(True, a=1.0),
-        answer(False, a=1.0),
-        answer(None, a=1.0),
-        answer(False, True, a=1.0),
-    ]
-    assert [outcome_of(one) for one in text] == ["confident", "uncertain", "unpromised", "ood"]
+    answers = (answer(True, a=1.0), answer(False, a=1.0), answer(None, a=1.0))
+    outcomes = [outcome_of(one) for one in (*answers, answer(False, True, a=1.0))]
+    assert outcomes == ["confident", "uncertain", "unpromised", "ood"]
 
 
-def test_a_map_says_when_nothing_decides():
-    assert "falls from 83 % to 41 %" in heat_words("shirt", 0.83, 0.41)
-    assert heat_words("shirt", 0.83, 0.82).startswith("No single region")
-    assert heat_words("shirt", 0.83, 0.95).startswith("No single region")
+@pytest.mark.parametrize(
+    ("probability", "covered", "says"),
+    [
+        (0.83, 0.41, "falls from 83 % to 41 %"),
+        (0.83, 0.82, "No single region"),
+        (0.83, 0.95, "No single region"),
+        (0.9999, 0.001, "from > 99 % to < 1 %"),
+        (0.9999, 0.998, "keeps more than 99 %"),
+    ],
+)
+def test_a_heat_map_in_words(probability, covered, says):
+    assert says in heat_words("shirt", probability, covered)
 
 
-def test_without_an_estimate_nothing_is_promised():
-    sure = Estimate(metric="accuracy", value=1.0, low=0.84, high=1.0, n=36, method="holdout")
-    assert promise_words(sure).startswith("Right nearly every time (95 % CI 84–100)")
-    assert promise_words(None) == "Its accuracy was not measured."
-
-
-def test_no_share_is_told_as_certain():
-    assert "from > 99 % to < 1 %" in heat_words("shirt", 0.9999, 0.001)
+@pytest.mark.parametrize(
+    ("metric", "value", "says"),
+    [
+        ("accuracy", 1.0, "Right nearly every time (95 % CI 84–100)"),
+        ("accuracy", 0.9, "Right about 90 times in 100"),
+        ("r2", 0.9, "explains about 90 % of the variance"),
+        ("mAP", 0.9, "mean average precision on new images is about 90 %"),
+    ],
+)
+def test_a_promise_is_in_the_words_of_its_metric(metric, value, says):
+    estimate = Estimate(metric=metric, value=value, low=0.84, high=1.0, n=36, method="holdout")
+    assert says in promise_words(estimate)

@@ -8,10 +8,9 @@ from issues import issue, issues
 from reports import facts, summary
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.summary import Inspection
-from warmstart.reporting.data import data_section
-from warmstart.reporting.first_screen import first_screen
-from warmstart.reporting.next_steps import next_steps
-from warmstart.reporting.plan import base_section, plan_section
+from warmstart.reporting.evidence import base_section, data_section
+from warmstart.reporting.first_screen import first_screen, next_steps
+from warmstart.reporting.training import plan_section
 
 ISSUES = {
     "multilabel": issue("1.png", "", "cat", concerns=("cat",)),
