@@ -8,11 +8,16 @@ import pytest
 import torch
 from networks import KINDS, cut_once
 
-from warmstart.network.ensemble import NAME, add_ensemble_branch, can_ensemble
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
-from warmstart.network.surgery import assemble, unique_state
-from warmstart.network.tensors import unique_tensors
+from warmstart.network.surgery import (
+    NAME,
+    add_ensemble_branch,
+    assemble,
+    can_ensemble,
+    unique_state,
+)
+from warmstart.network.weights import unique_tensors
 from warmstart.records.network import FeatureLayer
 
 SPLIT = [name for name in KINDS if KINDS[name].n_blocks > 1]

@@ -7,7 +7,7 @@ import torch
 from networks import KINDS, cut_once, inputs_for
 
 from warmstart.network.segments import as_tensor
-from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.weights import place, unique_tensors
 
 every_network = pytest.mark.parametrize("name", KINDS)
 

@@ -11,14 +11,14 @@ from networks import KINDS, cut_once
 
 import tiny
 from tiny import PREP
-from warmstart.network import added, surgery
+from warmstart.network import surgery
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import prove_frozen, take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.weights import digest, unique_tensors
 
 every_network = pytest.mark.parametrize("name", KINDS)
 
@@ -68,7 +68,7 @@ def test_rows_add_up_whatever_is_done_to_the_parts(name):
     actions = {names[0]: "frozen", **dict.fromkeys(names[1:], "tuned"), names[-1]: "fresh"}
     actions |= {"neck": "fresh", "added": "added", "added#2": "added"}
     clone, last = copy.deepcopy(network), network.record.blocks[-1]
-    clone = added.graft(clone, [added.make_block(last, rng) for _ in range(2)])
+    clone = surgery.graft(clone, [surgery.make_block(last, rng) for _ in range(2)])
     surgery.refresh(clone, [names[-1], "neck"], rng)
     model = _warm(clone)
     with torch.no_grad():

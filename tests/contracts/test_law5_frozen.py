@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from warmstart.errors import PlanError
-from warmstart.network import added, freeze, lora, surgery
+from warmstart.network import freeze, lora, surgery
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import (
     prove_frozen,
@@ -32,7 +32,7 @@ from warmstart.network.ledger import (
 )
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.network.tensors import unique_tensors
+from warmstart.network.weights import unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Ledger
 
@@ -102,7 +102,7 @@ def _outfit(network, actions, seed=0):
     clone, rng = copy.deepcopy(network), torch.Generator().manual_seed(seed)
     if n_added := [*actions.values()].count("added"):
         last = clone.record.blocks[-1]
-        clone = added.graft(clone, [added.make_block(last, rng) for _ in range(n_added)])
+        clone = surgery.graft(clone, [surgery.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
         surgery.refresh(clone, renewed, rng)
     last = feature_layers(clone.record)[-1]

@@ -12,11 +12,9 @@ from networks import FORKS, KINDS, Forked, cut_once, inputs_for
 
 from warmstart.errors import ExportError
 from warmstart.exporting.graph import ExportSource, onnx_graph, to_program
-from warmstart.network.added import graft, make_block
-from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
-from warmstart.network.surgery import assemble
+from warmstart.network.surgery import add_ensemble_branch, assemble, graft, make_block
 from warmstart.records.answer import ModelRecord
 from warmstart.records.network import FeatureLayer
 

@@ -27,7 +27,7 @@ from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.network.tensors import unique_tensors
+from warmstart.network.weights import unique_tensors
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json
 

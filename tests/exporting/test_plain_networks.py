@@ -15,11 +15,15 @@ from warmstart.errors import ExportError
 from warmstart.exporting.single_layer_head import is_plain, on_neck
 from warmstart.exporting.timm import as_timm, timm_config, write_timm
 from warmstart.exporting.transformers import Transformers, as_native, is_native, processor
-from warmstart.network.added import graft, make_block
-from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import layer_width
 from warmstart.network.partition import cut
-from warmstart.network.surgery import MultiLayerHead, assemble
+from warmstart.network.surgery import (
+    MultiLayerHead,
+    add_ensemble_branch,
+    assemble,
+    graft,
+    make_block,
+)
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 

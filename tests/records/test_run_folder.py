@@ -17,7 +17,7 @@ from warmstart.records import data as records_data
 from warmstart.records.answer import CalibrationRecord, ModelRecord
 from warmstart.records.data import Example, Finding
 from warmstart.records.findings import FINDINGS
-from warmstart.records.inputs import Preprocessing
+from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice
 from warmstart.records.run_folder import (
@@ -55,6 +55,7 @@ plain = st.one_of(
 )
 values = st.one_of(plain, st.lists(plain).map(tuple))
 st.register_type_strategy(float, numbers)
+st.register_type_strategy(Inputs, st.one_of([*map(st.from_type, Inputs.members.values())]))
 st.register_type_strategy(
     Finding, st.builds(Finding, code=st.just(""), kind=st.sampled_from([*FINDINGS]))
 )

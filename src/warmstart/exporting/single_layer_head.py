@@ -23,9 +23,7 @@ from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.events import Event, Steps
 from warmstart.exporting.format import any_head
 from warmstart.modalities.registry import MODALITIES
-from warmstart.network.added import AddedBlock
-from warmstart.network.ensemble import NAME as BRANCH
-from warmstart.network.surgery import MultiLayerHead, WarmModel
+from warmstart.network.surgery import BRANCH, AddedBlock, MultiLayerHead, WarmModel
 from warmstart.records.data import Example
 from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import Preprocessing, pictures

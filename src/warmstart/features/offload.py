@@ -32,8 +32,7 @@ from warmstart.features.cache_file import CacheFile, exclusive, is_in_use
 from warmstart.features.cache_key import BATCH, CacheFileKey
 from warmstart.features.engine import Engine, Pixels, lay_out
 from warmstart.features.extract import ExampleSource, ExtractedRows, Extraction
-from warmstart.network.fast_linear import quick_linear
-from warmstart.network.feature_layers import plan_scan
+from warmstart.network.feature_layers import plan_scan, quick_linear
 from warmstart.network.partition import Network
 from warmstart.network.segments import SegmentStep
 from warmstart.records.data import Example

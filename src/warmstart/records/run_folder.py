@@ -89,6 +89,8 @@ def from_plain(kind: type[R], value: Any) -> R:
         hints = _hints(kind)
         fields = [f for f in dataclasses.fields(kind) if f.name in value or _is_required(f)]
         return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields})
+    if members := getattr(kind, "members", None):  # a base class of records
+        return _from_union(tuple(members.values()), value)  # type: ignore[no-any-return]
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return _from_union(inner, value)  # type: ignore[no-any-return]

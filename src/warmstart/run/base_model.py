@@ -30,13 +30,12 @@ from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.tensor import TENSOR
-from warmstart.network.finished_run import change
+from warmstart.network.finished_run import change, change_columns
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel, load
 from warmstart.network.registry import ModelListing
 from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
-from warmstart.network.table_surgery import change_columns
 from warmstart.nouns import count
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.feature_layers import probe_layers

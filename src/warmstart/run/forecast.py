@@ -31,11 +31,11 @@ from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import offloaded_blocks
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.registry import modality_of
-from warmstart.network.added import make_block
 from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import FeatureExtractor, layer_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
+from warmstart.network.surgery import make_block
 from warmstart.network.weights import is_mapped
 from warmstart.planning.cached_activations import BYTES, plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts

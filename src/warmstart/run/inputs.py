@@ -14,8 +14,7 @@ from warmstart.machine import free_memory
 from warmstart.modalities.audio import default_sound, sound_of
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.modalities.registry import MODALITIES, modality_of
-from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
-from warmstart.network.position_embeddings import LEAST, MOST
+from warmstart.network.inputs import LEAST, MOST, PICTURE, SHOWABLE, InputOptions
 from warmstart.network.weights import is_full
 from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS

@@ -37,7 +37,7 @@ from warmstart.modalities.text import TEXT, payload_of
 from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
-from warmstart.network.tensors import in_channels_last
+from warmstart.network.weights import in_channels_last
 from warmstart.nouns import Nouns
 from warmstart.records.answer import (
     Answer,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from warmstart.data.splits import folds
 from warmstart.events import Event, Steps, guard, note
 from warmstart.features.machine import threads_for
-from warmstart.network.ensemble import can_ensemble
 from warmstart.network.partition import Network
+from warmstart.network.surgery import can_ensemble
 from warmstart.planning.cached_activations import frozen_prefix
 from warmstart.planning.forecast import Allowance, time_ran_out
 from warmstart.planning.rules import HOLDOUT_DIVISOR
