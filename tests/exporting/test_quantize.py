@@ -75,7 +75,7 @@ def test_without_images_there_is_no_range_and_no_measure(parts):
 
 def test_too_few_images_rule_nothing_out():
     from warmstart.exporting.quantize import loss_sentence
-    from warmstart.records.export import Gap
+    from warmstart.records.answer import Gap
 
     few = Gap(value=0.0, low=-0.1, high=0.1, n=20)
     assert "so few images do not rule out" in loss_sentence(few)

@@ -8,14 +8,14 @@ import pytest
 
 from plans import FACTS, actions, network_facts, plan_for
 from warmstart.planning import rules
-from warmstart.planning.contrastive import (
+from warmstart.planning.fine_tuning import (
     LEAST_UPDATES,
-    MANY_BATCH,
-    MANY_EPOCHS,
-    MANY_RATE,
-    RATE,
+    PAIR_BATCH as MANY_BATCH,
+    PAIR_EPOCHS as MANY_EPOCHS,
+    BATCHED_LR as MANY_RATE,
+    PAIR_LR as RATE,
     TEMPERATURE,
-    UPDATES,
+    PAIR_UPDATES as UPDATES,
     WARM_UP,
 )
 from warmstart.planning.forecast import fit_to_time
@@ -43,7 +43,7 @@ def test_a_handful_is_fine_tuned_on_pairs_more_than_half_way_down():
     chosen = plan.training
     assert (chosen.contrastive.value, chosen.lr.value, chosen.layer_decay.value) == (
         True,
-        RATE,
+        PAIR_LR as RATE,
         1.0,
     )
     assert (chosen.batch_size.value, plan.samples_seen) == (48, UPDATES * 48)

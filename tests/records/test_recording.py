@@ -17,17 +17,18 @@ import tiny
 from warmstart.errors import DataError, RunFolderError, TrainingError
 from warmstart.events import Event, drain, follow
 from warmstart.machine import peak_rss_mb
-from warmstart.records.recording import (
+from warmstart.records.run_folder import (
     LOG,
+    MARKERS,
     STAGES,
     Clock,
+    RunFolder,
     earlier_events,
     open_log,
     opening,
     recorded,
     seconds_worked,
 )
-from warmstart.records.run_folder import MARKERS, RunFolder
 from warmstart.reporting.curves import CurveReader
 
 EVENTS = [
@@ -144,7 +145,7 @@ def test_a_full_disk_under_the_log_is_an_interruption_too(run, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("warmstart.records.recording.json.dumps", full)
+    monkeypatch.setattr("warmstart.records.run_folder.json.dumps", full)
     closed = []
     with pytest.raises(TrainingError, match="the disk is full"):
         drain(recorded(steps(closed=closed), run))
@@ -195,7 +196,7 @@ def test_a_killed_process_gives_the_log_back(run):
     code = (
         "import os, sys, signal; from pathlib import Path\n"
         "from warmstart.records.run_folder import RunFolder\n"
-        "from warmstart.records.recording import open_log\n"
+        "from warmstart.records.run_folder import open_log\n"
         "log = open_log(RunFolder(Path(sys.argv[1]))); print('held', flush=True)\n"
         "signal.pause()"
     )
@@ -214,7 +215,7 @@ def test_a_disk_without_locks_does_without(run, monkeypatch):
     def none(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("warmstart.records.recording.fcntl.flock", none)
+    monkeypatch.setattr("warmstart.records.run_folder.fcntl.flock", none)
     with open_log(run) as log:
         log.write("x\n")
 

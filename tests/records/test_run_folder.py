@@ -15,8 +15,7 @@ from warmstart.errors import RunFolderError
 from warmstart.records import answer, network, run_folder
 from warmstart.records import data as records_data
 from warmstart.records.answer import CalibrationRecord, ModelRecord
-from warmstart.records.data import Example, Finding
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS, Example, Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice

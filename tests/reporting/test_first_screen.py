@@ -6,8 +6,7 @@ import pytest
 
 from reports import facts, nothing, summary
 from warmstart.records.answer import CalibrationRecord
-from warmstart.records.data import Finding
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import Readiness, ShippedCandidate, Verdict
 from warmstart.reporting.first_screen import first_screen, would_use
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from warmstart.solve.logistic import fit_logistic, logistic_path
+from warmstart.solve.classifiers import fit_logistic, logistic_path
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.solve.nearest_mean import class_mean_weights, left_out_class_means
+from warmstart.solve.classifiers import class_mean_weights, left_out_class_means
 
 
 @settings(max_examples=40)

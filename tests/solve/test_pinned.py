@@ -8,13 +8,11 @@ import pytest
 import golden
 from warmstart.solve import (
     calibration,
+    classifiers,
     kernels,
-    logistic,
-    nearest_mean,
     primal_ridge,
     ridge,
     ridge_with_prior,
-    weighted_ridge,
 )
 from warmstart.solve.calibration import Calibration
 
@@ -81,15 +79,15 @@ def of_primal():
 
 def of_weighted():
     weights = 1.0 + np.arange(N) % 4
-    spread = weighted_ridge.spread_rows(rows(), weights)
-    few = weighted_ridge.spread_rows(rows()[:4], weights[:4])
+    spread = primal_ridge.spread_rows(rows(), weights)
+    few = primal_ridge.spread_rows(rows()[:4], weights[:4])
     return (
-        weighted_ridge.standardise(rows(), weights),
-        weighted_ridge.fit_weighted_scaling(rows(), weights),
-        weighted_ridge.solve(spread, TARGETS, 0.7),
-        weighted_ridge.solve(few, TARGETS[:4], 0.7),
-        weighted_ridge.left_out(spread, TARGETS, 0.7)[:6],
-        weighted_ridge.left_out(spread, TARGETS, 0.7, GROUPS)[:6],
+        kernels.standardise(rows(), weights),
+        kernels.fit_weighted_scaling(rows(), weights),
+        spread.solve(TARGETS, 0.7),
+        few.solve(TARGETS[:4], 0.7),
+        spread.left_out(TARGETS, 0.7)[:6],
+        spread.left_out(TARGETS, 0.7, GROUPS)[:6],
     )
 
 
@@ -115,19 +113,19 @@ def of_platt():
 
 def of_bends():
     scaled = rows()[:, :2] / 3
-    anchors = weighted_ridge.anchors_of(scaled)
-    found = weighted_ridge.fit_laplace_features(anchors, 1.5).of(scaled[:4])
+    anchors = kernels.anchors_of(scaled)
+    found = kernels.fit_laplace_features(anchors, 1.5).of(scaled[:4])
     return len(anchors), found @ found.T
 
 
 def of_prototype():
-    weights, shift = nearest_mean.class_mean_weights(kernel(), LABELS, K + 1)
-    told = nearest_mean.left_out_class_means(kernel(), LABELS, K, GROUPS)
+    weights, shift = classifiers.class_mean_weights(kernel(), LABELS, K + 1)
+    told = classifiers.left_out_class_means(kernel(), LABELS, K, GROUPS)
     return weights[:4], shift, told[:6]
 
 
 def of_logistic():
-    fits = logistic.logistic_path(rows() / 5, LABELS, K, [0.01, 1.0])
+    fits = classifiers.logistic_path(rows() / 5, LABELS, K, [0.01, 1.0])
     return [fit.scores(rows()[:3] / 5) for fit in fits]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from warmstart.stats.average_precision import precision_shares, quick_precisions
+from warmstart.stats.metrics import precision_shares, quick_precisions
 
 
 def test_draws_are_scored_as_one_by_one():

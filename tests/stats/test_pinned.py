@@ -9,10 +9,10 @@ import golden
 from warmstart.solve import ridge
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats import (
-    average_precision,
     cka,
     intervals,
     learning_curve,
+    metrics,
     paired,
     permutation,
     selective,
@@ -184,12 +184,12 @@ def of_precision():
     many = np.stack([answers, answers[::-1], -answers], axis=1).astype(np.float32)
     same = np.stack([truth] * 3, axis=1).astype(np.float32)
     return (
-        average_precision.precision_shares(answers, truth),
-        average_precision.precision_shares(tied, truth),
-        average_precision.precision_shares(answers, 0 * truth),
-        average_precision.precisions(tied[:, 0], truth[:, 0] > 0),
-        average_precision.quick_precisions(many, same),
-        average_precision.quick_precisions(many, 0 * same),
+        metrics.precision_shares(answers, truth),
+        metrics.precision_shares(tied, truth),
+        metrics.precision_shares(answers, 0 * truth),
+        metrics.precisions(tied[:, 0], truth[:, 0] > 0),
+        metrics.quick_precisions(many, same),
+        metrics.quick_precisions(many, 0 * same),
     )
 
 

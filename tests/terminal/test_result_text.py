@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from warmstart.records.data import Finding
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import (
     ClassScore,
     DataCounts,

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from warmstart.errors import ExportError
 from warmstart.exporting.predict_script import NAME
+from warmstart.records.answer import Agreement
 from warmstart.records.data import Task
-from warmstart.records.export import Agreement
 from warmstart.records.inputs import Inputs, pictures
 from warmstart.solve.calibration import Calibration
 from warmstart.tasks.classify import CLASSIFICATION

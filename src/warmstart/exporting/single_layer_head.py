@@ -27,8 +27,8 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.network.added import AddedBlock
 from warmstart.network.ensemble import NAME as BRANCH
 from warmstart.network.surgery import MultiLayerHead, WarmModel
+from warmstart.records.answer import Gap, SingleLayerHead
 from warmstart.records.data import Example
-from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from warmstart.formatting import percent
-from warmstart.records.data import Finding, LabelIssue, OffTopicExample
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS, Finding, LabelIssue, OffTopicExample
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import Bar, lying, standing

@@ -10,11 +10,10 @@ from warmstart.events import Event
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.records.answer import CalibrationRecord
-from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
-from warmstart.records.plan import Plan
+from warmstart.records.plan import BlockAction, Plan
 from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
 from warmstart.tasks.registry import TASKS
 from warmstart.tasks.task import Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.records.answer import NumberCalibration
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS
 from warmstart.records.summary import Estimate, Level
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts

@@ -27,17 +27,15 @@ from warmstart.evaluation.reliability import certainty
 from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
 from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
-from warmstart.planning.plan_file import read_plan
+from warmstart.planning.plan_file import in_words, read_plan, runs
 from warmstart.planning.schedule import head_only
-from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
-from warmstart.records.recording import LOG, earlier_events
-from warmstart.records.run_folder import read_json, write_bytes
+from warmstart.records.run_folder import LOG, earlier_events, read_json, write_bytes
 from warmstart.records.summary import ClassScore, Inspection, LabelScore, Summary
 from warmstart.reporting.data import off_topic, problem_examples, questionable
 from warmstart.reporting.facts import HeldOutAnswer, LayerRange, Repeat, ReportFacts
