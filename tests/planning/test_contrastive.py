@@ -8,16 +8,16 @@ import pytest
 
 from plans import FACTS, actions, network_facts, plan_for
 from warmstart.planning import rules
+from warmstart.planning.fine_tuning import BATCHED_LR as MANY_RATE
 from warmstart.planning.fine_tuning import (
     LEAST_UPDATES,
-    PAIR_BATCH as MANY_BATCH,
-    PAIR_EPOCHS as MANY_EPOCHS,
-    BATCHED_LR as MANY_RATE,
-    PAIR_LR as RATE,
     TEMPERATURE,
-    PAIR_UPDATES as UPDATES,
     WARM_UP,
 )
+from warmstart.planning.fine_tuning import PAIR_BATCH as MANY_BATCH
+from warmstart.planning.fine_tuning import PAIR_EPOCHS as MANY_EPOCHS
+from warmstart.planning.fine_tuning import PAIR_LR as RATE
+from warmstart.planning.fine_tuning import PAIR_UPDATES as UPDATES
 from warmstart.planning.forecast import fit_to_time
 from warmstart.planning.plan_file import overlay
 from warmstart.planning.settings import apply_settings
@@ -43,7 +43,7 @@ def test_a_handful_is_fine_tuned_on_pairs_more_than_half_way_down():
     chosen = plan.training
     assert (chosen.contrastive.value, chosen.lr.value, chosen.layer_decay.value) == (
         True,
-        PAIR_LR as RATE,
+        RATE,
         1.0,
     )
     assert (chosen.batch_size.value, plan.samples_seen) == (48, UPDATES * 48)

@@ -428,10 +428,14 @@ def of_actions():
         for f in ("", "a", "d")
         for t in ("", "b", "c")
     ]
-    bodies = [strategy.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
+    bodies = [
+        strategy.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some
+    ]
     kinds = [(v, r) for v in (None, "fine-tune") for r in ("", "a", "c", "bd")]
     rule_strategy = [
-        strategy.rule_strategy(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)
+        strategy.rule_strategy(v, names[:n], frozenset(r)).count
+        for v, r in kinds
+        for n in (1, 3, 4)
     ]
     taken = (["a"], ["added"], ["added", "added#2"], ["added#2"], ["added", "added#3"])
     return bodies, rule_strategy, [strategy.added_name(names) for names in taken]
