@@ -22,8 +22,7 @@ from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
-from warmstart.records.data import TaskOption
-from warmstart.records.findings import codes
+from warmstart.records.data import TaskOption, codes
 from warmstart.records.inputs import KindOption, Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json

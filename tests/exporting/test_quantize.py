@@ -11,8 +11,8 @@ from warmstart.exporting.graph import ExportSource, onnx_graph
 from warmstart.exporting.quantize import loss_sentence
 from warmstart.exporting.quantize import quantize as quantize_run
 from warmstart.features.batches import normalised
+from warmstart.records.answer import Gap
 from warmstart.records.data import DataRecord
-from warmstart.records.export import Gap
 from warmstart.records.run_folder import read_json
 from warmstart.run.predictor import load
 from warmstart.run.reopened import Reopened, reopen

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from warmstart.exporting.readme import ReadmeFacts, readme
-from warmstart.records.export import Agreement, Exported, Gap, Quantized, SingleLayerHead
+from warmstart.records.answer import Agreement, Exported, Gap, Quantized, SingleLayerHead
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Summary
 

@@ -7,8 +7,7 @@ import pytest
 from issues import issue, issues
 from reports import EVIDENCE, facts, nothing, summary
 from warmstart.records.answer import NumberCalibration
-from warmstart.records.data import Finding
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import (
     FineTuningGain,
     Inspection,

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from reports import summary
-from warmstart.records.data import Finding
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import (
     ClassScore,
     Estimate,

@@ -14,7 +14,7 @@ from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
 from warmstart.formatting import joined
 from warmstart.modalities.registry import MODALITIES
-from warmstart.records.export import Exported
+from warmstart.records.answer import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
 

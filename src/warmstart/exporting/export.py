@@ -38,8 +38,8 @@ from warmstart.exporting.single_layer_head import (
 from warmstart.features.batches import to_tensor
 from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.planning.plan_file import open_plan
+from warmstart.records.answer import Agreement, Exported, Quantized, SingleLayerHead
 from warmstart.records.data import DataRecord, Task
-from warmstart.records.export import Agreement, Exported, Quantized, SingleLayerHead
 from warmstart.records.inputs import Inputs, pictures
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json, sync_folder, write_bytes, write_json

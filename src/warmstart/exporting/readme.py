@@ -10,7 +10,7 @@ from warmstart.exporting import FORMATS
 from warmstart.formatting import interval, percents
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
-from warmstart.records.export import Exported, Gap
+from warmstart.records.answer import Exported, Gap
 from warmstart.records.summary import NumberScores, Scores, Summary
 from warmstart.tasks.registry import TASKS, other_metrics, score_of
 

@@ -24,8 +24,8 @@ from warmstart.events import Event, Steps
 from warmstart.exporting.format import any_head
 from warmstart.modalities.registry import MODALITIES
 from warmstart.network.surgery import BRANCH, AddedBlock, MultiLayerHead, WarmModel
+from warmstart.records.answer import Gap, SingleLayerHead
 from warmstart.records.data import Example
-from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan

@@ -22,22 +22,19 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
 from warmstart.nouns import Nouns
-from warmstart.planning.plan_file import read_plan
+from warmstart.planning.plan_file import in_words, read_plan, runs
 from warmstart.planning.schedule import head_only
-from warmstart.planning.words import in_words, runs
 from warmstart.records.answer import (
     CalibrationRecord,
     LabelCalibration,
     ModelRecord,
     NumberCalibration,
 )
-from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.network import Ledger, NetworkRecord
-from warmstart.records.plan import Plan
-from warmstart.records.recording import LOG, earlier_events
-from warmstart.records.run_folder import read_json
+from warmstart.records.plan import BlockAction, Plan
+from warmstart.records.run_folder import LOG, earlier_events, read_json
 from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
 from warmstart.request import NAME as REQUEST
 from warmstart.request import OBJECT, Request, decoded

@@ -33,7 +33,11 @@ from warmstart.reporting.evidence import (
     questionable,
     verdict_section,
 )
-from warmstart.reporting.facts import ReportFacts, read_facts, read_if_there
+from warmstart.reporting.facts import (
+    ReportFacts,
+    read_facts,
+    read_if_there,
+)
 from warmstart.reporting.figures import Bar, lying
 from warmstart.reporting.first_screen import first_screen, next_steps
 from warmstart.reporting.proof import answers_section, proof_section, worst

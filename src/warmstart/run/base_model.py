@@ -38,14 +38,14 @@ from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
 from warmstart.nouns import count
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.feature_layers import probe_layers
-from warmstart.planning.words import output_words
+from warmstart.planning.plan_file import output_words
+from warmstart.planning.rules import probe_layers
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
 from warmstart.records.data import TaskOption
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
-from warmstart.records.recording import Clock
+from warmstart.records.run_folder import Clock
 from warmstart.request import DEFAULT_BASE, Request, read_data
 from warmstart.request import check as check_request
 from warmstart.run import lineage

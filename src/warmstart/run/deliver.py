@@ -27,14 +27,13 @@ from warmstart.network.model_folder import Bundle, write_bundle
 from warmstart.network.partial_load import surgery_sentence, transferred_share
 from warmstart.network.partition import Network
 from warmstart.network.surgery import BRANCH, AddedBlock, WarmModel, assemble, unique_state
-from warmstart.planning.words import in_words, user_choices
+from warmstart.planning.plan_file import in_words, user_choices
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Finding, without
 from warmstart.records.inputs import Kind
 from warmstart.records.network import FeatureLayer, Ledger, Recipe
 from warmstart.records.plan import Plan
-from warmstart.records.recording import Clock
-from warmstart.records.run_folder import RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.records.run_folder import Clock, RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.records.summary import (
     ClassScore,
     DataCounts,

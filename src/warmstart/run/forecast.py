@@ -37,9 +37,8 @@ from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
 from warmstart.network.surgery import make_block
 from warmstart.network.weights import is_mapped
-from warmstart.planning.cached_activations import BYTES, plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.fine_tuning import BYTES, plan_cache
 from warmstart.planning.forecast import (
     Allowance,
     Load,
@@ -50,14 +49,13 @@ from warmstart.planning.forecast import (
 )
 from warmstart.planning.machine import DATA, parallel_mode
 from warmstart.planning.plan_file import write_plan
-from warmstart.planning.rules import REFERENCE, EngineSpeed, estimate_speeds
+from warmstart.planning.rules import REFERENCE, EngineSpeed, estimate_speeds, probe_layers
 from warmstart.planning.schedule import Schedule, as_followed, schedule, stage_actions
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import DryRun, Forecast, Plan
-from warmstart.records.recording import Clock
-from warmstart.records.run_folder import write_bytes
+from warmstart.records.run_folder import Clock, write_bytes
 from warmstart.request import Request
 from warmstart.run import lineage
 from warmstart.run import plan as run_plan

@@ -20,7 +20,7 @@ from warmstart.exporting.export import export
 from warmstart.exporting.onnx import Onnx
 from warmstart.formatting import duration
 from warmstart.modalities.image import decode
-from warmstart.planning.words import runs
+from warmstart.planning.plan_file import runs
 from warmstart.records.answer import LabelAnswer
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, write_bytes

@@ -36,7 +36,7 @@ from warmstart.machine import default_root
 from warmstart.modalities.registry import modality_of
 from warmstart.network.cut import FrozenPrefix, cached_layers
 from warmstart.network.feature_layers import layer_width
-from warmstart.planning.feature_layers import for_trained
+from warmstart.planning.rules import for_trained
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer

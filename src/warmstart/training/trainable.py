@@ -21,9 +21,8 @@ from warmstart.network.ledger import tensors_of
 from warmstart.network.partition import Network
 from warmstart.network.surgery import MultiLayerHead, WarmModel, assemble
 from warmstart.network.weights import Mapped
-from warmstart.records.block_actions import ACTIONS, ADDED, FROZEN
 from warmstart.records.network import FeatureLayer
-from warmstart.records.plan import Action, Plan
+from warmstart.records.plan import ACTIONS, ADDED, FROZEN, Action, Plan
 from warmstart.solve.kernels import fit_scalings
 from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit
