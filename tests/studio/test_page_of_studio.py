@@ -19,8 +19,7 @@ from browser_checks import CHROMIUM, axe_violations
 from hue_images import fill
 from server_client import live
 from warmstart.data.dataset import Columns
-from warmstart.data.read import apply_relabel
-from warmstart.data.sources import list_source
+from warmstart.data.read import apply_relabel, list_source
 from warmstart.studio.app import Keys
 from warmstart.studio.studio import StudioOptions, application, open_project
 from warmstart.tasks.classify import CLASSIFICATION
