@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from warmstart.data.column_types import ColumnSetting
 from warmstart.data.dataset import Collection, Columns
 from warmstart.data.read import read
-from warmstart.data.tables import with_columns
+from warmstart.data.tables import ColumnSetting, with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import Steps
 from warmstart.modalities.registry import MODALITIES

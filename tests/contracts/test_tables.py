@@ -14,7 +14,7 @@ import tables
 import warmstart
 from run_texts import image_words_in
 from tiny import bytes_of, lines
-from warmstart.data.column_types import type_columns
+from warmstart.data.tables import type_columns
 from warmstart.features.cache_key import FeatureKey
 from warmstart.modalities.table import encode_row, pack
 from warmstart.network.partition import cut

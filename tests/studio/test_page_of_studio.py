@@ -14,8 +14,7 @@ from browser_checks import CHROMIUM, axe_violations
 from hue_images import fill
 from studio_client import open_as, predicted, started
 from warmstart.data.dataset import Columns
-from warmstart.data.read import apply_relabel
-from warmstart.data.sources import list_source
+from warmstart.data.read import apply_relabel, list_source
 from warmstart.tasks.classify import CLASSIFICATION
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")

@@ -27,7 +27,7 @@ from warmstart.data.near_duplicates import (
     scenes_sentence,
     unit_features,
 )
-from warmstart.data.sources import Source, list_source
+from warmstart.data.read import Source, list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ModelError, missing
 from warmstart.evaluation.reliability import reliability
@@ -36,7 +36,7 @@ from warmstart.evidence.preprocessing import LEAST, LEVEL, SWAPPED, USUAL, all_g
 from warmstart.features.batches import normalised
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import Pixels
-from warmstart.features.extract import Prefetch
+from warmstart.features.extraction import Prefetch
 from warmstart.features.machine import n_threads
 from warmstart.formatting import first_few
 from warmstart.modalities.image import IMAGE, as_picture, prepare

@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from warmstart.data.arrays import tensor_inputs
 from warmstart.data.dataset import Collection
 from warmstart.data.near_duplicates import with_near_duplicates
-from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
 from warmstart.distributed import here
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Event, Steps, drain, note
 from warmstart.features.batches import fit_inputs
-from warmstart.features.extract import ExtractedRows
-from warmstart.features.extraction import ExtractedFeatures, extract_features
+from warmstart.features.extraction import ExtractedFeatures, ExtractedRows, extract_features
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.modalities.table import TABLE

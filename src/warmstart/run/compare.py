@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from warmstart.data.sources import list_source
+from warmstart.data.read import list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import (
     DataError,

@@ -21,7 +21,7 @@ from warmstart.data.dataset import Collection
 from warmstart.distributed import expected_group
 from warmstart.errors import DataError, UsageError
 from warmstart.events import Steps
-from warmstart.features import engine_choice, engine_speeds
+from warmstart.features import engine_choice
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
@@ -182,7 +182,7 @@ def _engine_speed(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The extraction engine's speed: as measured, else the usual one relative to torch's."""
     work = engine_work(bench.network.record, bench.prep, len(bench.feature_layers))
     torch_speed = {"torch": EngineSpeed(REFERENCE["torch"].setup, 1 / max(forward, 1e-9))}
-    measured = engine_speeds.read(default_root(), work)
+    measured = engine_choice.read_speeds(default_root(), work)
     speeds = estimate_speeds(torch_speed, work.macs) | measured | torch_speed
     return speeds[str(plan.training.engine.value)]
 
