@@ -14,7 +14,7 @@ import warmstart
 from hue_images import fill
 from warmstart.errors import DataError, RunFolderError
 from warmstart.events import drain, follow
-from warmstart.run.evaluate import evaluate
+from warmstart.run.predictor import evaluate
 
 
 def test_the_test_set_scores_as_it_did_in_the_run(finished):

@@ -20,7 +20,7 @@ from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
-from warmstart.run.inputs import input_options, is_partial
+from warmstart.run.plan import input_options, is_partial
 
 
 def request_with(*settings, **more):

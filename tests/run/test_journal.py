@@ -222,8 +222,8 @@ def test_the_choice_of_the_engine_is_stored_as_it_was_made(tmp_path, monkeypatch
         return engine
 
     monkeypatch.setattr("warmstart.run.journal.extract_features", extract_features)
-    monkeypatch.setattr("warmstart.run.plan.engine_of", lambda asked: None)
-    monkeypatch.setattr("warmstart.run.plan.stored_block", lambda asked, base, n: 0)
+    monkeypatch.setattr("warmstart.run.journal.engine_of", lambda asked: None)
+    monkeypatch.setattr("warmstart.run.journal.stored_block", lambda asked, base, n: 0)
     empty = SimpleNamespace(record=SimpleNamespace(examples=()))
     notes: dict = {}
     for _ in range(2):

@@ -11,7 +11,7 @@ import torch
 from warmstart.errors import RunFolderError
 from warmstart.features.machine import n_processors
 from warmstart.run import journal
-from warmstart.run.journal import as_before, check_same
+from warmstart.run.resume import as_before, check_same
 
 RUN = Path("runs/a")
 

@@ -29,7 +29,7 @@ from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.network import Ledger, Recipe
 from warmstart.records.run_folder import read_json, write_json
-from warmstart.run.lineage import ancestors, base_from_run, base_model, inherit, is_run
+from warmstart.run.base_model import ancestors, base_from_run, base_model, inherit, is_run
 
 COUNTS = {"blue": 10, "green": 10, "red": 10}
 
@@ -102,7 +102,7 @@ def test_the_title_names_the_network_as_people_do(first, tmp_path):
     with pytest.raises(RunFolderError, match="is damaged"):
         base_from_run(lite)
     from warmstart.network.model_folder import read_bundle
-    from warmstart.run.lineage import _base_record
+    from warmstart.run.base_model import _base_record
 
     assert _base_record(lite, read_bundle(lite)).title == "edited (EfficientNet-Lite0, 3 classes)"
 

@@ -10,7 +10,7 @@ import pytest
 from warmstart.network.model_folder import read_bundle
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer
-from warmstart.run.lineage import (
+from warmstart.run.base_model import (
     LEARNT,
     TrainingPast,
     hash_number,

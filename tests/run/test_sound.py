@@ -19,8 +19,7 @@ from warmstart.events import drain
 from warmstart.modalities.audio import SPECTROGRAM
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
-from warmstart.run.evaluate import evaluate
-from warmstart.run.predictor import predict
+from warmstart.run.predictor import evaluate, predict
 from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import ServeOptions, application
 

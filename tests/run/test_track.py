@@ -26,8 +26,8 @@ from warmstart.records.summary import (
     TensorCounts,
     Verdict,
 )
-from warmstart.run import track
-from warmstart.run.track import tracked
+from warmstart.run import journal as track
+from warmstart.run.journal import tracked
 
 PLAN = """
 [base]
