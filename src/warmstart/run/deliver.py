@@ -127,22 +127,27 @@ class Results:
     def labelled(self) -> LabelledRows:
         return self.training_data.labelled
 
+    @property
+    def surgery(self) -> str:
+        """What of the base model did not carry over; nothing does into random weights."""
+        return "" if self.plan.blocks[0].behaviour.is_random else self.origin.surgery
+
 
 def deliver(folder: RunFolder, results: Results, clock: Clock) -> Steps[Finished]:
     """Write the run folder. Files are whole or absent; summary.json is the last record."""
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
     model, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
-    lines: tuple[str, ...] = ()
+    fates: tuple[str, ...] = ()
     if results.shipped.strategy != "none":
         model, ledger = _write_model(folder, results)
         proof = _prove(ledger, results.fine_tuned.plan)
-        lines = summary_lines(ledger)
-        yield note("deliver", "Proof", "\n".join(lines))
+        fates = summary_lines(ledger)
+        yield note("deliver", "Proof", "\n".join(fates))
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
-    facts = _card_facts(folder, results, summary, model, lines)
-    write_bytes(folder.path / "README.md", card(facts).encode())
+    readme = card(folder.path.name, results, summary, model, fates)
+    write_bytes(folder.path / "README.md", readme.encode())
     write_json(folder.path / "summary.json", summary)
     try:
         write_report(folder.path, results.training_data.collection.load, results.record)
@@ -390,30 +395,6 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     )
 
 
-def _card_facts(
-    folder: RunFolder,
-    results: Results,
-    summary: Summary,
-    model: ModelRecord | None,
-    weights: tuple[str, ...],
-) -> CardFacts:
-    origin, fine_tuned, plan = results.origin, results.fine_tuned, results.plan
-    is_classify = results.labelled.target.has_classes
-    return CardFacts(
-        name=folder.path.name,
-        summary=summary,
-        data=results.record,
-        base=origin.base.record,
-        model=model,
-        hooks=_hooks(fine_tuned.network, fine_tuned.head.feature_layers),
-        layers=in_words(fine_tuned.plan),
-        weights=weights,
-        choices=tuple(user_choices(plan)),
-        surgery="" if plan.blocks[0].behaviour.is_random else origin.surgery,
-        is_confident=not is_classify or confident(fine_tuned.head, results.labelled) is not None,
-    )
-
-
 def _hooks(network: Network, feature_layers: Sequence[FeatureLayer]) -> tuple[Hook, ...] | None:
     """Per feature layer its module, pooling and layout; None if one has no module to hook."""
     layer_hooks = []
@@ -482,65 +463,55 @@ def _text_script(model: ModelRecord) -> str:
 
 NAMED = 6  # classes of a base model that are named
 
-Hook = tuple[str, str, str, str]  # network (as `FeatureLayer.of`), module, pooling, layout
+# Network (as `FeatureLayer.of`), module, pooling, layout.
+Hook = tuple[str, str, str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardFacts:
-    """The facts of the card that are not in the summary.
+def card(
+    name: str, results: Results, summary: Summary, model: ModelRecord | None, fates: Sequence[str]
+) -> str:
+    """The text of README.md; no value in it depends on the clock or the machine.
 
-    `hooks` gives, per feature layer in order, the module whose output is read, its pooling and the
-    layout of that output; None where plain torch cannot read a layer by a forward hook.
+    `fates`: what became of the weights, one line per fate.
     """
-
-    name: str
-    summary: Summary
-    data: DataRecord
-    base: BaseModelRecord
-    model: ModelRecord | None
-    hooks: tuple[Hook, ...] | None
-    layers: str  # what is frozen and trained, in words
-    weights: tuple[str, ...]  # what became of the weights, one line per fate
-    choices: tuple[str, ...]  # what the user set, and the rule's value
-    surgery: str  # what of the base model did not carry over
-    is_confident: bool  # whether any answer can be called confident
-
-
-def card(facts: CardFacts) -> str:
-    """The text of README.md. No value in it depends on the clock or the machine."""
-    verdict, shipped, base = facts.summary.verdict, facts.summary.shipped, facts.base
+    base = results.origin.base.record
     lead = (
-        f"**{readiness_line(facts.summary.readiness)}**\n\n{verdict.sentence}\n\n"
+        f"**{readiness_line(summary.readiness)}**\n\n{summary.verdict.sentence}\n\n"
         f"Base model: {base.title}, {base.parameters / 1e6:.1f} M parameters. "
-        f"{_built_on(base, ancestors(base))}Shipped: {shipped.strategy}; {shipped.why}.\n"
+        f"{_built_on(base, ancestors(base))}"
+        f"Shipped: {summary.shipped.strategy}; {summary.shipped.why}.\n"
     )
-    sections = [_front_matter(facts), f"# {facts.name}\n", lead]
-    if facts.model is not None:
-        sections += [_numbers(facts), _training(facts), _use(facts), _plain_torch(facts)]
-    sections += [_evidence(facts), _data(facts), _limits(facts)]
-    return "\n".join(section for section in sections if section)
+    sections = [_front_matter(name, results, summary, model), f"# {name}\n", lead]
+    if model is not None:
+        code = _plain_torch(results, model)
+        sections += [_numbers(summary), _training(results, fates), _use(results)]
+        sections += [f"## Without warmstart\n\n```python\n{code}```\n"] if code else []
+    nouns = results.labelled.nouns
+    sections += [_evidence(summary, nouns.many), _data(summary)]
+    sections.append(_limits(summary, nouns.pictures, ships=model is not None))
+    return "\n".join(sections)
 
 
-def _front_matter(facts: CardFacts) -> str:
-    words = TASKS[facts.summary.task].words
-    tag = words.tag.replace(IMAGE.hub_name, MODALITIES[facts.data.kind].hub_name)
+def _front_matter(name: str, results: Results, summary: Summary, model: ModelRecord | None) -> str:
+    words, data = TASKS[summary.task].words, _quoted(results.record.name)
+    tag = words.tag.replace(IMAGE.hub_name, MODALITIES[results.record.kind].hub_name)
     lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
-    source = base_model(facts.base)
-    if facts.model is not None and source is not None:
+    source = base_model(results.origin.base.record)
+    if model is not None and source is not None:
         lines.append(f"base_model: {_quoted(source)}")
-    if facts.model is not None and facts.summary.estimate is not None:
-        scored = facts.summary.test
-        value = score_of(scored) if scored else facts.summary.estimate.value
-        name = words.name
-        metric = f"Test {name}" if scored else f"{name[0].upper()}{name[1:]} "
-        metric += "" if scored else f"({facts.summary.estimate.method})"
+    if model is not None and summary.estimate is not None:
+        scored = summary.test
+        value = score_of(scored) if scored else summary.estimate.value
+        metric = f"Test {words.name}"
+        if not scored:
+            metric = f"{words.name[0].upper()}{words.name[1:]} ({summary.estimate.method})"
         lines += [
             f"pipeline_tag: {tag}",
             "model-index:",
-            f"- name: {_quoted(facts.name)}",
+            f"- name: {_quoted(name)}",
             "  results:",
             f"  - task: {{type: {tag}}}",
-            f"    dataset: {{name: {_quoted(facts.data.name)}, type: {_quoted(facts.data.name)}}}",
+            f"    dataset: {{name: {data}, type: {data}}}",
             "    metrics:",
             f"    - {{type: {words.metric}, value: {value:.4f}, name: {metric}}}",
         ]
@@ -566,10 +537,10 @@ def _built_on(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
     return f"Built on {', which was built on '.join(chain)}. "
 
 
-def _numbers(facts: CardFacts) -> str:
+def _numbers(summary: Summary) -> str:
     lines = [
         "## How good it is\n",
-        f"| | {TASKS[facts.summary.task].words.name} | 95 % interval | examples |",
+        f"| | {TASKS[summary.task].words.name} | 95 % interval | examples |",
         "|---|---|---|---|",
     ]
 
@@ -577,13 +548,12 @@ def _numbers(facts: CardFacts) -> str:
         interval = f"{percent(low, 1)} to {percent(high, 1)}"
         lines.append(f"| {name} | {percent(value, 1)} | {interval} | {n:,} |")
 
-    estimate, test = facts.summary.estimate, facts.summary.test
+    estimate, probe, test = summary.estimate, summary.linear_probe, summary.test
     is_once = estimate is not None and estimate.method == "holdout"
     if estimate is not None:
         name = f"estimate, {'held out once' if is_once else 'cross-validated'}"
         add(name, estimate.value, estimate.low, estimate.high, estimate.n)
-    probe = facts.summary.linear_probe
-    if probe is not None and facts.summary.shipped.strategy not in ("head", "none"):
+    if probe is not None and summary.shipped.strategy not in ("head", "none"):
         add("linear probe, same folds", probe.value, probe.low, probe.high, probe.n)
     if test is not None:
         add("test set, used once", score_of(test), test.low, test.high, test.n)
@@ -593,32 +563,32 @@ def _numbers(facts: CardFacts) -> str:
         "\nThe estimate comes from models that had not seen the example, every choice made "
         f"{where}; it is slightly pessimistic, as each of them was trained on fewer examples."
     )
-    lines += [f"\n{one.sentence}" for one in facts.summary.baselines]
+    lines += [f"\n{one.sentence}" for one in summary.baselines]
     return "\n".join([*lines, ""])
 
 
-def _training(facts: CardFacts) -> str:
-    lines = ["## Training\n", f"{facts.layers} · new head."]
-    if facts.surgery:
-        lines.append(facts.surgery)
-    lines += ["", *(f"- {line}" for line in facts.weights)]
-    if facts.choices:
-        lines += ["\nSet by the user:\n", *(f"- `{line}`" for line in facts.choices)]
+def _training(results: Results, fates: Sequence[str]) -> str:
+    lines = ["## Training\n", f"{in_words(results.fine_tuned.plan)} · new head."]
+    lines += [results.surgery] if results.surgery else []
+    lines += ["", *(f"- {line}" for line in fates)]
+    if choices := [f"- `{line}`" for line in user_choices(results.plan)]:
+        lines += ["\nSet by the user:\n", *choices]
     return "\n".join([*lines, ""])
 
 
-def _use(facts: CardFacts) -> str:
-    nouns = MODALITIES[facts.data.kind].nouns
-    confident = (
-        "`confident` marks answers whose error stays under the bound in `model/calibration.json`"
-        if facts.is_confident
-        else "no answer is marked `confident`: too few examples to promise that one is right"
-    )
+def _use(results: Results) -> str:
+    nouns, labelled = results.labelled.nouns, results.labelled
+    promise = "no answer is marked `confident`: too few examples to promise that one is right"
+    if not labelled.target.has_classes or confident(results.fine_tuned.head, labelled) is not None:
+        promise = (
+            "`confident` marks answers whose error stays under the bound in "
+            "`model/calibration.json`"
+        )
     return (
         f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
         "```python\nimport warmstart\n"
         f'warmstart.load("THIS_FOLDER").predict({nouns.quoted})\n```\n\n'
-        f"Probabilities are calibrated; {confident}. `ood` marks inputs unlike all training "
+        f"Probabilities are calibrated; {promise}. `ood` marks inputs unlike all training "
         "examples.\n"
     )
 
@@ -691,49 +661,46 @@ def _image_script(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
     )
 
 
-def _plain_torch(facts: CardFacts) -> str:
-    """A script without warmstart, where a few lines rebuild the network and prepare its inputs."""
-    model, code = facts.model, ""
-    if model is None:
+def _plain_torch(results: Results, model: ModelRecord) -> str:
+    """A script without warmstart; empty where a few lines cannot rebuild network and inputs."""
+    if model.added:
         return ""
     if model.arch.startswith(PREFIX):
-        if model.ensemble is None and not model.added and TASKS[model.task].has_classes:
-            code = _text_script(model)
-    elif facts.hooks is not None and model.arch.startswith("timm:"):
-        is_ordinary = pictures(model.preprocessing).channels in (1, 3)
-        if is_ordinary and not model.added and not facts.surgery:
-            code = _image_script(model, facts.hooks)
-    return f"## Without warmstart\n\n```python\n{code}```\n" if code else ""
+        is_plain = model.ensemble is None and TASKS[model.task].has_classes
+        return _text_script(model) if is_plain else ""
+    hooks = _hooks(results.fine_tuned.network, results.fine_tuned.head.feature_layers)
+    if hooks is None or not model.arch.startswith("timm:") or results.surgery:
+        return ""
+    is_ordinary = pictures(model.preprocessing).channels in (1, 3)
+    return _image_script(model, hooks) if is_ordinary else ""
 
 
-def _evidence(facts: CardFacts) -> str:
-    many = MODALITIES[facts.data.kind].nouns.many
+def _evidence(summary: Summary, many: str) -> str:
     lines = [
         f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"
-        for e in facts.summary.verdict.evidence
+        for e in summary.verdict.evidence
         if e.value is not None
     ]
     return "\n".join(["## Evidence for the verdict\n", *lines, ""])
 
 
-def _data(facts: CardFacts) -> str:
-    counts = facts.summary.data
-    outputs = TASKS[facts.summary.task].words.output.format(counts.classes)
-    preposition = "in" if TASKS[facts.summary.task].has_classes else "with"
+def _data(summary: Summary) -> str:
+    counts, task = summary.data, TASKS[summary.task]
+    outputs = task.words.output.format(counts.classes)
+    preposition = "in" if task.has_classes else "with"
     test = f", {counts.test:,} test examples." if counts.test else "."
     lines = ["## Data\n", f"{counts.train:,} training examples {preposition} {outputs}{test}", ""]
-    return "\n".join([*lines, *(f"- {finding.sentence}" for finding in facts.summary.findings), ""])
+    return "\n".join([*lines, *(f"- {finding.sentence}" for finding in summary.findings), ""])
 
 
-def _limits(facts: CardFacts) -> str:
-    if facts.model is None:
-        images = MODALITIES[facts.data.kind].nouns.pictures
+def _limits(summary: Summary, pictures: str, *, ships: bool) -> str:
+    if not ships:
         return (
             "## Limits\n\nNothing was shipped. The numbers hold for inputs like the examples "
             "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
-            f"the {images} contradict, `predictions.jsonl` every prediction.\n"
+            f"the {pictures} contradict, `predictions.jsonl` every prediction.\n"
         )
-    outputs = TASKS[facts.summary.task].words.output.format(facts.summary.data.classes)
+    outputs = TASKS[summary.task].words.output.format(summary.data.classes)
     return (
         "## Limits\n\nThe numbers hold for inputs like the examples above. The model knows only "
         f"its {outputs}; files: `plan.toml` has every choice, `weights_ledger.json` the fate of "
