@@ -13,6 +13,7 @@ from warmstart.records.answer import CalibrationRecord
 from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
+from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import Plan
 from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
@@ -83,6 +84,7 @@ class ReportFacts:
     plan: Plan | None = None
     ledger: Ledger | None = None
     calibration: CalibrationRecord | None = None
+    preprocessing: Inputs | None = None
     answers: tuple[HeldOutAnswer, ...] = ()
     events: tuple[Event, ...] = ()
     classes: tuple[ClassScore, ...] = ()

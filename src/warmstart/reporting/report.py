@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from hashlib import sha256
@@ -89,23 +89,21 @@ def _source(source: Any, file: RequestFile) -> Any:
     return file.place / Path(source).expanduser()
 
 
-def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
+def write_report(run: Path, load: Load, facts: ReportFacts | None = None) -> Path:
     """Write report.html; `load` gives the bytes of an example by its id.
 
-    The same folder and pictures give the same bytes. `data` is the content of data.json, if it is
-    in memory already.
+    The same folder and pictures give the same bytes. `facts` are read from the folder unless a
+    run that ends has them in memory.
     Raises: RunFolderError without a summary, or for a damaged file.
     """
-    facts = read_facts(run, data)
-    data = facts.data
+    plain = facts or read_facts(run)
+    data, shown = plain.data, plain
     if data is not None and MODALITIES[data.kind].has_tokens:
-        facts = replace(facts, excerpts=excerpts(wanted(facts), data, load))
+        shown = replace(plain, excerpts=excerpts(wanted(plain), data, load))
     elif data is not None:
-        model = read_if_there(run / "model" / "config.json", ModelRecord)
-        preprocessing = model.preprocessing if model is not None else None
-        facts = replace(facts, thumbs=thumbnails(wanted(facts), data, load, preprocessing))
+        shown = replace(plain, thumbs=thumbnails(wanted(plain), data, load, plain.preprocessing))
     path = run / NAME
-    write_bytes(path, page(facts).encode("utf-8", "replace"))
+    write_bytes(path, page(shown).encode("utf-8", "replace"))
     return path
 
 
@@ -118,39 +116,70 @@ def wanted(facts: ReportFacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ids))[:MOST]
 
 
-def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
-    """All facts of the report without pictures. Raises: as `write_report`."""
-    summary = read_json(run / "summary.json", Summary)
-    log = run / LOG
+def read_facts(run: Path) -> ReportFacts:
+    """All facts of the report without pictures, from the files. Raises: as `write_report`."""
+    model = read_if_there(run / "model" / "config.json", ModelRecord)
+    calibration = None
+    if model is not None:
+        path = run / "model" / "calibration.json"
+        calibration = read_if_there(path, TASKS[model.task].calibration_record)
+    return report_facts(
+        run,
+        read_json(run / "summary.json", Summary),
+        _lines(run / "predictions.jsonl"),
+        data=read_if_there(run / "data.json", DataRecord),
+        inspection=read_if_there(run / "inspection.json", Inspection),
+        network=read_if_there(run / "network.json", NetworkRecord),
+        plan=read_plan_if_there(run / "plan.toml"),
+        ledger=read_if_there(run / "weights_ledger.json", Ledger),
+        model=model,
+        calibration=calibration,
+    )
+
+
+def report_facts(
+    run: Path,
+    summary: Summary,
+    lines: Iterable[Line],
+    *,
+    data: DataRecord | None,
+    inspection: Inspection | None,
+    network: NetworkRecord | None,
+    plan: Plan | None,
+    ledger: Ledger | None,
+    model: ModelRecord | None,
+    calibration: CalibrationRecord | None,
+) -> ReportFacts:
+    """All facts of the report without pictures, from the records; `lines` are the predictions."""
+    log, target = run / LOG, TASKS[summary.task]
     events = tuple(earlier_events(log)) if log.is_file() else ()
     folders = (event.values.get("folder") for event in events)  # as named when the run began
     place = next((str(folder) for folder in folders if folder is not None), run.name)
-    data = data or read_if_there(run / "data.json", DataRecord)
-    plan = read_plan_if_there(run / "plan.toml")
     shipped = plan
     if plan is not None and plan.is_trained and summary.shipped.strategy in ("head", "none"):
         shipped = head_only(plan, summary.shipped.why)
-    network = read_if_there(run / "network.json", NetworkRecord)
-    ledger = read_if_there(run / "weights_ledger.json", Ledger)
-    predictions = run / "predictions.jsonl"
-    target = TASKS[summary.task]
-    answers = read_answers(predictions, data) if target.has_classes else ()
-    calibration = _read_calibration(run)
-    numbers = _held_out_lines(predictions) if target.has_numbers else []
+    path, answers, held_out_lines = run / "predictions.jsonl", tuple[HeldOutAnswer, ...](), []
+    if target.has_classes:
+        answers = _answers(lines, path, data)
+    else:
+        splits = _parsed(lines, path, lambda line: (line["split"], line))
+        held_out_lines = [line for split, line in splits if split == "oof"]
     held_out = [one for one in answers if one.split == "oof"]
     test = [one for one in answers if one.split == "test"]
+    numbers = held_out_lines if target.has_numbers else []
     return ReportFacts(
         place=place,
         title=title_of(summary.base.name),
         summary=summary,
         repeat=repeat_of(run, place),
         data=data,
-        inspection=read_if_there(run / "inspection.json", Inspection),
+        inspection=inspection,
         network=network,
         plan=plan,
         ledger=ledger,
         calibration=calibration,
-        label_scores=_label_scores(predictions, target, data, calibration),
+        preprocessing=model.preprocessing if model is not None else None,
+        label_scores=_label_scores(held_out_lines, target, data, calibration),
         numbers=tuple((float(line["target"]), float(line["value"])) for line in numbers),
         answers=answers,
         events=tuple(event for event in events if event.stage == "fine_tune"),
@@ -182,6 +211,7 @@ def _layers(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]
 
 
 R = TypeVar("R")
+Line = Mapping[str, Any]  # of predictions.jsonl
 
 
 def read_if_there(path: Path, kind: type[R]) -> R | None:
@@ -194,19 +224,17 @@ def read_plan_if_there(path: Path) -> Plan | None:
     return read_plan(path.read_text("utf-8"), str(path)) if path.is_file() else None
 
 
-def _read_calibration(run: Path) -> CalibrationRecord | None:
-    model = read_if_there(run / "model" / "config.json", ModelRecord)
-    path = run / "model" / "calibration.json"
-    return None if model is None else read_if_there(path, TASKS[model.task].calibration_record)
-
-
-def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
-    """The lines of predictions.jsonl, parsed. Raises: RunFolderError if it is damaged."""
-    if not path.is_file():
-        return []
-    try:
+def _lines(path: Path) -> Iterator[Line]:
+    """The lines of predictions.jsonl; none without the file."""
+    if path.is_file():
         with path.open(encoding="utf-8") as file:
-            return [parse(json.loads(line)) for line in file]
+            yield from map(json.loads, file)
+
+
+def _parsed(lines: Iterable[Line], path: Path, parse: Callable[[Line], R]) -> list[R]:
+    """The lines, parsed. Raises: RunFolderError naming the path if they are damaged."""
+    try:
+        return [parse(line) for line in lines]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{path} cannot be read ({error}); restore it, or make the run again."
@@ -215,8 +243,13 @@ def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
 
 def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, ...]:
     """The predictions for held-out examples that the record lists. Raises: RunFolderError."""
+    return _answers(_lines(path), path, record)
 
-    def parse(line: dict[str, Any]) -> HeldOutAnswer:
+
+def _answers(
+    lines: Iterable[Line], path: Path, record: DataRecord | None
+) -> tuple[HeldOutAnswer, ...]:
+    def parse(line: Line) -> HeldOutAnswer:
         target, label, scores = line["target"], line["label"], line["scores"]
         return HeldOutAnswer(
             id=line["id"],
@@ -227,23 +260,20 @@ def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, 
             target_probability=scores.get(target, 0.0),
         )
 
-    answers = _read_lines(path, parse)
+    answers = _parsed(lines, path, parse)
     if record is None:
         return tuple(answers)
     ids, names = {example.id for example in record.examples}, set(record.classes)
     return tuple(one for one in answers if one.id in ids and {one.label, one.target} <= names)
 
 
-def _held_out_lines(path: Path) -> list[dict[str, Any]]:
-    lines = _read_lines(path, lambda line: (line["split"], line))
-    return [line for split, line in lines if split == "oof"]
-
-
 def _label_scores(
-    path: Path, target: Target, data: DataRecord | None, calibration: CalibrationRecord | None
+    lines: Sequence[Line],
+    target: Target,
+    data: DataRecord | None,
+    calibration: CalibrationRecord | None,
 ) -> tuple[LabelScore, ...]:
-    lines = _held_out_lines(path) if target.has_label_sets else []
-    if data is None or not lines:
+    if data is None or not lines or not target.has_label_sets:
         return ()
     names = data.classes
     truth = target.read([line["target"] for line in lines], names)

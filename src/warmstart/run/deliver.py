@@ -1,10 +1,10 @@
-"""The last stage: model, records, card, summary; then the report from these files."""
+"""The last stage: model, records, card, summary and report."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -39,19 +39,26 @@ from warmstart.records.inputs import Kind, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, Ledger, Recipe
 from warmstart.records.plan import Plan
 from warmstart.records.recording import Clock
-from warmstart.records.run_folder import RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.records.run_folder import (
+    RunFolder,
+    to_plain,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
 from warmstart.records.summary import (
     ClassScore,
     DataCounts,
     FrozenProof,
     Inspection,
+    Prediction,
     Readiness,
     ShippedCandidate,
     Summary,
     TensorCounts,
     Verdict,
 )
-from warmstart.reporting.report import write_report
+from warmstart.reporting.report import report_facts, write_report
 from warmstart.run.base_model import RunBaseModel, ancestors, base_model, past_arrays
 from warmstart.tasks.classify import per_class
 from warmstart.tasks.registry import TASKS, other_metrics, score_of, test_estimate
@@ -127,6 +134,11 @@ class Results:
     def labelled(self) -> LabelledRows:
         return self.training_data.labelled
 
+    def predictions(self) -> Iterator[Prediction]:
+        """The lines of predictions.jsonl."""
+        head, classes = self.fine_tuned.head, self.record.classes
+        return predictions(head, self.labelled, classes, self.measured)
+
     @property
     def surgery(self) -> str:
         """What of the base model did not carry over; nothing does into random weights."""
@@ -137,20 +149,33 @@ def deliver(folder: RunFolder, results: Results, clock: Clock) -> Steps[Finished
     """Write the run folder. Files are whole or absent; summary.json is the last record."""
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
-    model, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
-    fates: tuple[str, ...] = ()
+    bundle, ledger, fates = None, None, tuple[str, ...]()
+    proof = FrozenProof(parameters=0, buffers=0, identical=True)
     if results.shipped.strategy != "none":
-        model, ledger = _write_model(folder, results)
+        bundle, ledger = _write_model(folder, results)
         proof = _prove(ledger, results.fine_tuned.plan)
         fates = summary_lines(ledger)
         yield note("deliver", "Proof", "\n".join(fates))
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
+    model = bundle.record if bundle else None
     readme = card(folder.path.name, results, summary, model, fates)
     write_bytes(folder.path / "README.md", readme.encode())
     write_json(folder.path / "summary.json", summary)
     try:
-        write_report(folder.path, results.training_data.collection.load, results.record)
+        facts = report_facts(
+            folder.path,
+            summary,
+            map(to_plain, results.predictions()),
+            data=results.record,
+            inspection=results.inspection,
+            network=results.fine_tuned.network.record,
+            plan=results.plan,
+            ledger=ledger,
+            model=model,
+            calibration=bundle.calibration if bundle else None,
+        )
+        write_report(folder.path, results.training_data.collection.load, facts)
     except Exception as error:  # the run is finished with or without its report
         text = f"report.html could not be written ({error}); `warmstart report` tries again"
         yield note("deliver", "Report", text)
@@ -164,9 +189,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     # By the predictions of what ships; the checks wrote those of the linear probe.
     write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
     write_json(path / "network.json", results.fine_tuned.network.record)
-    head, classes = results.fine_tuned.head, results.record.classes
-    lines = predictions(head, results.labelled, classes, results.measured)
-    write_json_lines(path / "predictions.jsonl", lines)
+    write_json_lines(path / "predictions.jsonl", results.predictions())
     packages = ("torch", "timm", "numpy", "scipy", "pillow", "onnxruntime")
     environment = {
         "warmstart": warmstart.__version__,
@@ -179,7 +202,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     write_json(path / "env.json", environment)
 
 
-def _write_model(folder: RunFolder, results: Results) -> tuple[ModelRecord, Ledger]:
+def _write_model(folder: RunFolder, results: Results) -> tuple[Bundle, Ledger]:
     """Write model/, where nothing depends on the test set, and the weights ledger."""
     origin, labelled, fine_tuned = results.origin, results.labelled, results.fine_tuned
     head, load = fine_tuned.head, results.training_data.collection.load
@@ -215,12 +238,13 @@ def _write_model(folder: RunFolder, results: Results) -> tuple[ModelRecord, Ledg
     }
     answers = calibration_record(head, labelled, ood_from, nearest)
     ids = [example.id for example in labelled.learn]
-    write_bundle(folder.path / "model", Bundle(unique_state(model), record, answers, arrays, ids))
+    bundle = Bundle(unique_state(model), record, answers, arrays, ids)
+    write_bundle(folder.path / "model", bundle)
     ledger = write_ledger(
         origin.digests, origin.network, model, actions=fine_tuned.actions, changes=base.changes
     )
     write_json(folder.path / "weights_ledger.json", ledger)
-    return record, ledger
+    return bundle, ledger
 
 
 def check_model(
