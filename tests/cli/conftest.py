@@ -220,8 +220,7 @@ def work(monkeypatch):
 
     monkeypatch.setattr(data_names, "check_exists", lambda text: None)  # no data has to be there
     place("warmstart.run.fit", Request=Request, fit=standing_in.fit)
-    place("warmstart.run.predictor", predict=standing_in.predict)
-    place("warmstart.run.evaluate", evaluate=standing_in.evaluate)
+    place("warmstart.run.predictor", predict=standing_in.predict, evaluate=standing_in.evaluate)
     place("warmstart.run.base_model", rank_base_models=standing_in.rank)
     place("warmstart.run.suggest", suggest=standing_in.suggest)
     place("warmstart.network.registry", models=standing_in.models)

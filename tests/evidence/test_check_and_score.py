@@ -23,7 +23,8 @@ from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
 from warmstart.request import Request, open_folder
 from warmstart.request import check as check_request
-from warmstart.run import candidates, deliver
+from warmstart.run import deliver
+from warmstart.run import fit as candidates
 from warmstart.solve.calibration import Calibration
 from warmstart.training import score
 from warmstart.training.dataset import arrange

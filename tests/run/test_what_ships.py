@@ -15,7 +15,7 @@ import warmstart
 from hue_images import fill
 from test_other_tasks import written
 from test_task_training import pictures
-from tiny import PREP, bytes_of, fit, lines, network
+from tiny import bytes_of, fit, lines
 from warmstart.evidence import check
 from warmstart.planning.verdict import leaves_little
 from warmstart.training import ship
@@ -87,8 +87,17 @@ def run(split, **options):
     return fit(split, **{**usual, **options})
 
 
-@pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("kind", ["convolutions", "attention", "layers"])
+@pytest.mark.parametrize(
+    ("share", "kind"),
+    [
+        (0.0, "layers"),
+        (1.0, "convolutions"),
+        (1.0, "attention"),
+        (0.25, "layers"),
+        (0.5, "convolutions"),
+        (0.75, "attention"),
+    ],
+)
 def test_each_choice_answers_as_its_folder_says(split, forced, share, kind):
     forced(share)
     done = run(split, kind=kind)
@@ -100,10 +109,6 @@ def test_each_choice_answers_as_its_folder_says(split, forced, share, kind):
     result, gain = fine_tuning_gain(done), done.summary.fine_tuning_gain
     assert (result.value, result.low, result.high) == (gain.value, gain.low, gain.high)
     assert result.low <= result.value <= result.high
-    kept = {
-        e["name"]: e for e in json.loads((done.path / "inspection.json").read_text())["evidence"]
-    }
-    assert kept["fine_tuning_gain"]["value"] == result.value
     tests = [line for line in lines(done.path, "predictions.jsonl") if line["split"] == "test"]
     answers = done.predict([split / line["id"] for line in tests])
     for line, answer in zip(tests, answers, strict=True):
@@ -130,8 +135,6 @@ def test_a_strategy_of_the_users_ships_as_it_is(split):
     assert done.summary.shipped.strategy == "last:1"
     assert done.summary.estimate.method == "nested-cv"
     assert_the_estimate_is_made_of_the_predictions(done)
-    gain = done.summary.fine_tuning_gain
-    assert (fine_tuning_gain(done).value, fine_tuning_gain(done).n) == (gain.value, gain.n)
     assert "last:1 was fine-tuned as you chose: " in done.verdict.sentence
 
 
@@ -152,14 +155,14 @@ def test_the_linear_probe_is_the_one_that_a_run_of_it_alone_gives(split, forced)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
-@pytest.mark.parametrize("how", ["last:1", "head", "auto", "ensemble"])
+@pytest.mark.parametrize("how", ["last:1", "ensemble"])
 def test_other_tasks_have_one_estimate_too(tmp_path, monkeypatch, forced, task, how):
     X, has, light = pictures(n=60)
     names = ["|".join(n for n, h in zip(("red", "blue"), row, strict=True) if h) for row in has]
     column, cells = ("label", names) if task == "multilabel" else ("light", light)
     written(tmp_path, column, cells, X)
     monkeypatch.chdir(tmp_path)
-    forced({"head": 0.0, "ensemble": 0.5}.get(how, 1.0))
+    forced(0.5)
     done = fit(
         "t.csv",
         task=task,
@@ -169,8 +172,7 @@ def test_other_tasks_have_one_estimate_too(tmp_path, monkeypatch, forced, task, 
         settings=SHORT,
         out=tmp_path / "run",
     )
-    shipped = done.summary.shipped.strategy
-    assert shipped == {"auto": done.plan.strategy.value}.get(how, how)
+    assert done.summary.shipped.strategy == how
     assert done.summary.fine_tuning_gain is not None
     assert_the_estimate_is_made_of_the_predictions(done)
 
@@ -181,12 +183,6 @@ def test_where_next_to_nothing_is_left_to_gain_no_layer_is_trained(split, monkey
     assert done.summary.shipped.strategy == "head"
     assert fine_tuning_gain(done).value is None
     assert done.summary.fine_tuning_gain is None
-
-
-def test_fast_trains_nothing(split):
-    done = run(split, budget="fast", settings=None)
-    assert done.summary.shipped.strategy == "head"
-    assert done.summary.estimate.method == "nested-cv"
 
 
 def test_what_was_set_for_training_does_no_harm_where_there_is_no_signal(tmp_path):
@@ -227,15 +223,6 @@ def test_a_run_of_both_is_rebuilt_resumed_from_and_explained(split, forced, tmp_
     assert follows.summary.base.name == str(done.path)
 
 
-def test_the_plan_replayed_gives_the_same_run(split):
-    first = run(split)
-    again = run(split, plan=first.plan, settings=None, out=split.parent / "again")
-    one, other = (bytes_of(done.path / "model") for done in (first, again))
-    assert one == other
-    assert first.summary.shipped == again.summary.shipped
-    assert first.estimate == again.estimate
-
-
 def test_images_of_tests_have_no_say(split):
     """Law 10 for the ship rule: test labels exchanged, all else equal."""
     first = run(split)
@@ -246,20 +233,3 @@ def test_images_of_tests_have_no_say(split):
     assert first.summary.verdict == other.summary.verdict
     assert bytes_of(first.path / "model") == bytes_of(other.path / "model")
     assert first.test != other.test
-
-
-def test_a_network_that_is_one_piece_ships_the_tuned_one(split, forced):
-    """It cannot stand beside itself in one network."""
-    forced(0.5)
-
-    class Whole(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = network()
-
-        def forward(self, x):
-            return self.inner(x) if float(x.sum()) > -1e9 else x
-
-    module = Whole().eval()
-    done = run(split, base=module, preprocessing=PREP)
-    assert done.summary.shipped.strategy != "ensemble"
