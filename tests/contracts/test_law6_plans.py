@@ -53,7 +53,7 @@ SETTINGS = {"training.epochs": 1.0667, "training.batch_size": 8}
 @pytest.mark.parametrize("verdict", [None, "fine-tune", "inconclusive"])
 def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, verdict):
     _, cut = cut_once(name)
-    prep = KINDS[name].preprocessing if KINDS[name].size_px >= LEAST_SIZE else None
+    prep = KINDS[name].inputs if KINDS[name].inputs.resize >= LEAST_SIZE else None
     facts = NetworkFacts(record=cut.record, verdict=verdict, preprocessing=prep)
     names = tuple(probe_layers(feature_layers(cut.record)))
     for strategy in WORDS:

@@ -52,7 +52,7 @@ def source_of(name, model):
         penalty=1.0,
         feature_layers=model.scan.feature_layers,
         classes=("a", "b", "c"),
-        preprocessing=KINDS[name].preprocessing,
+        preprocessing=KINDS[name].inputs,
     )
     return ExportSource(model, record, None)
 
@@ -121,7 +121,7 @@ def test_a_forward_that_branches_on_values_is_refused_not_frozen(name):
 @pytest.mark.parametrize("how", FORKS)
 def test_a_fork_is_refused_however_it_is_taken_and_wherever_it_stands(how, is_inside, to, capfd):
     """Neither the model's nor the export's answers tell: the images at hand take one side."""
-    prep = KINDS["residual"].preprocessing
+    prep = KINDS["residual"].inputs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = cut(Forked(FORKS[how], is_inside).eval(), prep)
@@ -137,7 +137,5 @@ def test_a_question_about_the_size_of_an_image_is_no_fork():
     """That is the same for all that a model is given."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = cut(
-            Forked(lambda x: x.shape[-1] > 4, True).eval(), KINDS["residual"].preprocessing
-        )
+        network = cut(Forked(lambda x: x.shape[-1] > 4, True).eval(), KINDS["residual"].inputs)
     agrees("residual", model_of(network, feature_layers(network.record)))

@@ -17,17 +17,11 @@ import warmstart
 from hue_images import fill
 from warmstart.cli.main import main
 from warmstart.errors import ModelError
-from warmstart.features.batches import normalised, to_tensor
-from warmstart.features.engine import make_engine
+from warmstart.features.batches import normalised
 from warmstart.modalities.registry import modality_of
-from warmstart.network import freeze
-from warmstart.network.cut import FrozenPrefix, UnfrozenBlocks, cached_layers
-from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.surgery import assemble
-from warmstart.network.tensors import unique_tensors
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json
 
@@ -53,71 +47,6 @@ def photos(tmp_path_factory):
 def opened(folder, size=None):
     base = load(f"transformers:{folder}", inputs=InputOptions(size=size) if size else None)
     return base, cut(base.module, base.record.preprocessing)
-
-
-def vector_of(folder, images):
-    """What transformers' own forward gives for the features that its classifiers see."""
-    model = transformers.AutoModel.from_pretrained(str(folder)).eval()
-    is_told = not model.config.model_type.startswith("dinov2")
-    with torch.no_grad():
-        found = model(images, **({"interpolate_pos_encoding": True} if is_told else {}))
-    if model.config.model_type in ("vit", "deit"):
-        return found.last_hidden_state[:, 0]
-    return found.pooler_output
-
-
-@pytest.mark.parametrize("kind", tiny_image_encoder.KINDS)
-@pytest.mark.parametrize("size", [None, 48])
-def test_law_1_the_parts_compose_to_what_transformers_gives(encoders, kind, size):
-    _, network = opened(encoders[kind], size)
-    images = torch.randn(3, 3, size or 32, size or 32)
-    with torch.no_grad():
-        found = network.logits(images)
-    torch.testing.assert_close(found, vector_of(encoders[kind], images), atol=1e-5, rtol=1e-5)
-    assert [block.name for block in network.blocks] == ["patches", "layer.1", "layer.2", "layer.3"]
-    assert network.record.family == "transformer"
-
-
-@pytest.mark.parametrize("kind", tiny_image_encoder.KINDS)
-def test_law_2_every_tensor_has_one_part(encoders, kind):
-    base, network = opened(encoders[kind])
-    assert network.owners.keys() == unique_tensors(base.module).keys()
-    unread = {name for name, owner in network.owners.items() if owner == "unused"}
-    assert not unread
-    blocks = {block.name for block in network.blocks}
-    assert set(network.owners.values()) == blocks | {"neck"}
-
-
-@pytest.mark.parametrize("kind", tiny_image_encoder.KINDS)
-def test_law_3_stored_is_live(encoders, kind):
-    base, network = opened(encoders[kind])
-    prep, last = base.record.preprocessing, feature_layers(network.record)[-1]
-    drawn = torch.Generator().manual_seed(0)
-    model = assemble(network, [last], torch.randn(3, 24, generator=drawn), torch.zeros(3))
-    actions = dict.fromkeys(("patches", "layer.1", "layer.2"), "frozen") | {"layer.3": "tuned"}
-    pixels = modality_of(prep).noise(4, prep)
-    prefix = make_engine("torch", FrozenPrefix(network, 3, cached_layers([last], 3)), prep, 1)
-    kept = [torch.from_numpy(np.ascontiguousarray(found)) for found in prefix(pixels)]
-    live = gradient(model, actions, network, UnfrozenBlocks(model, 0), [to_tensor(pixels, prep)])
-    stored = gradient(model, actions, network, UnfrozenBlocks(model, 3), kept)
-    assert live.keys() == stored.keys() != set()
-    for name, expected in live.items():
-        size = max(float(expected.norm()), 1e-6)
-        assert float((stored[name] - expected).norm()) / size < 1e-4, name
-
-
-def gradient(model, actions, network, run, inputs):
-    """Of the parts that move."""
-    with freeze.FrozenBlocks(model, actions, network.owners):
-        model.eval()
-        model.zero_grad()
-        labels = torch.tensor([0, 1, 2, 2])
-        torch.nn.functional.cross_entropy(run(*inputs), labels).backward()
-        return {
-            name: parameter.grad.clone()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and parameter.grad is not None
-        }
 
 
 def test_images_are_fed_as_the_folder_says_or_else_as_the_encoder_learnt(encoders, tmp_path):
