@@ -10,7 +10,7 @@ from typing import Any
 
 import warmstart
 from bench import sets
-from warmstart.records.export import Exported
+from warmstart.records.answer import Exported
 
 FORMATS = ("onnx", "torch", "openvino", "timm", "transformers")
 

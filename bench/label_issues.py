@@ -25,7 +25,7 @@ from warmstart.evidence.off_topic import find_off_topic
 from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.evidence.probe_hits import PENALTIES
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.planning.verdict import has_signal
 from warmstart.records.data import Why
 from warmstart.records.network import FeatureLayer

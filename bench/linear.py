@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.network import fast_linear
+from warmstart.network import feature_layers
 
 ROWS = (16, 64, 256, 1024)  # tokens that pass together
 SHAPES = ((384, 384), (384, 1536), (1536, 384), (768, 3072))  # in and out, as in transformers
@@ -45,7 +45,7 @@ def measure(args: Namespace) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {"chosen on this machine": fast_linear._is_faster()}
+    result: dict[str, Any] = {"chosen on this machine": feature_layers._is_faster()}
     for kind in ("forwards", "and back"):
         ratios = [row[f"oneDNN, {kind}"] / row[f"torch, {kind}"] for row in rows]
         result[f"times as fast, {kind}"] = round(float(np.median(ratios)), 2)
@@ -59,7 +59,7 @@ def _pass(layer: nn.Linear, x: Tensor, is_quick: bool, is_back: bool) -> Callabl
         layer.zero_grad()
         with (
             torch.set_grad_enabled(is_back),
-            fast_linear._OneDnnMode() if is_quick else nullcontext(),
+            feature_layers._OneDnnMode() if is_quick else nullcontext(),
         ):
             result = layer(x)
         if is_back:

@@ -15,7 +15,7 @@ from warmstart.events import drain
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.training.linear_probe import HeadFit, families, fit_head

@@ -14,7 +14,7 @@ from bench import pools
 from bench.pools import Pool
 from warmstart.events import drain
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.solve.calibration import log_losses
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.paired import mean_interval

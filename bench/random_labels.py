@@ -10,7 +10,7 @@ import numpy as np
 from bench import pools, sets
 from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.metrics import accuracy_estimate

@@ -27,7 +27,7 @@ from warmstart.evidence.permutation_test import permutation_evidence
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.records.data import Task
 from warmstart.records.network import FeatureLayer

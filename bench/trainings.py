@@ -27,7 +27,7 @@ from warmstart.planning.schedule import schedule
 from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
-from warmstart.records.recording import Clock
+from warmstart.records.run_folder import Clock
 from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base

@@ -12,7 +12,7 @@ from warmstart.evidence import check
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.schedule import head_only
-from warmstart.records.recording import Clock
+from warmstart.records.run_folder import Clock
 from warmstart.records.summary import Inspection, Verdict
 from warmstart.request import Request, read_data
 from warmstart.run import cleaning

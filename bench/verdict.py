@@ -24,7 +24,7 @@ from warmstart.modalities.image import IMAGE
 from warmstart.network.load import PretrainedModel, load
 from warmstart.network.shuffled import CHUNK, shuffled
 from warmstart.planning import rules
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.summary import Verdict

@@ -5,7 +5,7 @@ from warmstart.data.read import read
 from warmstart.events import drain, follow
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.run.cleaning import clean
 from warmstart.training.dataset import TrainingDataset, arrange
 

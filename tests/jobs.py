@@ -16,8 +16,8 @@ from plans import plan_for
 from tiny import network
 from warmstart.events import drain
 from warmstart.network.ledger import take_digests
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.facts import NetworkFacts
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.schedule import schedule
 from warmstart.planning.settings import apply_settings
 from warmstart.training import fine_tune, score

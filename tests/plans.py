@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.plan_file import write_plan
 from warmstart.records.inputs import Preprocessing, TextInputs
 from warmstart.records.network import BlockRecord, NetworkRecord

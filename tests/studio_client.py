@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import subprocess
+import sys
 import time
+import zipfile
 from contextlib import contextmanager
 
 from server_client import form, live
@@ -29,7 +33,7 @@ def open_as(place, **asked):
     try:
         with live(app) as server:
             try:
-                yield Page(server.port, "studio-1=session", project)
+                yield Page(server.port, "studio-1=session", project, server)
             finally:
                 close()
     finally:
@@ -39,8 +43,8 @@ def open_as(place, **asked):
 class Page:
     """Asks a studio as its page does."""
 
-    def __init__(self, port, cookie, project=None):
-        self.port, self.cookie, self.project = port, cookie, project
+    def __init__(self, port, cookie, project=None, server=None):
+        self.port, self.cookie, self.project, self.server = port, cookie, project, server
 
     def ask(self, method, path, body=None, kind="application/json"):
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -67,6 +71,13 @@ class Page:
         body, kind = form(files)
         return self.ask("POST", f"/api/pictures?label={label}", body, kind)[1]
 
+    def tried(self, payload):
+        """The newest model's answer to a picture."""
+        body, kind = form([("new.png", payload)])
+        status, found = self.ask("POST", "/api/predict", body, kind)
+        assert status == 200, found
+        return found
+
     def wait(self, *states, seconds=120):
         until = time.monotonic() + seconds
         while (work := self.get("board")["work"])["state"] not in states:
@@ -84,3 +95,31 @@ class Page:
     def learn(self, **asked):
         self.post("fit", asked)
         return self.wait("idle")
+
+
+def started(place, *words):
+    """A studio as a command; the process and the address it prints."""
+    command = [sys.executable, "-m", "warmstart", "studio", *map(str, words), "--out", str(place)]
+    command += ["--port", "0", "--no-open", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return process, json.loads(process.stdout.readline())["url"]
+
+
+def entered(place, *words):
+    """The same with its page, the token in the address changed for a cookie as browsers do."""
+    process, url = started(place, *words)
+    port, path = re.search(r":(\d+)(/.*)", url).groups()
+    link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+    link.request("GET", path)
+    cookie = link.getresponse().getheader("set-cookie").partition(";")[0]
+    link.close()
+    return process, Page(int(port), cookie)
+
+
+def predicted(home, model, picture):
+    """The answer of a downloaded model.zip in a process of its own."""
+    zipfile.ZipFile(model).extractall(home / "home")
+    (run,) = (home / "home").iterdir()
+    command = [sys.executable, "-m", "warmstart", "predict", str(run), str(picture), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["label"]

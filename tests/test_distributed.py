@@ -118,7 +118,7 @@ from pathlib import Path
 import numpy as np
 from warmstart.errors import ProcessError
 from warmstart.features.cache_key import ScratchKey
-from warmstart.features.extract import ExtractedRows
+from warmstart.features.extraction import ExtractedRows
 from warmstart.features.cache_key import Column
 from warmstart.features.cache import FeatureCache
 from warmstart.features.extraction import _gather

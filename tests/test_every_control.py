@@ -13,7 +13,7 @@ from controls import controls, every_control, watched
 from hue_images import fill
 from reports import cases
 from server_client import live, plain
-from warmstart.reporting.page import page as report_page
+from warmstart.reporting.report import page as report_page
 from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
 from warmstart.serving.model import ServerLimits

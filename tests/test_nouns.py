@@ -14,7 +14,7 @@ from run_texts import OF_IMAGES, of_images, text_of
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import verdict
 from warmstart.records.data import Finding
-from warmstart.reporting.page import page
+from warmstart.reporting.report import page
 from warmstart.tasks.registry import TASKS
 
 SOURCE = Path(__file__).parents[1] / "src" / "warmstart"

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 import warmstart
 from tiny import bytes_of
 from warmstart.errors import DataError, ModelError
-from warmstart.network.tensors import digests
+from warmstart.network.weights import digests
 
 QUICK = {"training.epochs": 3.3333, "training.folds": 1}
 N = 48

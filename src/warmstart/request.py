@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from warmstart.data.column_types import ColumnSetting
 from warmstart.data.dataset import Collection, Columns
 from warmstart.data.read import read
-from warmstart.data.tables import with_columns
+from warmstart.data.tables import ColumnSetting, with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import Steps
 from warmstart.modalities.registry import MODALITIES
@@ -22,8 +21,7 @@ from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
 from warmstart.planning.settings import COLUMN, parse_settings
 from warmstart.planning.strategy import nearest, parse
-from warmstart.records.data import TaskOption
-from warmstart.records.findings import codes
+from warmstart.records.data import TaskOption, codes
 from warmstart.records.inputs import KindOption, Preprocessing
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import warmstart
 from warmstart.errors import DataError, PlanError, TrainingError
-from warmstart.network.tensors import digests
+from warmstart.network.weights import digests
 from warmstart.records.plan import Choice
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import warmstart
 from warmstart.errors import PlanError, TrainingError, UsageError
-from warmstart.network.tensors import digests
+from warmstart.network.weights import digests
 
 
 class Small(nn.Module):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from warmstart.cli.export import export_text
-from warmstart.records.export import Agreement, Exported, SingleLayerHead
+from warmstart.records.answer import Agreement, Exported, SingleLayerHead
 
 EXPORTED = Exported(
     run="pets",

@@ -25,7 +25,7 @@ from warmstart.network.load import load
 from warmstart.network.partition import Network, cut
 from warmstart.network.surgery import WarmModel, assemble
 from warmstart.network.table_network import draw
-from warmstart.network.tensors import unique_tensors
+from warmstart.network.weights import unique_tensors
 from warmstart.records.inputs import (
     ColumnRecord,
     Inputs,

@@ -12,16 +12,16 @@ import torch
 import tiny
 from warmstart.distributed import here, join_group
 from warmstart.network import partition
-from warmstart.network.batch_norm_statistics import recompute_statistics
-from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.pipeline_stage import (
+from warmstart.network.batch_norm import recompute_statistics
+from warmstart.network.cut import (
     Cost,
     PipelineStage,
+    UnfrozenBlocks,
     assign_stages,
     balance_stages,
     group_modules,
 )
+from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import write_joint_checkpoint
 from warmstart.training.data_parallel import DataParallel

@@ -15,8 +15,8 @@ import tiny
 import warmstart
 from hue_images import fill
 from warmstart.errors import ExportError
+from warmstart.exporting import FORMATS
 from warmstart.exporting.format import ExportFormat, any_head
-from warmstart.exporting.registry import FORMATS
 from warmstart.exporting.single_layer_head import backbone_state, linear
 
 SOURCE = Path(warmstart.__file__).parent
@@ -103,7 +103,7 @@ def test_a_toy_format_refuses_what_it_cannot_hold_and_names_what_can(finished, t
 
 NEW = """
 from warmstart.exporting.onnx import Onnx
-from warmstart.exporting.registry import FORMATS
+from warmstart.exporting import FORMATS
 FORMATS["npz"] = type("Arrays", (Onnx,), {"name": "npz", "hint": "NumPy", "has_int8": False})()
 from warmstart.cli.main import main
 main(["export", "--help"])
@@ -129,7 +129,7 @@ ALLOWED = {("exporting/format.py", "torch"), ("cli/output.py", "torch")}
 def test_no_other_file_names_a_format():
     names = {
         (path.relative_to(SOURCE).as_posix(), node.value)
-        for part in ("exporting", "cli", "studio", "terminal", "serving", "records/export.py")
+        for part in ("exporting", "cli", "studio", "terminal", "serving", "records/answer.py")
         for path in ([SOURCE / part] if part.endswith(".py") else (SOURCE / part).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and node.value in FORMATS

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 import tables
 from tiny import bytes_of, fit
-from warmstart.data.column_types import type_columns
 from warmstart.data.splits import folds
+from warmstart.data.tables import type_columns
 from warmstart.modalities.table import encode_row, pack
 from warmstart.records.inputs import TableInputs
 from warmstart.solve import ridge

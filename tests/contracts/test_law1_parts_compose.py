@@ -24,7 +24,7 @@ from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.segments import as_tensor
-from warmstart.network.tensors import place, unique_tensors
+from warmstart.network.weights import place, unique_tensors
 
 
 @pytest.mark.parametrize("name", EVERY)

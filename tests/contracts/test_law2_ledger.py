@@ -10,15 +10,14 @@ import torch
 from networks import DEEP, EVERY, KINDS, cut_once, inputs_for, model_of, n_numbers
 
 import tiny
-from warmstart.network import added, surgery
-from warmstart.network.ensemble import NAME, add_ensemble_branch, can_ensemble
+from warmstart.network import surgery
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.surgery import unique_state
-from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.surgery import BRANCH, add_ensemble_branch, can_ensemble, unique_state
+from warmstart.network.weights import digest, unique_tensors
 from warmstart.records.network import FeatureLayer
 
 
@@ -75,7 +74,7 @@ def test_rows_add_up_whatever_is_done_to_the_blocks(name):
     clone = moved(network, {name for name, action in actions.items() if action == "tuned"})
     last = network.record.blocks[-1]
     if last.layout not in ("NCL", "NCDHW"):  # behind those none can be added
-        clone = added.graft(clone, [added.make_block(last, rng) for _ in range(2)])
+        clone = surgery.graft(clone, [surgery.make_block(last, rng) for _ in range(2)])
     surgery.refresh(clone, [names[-1], "neck"], rng)
     model = model_of(clone)
     rows = write_ledger(before, network, model, actions=actions).rows
@@ -145,15 +144,15 @@ def test_an_ensemble_holds_both_networks_and_each_tensor_once(name):
     add_up(ledger.rows, module, model)
     copied = [row for row in ledger.rows if row.fate == "copied"]
     assert copied
-    assert all(row.before == row.after and row.block == NAME for row in copied)
+    assert all(row.before == row.after and row.block == BRANCH for row in copied)
     assert prove_frozen(ledger, frozen).identical
     assert any(line.startswith("copied") for line in summary_lines(ledger))
     saved = unique_state(model)
     for tensor, owner in both.owners.items():
-        if f"backbone.{tensor}" in saved and owner != NAME:
-            assert (f"backbone.{NAME}.{tensor}" in saved) == (owner in upper), tensor
+        if f"backbone.{tensor}" in saved and owner != BRANCH:
+            assert (f"backbone.{BRANCH}.{tensor}" in saved) == (owner in upper), tensor
     with torch.no_grad():  # a copy that moved is seen
-        next(p for n, p in model.named_parameters() if n.startswith(f"backbone.{NAME}.")).add_(1)
+        next(p for n, p in model.named_parameters() if n.startswith(f"backbone.{BRANCH}.")).add_(1)
     ledger = write_ledger(before, network, model, actions=actions)
     assert not prove_frozen(ledger, frozen).identical
 

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from warmstart.errors import PlanError
-from warmstart.network import added, freeze, lora, surgery
+from warmstart.network import freeze, lora, surgery
 from warmstart.network.ledger import (
     prove_frozen,
     take_digests,
@@ -69,7 +69,7 @@ def trainable(network, actions):
     clone, rng = copy.deepcopy(network), torch.Generator().manual_seed(0)
     if n_added := [*actions.values()].count("added"):
         last = clone.record.blocks[-1]
-        clone = added.graft(clone, [added.make_block(last, rng) for _ in range(n_added)])
+        clone = surgery.graft(clone, [surgery.make_block(last, rng) for _ in range(n_added)])
     if renewed := [name for name, action in actions.items() if action == "fresh"]:
         surgery.refresh(clone, renewed, rng)
     model = model_of(clone)

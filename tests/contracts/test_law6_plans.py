@@ -15,11 +15,11 @@ from tiny import ARCH, PREP, bytes_of, fit, network, weights
 from warmstart.errors import PlanError
 from warmstart.network.feature_layers import feature_layers
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
 from warmstart.planning.facts import NetworkFacts, PlanOptions
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.plan_file import read_plan, write_plan
+from warmstart.planning.rules import probe_layers
 from warmstart.records.plan import Choice
 
 NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "tied", "wandering")

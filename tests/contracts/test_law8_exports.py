@@ -24,7 +24,7 @@ from warmstart.errors import ExportError
 from warmstart.exporting import graph
 from warmstart.features.batches import normalised
 from warmstart.modalities.registry import modality_of
-from warmstart.records.export import Exported
+from warmstart.records.answer import Exported
 from warmstart.records.run_folder import read_json
 
 

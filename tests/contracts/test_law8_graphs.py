@@ -12,10 +12,9 @@ from networks import FORKS, KINDS, TEXT_ENCODERS, Forked, cut_once, inputs_for, 
 
 from warmstart.errors import ExportError
 from warmstart.exporting.graph import ExportSource, onnx_graph, to_program
-from warmstart.network.added import graft, make_block
-from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.partition import cut
+from warmstart.network.surgery import add_ensemble_branch, graft, make_block
 from warmstart.records.answer import ModelRecord
 from warmstart.records.network import FeatureLayer
 

@@ -12,7 +12,7 @@ from surface_runs import RUNS
 from surfaces import Surfaces, agrees, largest, percentages, score, surfaces
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.records.findings import FINDINGS
+from warmstart.records.data import FINDINGS
 
 NUMBER = r"([−-]?\d+(?:\.\d+)?)"
 INTERVAL = rf"{NUMBER} % \((?:95 % CI )?{NUMBER}(?:–| to ){NUMBER}\)"

@@ -15,11 +15,10 @@ from pipeline_process import HALF, model_of, trained, trained_in_double
 import tiny
 import tiny_audio_encoder
 from warmstart.errors import PlanError
-from warmstart.network.cut import UnfrozenBlocks
+from warmstart.network.cut import UnfrozenBlocks, assign_stages
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.pipeline_stage import assign_stages
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import JointCheckpoint
 

@@ -247,14 +247,14 @@ def test_a_bomb(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
 def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("warmstart.data.archive.MAX_TOTAL_BYTES", 70)
+    monkeypatch.setattr("warmstart.data.place.MAX_TOTAL_BYTES", 70)
     fails(pack(tmp_path / kind, FILES), "than 20 GB")
 
 
 @pytest.mark.usefixtures("any_share")
 @pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
 def test_a_member_that_is_too_large_is_left_out(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("warmstart.data.archive.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 1000)
     path = pack(tmp_path / kind, {**FILES, "cat/9.png": bytes(1001)})
     record = drain(read(path)).record
     assert record.problems[0].items == ("cat/9.png: unpacks to more than 512 MB",)

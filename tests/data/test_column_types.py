@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from warmstart.data.column_types import ColumnSetting, knots, type_columns
+from warmstart.data.tables import ColumnSetting, knots, type_columns
 from warmstart.errors import DataError
 
 

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from warmstart.data.dataset import Collection
-from warmstart.data.read import read, read_for_scoring
-from warmstart.data.sources import STAMPS
+from warmstart.data.read import STAMPS, read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
 
@@ -387,7 +386,7 @@ def test_sample_stamps():
 
 
 def test_stamps_that_are_not_installed_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("warmstart.data.sources.STAMPS", tmp_path)
+    monkeypatch.setattr("warmstart.data.read.STAMPS", tmp_path)
     fails("sample:stamps", "tuxpaint-stamps-default", "sample:digits")
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from warmstart.evidence.check import depth
 from warmstart.evidence.permutation_test import permutation_evidence
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.permutation import PermutationTest

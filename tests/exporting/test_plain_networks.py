@@ -1,8 +1,10 @@
-"""Warm models as their library's plain networks: the same answers, or a refusal."""
+"""timm and transformers: the same answers from their plain networks and folders, or a refusal."""
 
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -10,14 +12,18 @@ import torch
 from torch import nn
 
 from warmstart.errors import ExportError
-from warmstart.exporting.single_layer_head import is_plain, last_layer, on_neck
-from warmstart.exporting.timm import as_timm
-from warmstart.exporting.transformers import as_native, is_native
-from warmstart.network.added import graft, make_block
-from warmstart.network.ensemble import add_ensemble_branch
+from warmstart.exporting.single_layer_head import is_plain, on_neck
+from warmstart.exporting.timm import as_timm, timm_config, write_timm
+from warmstart.exporting.transformers import Transformers, as_native, is_native, processor
 from warmstart.network.feature_layers import layer_width
 from warmstart.network.partition import cut
-from warmstart.network.surgery import MultiLayerHead, assemble
+from warmstart.network.surgery import (
+    MultiLayerHead,
+    add_ensemble_branch,
+    assemble,
+    graft,
+    make_block,
+)
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 
@@ -36,14 +42,8 @@ def built(name="resnet18", channels=3):
 def warm(network, feature_layers):
     width = sum(layer_width(network.record, layer) for layer in feature_layers)
     generator = torch.Generator().manual_seed(2)
-    return assemble(
-        network,
-        feature_layers,
-        torch.randn(3, width, generator=generator),
-        torch.ones(3),
-        1.7,
-        SHIFT,
-    )
+    weight = torch.randn(3, width, generator=generator)
+    return assemble(network, feature_layers, weight, torch.ones(3), 1.7, SHIFT)
 
 
 def neck(network):
@@ -89,13 +89,7 @@ def test_the_single_layer_head_of_an_ensemble_has_the_tuned_layers_alone():
     with torch.no_grad():
         tuned.backbone.layer4[1].conv2.weight.mul_(1.5)
     both = add_ensemble_branch(tuned, network.backbone, 5)
-    model = warm(
-        both,
-        [
-            neck(both),
-            FeatureLayer(block=last_layer(warm(both, [neck(both)])).block, pool="neck", of="base"),
-        ],
-    )
+    model = warm(both, [neck(both), replace(neck(both), of="base")])
     assert not is_plain(model)
     clone = on_neck(model, prep, MultiLayerHead(torch.ones(3, 512), torch.zeros(3)))
     plain, _ = as_timm(clone, "timm:resnet18", prep)
@@ -117,19 +111,15 @@ def test_what_timm_cannot_hold_is_refused_with_what_can():
         as_timm(warm(grown, [neck(grown)]), "timm:resnet18", prep)
 
 
-class Bare(nn.Module):
+class Bare(nn.Conv2d):
     """Its outputs are a pooled map: no linear layer gives them."""
 
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 5, 3)
-
     def forward(self, x):
-        return self.conv(x).mean((2, 3))
+        return super().forward(x).mean((2, 3))
 
 
 def test_a_network_without_an_output_layer_is_refused():
-    network = cut(Bare().eval(), SMALL)
+    network = cut(Bare(3, 5, 3).eval(), SMALL)
     with pytest.raises(ExportError, match="no linear output layer that timm could hold"):
         as_timm(warm(network, [neck(network)]), "timm:resnet18", SMALL)
 
@@ -162,3 +152,45 @@ def test_a_network_of_transformers_gets_the_runs_tensors_and_output(vit):
         torch.testing.assert_close(own(inputs()).logits, model(inputs()))
     assert own.config.num_labels == 3
     assert vit.config.num_labels == 5  # the user's own is left as it was
+
+
+# ---- Folders for the hub: what timm and transformers read in them.
+
+PREP = Preprocessing(size=(32, 32), resize=36, mean=(0.4,) * 3, std=(0.3,) * 3)
+
+
+def test_both_libraries_load_the_folder(tmp_path):
+    network, _ = built("lcnet_035")
+    module = network.backbone
+    labels = tuple("uvwxyz")
+    told = {"arch": "lcnet_035", "labels": labels, "prep": PREP, "options": {}}
+    write_timm(module, tmp_path, **told, more=Transformers.config)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs()), module(inputs()))
+    config = timm.data.resolve_data_config({}, model=again)
+    assert (tuple(config["input_size"]), tuple(config["mean"])) == ((3, 32, 32), PREP.mean)
+    assert again.pretrained_cfg["label_names"] == list(labels)
+    transformers = pytest.importorskip("transformers")
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(inputs()).logits, module(inputs()))
+    assert again.config.id2label == dict(enumerate(labels))
+
+
+@pytest.mark.parametrize("side", [32, 64, 96, 224, 256, 299])
+@pytest.mark.parametrize("more", [0, 1, 5, 32, 73])
+def test_timm_resizes_as_we_do(side, more):
+    prep = Preprocessing(size=(side, side), resize=side + more, mean=(0.5,), std=(0.5,))
+    share = timm_config(prep)["crop_pct"]
+    assert int(side / share) == side + more
+
+
+def test_processors_of_transformers():
+    squashed = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,), squash=True)
+    whole = processor(squashed)
+    assert whole["image_processor_type"] == "ViTImageProcessor"
+    assert whole["size"] == {"height": 8, "width": 8}
+    with pytest.raises(ExportError, match="no image processor of transformers squashes"):
+        processor(replace(squashed, resize=9))
+    assert json.loads(json.dumps(processor(PREP)))["resample"] == 3

@@ -47,12 +47,8 @@ def output(parts):
 def test_it_is_plain_and_shares_the_layers(parts, output):
     model, (single_layer, _) = parts[0], output
     assert is_plain(single_layer)
-    assert all(
-        a is b
-        for a, b in zip(
-            model.backbone.parameters(), single_layer.backbone.parameters(), strict=True
-        )
-    )
+    pairs = zip(model.backbone.parameters(), single_layer.backbone.parameters(), strict=True)
+    assert all(a is b for a, b in pairs)
 
 
 def test_out_of_fold_both_are_judged_on_the_same_rows(parts, output, finished):
@@ -94,65 +90,54 @@ def test_where_layers_learnt_from_the_images_only_the_test_part_counts(parts):
     assert record.estimate.value == pytest.approx(right)
 
 
-def test_without_a_test_part_there_is_no_figure_and_it_is_said(parts):
-    model, images, feed, known = parts
-    learn = tuple(images.of("train"))
-    bare = Reopened(replace(images.record, examples=learn), images.prep, images.load)
-    _, record = drain(make_single_layer_head(model, bare, feed, **known | {"is_fine_tuned": True}))
-    assert (record.estimate, record.original, record.gap) == (None, None, None)
-    assert "no honest figure" in record.why
-
-
-def test_a_test_part_that_is_gone_gives_none_either(parts):
-    model, images, feed, known = parts
-    tests = {e.id for e in images.of("test")}
+def without(images, ids):
+    """The images of a run, those of `ids` lost."""
 
     def load(id: str) -> bytes:
-        if id in tests:
+        if id in ids:
             raise KeyError(id)
         return images.load(id)
 
-    some = Reopened(images.record, images.prep, load)
-    _, record = drain(make_single_layer_head(model, some, feed, **known | {"is_fine_tuned": True}))
-    assert record.estimate is None
-    assert "the test set is missing" in record.why
+    return Reopened(images.record, images.prep, load)
 
 
-def test_a_few_lost_images_are_told_and_many_refuse_it(parts):
+def test_without_a_test_set_there_is_no_figure_and_it_is_said(parts):
     model, images, feed, known = parts
-    learn = images.of("train")
-
-    def without(n: int) -> Reopened:
-        gone = {e.id for e in learn[:n]}
-
-        def load(id: str) -> bytes:
-            if id in gone:
-                raise KeyError(id)
-            return images.load(id)
-
-        return Reopened(images.record, images.prep, load)
-
-    _, record = drain(make_single_layer_head(model, without(2), feed, **known))
-    assert record.why.endswith("2 of 36 training images were missing")
-    with pytest.raises(ExportError, match=r"only 26 of the run's 36 training images .* --data"):
-        drain(make_single_layer_head(model, without(10), feed, **known))
-    nothing = Reopened(images.record, images.prep, None)
-    with pytest.raises(ExportError, match="only 0 of the run's 36"):
-        drain(make_single_layer_head(model, nothing, feed, **known))
+    train, test = tuple(images.of("train")), {example.id for example in images.of("test")}
+    bare = Reopened(replace(images.record, examples=train), images.prep, images.load)
+    for some, why in ((bare, "no honest figure"), (without(images, test), "test set is missing")):
+        job = make_single_layer_head(model, some, feed, **known | {"is_fine_tuned": True})
+        _, record = drain(job)
+        assert (record.estimate, record.original, record.gap) == (None, None, None)
+        assert why in record.why
 
 
-def row(block: str, fate: str) -> LedgerRow:
-    return LedgerRow(
-        tensor="w", block=block, fate=fate, shape=(1,), numel=1, buffer=False, before="a", after="b"
+def test_a_few_lost_images_are_counted_and_many_refuse_it(parts):
+    model, images, feed, known = parts
+    ids = [example.id for example in images.of("train")]
+    job = make_single_layer_head(model, without(images, ids[:2]), feed, **known)
+    assert drain(job)[1].why.endswith("2 of 36 training images were missing")
+    for n in (10, 36):
+        with pytest.raises(ExportError, match=rf"only {36 - n} of the run's 36 training images"):
+            drain(make_single_layer_head(model, without(images, ids[:n]), feed, **known))
+
+
+@pytest.mark.parametrize(
+    ("rows", "is_trained"),
+    [
+        ({"stem": "unchanged", "head": "trained"}, False),
+        ({"stem": "frozen", "blocks.3": "trained"}, True),
+        ({"blocks.3": "merged"}, True),
+        ({"stem": "new", "blocks.3": "dropped"}, True),  # from scratch
+        ({"stem": "new", "blocks.3": "unchanged"}, False),
+    ],
+)
+def test_layers_that_were_trained_are_in_the_ledger(rows, is_trained):
+    row = LedgerRow(
+        tensor="w", block="", fate="new", shape=(1,), numel=1, buffer=False, before="a", after="b"
     )
-
-
-def test_layers_that_were_trained_are_seen_in_the_ledger():
-    assert not has_trained(Ledger(rows=(row("stem", "unchanged"), row("head", "trained"))))
-    assert has_trained(Ledger(rows=(row("stem", "frozen"), row("blocks.3", "trained"))))
-    assert has_trained(Ledger(rows=(row("blocks.3", "merged"),)))
-    assert has_trained(Ledger(rows=(row("stem", "new"), row("stem", "dropped"))))  # from nothing
-    assert not has_trained(Ledger(rows=(row("stem", "new"), row("blocks.3", "unchanged"))))
+    rows = tuple(replace(row, block=block, fate=fate) for block, fate in rows.items())
+    assert has_trained(Ledger(rows=rows)) is is_trained
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"split": "oof"}\n', "[]\n"])

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmstart.errors import UsageError
-from warmstart.features import cache_file as features_cache_file
+from warmstart.features import cache as features_cache
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import FeatureKey
 from warmstart.machine import default_root
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_the_cache_file_as_it_was(tmp_path, monkeypatch, n_wr
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
-        monkeypatch.setattr(features_cache_file, "_write_all", full)
+        monkeypatch.setattr(features_cache, "_write_all", full)
         with pytest.raises(OSError, match="No space left"):
             cache_file.append(NAMES, rows_of(NAMES))
         assert {p.name: p.stat().st_size for p in tmp_path.iterdir()} == sizes
@@ -276,9 +276,9 @@ def test_each_row_is_compared_with_its_crc_the_first_time_only(tmp_path, monkeyp
     fill(tmp_path)
     with FeatureCache(tmp_path).cache_file(KEY) as cache_file:
         compared = []
-        crc32 = features_cache_file.zlib.crc32
+        crc32 = features_cache.zlib.crc32
         monkeypatch.setattr(
-            features_cache_file.zlib, "crc32", lambda block: compared.append(1) or crc32(block)
+            features_cache.zlib, "crc32", lambda block: compared.append(1) or crc32(block)
         )
         for requested in (NAMES[:5], NAMES[3:8], NAMES[:8]):
             cache_file.fetch(requested)

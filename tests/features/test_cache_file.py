@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.features import cache_file
-from warmstart.features.cache_file import KEY_BYTES, NOWHERE, RowIndex
+from warmstart.features import cache
+from warmstart.features.cache import KEY_BYTES, NOWHERE, RowIndex
 
 # Few contents, so that many come again; some begin with the same eight bytes.
 CONTENTS = [f"{head:02x}" * 8 + f"{tail:02x}" * 24 for head in (0, 7, 255) for tail in range(5)]
@@ -21,7 +21,7 @@ steps = st.lists(st.tuples(st.sampled_from([*CONTENTS, None]), st.booleans(), st
 @given(rows=steps, n_unsorted=st.integers(0, 6))
 def test_rows_are_found_as_by_a_dict(rows, n_unsorted):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_file, "_UNSORTED", n_unsorted)
+        patch.setattr(cache, "_UNSORTED", n_unsorted)
         index, plain = RowIndex(), {}
         for row, (content, is_verified, is_damaged) in enumerate(rows):
             index.add([content], [row + 100], is_verified=is_verified)
@@ -39,7 +39,7 @@ def test_rows_are_found_as_by_a_dict(rows, n_unsorted):
 
 
 def test_a_row_without_a_content_is_not_one_whose_content_is_zeros(monkeypatch):
-    monkeypatch.setattr(cache_file, "_UNSORTED", 1)
+    monkeypatch.setattr(cache, "_UNSORTED", 1)
     index = RowIndex()
     for content in ("00" * KEY_BYTES, None, "02" * KEY_BYTES):
         index.add([content], [0], is_verified=True)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.features import cache_file
-from warmstart.features.cache_file import read_rows, side_by_side
+from warmstart.features import cache
+from warmstart.features.cache import read_rows, side_by_side
 
 CONTENT = np.random.default_rng(0).integers(256, size=5000, dtype=np.uint8).tobytes()
 
@@ -25,9 +25,9 @@ def file(tmp_path_factory):
 
 @pytest.fixture(params=[True, False], ids=["preadv", "seek"], scope="module")
 def has_preadv(request):
-    before, cache_file._HAS_PREADV = cache_file._HAS_PREADV, request.param
+    before, cache._HAS_PREADV = cache._HAS_PREADV, request.param
     yield request.param
-    cache_file._HAS_PREADV = before
+    cache._HAS_PREADV = before
 
 
 @settings(max_examples=60)
@@ -55,7 +55,7 @@ def test_a_read_that_the_system_cuts_short_is_gone_on_with(file, monkeypatch):
         into[: len(block)] = block
         return len(block)
 
-    monkeypatch.setattr(cache_file, "_read_at", little)
+    monkeypatch.setattr(cache, "_read_at", little)
     out = np.empty((2, 20), np.uint8)
     assert read_rows(file, [0, 4990], out) == [1]
     assert out[0].tobytes() == CONTENT[:20]
@@ -84,11 +84,11 @@ def test_several_threads_read_one_file(file, has_preadv):
 def test_blocks_side_by_side_are_the_whole(rows, chunk):
     rng = np.random.default_rng(1)
     columns = [rng.normal(size=(10, width)).astype(np.float32) for width in (3, 1, 4)]
-    before, cache_file.CHUNK_BYTES = cache_file.CHUNK_BYTES, chunk
+    before, cache.WRITE_BYTES = cache.WRITE_BYTES, chunk
     try:
         blocks = list(side_by_side(rows, columns, np.dtype(np.float16)))
     finally:
-        cache_file.CHUNK_BYTES = before
+        cache.WRITE_BYTES = before
     whole = np.concatenate(columns, axis=1)[rows].astype(np.float16)
     result = np.concatenate([*blocks, np.empty((0, 8), np.float16)])
     np.testing.assert_array_equal(result, whole)

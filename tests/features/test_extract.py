@@ -9,11 +9,11 @@ import pytest
 
 from warmstart.errors import DataError
 from warmstart.events import drain
-from warmstart.features import cache_file as features_cache_file
-from warmstart.features import extract as features_extract
+from warmstart.features import cache as features_cache
+from warmstart.features import extraction as features_extraction
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import BATCH, FeatureKey
-from warmstart.features.extract import (
+from warmstart.features.extraction import (
     AHEAD,
     ExampleSource,
     MissingExample,
@@ -198,7 +198,7 @@ def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
     def full(file, block):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(features_cache_file, "_write_all", full)
+    monkeypatch.setattr(features_cache, "_write_all", full)
     with pytest.raises(OSError, match="No space left"):
         extracted(tmp_path, EXAMPLES, Worker())
     monkeypatch.undo()
@@ -269,11 +269,11 @@ def test_a_file_that_vanished_is_left_out_but_not_held_against_its_bytes(tmp_pat
     ],
 )
 def test_rows_wait_for_a_while_and_never_too_many(tmp_path, monkeypatch, seconds, n_bytes, stored):
-    monkeypatch.setattr(features_extract, "FLUSH_S", seconds)
-    monkeypatch.setattr(features_extract, "FLUSH_BYTES", n_bytes)
-    appended, plain = [], features_cache_file.CacheFile.append
+    monkeypatch.setattr(features_extraction, "FLUSH_S", seconds)
+    monkeypatch.setattr(features_extraction, "FLUSH_BYTES", n_bytes)
+    appended, plain = [], features_cache.CacheFile.append
     monkeypatch.setattr(
-        features_cache_file.CacheFile,
+        features_cache.CacheFile,
         "append",
         lambda self, hashes, feature_layers: (
             appended.append(len(hashes)) or plain(self, hashes, feature_layers)

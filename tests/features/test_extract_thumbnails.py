@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from warmstart.features import cache_file, extract
+from warmstart.features import cache, extraction
 from warmstart.features.cache import FeatureCache
 from warmstart.features.cache_key import ThumbnailKey
-from warmstart.features.extract import ThumbnailWriter
+from warmstart.features.extraction import ThumbnailWriter
 
 KEY = ThumbnailKey(decoder="pillow 11", draft=32, version=1)
 NAMES = [hashlib.sha256(bytes([i])).hexdigest() for i in range(40)]
@@ -60,7 +60,7 @@ def test_reading_flushes_and_what_is_not_there_is_a_key_error(tmp_path):
 
 
 def test_many_threads_put_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "_FLUSH", 3)  # so that they write at once, too
+    monkeypatch.setattr(extraction, "_FLUSH", 3)  # so that they write at once, too
     writer = book_at(tmp_path)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: writer.put(name, thumbnail(name)), NAMES * 3))
@@ -72,7 +72,7 @@ def test_many_threads_put_at_once(tmp_path, monkeypatch):
 
 
 def test_a_killed_process_loses_the_last_few_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "_FLUSH", 10)
+    monkeypatch.setattr(extraction, "_FLUSH", 10)
     writer = book_at(tmp_path)
     for name in NAMES[:25]:
         writer.put(name, thumbnail(name))
@@ -82,7 +82,7 @@ def test_a_killed_process_loses_the_last_few_alone(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.read(NAMES[:20]), [thumbnail(name) for name in NAMES[:20]])
 
 
-@pytest.mark.parametrize("suffix", cache_file.SUFFIXES)
+@pytest.mark.parametrize("suffix", cache.SUFFIXES)
 def test_a_torn_file_is_made_again(tmp_path, suffix):
     filled(tmp_path)
     (path,) = tmp_path.glob(f"{KEY.digest}{suffix}")
@@ -125,7 +125,7 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path, monkeypatch
 
     writer.put(NAMES[2], thumbnail(NAMES[2]))
     with monkeypatch.context() as patch:
-        patch.setattr(cache_file, "_write_all", full)
+        patch.setattr(cache, "_write_all", full)
         with pytest.raises(OSError, match="No space"):
             writer.flush()
     assert book_at(tmp_path).missing(NAMES[:3]) == [NAMES[2]]

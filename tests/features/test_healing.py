@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.features.test_cache import KEY, NAMES, rows_of
 
-from warmstart.features.cache import FeatureCache
-from warmstart.features.cache_file import CacheFile
+from warmstart.features.cache import CacheFile, FeatureCache
 
 KINDS = ["flip", "zeros", "noise", "truncation", "longer", "folder", "gone", "empty"]
 damages = st.lists(

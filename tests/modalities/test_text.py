@@ -10,8 +10,7 @@ import tiny_text_encoder
 from hue_images import fill
 from warmstart.data.dataset import Columns
 from warmstart.data.near_duplicates import same_fingerprint
-from warmstart.data.read import read
-from warmstart.data.sources import list_source
+from warmstart.data.read import list_source, read
 from warmstart.errors import DataError
 from warmstart.events import drain
 from warmstart.modalities.text import TEXT, normal, word_counts

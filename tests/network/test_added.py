@@ -12,11 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from warmstart.errors import ModelError
-from warmstart.network.added import AddedBlock, graft, make_block, shift_layers
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.partition import cut
-from warmstart.network.surgery import assemble
-from warmstart.network.tensors import digests, place, unique_tensors
+from warmstart.network.surgery import AddedBlock, assemble, graft, make_block, shift_layers
+from warmstart.network.weights import digests, place, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import BlockRecord, FeatureLayer
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tiny import KINDS, PREP, network
-from warmstart.network.batch_norm_statistics import CHUNK, norm_statistics, recompute_statistics
+from warmstart.network.batch_norm import CHUNK, norm_statistics, recompute_statistics
 from warmstart.network.partition import cut
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.errors import ModelError
-from warmstart.network.class_names import imagenet_names, parse_names, read_names, unique
+from warmstart.network.external_classifier import imagenet_names, parse_names, read_names, unique
 
 WORDS = st.lists(st.text("abcdefg ü", min_size=1).map(str.strip).filter(bool), min_size=2)
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tiny import Convolutions
-from warmstart.network.conv_bn_fusion import folded
+from warmstart.network.batch_norm import folded
 
 LABELS = torch.tensor([0, 1, 2, 1])
 

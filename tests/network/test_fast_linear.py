@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from warmstart.network import fast_linear
-from warmstart.network.fast_linear import quick_linear
+from warmstart.network import feature_layers
+from warmstart.network.feature_layers import quick_linear
 
 SHAPES = {"rows": (64, 256), "tokens": (4, 16, 256)}
 
@@ -16,9 +16,11 @@ def faster(monkeypatch):
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
     calls = []
-    own = fast_linear._product
-    monkeypatch.setattr(fast_linear, "_is_faster", lambda: True)
-    monkeypatch.setattr(fast_linear, "_product", lambda *given: calls.append(given) or own(*given))
+    own = feature_layers._product
+    monkeypatch.setattr(feature_layers, "_is_faster", lambda: True)
+    monkeypatch.setattr(
+        feature_layers, "_product", lambda *given: calls.append(given) or own(*given)
+    )
     return calls
 
 
@@ -112,7 +114,7 @@ def test_a_traced_graph_is_made_of_torchs_own_operators(faster):
 
 
 def test_elsewhere_nothing_changes(monkeypatch):
-    monkeypatch.setattr(fast_linear, "_is_faster", lambda: False)
+    monkeypatch.setattr(feature_layers, "_is_faster", lambda: False)
     x, module = torch.randn(64, 256), layer()
     with quick_linear(x):
         assert torch.equal(module(x), nn.functional.linear(x, module.weight, module.bias))
@@ -127,10 +129,10 @@ def test_elsewhere_nothing_changes(monkeypatch):
     ],
 )
 def test_it_pays_on_amds_processors_with_avx_512(monkeypatch, mark, capability, wanted):
-    monkeypatch.setattr(fast_linear.Path, "read_text", lambda *_: mark)
+    monkeypatch.setattr(feature_layers.Path, "read_text", lambda *_: mark)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for library in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(library, "is_available", lambda: True)
-    assert fast_linear._is_faster.__wrapped__() is (
+    assert feature_layers._is_faster.__wrapped__() is (
         wanted and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

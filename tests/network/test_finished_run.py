@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from warmstart.errors import ModelError
-from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.finished_run import (
@@ -19,8 +18,8 @@ from warmstart.network.inputs import InputOptions
 from warmstart.network.ledger import take_digests, tensors_of, write_ledger
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.surgery import assemble, unique_state
-from warmstart.network.tensors import unique_tensors
+from warmstart.network.surgery import assemble, graft, make_block, unique_state
+from warmstart.network.weights import unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import BaseModelRecord, FeatureLayer
 

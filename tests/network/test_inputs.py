@@ -19,7 +19,7 @@ from warmstart.network.ledger import tensors_of
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble, rebuild, unique_state
-from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+from warmstart.network.weights import digest, tensor_digest, unique_tensors
 
 NO_WISH = InputOptions()
 WISHES = {

@@ -12,10 +12,9 @@ from torch import nn
 
 from tiny import PREP, network
 from warmstart.errors import ModelError
-from warmstart.network.inputs import rechannel
+from warmstart.network.inputs import find_stems, rechannel, refit
 from warmstart.network.segments import as_tensor
-from warmstart.network.stem import find_stems, refit
-from warmstart.network.tensors import digest
+from warmstart.network.weights import digest
 from warmstart.records.inputs import Preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from warmstart.errors import PlanError
-from warmstart.network import added, lora, surgery
+from warmstart.network import lora, surgery
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import (
     prove_frozen,
@@ -21,7 +21,7 @@ from warmstart.network.ledger import (
 )
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.network.tensors import digest
+from warmstart.network.weights import digest
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import InputChange, Ledger, LedgerRow
 from warmstart.records.run_folder import from_plain, to_plain
@@ -130,7 +130,9 @@ def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_block_frozen(cas
 
 def _extended(network, n=2):
     rng, last = torch.Generator().manual_seed(0), network.record.blocks[-1]
-    clone = added.graft(copy.deepcopy(network), [added.make_block(last, rng, 4) for _ in range(n)])
+    clone = surgery.graft(
+        copy.deepcopy(network), [surgery.make_block(last, rng, 4) for _ in range(n)]
+    )
     layer = feature_layers(clone.record)[-1]
     return clone, assemble(
         clone, [layer], torch.zeros(3, layer_width(clone.record, layer)), torch.zeros(3)

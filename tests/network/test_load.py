@@ -15,7 +15,7 @@ from warmstart.errors import ModelError
 from warmstart.network import hub, registry
 from warmstart.network.load import load
 from warmstart.network.registry import models
-from warmstart.network.tensors import digests, tensor_digest, unique_tensors
+from warmstart.network.weights import digests, tensor_digest, unique_tensors
 from warmstart.records.inputs import Preprocessing
 
 

@@ -16,7 +16,7 @@ from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.lora import base_tensors, has_updates, inject, merge, original_names
 from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
-from warmstart.network.tensors import digest, digests
+from warmstart.network.weights import digest, digests
 from warmstart.records.inputs import Preprocessing
 
 pytest.importorskip("peft")

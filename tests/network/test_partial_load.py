@@ -14,7 +14,7 @@ from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partial_load import load_matching, surgery_sentence, transferred_share
 from warmstart.network.partition import cut
-from warmstart.network.tensors import digest, tensor_digest, unique_tensors
+from warmstart.network.weights import digest, tensor_digest, unique_tensors
 from warmstart.records.network import InputChange
 
 ARCH = "timm:lcnet_035"

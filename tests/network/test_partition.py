@@ -13,7 +13,7 @@ from torch import nn
 from warmstart.errors import ModelError
 from warmstart.network.load import load
 from warmstart.network.partition import cut, find_layout
-from warmstart.network.tensors import digests
+from warmstart.network.weights import digests
 from warmstart.records.inputs import Preprocessing
 
 

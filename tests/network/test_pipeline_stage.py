@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 import tiny
 from warmstart.errors import PlanError
 from warmstart.network import partition
-from warmstart.network.cut import UnfrozenBlocks
+from warmstart.network.cut import NEAR, Cost, PipelineStage, UnfrozenBlocks, balance_stages
 from warmstart.network.feature_layers import feature_layers, layer_width
-from warmstart.network.pipeline_stage import NEAR, Cost, PipelineStage, balance_stages
 from warmstart.network.surgery import assemble
 
 COSTS = st.builds(

@@ -13,13 +13,13 @@ from tiny import PREP, network
 from warmstart.errors import ModelError
 from warmstart.network import load
 from warmstart.network.architectures import build, build_pretrained, preprocessing_of, size_option
-from warmstart.network.position_embeddings import (
+from warmstart.network.inputs import (
     refit_size,
     resize,
     resized_preprocessing,
     set_size,
 )
-from warmstart.network.tensors import digest
+from warmstart.network.weights import digest
 from warmstart.records.inputs import Preprocessing
 
 VIT = "timm:vit_tiny_patch16_224"

@@ -9,7 +9,7 @@ from torch import nn
 
 from tiny import network
 from warmstart.errors import ModelError
-from warmstart.network.stem import find_stems, refit, set_kernel
+from warmstart.network.inputs import find_stems, refit, set_kernel
 
 
 class Wrapped(nn.Module):

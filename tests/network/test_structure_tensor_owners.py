@@ -15,7 +15,7 @@ from contracts.networks import KINDS, cut_once, inputs_for
 from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import find_family
 from warmstart.network.structure import aliases, sections, sections_for
-from warmstart.network.tensors import digests, unique_tensors
+from warmstart.network.weights import digests, unique_tensors
 
 every_network = pytest.mark.parametrize("name", KINDS)
 

@@ -11,12 +11,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from warmstart.errors import ModelError
-from warmstart.network.added import graft, make_block, shift_layers
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.load import load
 from warmstart.network.partition import cut
-from warmstart.network.surgery import MultiLayerHead, assemble, rebuild, unique_state
-from warmstart.network.tensors import digests
+from warmstart.network.surgery import (
+    MultiLayerHead,
+    assemble,
+    graft,
+    make_block,
+    rebuild,
+    shift_layers,
+    unique_state,
+)
+from warmstart.network.weights import digests
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import FeatureLayer
 

@@ -15,7 +15,7 @@ from warmstart.errors import PlanError
 from warmstart.network.ledger import take_digests, tensors_of
 from warmstart.network.partition import cut
 from warmstart.network.surgery import refresh
-from warmstart.network.tensors import digests
+from warmstart.network.weights import digests
 from warmstart.records.inputs import Preprocessing
 
 

@@ -6,7 +6,7 @@ import torch
 from warmstart.errors import ModelError
 from warmstart.network.partition import cut
 from warmstart.network.table_network import ARCH, build_table, describe, draw
-from warmstart.network.tensors import digests
+from warmstart.network.weights import digests
 from warmstart.records.inputs import ColumnRecord, TableInputs
 
 INPUTS = TableInputs(

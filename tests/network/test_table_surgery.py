@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from warmstart.errors import ModelError
-from warmstart.network.table_network import draw
-from warmstart.network.table_surgery import match_columns, recolumn
-from warmstart.network.tensors import digest
+from warmstart.network.table_network import draw, match_columns, recolumn
+from warmstart.network.weights import digest
 from warmstart.records.inputs import ColumnRecord, TableInputs
 
 

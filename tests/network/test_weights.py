@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from warmstart.errors import ModelError
-from warmstart.network.tensors import in_channels_last
 from warmstart.network.weights import (
     Mapped,
     assign_weights,
     chunks,
+    in_channels_last,
     is_full,
     is_mapped,
     map_file,

@@ -6,9 +6,17 @@ from hypothesis import strategies as st
 
 from plans import NAMES, actions, network_facts, plan_for, rates
 from warmstart.errors import PlanError
-from warmstart.planning.actions import added_name, blocks, body_actions, rule_strategy
 from warmstart.planning.learning_rates import LearningRateSpread
-from warmstart.planning.strategy import HEAD, parse, resolve, word
+from warmstart.planning.strategy import (
+    HEAD,
+    added_name,
+    blocks,
+    body_actions,
+    parse,
+    resolve,
+    rule_strategy,
+    word,
+)
 
 TABLE = {
     "head": "frozen frozen frozen frozen replaced",

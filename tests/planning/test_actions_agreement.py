@@ -7,11 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import FACTS, PREPROCESSING, a_choice, network, network_facts, plan_for, refusal
-from warmstart.planning.actions import check_agreement, reconcile_strategy
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.strategy import parse, strategy_of, word_of
+from warmstart.planning.strategy import (
+    check_agreement,
+    parse,
+    reconcile_strategy,
+    strategy_of,
+    word_of,
+)
 
 FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 WORDS = (

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import FACTS, NAMES, a_choice, network, network_facts, plan_for, refusal, with_block
-from warmstart.planning.cached_activations import (
+from warmstart.planning.check import check_plan
+from warmstart.planning.fine_tuning import (
     FULL_BYTES,
     MOST_AUGMENTATIONS,
     PATIENCE_S,
@@ -19,7 +20,6 @@ from warmstart.planning.cached_activations import (
     frozen_prefix,
     plan_cache,
 )
-from warmstart.planning.check import check_plan
 from warmstart.planning.rules import REFERENCE_MACS, TRAINED
 from warmstart.planning.settings import apply_settings
 

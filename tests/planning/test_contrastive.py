@@ -8,16 +8,16 @@ import pytest
 
 from plans import FACTS, actions, network_facts, plan_for
 from warmstart.planning import rules
-from warmstart.planning.contrastive import (
+from warmstart.planning.fine_tuning import BATCHED_LR as MANY_RATE
+from warmstart.planning.fine_tuning import (
     LEAST_UPDATES,
-    MANY_BATCH,
-    MANY_EPOCHS,
-    MANY_RATE,
-    RATE,
     TEMPERATURE,
-    UPDATES,
     WARM_UP,
 )
+from warmstart.planning.fine_tuning import PAIR_BATCH as MANY_BATCH
+from warmstart.planning.fine_tuning import PAIR_EPOCHS as MANY_EPOCHS
+from warmstart.planning.fine_tuning import PAIR_LR as RATE
+from warmstart.planning.fine_tuning import PAIR_UPDATES as UPDATES
 from warmstart.planning.forecast import fit_to_time
 from warmstart.planning.plan_file import overlay
 from warmstart.planning.settings import apply_settings

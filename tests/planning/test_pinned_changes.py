@@ -23,7 +23,7 @@ from plans import (
     texts,
 )
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import plan_cache
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.machine import Machine, with_parallel
 from warmstart.planning.plan_file import options_for, overlay
 from warmstart.planning.settings import apply_settings

@@ -10,14 +10,12 @@ import golden
 from plans import FACTS, a_choice, network, network_facts, pictures, refusal, texts
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import (
-    actions,
     build,
-    cached_activations,
-    contrastive,
     fine_tuning,
     learning_rates,
     machine,
     schedule,
+    strategy,
 )
 from warmstart.planning import forecast as planning_forecast
 from warmstart.planning.forecast import Load, Speeds, forecast
@@ -348,19 +346,19 @@ def of_pipelines():
 def of_caching():
     some = [(1000, 50), (16_000, 9000), (3000, 1500), (3000, 1000), (3001, 1000), (10, 0), (0, 5)]
     augmentations = [
-        cached_activations.choose_augmentations(p, n, b)
+        fine_tuning.choose_augmentations(p, n, b)
         for p, n in some
         for b in ("fast", "balanced", "thorough")
     ]
     sizes = [
-        cached_activations.cache_bytes(network(), cut, 7, 4, f)
+        fine_tuning.cache_bytes(network(), cut, 7, 4, f)
         for cut in (1, 4)
-        for f in cached_activations.BYTES
+        for f in fine_tuning.BYTES
     ]
     blocks = [replace(block, macs=10**9 * (n + 1)) for n, block in enumerate(network().blocks)]
     record = replace(network(), blocks=tuple(blocks))
     offloaded = [
-        cached_activations.offloaded_augmentations(record, cut, n)
+        fine_tuning.offloaded_augmentations(record, cut, n)
         for cut in (1, 2, 4)
         for n in (9, 900, 9000)
     ]
@@ -374,7 +372,7 @@ def of_caching():
                 plan.training, split_at=None, cache_dtype=None, offload=a_choice("float32")
             )
             for one in (replace(training, offload=None), training):
-                kept = cached_activations.plan_cache(
+                kept = fine_tuning.plan_cache(
                     replace(plan, training=one), replace(known, max_cache_bytes=space), facts
                 ).training
                 found.append((kept.split_at, kept.augmentations, kept.cache_dtype))
@@ -391,13 +389,13 @@ def of_contrastive():
     some = [(n, length) for n in (8, 16, 17, 48, 128, 129, 256, 600) for length in lengths]
     kinds = [("text", 48, 3), ("text", 49, 3), ("image", 9, 3)]
     return (
-        [(contrastive.pair_batch(*each), contrastive.pair_samples(*each)) for each in some],
-        [contrastive.pair_blocks(n) for n in (1, 2, 3, 12)],
+        [(fine_tuning.pair_batch(*each), fine_tuning.pair_samples(*each)) for each in some],
+        [fine_tuning.pair_blocks(n) for n in (1, 2, 3, 12)],
         [
-            contrastive.pair_ema_decay(p, b).value
+            fine_tuning.pair_ema_decay(p, b).value
             for p, b in ((64, 64), (65, 64), (2400, 64), (9, 1))
         ],
-        [contrastive.updated_ema_decay(a_choice(v), 900, 30).value for v in (0.0, 0.5)],
+        [fine_tuning.updated_ema_decay(a_choice(v), 900, 30).value for v in (0.0, 0.5)],
         [build.are_few(*kind) for kind in kinds],
     )
 
@@ -430,13 +428,17 @@ def of_actions():
         for f in ("", "a", "d")
         for t in ("", "b", "c")
     ]
-    bodies = [actions.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some]
+    bodies = [
+        strategy.body_actions(parse(w), names, frozenset(f), frozenset(t)) for w, f, t in some
+    ]
     kinds = [(v, r) for v in (None, "fine-tune") for r in ("", "a", "c", "bd")]
     rule_strategy = [
-        actions.rule_strategy(v, names[:n], frozenset(r)).count for v, r in kinds for n in (1, 3, 4)
+        strategy.rule_strategy(v, names[:n], frozenset(r)).count
+        for v, r in kinds
+        for n in (1, 3, 4)
     ]
     taken = (["a"], ["added"], ["added", "added#2"], ["added#2"], ["added", "added#3"])
-    return bodies, rule_strategy, [actions.added_name(names) for names in taken]
+    return bodies, rule_strategy, [strategy.added_name(names) for names in taken]
 
 
 SCENES = {

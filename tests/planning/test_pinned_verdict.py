@@ -12,10 +12,17 @@ import golden
 from plans import FACTS, HEADS, a_choice, network, network_facts, pictures, refusal, with_block
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import fine_tuning, rules, strategy
-from warmstart.planning.actions import reconcile_strategy
-from warmstart.planning.feature_layers import for_trained, probe_layers
 from warmstart.planning.forecast import control_images
+from warmstart.planning.plan_file import (
+    describe_failure,
+    in_words,
+    output_words,
+    runs,
+    user_choices,
+)
+from warmstart.planning.rules import for_trained, probe_layers
 from warmstart.planning.settings import apply_settings
+from warmstart.planning.strategy import reconcile_strategy
 from warmstart.planning.verdict import (
     BLANK,
     Outcome,
@@ -29,7 +36,6 @@ from warmstart.planning.verdict import (
     sentence,
 )
 from warmstart.planning.verdict import verdict_kind as kind_of
-from warmstart.planning.words import describe_failure, in_words, output_words, runs, user_choices
 from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import Estimate, Evidence, FineTuningGain
 from warmstart.tasks.multilabel import MULTILABEL

@@ -21,8 +21,8 @@ from plans import (
 )
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.machine import Machine
 from warmstart.planning.plan_file import options_for, overlay, read_plan, write_plan
 from warmstart.planning.settings import apply_settings

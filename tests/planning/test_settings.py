@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from plans import FACTS, a_choice, actions, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.check import check_plan
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.settings import (
     PATHS,
     apply_settings,

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from plans import a_choice, plan_for, refusal
 from warmstart.errors import PlanError
-from warmstart.planning.actions import body_actions
 from warmstart.planning.strategy import (
     AUTO,
     EXTRAS,
     HEAD,
     Strategy,
+    body_actions,
     n_tuned,
     nearest,
     parse,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from plans import a_choice, actions, network_facts, plan_for, rates, with_block
+from warmstart.planning.plan_file import describe_failure, in_words, runs, user_choices
 from warmstart.planning.settings import apply_settings
-from warmstart.planning.words import describe_failure, in_words, runs, user_choices
 
 NAMES = tuple(f"p{i}" for i in range(18))
 WORDS = (

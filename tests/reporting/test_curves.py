@@ -1,7 +1,6 @@
 """Curves from events: their names, their numbers, and the axis under them."""
 
 import math
-import tomllib
 
 import pytest
 from hypothesis import given
@@ -49,27 +48,16 @@ def test_each_training_has_its_own_curves(job, group):
     }
 
 
-def test_one_training_learns_from_all():
+def test_only_steps_and_guards_of_a_training_are_points():
     only = Event(stage="fine_tune", kind="begin", values={"trainings": 1})
-    assert read(only, step(1, loss=0.5, job=1))[1] == {"final/loss": 0.5}
-
-
-def test_what_is_no_number_is_no_point():
-    assert read(step(1, loss=math.nan, job=1, per_second="fast")) == [{}]
-
-
-def test_other_stages_and_stored_views_have_no_curves():
-    views = Event(stage="fine_tune", kind="step", step=3, of=9, values={"per_second": 3.0})
-    look = Event(
-        stage="features", kind="step", step=3, of=9, values={"per_second": 3.0, "loss": 1.0}
-    )
-    assert read(views, look, Event(stage="fine_tune", kind="end")) == [{}, {}, {}]
-
-
-@pytest.mark.parametrize("name", ["guard", "kind"])
-def test_a_guard_is_a_mark(name):
-    event = Event(stage="fine_tune", kind="guard", values={name: "stuck", "text": "…"})
-    assert read(event) == [{"guard/stuck": 1.0}]
+    cached = Event(stage="fine_tune", kind="step", step=3, of=9, values={"per_second": 3.0})
+    features = Event(stage="features", kind="step", step=3, of=9, values={"loss": 1.0})
+    no_number = step(1, loss=math.nan, job=1, per_second="fast")
+    events = (only, step(1, loss=0.5, job=1), cached, features, no_number)
+    assert read(*events) == [{}, {"final/loss": 0.5}, {}, {}, {}]
+    for name in ("guard", "kind"):
+        event = Event(stage="fine_tune", kind="guard", values={name: "stuck", "text": "…"})
+        assert read(event) == [{"guard/stuck": 1.0}]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["step", "guard", "begin"]), st.integers(0, 10**6))))
@@ -87,24 +75,13 @@ def test_the_axis_never_goes_back_and_keeps_what_is_in_order(seen):
 
 
 def test_a_plan_is_a_table_of_paths():
-    text = """
-        format = 1
-        [base]
-        value = "lite0"
-        because = "the default"
-        source = "rule"
-        [training.flip]
-        value = true
-        rule = false
-        [head.penalties]
-        value = [0.1, 1.0]
-        [[block]]
-        name = "blocks.0"
-        action = { value = "tuned" }
-        lr = { value = 1e-4 }
-    """
-    assert choices_in(tomllib.loads(text)) == {
-        "base": "lite0",
+    plan = {
+        "format": 1,
+        "training": {"flip": {"value": True, "rule": False}},
+        "head": {"penalties": {"value": [0.1, 1.0]}},
+        "block": [{"name": "blocks.0", "action": {"value": "tuned"}, "lr": {"value": 1e-4}}],
+    }
+    assert choices_in(plan) == {
         "training.flip": True,
         "head.penalties": "0.1,1.0",
         "block.blocks.0.action": "tuned",

@@ -537,9 +537,9 @@ def test_an_interrupted_run_says_so_and_the_next_goes_on_from_its_rows(pictures,
 def test_an_interrupt_while_the_network_works_keeps_the_batch_before(
     pictures, tmp_path, monkeypatch
 ):
-    from warmstart.features import extract
+    from warmstart.features import extraction
 
-    calls, real = [], extract.np.stack
+    calls, real = [], extraction.np.stack
 
     def stop_second(rows):
         calls.append(1)
@@ -548,7 +548,7 @@ def test_an_interrupt_while_the_network_works_keeps_the_batch_before(
         return real(rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extract.np, "stack", stop_second)
+        patch.setattr(extraction.np, "stack", stop_second)
         with pytest.raises(KeyboardInterrupt):
             fit(pictures, out=tmp_path / "out")
     assert (tmp_path / "out" / "INTERRUPTED").exists()
@@ -599,7 +599,7 @@ def test_a_full_disk_in_the_extraction_is_an_interruption(pictures, tmp_path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("warmstart.features.cache_file.CacheFile.append", full)
+        patch.setattr("warmstart.features.cache.CacheFile.append", full)
         with pytest.raises(TrainingError, match="the disk is full"):
             fit(pictures, out=tmp_path / "out")
     assert (tmp_path / "out" / "INTERRUPTED").exists()

@@ -19,7 +19,7 @@ from warmstart.cli.main import main
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import drain, follow
 from warmstart.features import extraction
-from warmstart.features.extract import extract
+from warmstart.features.extraction import extract
 from warmstart.records.data import DataRecord
 from warmstart.records.run_folder import read_json, to_plain
 from warmstart.records.summary import Inspection

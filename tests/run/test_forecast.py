@@ -9,8 +9,7 @@ import pytest
 from extraction import collect
 from tiny import PREP, network
 from warmstart.events import drain
-from warmstart.features import engine_speeds
-from warmstart.features.engine_choice import engine_work, survey_engines
+from warmstart.features.engine_choice import engine_work, keep_speed, survey_engines
 from warmstart.machine import default_root
 from warmstart.network.load import load
 from warmstart.planning.rules import REFERENCE, EngineSpeed
@@ -61,7 +60,7 @@ def test_another_engine_is_as_fast_beside_torch_as_usual(bench, plan, monkeypatc
 
 def test_or_as_it_was_when_it_was_measured(bench, plan):
     work = engine_work(bench.network.record, PREP, len(bench.feature_layers))
-    engine_speeds.keep(default_root(), work, "onnxruntime", EngineSpeed(7.0, 4.0))
+    keep_speed(default_root(), work, "onnxruntime", EngineSpeed(7.0, 4.0))
     planned = with_engine(plan, "onnxruntime")
     speeds = measure(bench, planned, 0.0)
     assert (speeds.setup, speeds.extracted) == (7.0, 0.25)

@@ -10,7 +10,7 @@ from hue_images import fill
 from warmstart import fit
 from warmstart.cli.main import main
 from warmstart.errors import UsageError
-from warmstart.records.findings import FINDINGS, codes
+from warmstart.records.data import FINDINGS, codes
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ from warmstart.events import drain
 from warmstart.planning.plan_file import write_plan
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.plan import Choice
-from warmstart.records.recording import open_log
-from warmstart.records.run_folder import RunFolder, from_plain, write_json
+from warmstart.records.run_folder import RunFolder, from_plain, open_log, write_json
 from warmstart.records.summary import Inspection
 from warmstart.run.journal import Journal, check_same_data
 

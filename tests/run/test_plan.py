@@ -24,8 +24,8 @@ from warmstart.errors import PlanError
 from warmstart.features import engine_choice
 from warmstart.network.finished_run import partition_base
 from warmstart.network.load import load
-from warmstart.planning.cached_activations import plan_cache
 from warmstart.planning.facts import DataFacts
+from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.plan_file import write_plan
 from warmstart.planning.settings import apply_settings
 from warmstart.records.inputs import Preprocessing

@@ -14,8 +14,7 @@ import tiny
 import warmstart
 from tiny import bytes_of
 from warmstart.errors import DataError, ModelError, PlanError, RunFolderError, UsageError
-from warmstart.records.recording import open_log
-from warmstart.records.run_folder import RunFolder
+from warmstart.records.run_folder import RunFolder, open_log
 
 CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html"}
 

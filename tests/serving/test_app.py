@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from warmstart.serving.app import make_app
 from warmstart.serving.model import ServedPicture, UnreadableInput
 
 GREEN, RED = png((0, 200, 0)), png((200, 0, 0))
+SENT = ("a.png", RED)
 PROBLEM = "application/problem+json"
 POSTED = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\n"
 
@@ -27,6 +28,20 @@ POSTED = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\
 def server():
     with alive() as running:
         yield running
+
+
+@contextmanager
+def held(**limits):
+    """A server whose answers wait for an event; another is set when the first is begun."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def slow(pictures):
+        begun.set()
+        gate.wait(30)
+        return answer_plain(pictures)
+
+    with alive(plain(answer=slow), **limits) as server:
+        yield server, gate, begun
 
 
 def check_problem(got, status):
@@ -39,22 +54,18 @@ def check_problem(got, status):
     return content["detail"]
 
 
-# ---- answers -----------------------------------------------------------------------------
+# ---- Answers.
 
 
 def test_one_answer_an_image_in_order(server):
     got = server.send(("a.png", GREEN), ("b.png", RED), ("c.txt", b"dear"))
     assert got.status == 200
     first, second, third = got.json["answers"]
-    assert [first["name"], first["label"], first["words"]] == [
-        "a.png",
-        "green",
-        "green, fairly confident",
-    ]
+    assert (first["name"], first["label"]) == ("a.png", "green")
+    assert first["words"] == "green, fairly confident"
     assert second["label"] == "red"
     assert second["nearest"] == [{"index": 0, "label": "red"}]
-    assert third["label"] is None
-    assert third["error"] == "c.txt is not an image"
+    assert (third["label"], third["error"]) == (None, "c.txt is not an image")
 
 
 def test_what_it_tells_of_itself(server):
@@ -65,10 +76,10 @@ def test_what_it_tells_of_itself(server):
 
 
 def test_a_heat_map(server):
-    got = server.send(("a.png", RED), path="/explain")
+    got = server.send(SENT, path="/explain")
     assert got.json["grid"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert got.json["words"] == "With the highlighted region covered, red falls from 90 % to 40 %."
-    check_problem(server.send(("a.png", RED), ("b.png", RED), path="/explain"), 422)
+    check_problem(server.send(SENT, SENT, path="/explain"), 422)
     check_problem(server.send(("a.txt", b"dear"), path="/explain"), 422)
 
 
@@ -94,13 +105,9 @@ def test_metrics_count_what_happened(server):
 
 
 def test_every_answer_protects_the_page(server):
-    for got in (
-        server.ask("GET", "/"),
-        server.ask("GET", "/nowhere"),
-        server.ask("PUT", "/predict"),
-        server.send(("a", b"")),
-        server.ask("GET", "/", Host="evil.example"),
-    ):
+    asked = (("GET", "/"), ("GET", "/nowhere"), ("PUT", "/predict"))
+    answers = [server.ask(*words) for words in asked]
+    for got in (*answers, server.send(("a", b"")), server.ask("GET", "/", Host="evil.example")):
         assert "default-src 'none'" in got.headers["content-security-policy"]
         assert "frame-ancestors 'none'" in got.headers["content-security-policy"]
         assert got.headers["x-content-type-options"] == "nosniff"
@@ -113,14 +120,14 @@ def test_a_bug_is_a_problem_with_its_headers_and_the_server_lives(caplog):
         raise ZeroDivisionError
 
     with alive(plain(answer=broken)) as server:
-        got = server.send(("a.png", RED))
+        got = server.send(SENT)
         assert "bug" in check_problem(got, 500)
         assert got.headers["x-content-type-options"] == "nosniff"
         assert server.ask("GET", "/health").status == 200
     assert "ZeroDivisionError" in caplog.text
 
 
-# ---- refusals ----------------------------------------------------------------------------
+# ---- Refusals.
 
 
 def test_unreadable_images_are_named(server):
@@ -133,7 +140,7 @@ def test_unreadable_images_are_named(server):
 def test_too_many_pixels_is_another_status():
     large = plain(decode=lambda payload, name: UnreadableInput(name, "too many pixels", True))
     with alive(large) as server:
-        check_problem(server.send(("a.png", RED)), 413)
+        check_problem(server.send(SENT), 413)
 
 
 @pytest.mark.parametrize(
@@ -157,28 +164,21 @@ def test_what_is_not_there_is_a_problem(server, method, path, status):
 
 
 PATHS = (
-    "/../../../../etc/passwd",
-    "/..%2f..%2f..%2fetc%2fpasswd",
-    "/%2e%2e/%2e%2e/etc/passwd",
-    "/page.css/../../../etc/passwd",
-    "/examples/../../etc/passwd/thumbnail",
-    "/examples/..%2f..%2fetc%2fpasswd/thumbnail",
-    "/examples/%2e%2e/thumbnail",
-    "/examples//etc/passwd/thumbnail",
-    "/examples/0%00.jpg/thumbnail",
-    "/docs/../../etc/passwd",
-    "/examples/0/thumbnail/../../../../etc/passwd",
+    *("/../../../../etc/passwd", "/..%2f..%2f..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd"),
+    *("/page.css/../../../etc/passwd", "/examples/../../etc/passwd/thumbnail"),
+    *("/examples/..%2f..%2fetc%2fpasswd/thumbnail", "/examples/%2e%2e/thumbnail"),
+    *("/examples//etc/passwd/thumbnail", "/examples/0%00.jpg/thumbnail", "/\\..\\etc"),
+    *("/docs/../../etc/passwd", "/examples/0/thumbnail/../../../../etc/passwd"),
     "/%5c..%5c..%5cetc%5cpasswd",
-    "/\\..\\etc",
 )
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_no_path_leads_out(server, path):
-    head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    answer = server.raw(head.encode())
-    assert re.match(rb"HTTP/1.1 4\d\d ", answer), answer
-    assert b"root:" not in answer
+def test_no_path_leads_out(server):
+    for path in PATHS:
+        head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        answer = server.raw(head.encode())
+        assert re.match(rb"HTTP/1.1 4\d\d ", answer), path
+        assert b"root:" not in answer
     assert server.ask("GET", "/health").status == 200
 
 
@@ -189,16 +189,17 @@ def test_foreign_hosts_and_pages_are_refused(server):
     assert got.startswith(b"HTTP/1.1 400 ")
 
 
-@pytest.mark.parametrize("head", ODD_HEADS)
-def test_hosts_that_two_readers_read_differently_are_refused(server, head):
-    asked = f"GET /labels HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
-    assert server.raw(asked.encode("latin-1"))[:13] in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 ")
-
-
-@pytest.mark.parametrize("target", ["http://evil.example/labels", "evil.example:80", "*"])
-def test_a_target_that_names_another_host_is_none_of_ours(server, target):
-    asked = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-    assert re.match(rb"HTTP/1.1 4\d\d ", server.raw(asked.encode()))
+def test_hosts_that_two_readers_read_differently_are_refused(server):
+    for head in ODD_HEADS:
+        asked = f"GET /labels HTTP/1.1\r\n{head}\r\nConnection: close\r\n\r\n"
+        status = server.raw(asked.encode("latin-1"))[:13]
+        assert status in (b"HTTP/1.1 400 ", b"HTTP/1.1 421 "), head
+    for target in ("http://evil.example/labels", "evil.example:80", "*"):
+        asked = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        assert re.match(rb"HTTP/1.1 4\d\d ", server.raw(asked.encode())), target
+    for payload in (b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02"):
+        server.raw(payload + b"\r\n\r\n")  # no HTTP at all
+    assert server.ask("GET", "/health").status == 200
 
 
 def test_a_token_is_needed_where_there_is_one():
@@ -206,40 +207,29 @@ def test_a_token_is_needed_where_there_is_one():
         got = server.ask("GET", "/labels")
         check_problem(got, 401)
         assert got.headers["www-authenticate"].startswith("Bearer")
-        check_problem(server.send(("a.png", RED)), 401)
+        check_problem(server.send(SENT), 401)
         check_problem(server.ask("GET", "/metrics", Authorization="Bearer wrong"), 401)
-        assert server.send(("a.png", RED), Authorization="Bearer secret").status == 200
+        assert server.send(SENT, Authorization="Bearer secret").status == 200
         assert server.ask("GET", "/").status == server.ask("GET", "/health").status == 200
         described = server.ask("GET", "/openapi.json").body.decode()
         assert "HTTPBearer" in described
         assert "colours" not in described
 
 
-@pytest.mark.parametrize("payload", [b"\x00" * 50, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02"])
-def test_what_is_no_http_ends_the_connection(server, payload):
-    server.raw(payload + b"\r\n\r\n")
-    assert server.ask("GET", "/health").status == 200
-
-
-# ---- limits ------------------------------------------------------------------------------
-
-
-def test_a_body_of_a_gigabyte_is_refused_by_its_head(server):
-    head = POSTED + b"Content-Length: 1000000000\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
-        link.sendall(head)
-        assert b" 413 " in link.recv(65536)
+# ---- Limits.
 
 
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 @pytest.mark.parametrize("line", ["Content-Type: text/html", "Content-Encoding: gzip", "X: 1"])
 def test_a_body_of_another_kind_is_refused_by_its_head(server, path, line):
-    """Nothing of it is sent: who waited for it would not answer."""
+    """Nothing of it is sent: who waited for it would not answer. A gigabyte neither."""
     kind = "" if line.startswith(("Content-Type", "X")) else "Content-Type: image/png\r\n"
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}{line}\r\nContent-Length: 9\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
-        link.sendall(head.encode())
-        assert b" 415 " in link.recv(65536)
+    large = POSTED.replace(b"/predict", path.encode()) + b"Content-Length: 1000000000\r\n\r\n"
+    for sent, status in ((head.encode(), b" 415 "), (large, b" 413 ")):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as link:
+            link.sendall(sent)
+            assert status in link.recv(65536)
 
 
 def test_a_body_without_an_end_is_refused_once_it_is_too_long():
@@ -320,15 +310,8 @@ def test_connections_are_bounded():
 
 
 def test_a_full_queue_is_announced():
-    gate, begun = threading.Event(), threading.Event()
-
-    def slow(pictures):
-        begun.set()
-        gate.wait(30)
-        return answer_plain(pictures)
-
-    with alive(plain(answer=slow), queue=3, batch=1) as server, ThreadPoolExecutor(3) as many:
-        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(3)]
+    with held(queue=3, batch=1) as (server, gate, begun), ThreadPoolExecutor(3) as many:
+        waiting = [many.submit(server.send, SENT) for _ in range(3)]
         begun.wait(20)
         wait_until(lambda: server.number("warmstart_queue_images ") == 3)
         got = server.send(("b.png", RED))
@@ -342,27 +325,15 @@ def test_a_full_queue_is_announced():
 
 
 def test_an_answer_that_takes_too_long_is_a_problem():
-    gate = threading.Event()
-
-    def slow(pictures):
-        gate.wait(30)
-        return answer_plain(pictures)
-
-    with alive(plain(answer=slow), answer_s=0.3) as server:
-        check_problem(server.send(("a.png", RED)), 503)
+    with held(answer_s=0.3) as (server, gate, _):
+        check_problem(server.send(SENT), 503)
         gate.set()
-        wait_until(lambda: server.send(("a.png", RED)).status == 200)
+        wait_until(lambda: server.send(SENT).status == 200)
 
 
 def test_what_is_inside_is_answered_before_it_stops():
-    gate = threading.Event()
-
-    def slow(pictures):
-        gate.wait(30)
-        return answer_plain(pictures)
-
-    with alive(plain(answer=slow), batch=2) as server, ThreadPoolExecutor(6) as many:
-        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(6)]
+    with held(batch=2) as (server, gate, _), ThreadPoolExecutor(6) as many:
+        waiting = [many.submit(server.send, SENT) for _ in range(6)]
         wait_until(lambda: server.number("warmstart_queue_images ") == 6)
         server.server.should_exit = True
         wait_until(lambda: not can_connect(server.port))
@@ -387,7 +358,7 @@ def test_decoding_large_pictures_does_not_hold_up_the_rest():
         return UnreadableInput(name, "late")
 
     with alive(plain(decode=slow)) as server, ThreadPoolExecutor(8) as many:
-        waiting = [many.submit(server.send, ("a.png", RED)) for _ in range(8)]
+        waiting = [many.submit(server.send, SENT) for _ in range(8)]
         busy = min(os.cpu_count() or 1, 4)
         wait_until(lambda: server.number("warmstart_queue_images ") >= busy)
         assert server.ask("GET", "/labels").status == 200
@@ -395,53 +366,32 @@ def test_decoding_large_pictures_does_not_hold_up_the_rest():
         assert {one.result().status for one in waiting} == {422}
 
 
-# ---- description -------------------------------------------------------------------------
+# ---- Description.
 
 
-def test_the_description_names_every_route_and_its_errors(server):
+def schema_of(described, path, kind):
+    return described["paths"][path]["post"]["requestBody"]["content"][kind]["schema"]
+
+
+def test_the_description_names_every_route_its_errors_and_what_a_body_must_hold(server):
     described = server.ask("GET", "/openapi.json").json
-    assert set(described["paths"]) == {
-        "/predict",
-        "/explain",
-        "/labels",
-        "/metadata",
-        "/health",
-        "/ready",
-        "/metrics",
-        "/examples/{index}/thumbnail",
-    }
-    assert described["openapi"].startswith("3.")
-    text = json.dumps(described)
-    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+    assert sorted(described["paths"]) == [
+        *("/examples/{index}/thumbnail", "/explain", "/health", "/labels", "/metadata"),
+        *("/metrics", "/predict", "/ready"),
+    ]
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(described)):
         assert name in described["components"]["schemas"]
-    predict = described["paths"]["/predict"]["post"]
-    assert {"413", "422", "503"} <= predict["responses"].keys()
-    assert "multipart/form-data" in predict["requestBody"]["content"]
-
-
-def schema_of(described, path, kind, method="post"):
-    return described["paths"][path][method]["requestBody"]["content"][kind]["schema"]
-
-
-def test_the_description_says_what_a_body_must_hold(server):
-    described = server.ask("GET", "/openapi.json").json
     for path, most in (("/predict", 32), ("/explain", 1)):
+        assert {"413", "422", "503"} <= described["paths"][path]["post"]["responses"].keys()
         body = described["paths"][path]["post"]["requestBody"]
         assert body["required"] is True
-        assert set(body["content"]) == {
-            "multipart/form-data",
-            "application/json",
-            "image/*",
-            "audio/*",
-            "application/octet-stream",
-        }
+        kinds = {"multipart/form-data", "application/json", "application/octet-stream"}
+        assert set(body["content"]) == kinds | {"image/*", "audio/*"}
         sent = schema_of(described, path, "application/json")
         assert sent["oneOf"] == [{"required": ["image"]}, {"required": ["images"]}]
-        assert (sent["properties"]["images"]["minItems"], sent["additionalProperties"]) == (
-            1,
-            False,
-        )
-        assert sent["properties"]["images"]["maxItems"] == most
+        assert sent["additionalProperties"] is False
+        images = sent["properties"]["images"]
+        assert (images["minItems"], images["maxItems"]) == (1, most)
         assert schema_of(described, path, "multipart/form-data")["required"] == ["file"]
 
 
@@ -460,31 +410,23 @@ def test_so_it_does_of_texts_and_tables(kind, kinds, name):
     assert sent["oneOf"] == [{"required": [name]}, {"required": [f"{name}s"]}]
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "text", "table"])
-def test_each_content_type_of_the_description_is_taken_and_no_other(kind):
+@pytest.mark.parametrize(
+    ("kind", "name"), [("image", "image"), ("audio", "image"), ("text", "text"), ("table", "row")]
+)
+def test_each_content_type_of_the_description_is_taken_and_no_other(kind, name):
     with alive(plain(kind=kind)) as server:
         described = server.ask("GET", "/openapi.json").json
         content = described["paths"]["/predict"]["post"]["requestBody"]["content"]
-        for name in content:
-            got = server.ask("POST", "/predict", b"x", content_type=name.replace("*", "x"))
-            assert got.status in (200, 400, 422), name
-        for name in {"image/png", "text/plain", "text/csv", "text/html", "application/xml"}:
-            if not {name, name.split("/")[0] + "/*"} & set(content):
-                assert server.ask("POST", "/predict", b"x", content_type=name).status == 415
-
-
-@pytest.mark.parametrize(
-    ("kind", "body", "text"),
-    [
-        ("image", {"image": "aa", "images": ["aa"]}, "send image or images, not both"),
-        ("text", {"text": "a", "texts": ["b"]}, "send text or texts, not both"),
-        ("table", {"row": {}, "rows": [{}]}, "send row or rows, not both"),
-    ],
-)
-def test_one_or_many_are_sent_not_both(kind, body, text):
-    with alive(plain(kind=kind)) as server:
-        got = server.ask("POST", "/predict", json.dumps(body), content_type="application/json")
-        assert check_problem(got, 422) == text
+        for one in content:
+            got = server.ask("POST", "/predict", b"x", content_type=one.replace("*", "x"))
+            assert got.status in (200, 400, 422), one
+        for one in {"image/png", "text/plain", "text/csv", "text/html", "application/xml"}:
+            if not {one, one.split("/")[0] + "/*"} & set(content):
+                assert server.ask("POST", "/predict", b"x", content_type=one).status == 415
+        example = {} if name == "row" else "aa"
+        both = json.dumps({name: example, f"{name}s": [example]})
+        got = server.ask("POST", "/predict", both, content_type="application/json")
+        assert check_problem(got, 422) == f"send {name} or {name}s, not both"
 
 
 def test_what_comes_back_is_described_by_its_own_type(server):
@@ -503,10 +445,10 @@ def test_a_token_is_described_where_it_is_needed_and_nowhere_else():
     with alive(token="secret") as server:
         described = server.ask("GET", "/openapi.json").json
         for path, methods in described["paths"].items():
-            for method, operation in methods.items():
-                status = server.ask(method.upper(), path.replace("{index}", "0")).status
-                assert ("security" in operation) == (status == 401), path
-                assert ("401" in operation["responses"]) == (status == 401), path
+            ((method, operation),) = methods.items()
+            is_closed = server.ask(method.upper(), path.replace("{index}", "0")).status == 401
+            assert ("security" in operation) == is_closed, path
+            assert ("401" in operation["responses"]) == is_closed, path
     with alive() as server:
         assert '"401"' not in server.ask("GET", "/openapi.json").body.decode()
 
@@ -517,14 +459,9 @@ def decode_any(payload, name):
 
 
 CONFORMING = (
-    "not_a_server_error",
-    "status_code_conformance",
-    "content_type_conformance",
-    "response_headers_conformance",
-    "response_schema_conformance",
-    "unsupported_method",
-    "allow_header_conformance",
-    "ignored_auth",
+    *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
+    *("response_headers_conformance", "response_schema_conformance", "unsupported_method"),
+    *("allow_header_conformance", "ignored_auth"),
 )
 
 

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from warmstart.serving.batching import Batcher
+from warmstart.serving.app import Batcher
 from warmstart.serving.http import HttpProblem
 from warmstart.serving.model import ServerLimits
 
 
-def run(training_data, work, limits=None):
+def run(scene, work, limits=None):
     """Play a scene with a batcher at work; returns what it returned and the sizes of passes."""
     sizes = []
 
@@ -20,7 +20,7 @@ def run(training_data, work, limits=None):
         batcher = Batcher(work, limits or ServerLimits(), lambda n, seconds: sizes.append(n))
         at_work = asyncio.create_task(batcher.run())
         try:
-            return await training_data(batcher)
+            return await scene(batcher)
         finally:
             at_work.cancel()
             batcher.close()
@@ -33,37 +33,32 @@ def doubled(items):
 
 
 def test_answers_come_back_in_order_to_whom_asked():
-    async def training_data(batcher):
+    async def scene(batcher):
         return await asyncio.gather(*(batcher.submit([n, n + 100]) for n in range(50)))
 
-    result, sizes = run(training_data, doubled, ServerLimits(batch=8))
+    result, sizes = run(scene, doubled, ServerLimits(batch=8))
     assert result == [[2 * n, 2 * n + 200] for n in range(50)]
     assert sum(sizes) == 100
     assert max(sizes) == 8
 
 
-def test_what_comes_together_passes_together():
-    async def training_data(batcher):
-        return await asyncio.gather(*(batcher.submit([n]) for n in range(20)))
+def test_what_comes_together_passes_together_in_one_thread():
+    async def scene(batcher):
+        ident = batcher.run_alone(threading.get_ident)
+        return await asyncio.gather(*(batcher.submit([n]) for n in range(20)), ident)
 
-    _, sizes = run(training_data, doubled, ServerLimits(batch=32, gather_s=0.05))
+    def work(items):
+        return [threading.get_ident() for _ in items]
+
+    answers, sizes = run(scene, work, ServerLimits(batch=32, gather_s=0.05))
     assert sizes == [20]
-
-
-def test_all_passes_are_made_by_one_thread():
-    async def training_data(batcher):
-        return await asyncio.gather(
-            *(batcher.submit([n]) for n in range(60)), batcher.run_alone(ident)
-        )
-
-    ident = threading.get_ident
-    result, _ = run(training_data, lambda items: [ident() for _ in items], ServerLimits(batch=4))
-    assert len({*(one[0] for one in result[:-1]), result[-1]}) == 1
-    assert result[-1] != ident()
+    threads = {*(one[0] for one in answers[:-1]), answers[-1]}
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}
 
 
 def test_there_is_room_for_so_many_and_no_more():
-    async def training_data(batcher):
+    async def scene(batcher):
         with batcher.admit(3):
             assert batcher.n_pending == 3
             assert not batcher.is_full
@@ -74,13 +69,13 @@ def test_there_is_room_for_so_many_and_no_more():
         assert batcher.n_pending == 0
         return content.value
 
-    problem, _ = run(training_data, doubled, ServerLimits(queue=4))
+    problem, _ = run(scene, doubled, ServerLimits(queue=4))
     assert problem.status == 503
     assert int(problem.headers["Retry-After"]) >= 1
 
 
 def test_a_pass_that_fails_fails_its_own_images_alone():
-    async def training_data(batcher):
+    async def scene(batcher):
         with pytest.raises(MemoryError):
             await batcher.submit([0])
         return await batcher.submit([4])
@@ -90,7 +85,7 @@ def test_a_pass_that_fails_fails_its_own_images_alone():
             raise MemoryError
         return doubled(items)
 
-    assert run(training_data, work)[0] == [8]
+    assert run(scene, work)[0] == [8]
 
 
 def test_who_has_gone_is_not_answered():
@@ -100,13 +95,13 @@ def test_who_has_gone_is_not_answered():
         passed.extend(items)
         return doubled(items)
 
-    async def training_data(batcher):
+    async def scene(batcher):
         gone = asyncio.create_task(batcher.submit([1]))
         await asyncio.sleep(0)
         gone.cancel()
         return await batcher.submit([2])
 
-    assert run(training_data, work, ServerLimits(gather_s=0.05))[0] == [4]
+    assert run(scene, work, ServerLimits(gather_s=0.05))[0] == [4]
     assert passed == [2]
 
 
@@ -117,7 +112,7 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
         gate.wait(20)
         return doubled(items)
 
-    async def training_data(batcher):
+    async def scene(batcher):
         with pytest.raises(HttpProblem) as content:
             await batcher.submit([1])
         with pytest.raises(HttpProblem):
@@ -127,13 +122,13 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
         assert await batcher.submit([3]) == [6]
         return content.value.status, stuck, batcher.is_stuck
 
-    assert run(training_data, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
+    assert run(scene, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
 
 
 def test_few_explanations_at_a_time():
     gate = threading.Event()
 
-    async def training_data(batcher):
+    async def scene(batcher):
         two = [asyncio.create_task(batcher.run_alone(lambda: gate.wait(20))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(HttpProblem) as content:
@@ -142,4 +137,4 @@ def test_few_explanations_at_a_time():
         await asyncio.gather(*two)
         return content.value.status, await batcher.run_alone(lambda: 7)
 
-    assert run(training_data, doubled, ServerLimits(explaining=2))[0] == (503, 7)
+    assert run(scene, doubled, ServerLimits(explaining=2))[0] == (503, 7)

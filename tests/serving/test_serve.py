@@ -15,19 +15,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import rmtree
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import tables
+import warmstart
+from browser_checks import CHROMIUM
 from server_client import Live, live
 from test_errors_raised import Code, bomb
+from tiny import KINDS, PREP, network
 from warmstart import errors
 from warmstart.errors import RunFolderError, ServeError
+from warmstart.network.feature_layers import feature_layers, layer_width
+from warmstart.network.partition import cut
+from warmstart.network.surgery import assemble
 from warmstart.run.predictor import load
 from warmstart.serving import running
 from warmstart.serving import serve as serving_serve
 from warmstart.serving.model import ServerLimits
-from warmstart.serving.serve import ServeOptions, application, check_token, serve
+from warmstart.serving.serve import ServeOptions, application, cells_for, covers, occlusion, serve
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,7 @@ def files(finished):
     return sorted(Path(data.get("path", data) if isinstance(data, dict) else data).rglob("*.png"))
 
 
-# ---- answers -----------------------------------------------------------------------------
+# ---- Answers.
 
 
 def test_its_answers_are_those_of_predict(server, finished, files):
@@ -52,11 +60,9 @@ def test_its_answers_are_those_of_predict(server, finished, files):
         sent = [(path.name, path.read_bytes()) for path in files[start : start + 20]]
         text += server.send(*sent).json["answers"]
     for one, other in zip(text, predicted, strict=True):
-        assert (one["label"], one["confident"], one["ood"]) == (
-            other.label,
-            other.confident,
-            other.ood,
-        )
+        assert [one[key] for key in ("label", "confident", "ood")] == [
+            *(other.label, other.confident, other.ood)
+        ]
         assert one["probability"] == pytest.approx(other.probability, abs=1e-4)
         assert next(iter(one["scores"])) == one["label"]
         assert sum(one["scores"].values()) == pytest.approx(1)
@@ -64,11 +70,10 @@ def test_its_answers_are_those_of_predict(server, finished, files):
 
 
 def test_many_at_once_are_answered_as_each_alone(server, files):
-    payloads = [path.read_bytes() for path in files[:30]]
-    alone = [server.send(("a.png", payload)).json["answers"][0]["label"] for payload in payloads]
+    sent = [("a.png", path.read_bytes()) for path in files[:30]]
     with ThreadPoolExecutor(16) as many:
-        result = list(many.map(lambda payload: server.send(("a.png", payload)), payloads))
-    assert [got.json["answers"][0]["label"] for got in result] == alone
+        answers = [got.json["answers"][0]["label"] for got in many.map(server.send, sent)]
+    assert answers == [server.send(one).json["answers"][0]["label"] for one in sent]
 
 
 def test_base64_and_plain_bytes_say_the_same(server, files):
@@ -82,13 +87,10 @@ def test_base64_and_plain_bytes_say_the_same(server, files):
 
 def test_what_it_says_of_itself(server, finished):
     content = server.ask("GET", "/metadata").json
-    assert (
-        content["labels"] == server.ask("GET", "/labels").json["labels"] == ["blue", "green", "red"]
-    )
+    labels = server.ask("GET", "/labels").json["labels"]
+    assert content["labels"] == labels == ["blue", "green", "red"]
     assert content["estimate"]["value"] == finished.estimate.value
-    assert content["promise"].startswith("Right ")
     assert content["pictures"] is True
-    assert content["limits"]["images"] == 32
     assert content["base"] == "start.safetensors"
     assert str(finished.path.parents[1]) not in json.dumps(content)
 
@@ -104,26 +106,21 @@ def test_the_nearest_training_images_can_be_seen(server, files):
         assert small.size == (40, 40)
 
 
-def test_a_map_of_what_mattered(server, files):
-    got = server.send(("a.png", files[0].read_bytes()), path="/explain").json
-    rows = got["grid"]
-    assert 3 <= len(rows) == len(rows[0]) <= 8
-    assert all(0 <= value <= 1 for row in rows for value in row)
-    assert got["label"] == server.send(("a.png", files[0].read_bytes())).json["answers"][0]["label"]
-    assert len(got["box"]) == 4
-
-
-def test_an_oblong_picture_is_seen_in_its_middle(server):
+def test_a_map_of_what_mattered_in_the_middle_of_an_oblong_picture(server):
     output = io.BytesIO()
     Image.new("RGB", (400, 200), (200, 30, 30)).save(output, "PNG")
-    left, top, right, bottom = server.send(("a.png", output.getvalue()), path="/explain").json[
-        "box"
-    ]
+    sent = ("a.png", output.getvalue())
+    heat = server.send(sent, path="/explain").json
+    rows = heat["grid"]
+    assert 3 <= len(rows) == len(rows[0]) <= 8
+    assert all(0 <= value <= 1 for row in rows for value in row)
+    assert heat["label"] == server.send(sent).json["answers"][0]["label"]
+    left, top, right, bottom = heat["box"]
     assert (left + right) / 2 == pytest.approx(0.5, abs=0.01)
     assert (bottom - top) / (right - left) == pytest.approx(2, abs=0.05)
 
 
-# ---- what a stranger may send ------------------------------------------------------------
+# ---- What a stranger may send.
 
 
 def pickled():
@@ -139,24 +136,17 @@ def slipping():
     return output.getvalue()
 
 
+ARRAY = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 HOSTILE = {
     "a pickle": (pickled(), 422, "is not an image"),
     "a zip that climbs out": (slipping(), 422, "is not an image"),
     "a picture of 2,500 megapixels": (bomb(50_000, 50_000), 413, "2,500 megapixels"),
-    "a drawing with a script": (
-        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-        422,
-        "SVG",
-    ),
+    "a drawing with a script": (SVG, 422, "SVG"),
     "a page called photo.jpg": (b"<!doctype html><script>alert(1)</script>", 422, "web page"),
     "nothing": (b"", 422, "empty"),
     "a torn picture": (bomb(40, 40), 422, ""),
-    "an array with objects": (
-        b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, "
-        b"'shape': (1,), }" + b" " * 60 + b"\n",
-        422,
-        "",
-    ),
+    "an array with objects": (ARRAY + b" " * 60 + b"\n", 422, ""),
 }
 
 
@@ -164,15 +154,11 @@ HOSTILE = {
 def test_it_is_refused_and_the_server_lives(server, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     payload, status, says = HOSTILE[name]
+    text = json.dumps({"image": base64.b64encode(payload).decode()})
     for got in (
         server.send(("photo.jpg", payload)),
         server.send(("../../photo.jpg", payload), path="/explain"),
-        server.ask(
-            "POST",
-            "/predict",
-            json.dumps({"image": base64.b64encode(payload).decode()}),
-            content_type="application/json",
-        ),
+        server.ask("POST", "/predict", text, content_type="application/json"),
     ):
         assert got.status == status
         assert got.headers["content-type"] == "application/problem+json"
@@ -190,29 +176,14 @@ def test_one_bad_picture_among_good_ones_is_named(server, files):
     assert (second["label"], second["error"]) == (None, "b.png is not an image")
 
 
-# ---- the verb ----------------------------------------------------------------------------
+# ---- The verb.
 
 
-def base(run, *options, env=None):
+def started(run, *options, env=None):
     """`warmstart serve` in a process of its own; returns it and its server."""
-    words = [
-        sys.executable,
-        "-m",
-        "warmstart",
-        "serve",
-        str(run),
-        "--port",
-        "0",
-        "--json",
-        *options,
-    ]
-    job = subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | (env or {}),
-    )
+    words = [sys.executable, "-m", "warmstart", "serve", str(run), "--port", "0", "--json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    job = subprocess.Popen([*words, *options], env=os.environ | (env or {}), **pipes)
     line = job.stdout.readline()
     assert line, job.stderr.read()
     return job, Live(int(re.search(r":(\d+)/", json.loads(line)["url"])[1]), None)
@@ -224,7 +195,7 @@ def base(run, *options, env=None):
 def test_a_signal_lets_it_answer_what_has_come(finished, files, number, token):
     """And where others reach it, a token from the environment spares the warning."""
     env = {"WARMSTART_TOKEN": token} if token else {}
-    job, server = base(finished.path, "--host", "0.0.0.0", env=env)
+    job, server = started(finished.path, "--host", "0.0.0.0", env=env)
     known = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         assert server.ask("GET", "/labels").status == (401 if token else 200)
@@ -248,9 +219,9 @@ def test_a_signal_lets_it_answer_what_has_come(finished, files, number, token):
 
 
 def refuse(run, **options):
-    with pytest.raises((ServeError, RunFolderError)) as content:
+    with pytest.raises((ServeError, RunFolderError)) as caught:
         serve(run, ServeOptions(**options), lambda where: None, lambda: None)
-    return str(content.value)
+    return str(caught.value)
 
 
 def test_a_port_in_use_is_named_with_its_cure(finished):
@@ -262,40 +233,28 @@ def test_a_port_in_use_is_named_with_its_cure(finished):
     assert "choose another with --port" in text
 
 
-def test_a_host_of_someone_else_is_an_error(finished):
-    assert "use 127.0.0.1 or 0.0.0.0" in refuse(finished.path, host="no-such-host.invalid", port=0)
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "a" * 70])
+def test_what_is_not_a_host_of_this_computer_is_refused(host):
+    with pytest.raises(ServeError, match=r"use 127\.0\.0\.1 or 0\.0\.0\.0"):
+        running.bind(host, 0)
 
 
-@pytest.mark.parametrize("token", ["", "  ", "sécret", "a\nb"])
-def test_a_token_that_no_header_can_carry_is_refused(finished, token):
-    assert "holds letters that no header can carry" in refuse(finished.path, token=token, port=0)
-
-
-def test_a_token_with_a_space_at_its_end_is_refused():
-    with pytest.raises(ServeError, match="begins or ends with a space"):
-        check_token("secret ")
-    check_token("secret")
-    check_token(None)
+def test_a_token_that_no_header_can_carry_is_refused(finished):
+    for token in ("", "  ", "sécret", "a\nb"):
+        assert "no header can carry" in refuse(finished.path, token=token, port=0)
+    assert "begins or ends with a space" in refuse(finished.path, token="secret ", port=0)
 
 
 def test_without_its_packages_what_to_install_is_said(finished, monkeypatch):
     monkeypatch.setattr(serving_serve, "NEEDED", ("no_such_package",))
     monkeypatch.setattr(errors, "installed_version", lambda package: None)
     text = refuse(finished.path)
-    assert text == (
-        "serving needs no-such-package, which is not installed; run `pip install fastapi uvicorn "
-        "prometheus-client python-multipart`."
-    )
+    assert "serving needs no-such-package, which is not installed" in text
+    assert "`pip install fastapi uvicorn prometheus-client python-multipart`" in text
 
 
-def test_a_folder_that_is_no_run_is_an_error_and_the_port_is_free_again(tmp_path):
+def test_a_folder_that_is_no_run_is_an_error(tmp_path):
     assert "is not a finished run folder" in refuse(tmp_path, port=0)
-
-
-@pytest.mark.parametrize("host", ["a..b", "a" * 70])
-def test_what_cannot_be_a_host_is_refused(host):
-    with pytest.raises(ServeError, match=r"use 127\.0\.0\.1 or 0\.0\.0\.0"):
-        running.bind(host, 0)
 
 
 def test_a_server_that_cannot_start_says_so(finished):
@@ -328,3 +287,181 @@ def test_the_address_is_one_that_a_browser_takes():
         taken = running.bind(host, 0)
         assert running.address(taken) == f"http://{shown}:{taken.getsockname()[1]}/"
         taken.close()
+
+
+# ---- Heat maps: equal to covering parts one by one, and lying where the evidence lies.
+
+GREY = np.uint8([128, 128, 128])
+
+
+def model_of(kind, depths):
+    """A random network under a random head on its last, or on all its feature layers."""
+    parted = cut(network(kind), PREP)
+    layers = feature_layers(parted.record)[0 if depths == "many" else -1 :]
+    width = sum(layer_width(parted.record, layer) for layer in layers)
+    weight = torch.randn(4, width, generator=torch.Generator().manual_seed(0)) / width**0.5
+    return assemble(parted, layers, weight, torch.zeros(4))
+
+
+def asker(model):
+    def ask(images):
+        values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            return model((values - 0.5) / 0.5).double().softmax(dim=1).numpy()
+
+    return ask
+
+
+@pytest.mark.parametrize("depths", ["last", "many"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_equals_covering_one_part_after_the_other(kind, depths):
+    ask = asker(model_of(kind, depths))
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    best, probability, grid, least = occlusion(ask, pixels, 4, GREY)
+    before = ask(pixels[None])[0]
+    falls, left = np.zeros((4, 4)), []
+    for row in range(4):
+        for column in range(4):
+            covered = pixels.copy()
+            rows = slice(max(8 * row - 4, 0), 8 * row + 12)
+            covered[rows, max(8 * column - 4, 0) : 8 * column + 12] = GREY
+            p = ask(covered[None])[0, best]
+            left.append(p)
+            odds = np.log(before[best] / (1 - before[best])) - np.log(p / (1 - p))
+            falls[row, column] = max(odds, 0)
+    assert best == before.argmax()
+    assert probability == pytest.approx(before.max(), abs=1e-5)
+    assert least == pytest.approx(min(left), abs=1e-5)
+    np.testing.assert_allclose(grid, falls / max(falls.max(), 1.0), atol=1e-3)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 3), (2, 1), (3, 3)])
+def test_the_brightest_cell_is_where_the_evidence_is(place):
+    """A model that sees red anywhere, and one red spot."""
+
+    def ask(images):
+        red = (images[..., 0].astype(float) - images[..., 1]).clip(0).mean(axis=(1, 2)) / 8
+        p = red / (1 + red)
+        return np.stack([p, 1 - p], axis=1)
+
+    pixels = np.full((32, 32, 3), 128, np.uint8)
+    row, column = (8 * n for n in place)
+    pixels[row : row + 8, column : column + 8] = (255, 0, 0)
+    _, before, grid, least = occlusion(ask, pixels, 4, GREY)
+    assert np.unravel_index(grid.argmax(), grid.shape) == place
+    assert least < 0.01 < before
+
+
+def test_where_nothing_matters_nothing_glows():
+    _, _, grid, least = occlusion(
+        lambda images: np.full((len(images), 2), 0.5), np.zeros((8, 8, 3), np.uint8), 3, GREY
+    )
+    assert not grid.any()
+    assert least == 0.5
+
+
+@pytest.mark.parametrize(("size", "cells"), [((32, 32), 4), ((30, 50), 7), ((8, 8), 8)])
+def test_covers_hide_every_pixel_and_never_all_and_a_slow_network_gets_few(size, cells):
+    masks = covers(size, cells)
+    assert masks.shape == (cells**2, *size)
+    assert masks.any(axis=0).all()
+    assert masks.any(axis=(1, 2)).all()
+    assert not masks.all(axis=(1, 2)).any()
+    assert [cells_for(s) for s in (0.001, 0.02, 0.04, 1.0)] == [8, 5, 4, 3]
+
+
+# ---- Rows of a table.
+
+ROW = {"age": 62, "dose": None, "site": "south"}
+CSV = b"site;age;dose\nsouth;62;\nnorth;40;2.5\nsouth;old;1\n"
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clinic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WARMSTART_CACHE", str(root / "cache"))
+        path = tables.table(root / "clinic.csv", 60)
+        return warmstart.fit(path, strategy="head", budget="fast", out=root / "run")
+
+
+@pytest.fixture(scope="module")
+def rows_server(clinic):
+    with live(application(clinic.path, ServeOptions(), ServerLimits())) as running:
+        yield running
+
+
+def posted(server, body, kind="application/json"):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return server.ask("POST", "/predict", body, Content_Type=kind)
+
+
+def test_a_row_is_answered_by_column_name_as_predict_answers(rows_server, clinic):
+    (answer,) = clinic.predictor.predict([ROW])
+    (text,) = posted(rows_server, {"row": ROW}).json["answers"]
+    assert (text["label"], text["probability"]) == (answer.label, answer.probability)
+    answers = posted(rows_server, {"rows": [ROW, ROW]}).json["answers"]
+    assert [one["label"] for one in answers] == [answer.label] * 2
+
+
+def test_a_csv_file_is_answered_row_by_row(rows_server):
+    for result in (
+        posted(rows_server, CSV, "text/csv").json,
+        rows_server.send(("new.csv", CSV)).json,
+    ):
+        first, second, third = result["answers"]
+        assert (first["label"], second["label"], third["label"]) == ("ill", "well", None)
+        assert "\"age\" is 'old', and it holds numbers" in third["error"]
+        assert third["words"] == "not a row"
+    assert first["name"] == "new.csv line 2"
+
+
+BAD = [
+    ({"row": {"age": 62}}, "application/json", 422, 'has no column "dose"'),
+    ({"rows": []}, "application/json", 400, "no row was sent; send application/json"),
+    ({"row": ROW, "image": ""}, "application/json", 422, "image: Extra inputs are not permitted"),
+    ({"row": {"age": [1]}}, "application/json", 422, "row.age"),
+    (b"age,site\n1,2,3\n", "text/csv", 422, "line 2 has another number of cells"),
+    (b"age,dose,site\n\xff,1,2\n", "text/csv", 422, "is not a table: it is not UTF-8"),
+    (b"age,dose,site\n", "text/csv", 400, "no row was sent"),
+    (b"age\n" + b"1\n" * 201, "text/csv", 413, "more than 200 rows in one request"),
+    (b"\x89PNG", "image/png", 415, "send application/json such as"),
+]
+
+
+@pytest.mark.parametrize(("body", "kind", "status", "says"), BAD, ids=[b[3] for b in BAD])
+def test_what_is_no_row_is_one_sentence(rows_server, body, kind, status, says):
+    result = posted(rows_server, body, kind)
+    assert result.status == status
+    assert says in result.json["detail"]
+    assert "image" not in result.json["detail"].removeprefix("image: ")
+
+
+def test_it_tells_its_columns_and_what_it_accepts(rows_server):
+    content = rows_server.ask("GET", "/metadata").json
+    assert content["kind"] == "table"
+    assert content["accept"] == ".csv,.tsv,text/csv"
+    columns = {one["name"]: one for one in content["input"]["columns"]}
+    assert columns["site"]["values"] == ["north", "south"]
+    assert "on new rows" in content["promise"]
+    row = {"body": b'{"row": {}}', "Content_Type": "application/json"}
+    assert (
+        "only answers to images can be" in rows_server.ask("POST", "/explain", **row).json["detail"]
+    )
+
+
+@pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
+def test_the_page_takes_a_csv_file_and_shows_an_answer_a_row(browser, rows_server, tmp_path):
+    (tmp_path / "new.csv").write_bytes(CSV)
+    page = browser.new_page()
+    page.goto(rows_server.url)
+    page.wait_for_selector("#summary:not(:empty)")
+    assert page.get_attribute("#file", "accept") == ".csv,.tsv,text/csv"
+    assert page.text_content("label[for=file]") == "Choose a table"
+    assert not page.is_visible("#photograph")
+    page.set_input_files("#file", str(tmp_path / "new.csv"))
+    page.wait_for_selector("#rows tr:nth-child(3)")
+    assert page.text_content("#words") == "3 rows"
+    assert "ill" in page.text_content("#rows tr:first-child")
+    assert "it holds numbers" in page.text_content("#rows tr:nth-child(3)")
+    page.close()

@@ -23,10 +23,10 @@ import tiny_text_encoder
 import warmstart
 from hue_images import draw
 from tiny import PREP, network
-from warmstart import WarmStartClassifier
 from warmstart.errors import DataError, PlanError, UsageError
 from warmstart.features.cache import FeatureCache
 from warmstart.machine import default_root
+from warmstart.sklearn.classifier import WarmStartClassifier
 from warmstart.sklearn.regressor import WarmStartRegressor
 
 

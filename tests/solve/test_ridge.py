@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from warmstart.refit_cache import RefitCache, use_refit_cache
 from warmstart.solve import kernels, ridge
 
 
@@ -104,9 +105,14 @@ def test_random_labels_stay_at_chance_at_every_penalty(n, d, penalty):
     assert abs(np.mean(right) - 0.5) < 0.05 + 3 * 0.5 / np.sqrt(n * 20)
 
 
-def test_a_block_of_everything_is_refused():
-    features, targets = problem(6, 3, 0)
-    dual = ridge.fit(features @ features.T, targets, 1.0)
-    with pytest.raises(np.linalg.LinAlgError):
+def test_a_kernel_that_is_none_is_refused():
+    with pytest.raises(np.linalg.LinAlgError, match="4 rows"):
         ridge.inverse(-np.eye(4) * 10, 0.1)
-    assert dual.inverse.shape == (6, 6)
+
+
+def test_an_inverse_is_shared_within_a_cache_and_cannot_be_changed():
+    with use_refit_cache(RefitCache(10**6)):
+        one, other = ridge.inverse(np.eye(5), 0.3), ridge.inverse(np.eye(5), 0.3)
+        assert one is other
+        assert not one.flags.writeable
+        assert ridge.inverse(np.eye(5), 0.4) is not one

@@ -1,8 +1,17 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from warmstart.solve import kernels, ridge
-from warmstart.stats.permutation import PLENTY, group_shuffler, permutation_test
+from warmstart.stats.intervals import number_groups
+from warmstart.stats.permutation import (
+    PLENTY,
+    group_shuffler,
+    movable,
+    permutation_test,
+    spread_order,
+)
 
 
 def grid(features, penalties=(0.01, 0.1, 1.0)):
@@ -111,14 +120,6 @@ def test_few_single_rows_are_few_but_free(n):
     assert test.moved > 0.5
 
 
-def test_early_stop_agrees_with_the_full_count():
-    rng = np.random.default_rng(4)
-    features, labels = rng.normal(size=(40, 10)), np.arange(40) % 2
-    test = permutation_test(grid(features), labels, singles(40), rng, 999)
-    assert test.permutations < 999
-    assert test.p > 0.02
-
-
 def test_a_plain_signal_is_settled_early():
     """No permutation of 200 comes near: another 800 would say the same."""
     rng = np.random.default_rng(6)
@@ -139,3 +140,114 @@ def test_stopping_early_keeps_the_level():
         p.append(permutation_test(inverses, labels, singles(10), rng, 999).p)
     assert (np.array(p) <= 0.01).mean() <= 0.015
     assert 0.08 < (np.array(p) <= 0.1).mean() < 0.12
+
+
+# ---- Random orders: whole blocks, classes in proportion at every prefix.
+
+
+@st.composite
+def blocked(draw):
+    """Labels in blocks of one class each, in shuffled rows."""
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=40))
+    classes = draw(st.lists(st.integers(0, 3), min_size=len(sizes), max_size=len(sizes)))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    rows = rng.permutation(sum(sizes))
+    group_rows = np.split(rows, np.cumsum(sizes)[:-1])
+    labels = np.empty(len(rows), dtype=np.int64)
+    for members, label in zip(group_rows, classes, strict=True):
+        labels[members] = label
+    return labels, group_rows, rng
+
+
+@given(blocked())
+def test_every_row_once_and_every_block_in_one_piece(case):
+    labels, group_rows, rng = case
+    rows, ends = spread_order(labels, group_rows, rng)
+    assert sorted(rows) == list(range(len(labels)))
+    pieces = np.split(rows, ends[:-1])
+    assert ends[-1] == len(labels)
+    assert sorted(map(tuple, pieces)) == sorted(map(tuple, group_rows))
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(0, 99))
+def test_every_prefix_holds_the_classes_in_proportion(counts, seed):
+    """Of single rows: never more than one row of a class from its share of the prefix."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    rows, ends = spread_order(labels, [np.array([i]) for i in range(len(labels))], rng)
+    seen = np.cumsum(np.eye(len(counts))[labels[rows]], axis=0)  # (prefix, class)
+    np.testing.assert_array_equal(ends, np.arange(1, len(labels) + 1))
+    # A place in 0..1 is within 1 / count of its rank: shares of two classes differ by two such.
+    share = seen / np.array(counts)
+    slack = 1 / np.array(counts)
+    for a in range(len(counts)):
+        for b in range(len(counts)):
+            assert (np.abs(share[:, a] - share[:, b]) <= slack[a] + slack[b] + 1e-12).all()
+
+
+def test_orders_are_random_and_repeat_with_the_generator():
+    labels, singles = np.arange(30) % 3, [np.array([i]) for i in range(30)]
+    one, again, other = (
+        spread_order(labels, singles, np.random.default_rng(seed))[0].tolist() for seed in (0, 0, 1)
+    )
+    assert one == again != other
+
+
+def test_each_row_comes_first_about_equally_often():
+    labels, singles = np.repeat([0, 1], 4), [np.array([i]) for i in range(8)]
+    rng = np.random.default_rng(0)
+    firsts = [int(spread_order(labels, singles, rng)[0][0]) for _ in range(800)]
+    counts = np.bincount(firsts, minlength=8)
+    assert counts.min() > 100 - 4 * np.sqrt(100)
+    assert counts.max() < 100 + 4 * np.sqrt(100)
+
+
+# ---- The test itself against its slow definition
+
+
+@pytest.mark.parametrize("count", [30, 150])
+def test_p_and_accuracy_are_those_of_refitting(count):
+    """Class-weighted squared left-out residuals, the best of the grid, among permutations."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(24) % 3
+    features = rng.normal(size=(24, 6)) + 0.7 * np.eye(3, 6)[labels]
+    groups = [np.array([0, 3]), np.array([1, 4, 7]), *singles(24)[8:]]
+    groups += [np.array([row]) for row in (2, 5, 6)]
+    inverses = grid(features, (0.1, 1.0))
+
+    def statistic(labels):
+        best = (-np.inf, 0.0)
+        for G in inverses:
+            y, residuals = np.eye(3)[labels], np.zeros((24, 3))
+            for rows in groups:
+                residuals[rows] = np.linalg.solve(G[np.ix_(rows, rows)], (G @ y)[rows])
+            t = -((residuals**2).sum(axis=1) / np.bincount(labels)[labels]).sum()
+            best = max(best, (t, ((y - residuals).argmax(axis=1) == labels).mean()))
+        return best
+
+    test = permutation_test(inverses, labels, groups, np.random.default_rng(5), count)
+    again, shuffle = np.random.default_rng(5), group_shuffler(labels, number_groups(groups))
+    draws = [shuffle(again) for _ in range(test.permutations)]
+    nulls = [statistic(draw) for draw in draws]
+    exceed = np.cumsum([t >= statistic(labels)[0] - 1e-6 for t, _ in nulls])
+    assert test.accuracy == pytest.approx(statistic(labels)[1])
+    np.testing.assert_allclose(test.null_accuracies, [accuracy for _, accuracy in nulls])
+    if exceed[-1] >= 20:
+        assert test.p == 20 / (1 + np.searchsorted(exceed, 20))
+    else:
+        assert test.p == (1 + exceed[-1]) / (test.permutations + 1)
+
+
+def test_no_signal_is_settled_after_a_hundred():
+    rng = np.random.default_rng(1)
+    labels, inverses = np.arange(40) % 2, grid(rng.normal(size=(40, 6)))
+    test = permutation_test(inverses, labels, singles(40), rng, 999)
+    assert test.permutations == 100
+    assert test.p > 0.15
+
+
+def test_how_freely_labels_move():
+    labels = np.array([0, 0, 1, 1])
+    draws = np.array([[0, 1], [0, 0], [1, 1], [1, 0]])  # one as it was, one with two changes
+    assert movable(labels, draws) == pytest.approx(0.25 / 0.5)
+    assert movable(np.zeros(4, int), np.zeros((4, 1), int)) == 0

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
-import subprocess
-import sys
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,15 +12,10 @@ from PIL import Image
 
 from browser_checks import CHROMIUM, axe_violations
 from hue_images import fill
-from server_client import live
+from studio_client import open_as, predicted, started
 from warmstart.data.dataset import Columns
-from warmstart.data.read import apply_relabel
-from warmstart.data.sources import list_source
-from warmstart.studio.app import Keys
-from warmstart.studio.studio import StudioOptions, application, open_project
+from warmstart.data.read import apply_relabel, list_source
 from warmstart.tasks.classify import CLASSIFICATION
-
-SHOTS = os.environ.get("WARMSTART_SHOTS")  # a folder to look at screenshots in
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -55,16 +45,8 @@ def mislabelled(place):
 @contextmanager
 def studio(place, data=None):
     """A studio on `place`; yields its server and project."""
-    project, _ = open_project(StudioOptions(data=data and str(data), out=place), lambda event: None)
-    app, close = application(project, "lite0", Keys("secret", "session"), 1)
-    try:
-        with live(app) as server:
-            try:
-                yield server, project
-            finally:
-                close()
-    finally:
-        project.close()
+    with open_as(place, data=data and str(data)) as page:
+        yield page.server, page.project
 
 
 @contextmanager
@@ -84,11 +66,6 @@ def page_of(browser, server, width=1400, **options):
     assert [url for url in asked if not url.startswith(own)] == []
     assert [line for line in text if "409" not in line] == []
     context.close()
-
-
-def shoot(page, name):
-    if SHOTS:
-        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
 
 
 def choose(page, button, paths):
@@ -122,7 +99,6 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
             f"{REVIEW}; 1 in 20 predictions is wrong."
         )
         expect(page.locator("#result-content")).to_contain_text("Mistakes (2)")
-        shoot(page, "studio-result")
         page.get_by_role("link", name="Pictures").click()
         for name in ("wrong-000", "wrong-001"):
             pictures(page, name).click()
@@ -146,31 +122,19 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
             taken.value.save_as(tmp_path / name)
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     assert len(lines) == 41
-    assert {"path,label,split", "red/wrong-000.png,blue,train", "blue/010.png,drop,train"} <= {
-        *lines
-    }
+    assert lines[0] == "path,label,split"
+    assert {"red/wrong-000.png,blue,train", "blue/010.png,drop,train"} <= {*lines}
     labels = check_labels(data, tmp_path / "labels.csv")
     assert labels["red/wrong-001.png"] == "blue"
     assert "blue/010.png" not in labels
-    assert predicted(tmp_path, data / "red" / "005.png") == "red"
+    assert predicted(tmp_path, tmp_path / "model.zip", data / "red" / "005.png") == "red"
 
 
 def check_labels(data, table):
     """The labels of a data set that is read with a table of corrections."""
     listing = list_source(str(data), Columns())
-    return {
-        row.id: row.label
-        for row in apply_relabel(listing, table.read_bytes(), "labels.csv", CLASSIFICATION).rows
-    }
-
-
-def predicted(tmp_path, picture):
-    """What the downloaded model says in a process of its own."""
-    zipfile.ZipFile(tmp_path / "model.zip").extractall(tmp_path / "home")
-    (run,) = (tmp_path / "home").iterdir()
-    command = [sys.executable, "-m", "warmstart", "predict", str(run), str(picture), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["label"]
+    listing = apply_relabel(listing, table.read_bytes(), "labels.csv", CLASSIFICATION)
+    return {row.id: row.label for row in listing.rows}
 
 
 def test_photographs_are_chosen_under_a_name_and_added_to_a_class(browser, data, tmp_path):
@@ -213,16 +177,6 @@ def test_a_reload_in_the_middle_of_learning_shows_it_go_on(browser, data, tmp_pa
         expect(page.locator("#result-content h1")).to_contain_text(REVIEW, timeout=LONG)
 
 
-def test_a_studio_that_ends_is_told_and_found_again(browser, data, tmp_path):
-    with studio(tmp_path / "s", data) as (server, _):
-        context = browser.new_context()
-        page = context.new_page()
-        page.goto(f"{server.url}/?token=secret")
-        expect(pictures(page)).to_have_count(40)
-    expect(page.locator("#offline")).to_contain_text("does not answer", timeout=LONG)
-    context.close()
-
-
 def test_kill_9_in_the_middle_is_gone_on_with_from_the_page(browser, tmp_path):
     place, data = tmp_path / "s", fill(tmp_path / "pictures", {"blue": 30, "red": 30})
     process, address = started(place, data)
@@ -251,15 +205,6 @@ def test_kill_9_in_the_middle_is_gone_on_with_from_the_page(browser, tmp_path):
     assert process.wait(60) == 0
 
 
-def started(place, *words):
-    """A studio as a command; the process and the address it prints."""
-    command = [sys.executable, "-m", "warmstart", "studio", *map(str, words), "--out", str(place)]
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--no-open", "--json"], stdout=subprocess.PIPE, text=True
-    )
-    return process, json.loads(process.stdout.readline())["url"]
-
-
 def test_a_label_that_was_kept_is_settled_after_a_reload_too(browser, data, tmp_path):
     with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
         learn(page)
@@ -281,10 +226,8 @@ def test_a_folder_with_parts_is_divided_as_it_was(browser, data, tmp_path):
     for label in ("blue", "red"):
         (data / label).rename(root / "train" / label)
         (root / "test" / label).mkdir(parents=True)
-        for number in (5, 6):
-            (root / "train" / label / f"{number:03}.png").rename(
-                root / "test" / label / f"{number:03}.png"
-            )
+        for name in ("005.png", "006.png"):
+            (root / "train" / label / name).rename(root / "test" / label / name)
     with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
         choose(page, page.get_by_role("button", name="Choose folders"), root)
         expect(page.locator("#undo")).to_have_text("Undo: added 40 pictures")
@@ -363,8 +306,7 @@ def learnt(browser, tmp_path_factory):
         yield server
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 800, 1400])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (800, "dark"), (1400, "light")])
 def test_nothing_stands_in_anybodys_way(browser, learnt, width, scheme):
     with page_of(browser, learnt, width, color_scheme=scheme) as page:
         for place in ("Pictures", "Result", "Try it"):
@@ -373,7 +315,6 @@ def test_nothing_stands_in_anybodys_way(browser, learnt, width, scheme):
             assert axe_violations(page) == []
             overflow = "document.documentElement.scrollWidth - innerWidth"
             assert page.evaluate(overflow) <= 0
-            shoot(page, f"studio-{place.lower().replace(' ', '-')}-{width}-{scheme}")
 
 
 CURVES = """(folds) => import("/studio/plots.js").then(({ curves }) => {

@@ -14,16 +14,8 @@ from warmstart.studio.project import NewPicture, Project, append, id_of, n_chang
 
 
 def arrived(number, split="train", group=None):
-    payload = png((number, 0, 0))
-    return NewPicture(
-        name=f"{number}.png",
-        payload=payload,
-        suffix=".png",
-        width=20,
-        height=20,
-        split=split,
-        group=group,
-    )
+    name, payload = f"{number}.png", png((number, 0, 0))
+    return NewPicture(name=name, payload=payload, suffix=".png", split=split, group=group)
 
 
 @pytest.fixture
@@ -70,14 +62,9 @@ def test_undo_goes_back_to_the_very_beginning(project):
         pass
     assert project.board == Board()  # the class went with its pictures
     assert project.history.version == 6
-
-
-def test_a_new_step_ends_what_could_be_done_again(project):
-    fill(project)
     project.undo()
-    delta = project.change(lambda board: add_class(board, "dog"))
-    assert delta.redo is None
-    assert project.redo() is None
+    assert project.change(lambda board: add_class(board, "dog")).redo is None
+    assert project.redo() is None  # a new step ends what could be redone
 
 
 def test_what_a_kill_left_of_a_line_is_cut_off(project):
@@ -103,16 +90,14 @@ def test_lines_are_whole_or_not_there(tmp_path, rest):
     assert [line for _, line in read_lines(path)] == [{"a": 1}, {"b": "ü"}, {"c": 3}]
 
 
-def test_one_studio_at_a_time_holds_the_folder(project):
+def test_a_folder_that_is_open_or_of_something_else_is_left_alone(project, tmp_path):
     with pytest.raises(RunFolderError, match="another studio is open"):
         Project.open(project.path, "p")
-
-
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
-    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "mine.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="holds something else"):
-        Project.open(tmp_path, "p")
-    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]
+        Project.open(tmp_path / "else", "p")
+    assert [one.name for one in (tmp_path / "else").iterdir()] == ["mine.txt"]
 
 
 def test_the_same_bytes_twice_are_two_pictures_where_a_data_set_has_them_twice(project):
@@ -143,7 +128,7 @@ def test_how_many_changes_a_run_has_not_learnt():
     assert n_changed({"a": "dog", "b": "dog", "d": "cat"}, board) == 3
 
 
-# ---- what goes wrong -----------------------------------------------------------------------
+# ---- What goes wrong.
 
 
 def test_a_step_that_could_not_be_written_was_not_made(project, monkeypatch):
@@ -218,18 +203,14 @@ def test_a_project_of_other_data_is_not_opened_for_these(tmp_path):
         Project.open(tmp_path / "q", "q", "/b/photos")
 
 
-def test_a_later_format_is_not_guessed_at(project):
+def test_its_name_is_kept_and_a_later_format_is_not_guessed_at(project):
     project.close()
+    again = Project.open(project.path, "untitled")
+    assert again.about.name == "p"
+    again.close()
     (project.path / "project.json").write_text('{"name": "p", "source": "", "format": 2}')
     with pytest.raises(RunFolderError, match="made by a later version"):
         Project.open(project.path, "p")
-
-
-def test_its_name_is_kept(project):
-    project.close()
-    result = Project.open(project.path, "untitled")
-    assert result.about.name == "p"
-    result.close()
 
 
 def test_a_picture_off_the_board_may_change_its_part(project):
@@ -241,19 +222,15 @@ def test_a_picture_off_the_board_may_change_its_part(project):
     result.close()
 
 
-def test_what_runs_called_a_class_is_known_by_its_name_of_now(project):
+def test_what_runs_called_a_class_is_known_by_its_present_name(project):
     fill(project, label="dog")
     project.write_table()
     project.change(lambda board: rename_class(board, "dog", "hound"))
     project.write_table()
     project.change(lambda board: rename_class(board, "hound", "wolf"))
-    result = again(project)
-    assert [result.history.name_of("dog", 1), result.history.name_of("hound", 2)] == [
-        "wolf",
-        "wolf",
-    ]
-    result.undo()
-    assert result.history.name_of("dog", 1) == "hound"
-    result.undo()
-    assert [result.history.name_of("dog", 1), result.history.name_of("hound", 2)] == ["dog", "dog"]
-    result.close()
+    opened = again(project)
+    for name in ("wolf", "hound", "dog"):
+        assert opened.history.name_of("dog", 1) == name
+        assert opened.history.name_of("hound", 2) == ("wolf" if name == "wolf" else name)
+        opened.undo()
+    opened.close()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import http.client
 import io
 import json
-import re
 import signal
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import warmstart
 from hue_images import fill
 from server_client import form, png
-from studio_client import Page, nothing, open_studio
+from studio_client import entered, nothing, open_as, open_studio, predicted
 from tiny import weights
 from warmstart.errors import DataError, RunFolderError
-from warmstart.studio import pictures, result
+from warmstart.studio import project as studio_project
+from warmstart.studio import result
 from warmstart.studio.studio import StudioOptions, open_project
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
@@ -61,33 +60,17 @@ def test_learn_correct_learn_again_take_home(tmp_path, data):
         assert second["estimate"]["value"] >= first["estimate"]["value"]
         assert second["command"].startswith("warmstart fit ")
         taken = page.get("downloads/model.zip")
-        answer = tried(page, (data / "green" / "000.png").read_bytes())
+        answer = page.tried((data / "green" / "000.png").read_bytes())
         assert answer["label"] == "green"
         assert {one["label"] for one in answer["nearest"]} <= set(COUNTS)
     assert digests(data) == before
-    assert predicted(tmp_path, taken, data / "green" / "000.png") == "green"
+    assert predicted(tmp_path, io.BytesIO(taken), data / "green" / "000.png") == "green"
 
 
 def digests(root):
     """Every file below a folder and its content."""
     files = (path for path in root.rglob("*") if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def tried(page, payload):
-    body, kind = form([("new.png", payload)])
-    status, result = page.ask("POST", "/api/predict", body, kind)
-    assert status == 200, result
-    return result
-
-
-def predicted(tmp_path, taken, picture):
-    """What the downloaded model says in a process of its own."""
-    zipfile.ZipFile(io.BytesIO(taken)).extractall(tmp_path / "home")
-    (run,) = (tmp_path / "home").iterdir()
-    command = [sys.executable, "-m", "warmstart", "predict", str(run), str(picture), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["label"]
 
 
 def test_a_learning_that_was_stopped_goes_on(tmp_path, data):
@@ -114,7 +97,7 @@ def test_a_name_that_changes_is_no_change_of_what_was_learnt(tmp_path, data):
         assert {one["name"] for one in after["classes"]} == {"blue", "green", "crimson"}
         assert {one["label"] for one in after["label_issues"]} <= {"blue", "green", "crimson"}
         assert after["mistakes"].keys() == before["mistakes"].keys()
-        answer = tried(page, (data / "red" / "005.png").read_bytes())
+        answer = page.tried((data / "red" / "005.png").read_bytes())
         assert answer["label"] == "crimson"
         page.learn()
         assert page.get("result")["comparison"]["kind"] == "same"
@@ -144,9 +127,9 @@ def test_pictures_of_one_group_count_once_in_the_comparison(tmp_path, data, monk
 
 def test_a_taking_in_that_was_cut_off_is_done_again_without_doubles(tmp_path, data, monkeypatch):
     asked = StudioOptions(data=str(data), out=tmp_path / "studio")
-    monkeypatch.setattr(pictures, "CHUNK", 10)
+    monkeypatch.setattr(studio_project, "CHUNK", 10)
     with monkeypatch.context() as patched:
-        patched.setattr(pictures.os, "sync", lambda: 1 / 0)
+        patched.setattr(studio_project.os, "sync", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             open_project(asked, nothing)
     project, n_lost = open_project(asked, nothing)
@@ -229,36 +212,16 @@ def test_data_that_cannot_be_read_leave_no_half_project(tmp_path):
         open_project(StudioOptions(out=tmp_path), nothing)
 
 
-def started(place, *words):
-    """A studio as a command; the process and its page."""
-    command = [sys.executable, "-m", "warmstart", "studio", *words, "--out", str(place)]
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--no-open", "--json"], stdout=subprocess.PIPE, text=True
-    )
-    url = json.loads(process.stdout.readline())["url"]
-    return process, entered(url)
-
-
-def entered(url):
-    """The page of a studio, its address changed for a cookie as browsers do."""
-    port, path = re.search(r":(\d+)(/.*)", url).groups()
-    link = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
-    link.request("GET", path)
-    cookie = link.getresponse().getheader("set-cookie").partition(";")[0]
-    link.close()
-    return Page(int(port), cookie)
-
-
 def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
     place = tmp_path / "studio"
-    process, page = started(place, str(data))
+    process, page = entered(place, str(data))
     some = [one["id"] for one in page.get("board")["pictures"][:3]]
     page.post("label", {"ids": some, "label": "green"})
     page.post("fit", {"budget": "balanced", "settings": ["strategy=last:1", "input.size=64"]})
     page.until(lambda content: content["work"]["stage"] == "Fine-tune")
     process.send_signal(signal.SIGKILL)
     process.wait(30)
-    process, page = started(place)
+    process, page = entered(place)
     content = page.get("board")
     assert (content["work"]["state"], content["work"]["number"]) == ("stopped", 1)
     labels = {one["id"]: one["label"] for one in content["pictures"]}
@@ -271,3 +234,106 @@ def test_kill_9_in_the_middle_loses_nothing(tmp_path, data):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     assert (Path(place) / "runs" / "1" / "DONE").exists()
+
+
+# ---- Several labels a picture, and numbers.
+
+N = 40
+TASKS = {"multilabel": {"task": "multilabel"}, "regress": {"label": "light"}}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Noise whose colour has two labels and whose light is a number; a table for each."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    has, light = rng.random((N, 2)) < 0.5, rng.uniform(60, 180, size=N)
+    pixels = light[:, None, None, None] + rng.normal(0, 12, (N, 32, 32, 3))
+    pixels[..., 0] += 60 * has[:, :1, None]
+    pixels[..., 2] += 60 * has[:, 1:, None]
+    sets, numbers = ["path,label"], ["path,light"]
+    for n, one in enumerate(np.clip(pixels, 0, 255).astype(np.uint8)):
+        Image.fromarray(one).save(root / f"{n}.png")
+        sets.append(f"{n}.png,{'|'.join(np.array(['red', 'blue'])[has[n]])}")
+        numbers.append(f"{n}.png,{light[n] / 10:.3f}")
+    (root / "sets.csv").write_text("\n".join(sets))
+    (root / "numbers.csv").write_text("\n".join(numbers))
+    return {"multilabel": root / "sets.csv", "regress": root / "numbers.csv"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_it_opens_learns_and_answers_in_the_words_of_the_task(tmp_path, tables, task):
+    with open_as(tmp_path / "s", data=str(tables[task]), **TASKS[task]) as page:
+        board = page.get("board")
+        assert (board["task"], len(board["pictures"]), board["problem"]) == (task, N, "")
+        page.learn()
+        content = page.get("result")
+        assert content["task"] == task
+        assert "classes" not in json.dumps(content["headline"] + content["verdict"]["sentence"])
+        assert ("variance" in content["score_words"]) == (task == "regress")
+        assert f"--task {task}" in content["command"]
+        assert (len(content["labels"]) == 2) == (task == "multilabel")
+        assert (len(content["numbers"]) == N) == (task == "regress")
+        answer = page.tried((tables[task].parent / "0.png").read_bytes())
+        assert {"labels"} <= answer.keys() or {"value", "low", "high"} <= answer.keys()
+        assert page.ask("GET", "/api/downloads/model.zip")[0] == 200
+
+
+def test_labels_are_given_and_taken_one_by_one(tmp_path, tables):
+    with open_as(tmp_path / "s", data=str(tables["multilabel"]), task="multilabel") as page:
+        red = next(one["id"] for one in page.get("board")["pictures"] if one["label"] == "red")
+        page.post("label", {"ids": [red], "label": "blue", "on": True})
+        assert page.project.board.labels[red] == "blue|red"
+        assert page.get("board")["undo"] == "added the label blue to 1 picture"
+        page.post("label", {"ids": [red], "label": "blue", "on": False})
+        page.post("label", {"ids": [red], "label": "red", "on": False})
+        assert page.project.board.labels[red] == ""
+        page.post("undo")
+        page.post("classes", {"rename": ["blue", "azure"]})
+        assert not any("blue" in label for label in page.project.board.labels.values())
+        page.post("classes", {"remove": "azure"})
+        assert page.get("board")["problem"].startswith("Two labels")
+        assert len(page.get("board")["pictures"]) == N
+        status, content = page.ask("POST", "/api/label", {"ids": [red], "label": "a|b", "on": True})
+        assert (status, "cannot contain the character |" in content["detail"]) == (422, True)
+
+
+def test_numbers_are_set_and_what_is_for_classes_is_refused(tmp_path, tables):
+    with open_as(tmp_path / "s", data=str(tables["regress"]), label="light") as page:
+        id = page.get("board")["pictures"][0]["id"]
+        page.post("label", {"ids": [id], "label": " 12.50 "})
+        assert page.project.board.labels[id] == "12.5"
+        for path, value, part in (
+            ("label", {"ids": [id], "label": "warm"}, "warm is not a number"),
+            ("label", {"ids": [id], "label": "nan"}, "nan is not a number"),
+            ("label", {"ids": [id], "label": "5", "on": True}, "a picture has one label here"),
+            ("classes", {"add": "cat"}, "pictures have numbers here"),
+        ):
+            status, content = page.ask("POST", f"/api/{path}", value)
+            assert (status, "\n" in content["detail"]) == (422, False)
+            assert part in content["detail"]
+        table = page.ask("GET", "/api/downloads/labels.csv")[1].decode()
+        assert next(csv.reader(table.splitlines())) == ["path", "label", "split"]
+
+
+def test_learning_again_is_compared_and_another_session_knows_the_task(tmp_path, tables):
+    with open_as(tmp_path / "s", data=str(tables["regress"]), label="light") as page:
+        page.learn()
+        id = page.get("board")["pictures"][0]["id"]
+        page.post("label", {"ids": [id], "label": "12"})
+        page.learn()
+        assert "points" in page.get("result")["comparison"]["words"]
+    with open_as(tmp_path / "s") as page:
+        assert page.get("board")["task"] == "regress"
+        assert page.project.board.labels[id] == "12"
+
+
+def test_equal_numbers_and_texts_are_refused(tmp_path, tables):
+    with open_as(tmp_path / "s", data=str(tables["regress"]), label="light") as page:
+        ids = [one["id"] for one in page.get("board")["pictures"]]
+        page.post("label", {"ids": ids, "label": "5"})
+        status, content = page.ask("POST", "/api/fit", {})
+        assert (status, "All numbers are equal" in content["detail"]) == (422, True)
+    texts = "text,label\nsome words to learn from,1.5\nand others,2.5\n" * 9
+    (tmp_path / "t.csv").write_text(texts)
+    with pytest.raises(DataError, match="holds texts, and the studio shows pictures"):
+        open_project(StudioOptions(data=str(tmp_path / "t.csv"), out=tmp_path / "t"), nothing)

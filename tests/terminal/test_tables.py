@@ -5,7 +5,7 @@ from itertools import count, islice
 from types import SimpleNamespace
 
 from warmstart.records.answer import Answer
-from warmstart.records.summary import ClassScore, Scores, ScoresByClass
+from warmstart.records.summary import ClassScore, ScoresByClass
 from warmstart.terminal.tables import (
     cache_text,
     cleared_text,
@@ -21,23 +21,19 @@ def answer(path, label="shirt", p=0.91, **values):
 
 
 def test_answers_stand_in_columns():
-    lines = predict_lines(
-        [
-            answer("photos/one.jpg"),
-            answer("two.jpg", "longsleeve", 0.4812, confident=False),
-            answer("3.jpg", "hat", 0.9983),
-            answer("4.jpg", "hat", 0.7, confident=False, ood=True),
-            answer("5.jpg", "hat", 1.0, confident=None),
-            answer("6.jpg", None, None, error="6.jpg cannot be decoded"),
-        ]
-    )
-    assert list(lines) == [
+    answers = [
+        answer("photos/one.jpg"),
+        answer("two.jpg", "longsleeve", 0.4812, confident=False),
+        answer("3.jpg", "hat", 0.9983),
+        answer("4.jpg", "hat", 0.7, confident=False, ood=True),
+        answer("6.jpg", None, None, error="6.jpg cannot be decoded"),
+    ]
+    assert list(predict_lines(answers)) == [
         "image           class       probability",
         "photos/one.jpg  shirt         91 %",
         "two.jpg         longsleeve    48 %  uncertain",
         "3.jpg           hat         > 99 %",
         "4.jpg           hat           70 %  unlike the training images",
-        "5.jpg           hat         > 99 %",
         "6.jpg           -                -  cannot be decoded",
     ]
 
@@ -57,26 +53,6 @@ def test_a_long_path_does_not_push_the_others_away():
     assert len(lines[2]) < 80
 
 
-def test_scores():
-    scores = Scores(
-        n=1200,
-        accuracy=0.8412,
-        low=0.78,
-        high=0.88,
-        balanced_accuracy=0.83,
-        macro_f1=0.82,
-        log_loss=0.45,
-        ece=0.03,
-    )
-    assert (
-        scores_text(scores)
-        == """\
-Accuracy  84.1 % (95 % CI 78.0–88.0) on 1,200 images.
-          83.0 % balanced over classes.
-Also      macro F1 0.82, log-loss 0.45, calibration error (ECE) 0.03"""
-    )
-
-
 def test_scores_list_the_weakest_class_first():
     metrics = {"balanced_accuracy": 0.75, "macro_f1": 0.74, "log_loss": 0.6, "ece": 0.05}
     hat = ClassScore(
@@ -93,7 +69,11 @@ def test_scores_list_the_weakest_class_first():
     shirt = replace(hat, label="shirt", recall=0.5, low=0.3, high=0.7, precision=1.0)
     shirt = replace(shirt, confused_with="hat", n_confused=5)
     scores = ScoresByClass(n=40, accuracy=0.75, low=0.6, high=0.86, **metrics, classes=(hat, shirt))
-    assert scores_text(scores).splitlines()[-3:] == [
+    assert scores_text(scores).splitlines() == [
+        "Accuracy  75 % (95 % CI 60–86) on 40 images.",
+        "          75 % balanced over classes.",
+        "Also      macro F1 0.74, log-loss 0.60, calibration error (ECE) 0.05",
+        "",
         "class  images  recall          precision  most often taken for",
         "shirt      20  50 % (30–70)        100 %  hat (5)",
         "hat        20  100 % (82–100)       80 %",
@@ -104,19 +84,10 @@ def test_base_models():
     lite = SimpleNamespace(name="lite0", title="Lite0", parameters=4_652_008, size_px=224)
     bare = SimpleNamespace(name="timm:long", title="t" * 90, parameters=None, size_px=None)
     text = models_text([lite, bare])
-    assert text.splitlines()[0].split() == [
-        "lite0",
-        "Lite0",
-        "4.7",
-        "M",
-        "parameters,",
-        "224",
-        "px",
-    ]
+    words = "lite0 Lite0 4.7 M parameters, 224 px"
+    assert " ".join(text.splitlines()[0].split()) == words
     assert max(map(len, text.splitlines())) <= 80
-    assert models_text([], "zzz") == (
-        "No base model on this computer matches `zzz`. List all: warmstart models"
-    )
+    assert "No base model on this computer matches `zzz`." in models_text([], "zzz")
 
 
 def test_cache():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from warmstart.errors import DataError
 from warmstart.planning.build import build
 from warmstart.planning.facts import NetworkFacts, PlanOptions
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice

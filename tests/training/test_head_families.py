@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from warmstart.events import drain
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.tasks.multilabel import MULTILABEL

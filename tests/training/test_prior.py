@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import nnls
 
 from warmstart.events import drain
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.rules import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import apply_scaling, fit_scaling, mixed_kernels
 from warmstart.training.linear_probe import families, fit_head

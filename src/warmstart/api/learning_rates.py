@@ -20,7 +20,7 @@ from warmstart.planning.schedule import schedule
 from warmstart.planning.strategy import AUTO, HEAD, parse
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Plan
-from warmstart.records.recording import Clock
+from warmstart.records.run_folder import Clock
 from warmstart.request import DEFAULT_BASE, Request, typed_settings
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import base_note, read_and_choose

@@ -11,7 +11,6 @@ from warmstart.errors import PlanError
 from warmstart.network.freeze import FrozenBlocks, groups
 from warmstart.network.structure import OUTPUT, Sections, sections, sections_for
 from warmstart.planning import rules
-from warmstart.planning.actions import body_actions
 from warmstart.planning.fine_tuning import WARM_UP
 from warmstart.planning.learning_rates import (
     NEW,
@@ -24,9 +23,10 @@ from warmstart.planning.learning_rates import (
     max_new_lr,
     round_lr,
 )
-from warmstart.planning.strategy import HEAD, Strategy, n_tuned, parse, word
-from warmstart.records.block_actions import ADDED, TUNED
+from warmstart.planning.strategy import HEAD, Strategy, body_actions, n_tuned, parse, word
 from warmstart.records.plan import (
+    ADDED,
+    TUNED,
     Action,
     BlockPlan,
     Choice,

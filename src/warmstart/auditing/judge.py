@@ -27,7 +27,7 @@ from warmstart.data.near_duplicates import (
     scenes_sentence,
     unit_features,
 )
-from warmstart.data.sources import Source, list_source
+from warmstart.data.read import Source, list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, ModelError, missing
 from warmstart.evaluation.reliability import reliability
@@ -36,27 +36,27 @@ from warmstart.evidence.preprocessing import LEAST, LEVEL, SWAPPED, USUAL, all_g
 from warmstart.features.batches import normalised
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import Pixels
-from warmstart.features.extract import Prefetch
+from warmstart.features.extraction import Prefetch
 from warmstart.features.machine import n_threads
 from warmstart.formatting import first_few
 from warmstart.modalities.image import IMAGE, as_picture, prepare
 from warmstart.modalities.registry import modality_of
-from warmstart.network.class_names import imagenet_names, read_names
 from warmstart.network.external_classifier import (
     SUFFIX,
     Array,
     ExternalClassifier,
     InputHandling,
+    imagenet_names,
     is_hub_folder,
     is_published,
     open_file,
     open_folder,
     open_named,
     open_onnx,
+    read_names,
 )
 from warmstart.network.hub import PREFIX
-from warmstart.network.tensors import n_parameters
-from warmstart.network.weights import SUFFIXES
+from warmstart.network.weights import SUFFIXES, n_parameters
 from warmstart.nouns import count, is_are
 from warmstart.planning import rules
 from warmstart.records.comparison import AuditedModel, MajorityClass, TrainGap

@@ -17,8 +17,7 @@ from warmstart.errors import ModelError, UsageError
 from warmstart.network.external_classifier import is_hub_folder
 from warmstart.network.hub import read_folder
 from warmstart.network.model_folder import read_bundle
-from warmstart.network.tensors import STATISTICS, digest, place
-from warmstart.network.weights import SUFFIXES, read_weights
+from warmstart.network.weights import STATISTICS, SUFFIXES, digest, place, read_weights
 from warmstart.records.network import Audit, AuditGroup, Fate, GroupState, Ledger, LedgerRow, Tally
 from warmstart.records.run_folder import read_json
 

@@ -33,8 +33,8 @@ def info() -> CacheInfo:
 
 def clear() -> CacheInfo:
     """Remove everything that no running job uses; returns what was there before."""
-    from warmstart.features import engine_speeds
     from warmstart.features.cache import FeatureCache
+    from warmstart.features.engine_choice import clear_speeds
     from warmstart.features.offload import clear_queues
     from warmstart.machine import default_root
 
@@ -42,7 +42,7 @@ def clear() -> CacheInfo:
     before = feature_cache.info()
     feature_cache.clear()
     clear_queues(feature_cache.root)
-    engine_speeds.clear(feature_cache.root)
+    clear_speeds(feature_cache.root)
     return before
 
 

@@ -9,12 +9,12 @@ from warmstart.cli.options import COMMON, RUN, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
 from warmstart.errors import UsageError
 from warmstart.events import follow
+from warmstart.exporting import FORMATS, check_format
 from warmstart.exporting.predict_script import NAME
 from warmstart.exporting.readme import agreement_text, quantized_text, single_layer_text
-from warmstart.exporting.registry import FORMATS, check_format
 from warmstart.formatting import joined
 from warmstart.modalities.registry import MODALITIES
-from warmstart.records.export import Exported
+from warmstart.records.answer import Exported
 from warmstart.records.run_folder import to_plain
 from warmstart.terminal.text import column
 

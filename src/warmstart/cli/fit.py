@@ -37,7 +37,7 @@ from warmstart.formatting import duration, printable, sentence, size
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.planning.forecast import given_up
-from warmstart.planning.words import runs
+from warmstart.planning.plan_file import runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
 from warmstart.terminal.text import column, command_rows, lead, shortened, table_lines
 

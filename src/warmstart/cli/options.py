@@ -184,7 +184,7 @@ DATA = "the labelled images"
 
 def request_of(call: Call) -> Request:
     """The request of a run; options that were not typed have their defaults."""
-    from warmstart.records.recording import seconds_alive
+    from warmstart.records.run_folder import seconds_alive
     from warmstart.request import Request
 
     values, parallel = call.values, call.values.get("--parallel")

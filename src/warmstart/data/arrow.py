@@ -19,9 +19,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
-from warmstart.data.archive import MAX_RATIO, MAX_TOTAL_BYTES, RATIO_FROM_BYTES
 from warmstart.data.parsing import Pictures, Table, TableImages, text_of
-from warmstart.data.place import MAX_FILE_BYTES, special
+from warmstart.data.place import (
+    MAX_FILE_BYTES,
+    MAX_RATIO,
+    MAX_TOTAL_BYTES,
+    RATIO_FROM_BYTES,
+    special,
+)
 from warmstart.errors import DataError, install_command
 from warmstart.machine import cell_bytes, check_memory, reading_limit
 

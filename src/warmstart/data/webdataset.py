@@ -16,10 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from warmstart.data.archive import TAR_ERRORS, checked_member, tar_error, why_not_read
 from warmstart.data.dataset import Columns, Listing, Row, unreadable
 from warmstart.data.layouts import SPLITS, SplitFolder, find_splits
-from warmstart.data.place import MAX_FILE_BYTES, MEDIA_SUFFIXES, is_hidden, suffix
+from warmstart.data.place import (
+    MAX_FILE_BYTES,
+    MEDIA_SUFFIXES,
+    TAR_ERRORS,
+    checked_member,
+    is_hidden,
+    suffix,
+    tar_error,
+    why_not_read,
+)
 from warmstart.errors import DataError
 from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Wording, count

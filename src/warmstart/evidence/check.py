@@ -27,6 +27,7 @@ from warmstart.features.machine import keep_freed_memory
 from warmstart.modalities.registry import modality_of
 from warmstart.network.weights import is_mapped
 from warmstart.planning import fine_tuning, rules
+from warmstart.planning.plan_file import in_words
 from warmstart.planning.verdict import (
     BASE,
     Basis,
@@ -40,7 +41,6 @@ from warmstart.planning.verdict import (
     sentence,
     verdict_kind,
 )
-from warmstart.planning.words import in_words
 from warmstart.records.data import Finding
 from warmstart.records.inputs import TextInputs
 from warmstart.records.network import FeatureLayer

@@ -20,7 +20,7 @@ from warmstart.features.batches import readable, to_tensor
 from warmstart.features.extraction import load_unchanged
 from warmstart.features.machine import threads_for
 from warmstart.modalities.registry import MODALITIES, modality_of
-from warmstart.network.batch_norm_statistics import NormStatistics, norm_statistics
+from warmstart.network.batch_norm import NormStatistics, norm_statistics
 from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.shuffled import control_features, forward_images, halve_images, layer_scales
 from warmstart.planning import rules

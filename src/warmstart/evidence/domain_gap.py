@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.evidence.probe_hits import not_measured
-from warmstart.network.batch_norm_statistics import NormStatistics
+from warmstart.network.batch_norm import NormStatistics
 from warmstart.records.summary import Evidence
 
 Values = NDArray[np.float64]

@@ -21,7 +21,7 @@ class ExportFormat(ABC):
 
     `needs` to `value` are lines of predict.py; `answer` and `value` return logits and
     probabilities, or a number twice, of the inputs `{x}`, which a graph calls `{name}`. They are
-    what `clean_process` runs to compare the export with the model.
+    what `export` runs, in a process of its own, to compare the file with the model.
     """
 
     name: ClassVar[str]
@@ -66,7 +66,7 @@ class ExportFormat(ABC):
 
 def any_head() -> str:
     """`--to` and the formats that hold any head, as a refusal names them."""
-    from warmstart.exporting.registry import FORMATS  # it imports the formats, which refuse
+    from warmstart.exporting import FORMATS  # it imports the formats, which refuse
 
     names = [one.name for one in FORMATS.values() if not one.is_single_layer]
     return f"--to {joined(names, 'or')}"

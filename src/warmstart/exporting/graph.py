@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,27 +189,6 @@ def to_program(network: ExportedNetwork) -> Any:
         ) from error
 
 
-def save_program(program: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a .pt2: a zip of graph, tensors and metadata; nothing in it is pickled."""
-    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(dict(metadata))})
-
-
-def metadata_of(network: ExportedNetwork, labels: tuple[str, ...], name: str) -> dict[str, str]:
-    """Metadata of the graph: class names, preprocessing, the meaning of the outputs."""
-    prep = network.preprocessing
-    metadata = {
-        "name": name,
-        "task": network.task,
-        "labels": json.dumps(list(labels), ensure_ascii=False),
-        "preprocessing": json.dumps(to_plain(prep)),
-        "outputs": TASKS[network.task].output_meaning,
-    }
-    if modality_of(prep).has_pixels and network.input_name != PIXELS:
-        prep = pictures(prep)
-        metadata |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
-    return metadata
-
-
 @dataclass(frozen=True, slots=True)
 class ExportSource:
     """What is exported: a model, its record, and the user's own network if there is one."""
@@ -226,8 +204,19 @@ class ExportSource:
         return wrap_model(self.model, record.preprocessing, self.with_pixels, record.task)
 
     def metadata(self, title: str) -> dict[str, str]:
-        """What a graph says of itself, by name."""
-        return metadata_of(self.exported(), self.record.classes, title)
+        """Metadata of the graph: class names, preprocessing, the meaning of the outputs."""
+        record, prep = self.record, self.record.preprocessing
+        metadata = {
+            "name": title,
+            "task": record.task,
+            "labels": json.dumps(list(record.classes), ensure_ascii=False),
+            "preprocessing": json.dumps(to_plain(prep)),
+            "outputs": TASKS[record.task].output_meaning,
+        }
+        if modality_of(prep).has_pixels and not self.with_pixels:
+            prep = pictures(prep)
+            metadata |= {"mean": json.dumps(list(prep.mean)), "std": json.dumps(list(prep.std))}
+        return metadata
 
 
 def onnx_graph(source: ExportSource, title: str) -> bytes:

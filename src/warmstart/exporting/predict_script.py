@@ -1,7 +1,7 @@
 """predict.py: some 30 lines that use an export without warmstart.
 
 `prepare(path)` returns an image as the network takes it, `answer(pixels)` logits and
-probabilities of a batch. `clean_process` checks an export by running this very file.
+probabilities of a batch. `export` checks itself by running this very file.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from warmstart.errors import ExportError, first_line
 from warmstart.events import Event, Steps
 from warmstart.features.machine import n_threads
 from warmstart.modalities.registry import MODALITIES
+from warmstart.records.answer import Gap, Quantized
 from warmstart.records.data import DataRecord, Example
-from warmstart.records.export import Gap, Quantized
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.stats.paired import Difference, difference, hits_difference
 from warmstart.tasks.registry import TASKS, target_of

@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.exporting.registry import FORMATS
+from warmstart.exporting import FORMATS
 from warmstart.formatting import interval, percents
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
-from warmstart.records.export import Exported, Gap
+from warmstart.records.answer import Exported, Gap
 from warmstart.records.summary import NumberScores, Scores, Summary
 from warmstart.tasks.registry import TASKS, other_metrics, score_of
 

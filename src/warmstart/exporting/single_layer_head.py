@@ -7,7 +7,6 @@ trained on these images, else on the run's test set.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +23,13 @@ from warmstart.errors import DataError, ExportError, RunFolderError
 from warmstart.events import Event, Steps
 from warmstart.exporting.format import any_head
 from warmstart.modalities.registry import MODALITIES
-from warmstart.network.added import AddedBlock
-from warmstart.network.ensemble import NAME as BRANCH
-from warmstart.network.surgery import MultiLayerHead, WarmModel
+from warmstart.network.surgery import BRANCH, AddedBlock, MultiLayerHead, WarmModel
+from warmstart.records.answer import Gap, SingleLayerHead
 from warmstart.records.data import Example
-from warmstart.records.export import Gap, SingleLayerHead
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.network import FeatureLayer, Ledger
 from warmstart.records.plan import Choice, Plan
+from warmstart.reporting.facts import read_lines
 from warmstart.run.reopened import Pixels, Reopened
 from warmstart.solve.kernels import Features
 from warmstart.stats.metrics import MODEL_VARIANCE, hits_estimate
@@ -102,18 +100,14 @@ def oof_hits(path: Path) -> dict[str, bool]:
 
     Raises: RunFolderError if the file is missing or damaged.
     """
-    hits = {}
-    try:
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                row = json.loads(line)
-                if row["split"] == "oof":
-                    hits[row["id"]] = row["label"] == row["target"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    lines = read_lines(
+        path, lambda line: (line["split"], line["id"], line["label"] == line["target"])
+    )
+    if not lines:
         raise RunFolderError(
-            f"{path} cannot be read ({error}); restore it, or make the run again."
-        ) from error
-    return hits
+            f"{path} cannot be read (it is missing or empty); restore it, or make the run again."
+        )
+    return {id: is_right for split, id, is_right in lines if split == "oof"}
 
 
 def has_trained(ledger: Ledger) -> bool:

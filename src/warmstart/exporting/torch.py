@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ class TorchExport(ExportFormat):
     how_loaded = 'torch.export.load("model.pt2").module()'
 
     def write(self, folder: Path, source: ExportSource, title: str) -> None:
-        from warmstart.exporting.graph import save_program, to_program
+        import torch
 
-        program = to_program(source.exported())
-        save_program(program, folder / self.model, source.metadata(title))
+        from warmstart.exporting.graph import to_program
+
+        # A zip of graph, tensors and metadata; nothing in it is pickled.
+        files = {"metadata.json": json.dumps(source.metadata(title))}
+        torch.export.save(to_program(source.exported()), folder / self.model, extra_files=files)

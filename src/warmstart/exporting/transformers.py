@@ -75,8 +75,7 @@ def as_native(model: WarmModel, network: nn.Module, preprocessing: Preprocessing
     from torch import nn
 
     from warmstart.exporting.single_layer_head import backbone_state, classifier_of, fill
-    from warmstart.network.position_embeddings import refit_size
-    from warmstart.network.stem import refit
+    from warmstart.network.inputs import refit, refit_size
 
     classifier = classifier_of(model, Transformers.name)
     state = backbone_state(model)

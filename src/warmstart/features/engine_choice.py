@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import cast, get_args
+from pathlib import Path
+from typing import Any, cast, get_args
 
 from warmstart import events
 from warmstart.data.dataset import Collection
 from warmstart.errors import PlanError, install_command
 from warmstart.events import Steps
-from warmstart.features import engine_speeds
-from warmstart.features.cache import FeatureCache
+from warmstart.features.cache import FeatureCache, exclusive, read_lines
 from warmstart.features.cache_key import (
     BATCH,
     ENGINE_TITLES,
     EngineName,
     FeatureKey,
+    cpu_name,
     engine_version,
     installed_engines,
 )
-from warmstart.features.engine import Engine, EngineError, make_engine
+from warmstart.features.engine import Engine, EngineError, Pixels, make_engine
 from warmstart.features.machine import threads_for
 from warmstart.machine import default_root
 from warmstart.modalities.registry import modality_of
@@ -36,6 +42,96 @@ from warmstart.planning.strategy import nearest
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
+from warmstart.records.run_folder import write_bytes
+
+# ---- Measured speeds on this machine, a JSON line each in the cache folder.
+#
+# The first measurement of an engine stays until its versions, the machine or the network's size
+# change: a resumed run, or another one at the same time, then makes the same choice.
+
+SPEEDS_FILE = "engines.jsonl"  # not .json: the cache would take that for features, and evict it
+BATCHES = 2  # run when an engine is measured
+MAX_LINES = 1000  # the oldest are dropped
+_FIGURES = ("setup_s", "per_second")  # of an `EngineSpeed`, in the file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWork:
+    """Everything that the speed of an engine depends on; `size` is the shape of an example."""
+
+    macs: int
+    parameters: int
+    feature_layers: int
+    size: tuple[int, ...]
+    threads: int
+    arithmetic: str = field(default_factory=lambda: os.environ.get("MKL_CBWR", ""))
+    cpu: str = field(default_factory=cpu_name)
+
+
+def measure_speed(make: Callable[[], Engine], images: Pixels) -> tuple[Engine, EngineSpeed]:
+    """Make an engine and run one batch of images twice; the faster run counts."""
+    began = time.perf_counter()
+    engine = make()
+    setup = time.perf_counter() - began
+    seconds = []
+    for _ in range(BATCHES):
+        began = time.perf_counter()
+        engine(images)
+        seconds.append(time.perf_counter() - began)
+    return engine, EngineSpeed(setup, len(images) / max(min(seconds), 1e-9))
+
+
+def read_speeds(root: Path, work: EngineWork) -> dict[str, EngineSpeed]:
+    """The stored speeds of the installed engines, in their installed versions."""
+    lines = _speed_lines(root)
+    speeds = {name: _find_speed(lines, _speed_key(work, name)) for name in installed_engines()}
+    return {name: speed for name, speed in speeds.items() if speed is not None}
+
+
+def keep_speed(root: Path, work: EngineWork, name: EngineName, speed: EngineSpeed) -> EngineSpeed:
+    """Store a measurement if the file can be written; returns the stored or an earlier one."""
+    key = _speed_key(work, name)
+    with suppress(OSError), exclusive(root / "lock"):
+        lines = _speed_lines(root)
+        stored = _find_speed(lines, key)
+        if stored is not None:
+            return stored
+        lines = [*lines, {**key, **dict(zip(_FIGURES, speed, strict=True))}][-MAX_LINES:]
+        write_bytes(
+            root / SPEEDS_FILE, b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+        )
+    return speed
+
+
+def clear_speeds(root: Path) -> None:
+    with exclusive(root / "lock"):
+        (root / SPEEDS_FILE).unlink(missing_ok=True)
+
+
+def _speed_key(work: EngineWork, name: EngineName) -> dict[str, Any]:
+    """The members of a line that identify it, as JSON holds them."""
+    plain = {"engine": name, "version": engine_version(name), **asdict(work)}
+    return cast(dict[str, Any], json.loads(json.dumps(plain)))
+
+
+def _speed_lines(root: Path) -> list[dict[str, Any]]:
+    """The lines that are measurements, whose figures are positive numbers."""
+    return [
+        line
+        for line in read_lines(root / SPEEDS_FILE)
+        if all(isinstance(line.get(name), float) for name in _FIGURES)
+        if all(0 < line[name] < math.inf for name in _FIGURES)
+    ]
+
+
+def _find_speed(lines: list[dict[str, Any]], key: dict[str, Any]) -> EngineSpeed | None:
+    for line in lines:
+        if {k: v for k, v in line.items() if k not in _FIGURES} == key:
+            return EngineSpeed(*(line[name] for name in _FIGURES))
+    return None
+
+
+# ---- The choice.
 
 SETTING = "training.engine"
 
@@ -78,7 +174,7 @@ class EngineSurvey:
     stream: str = ""  # the number format between blocks, if the network is streamed
 
     @property
-    def work(self) -> engine_speeds.EngineWork:
+    def work(self) -> EngineWork:
         return engine_work(self.network.record, self.prep, len(self.feature_layers))
 
     @property
@@ -127,9 +223,9 @@ def survey_engines(collection: Collection, base: PretrainedModel) -> EngineSurve
     )
 
 
-def engine_work(record: NetworkRecord, prep: Inputs, n_layers: int) -> engine_speeds.EngineWork:
+def engine_work(record: NetworkRecord, prep: Inputs, n_layers: int) -> EngineWork:
     """Everything that the speed of an engine depends on, on this machine."""
-    return engine_speeds.EngineWork(
+    return EngineWork(
         macs=sum(block.macs for block in record.blocks),
         parameters=sum(block.parameters for block in record.blocks),
         feature_layers=n_layers,
@@ -169,7 +265,7 @@ def choose(survey: EngineSurvey, request: Choice | None = None) -> Steps[ChosenE
 def _choose(
     survey: EngineSurvey, request: Choice | None
 ) -> Steps[tuple[EngineSurvey, ChosenEngine]]:
-    speeds = engine_speeds.read(survey.feature_cache.root, survey.work)
+    speeds = read_speeds(survey.feature_cache.root, survey.work)
     loaded: dict[str, Engine] = {}
     if request is None and not survey.stream:
         survey, loaded = yield from _measure(survey, speeds)
@@ -198,14 +294,14 @@ def _measure(
         loaded.clear()  # two at a time would be the peak memory of a run
         try:
             make = partial(_make, survey, engine)
-            loaded[name], speed = engine_speeds.measure(
+            loaded[name], speed = measure_speed(
                 make, modality_of(survey.prep).noise(BATCH, survey.prep)
             )
         except EngineError as error:
             survey = yield from _refuse(survey, engine, error)
             continue
         root, work = survey.feature_cache.root, survey.work
-        speeds[name] = engine_speeds.keep(root, work, engine, speed)
+        speeds[name] = keep_speed(root, work, engine, speed)
     return survey, loaded
 
 
@@ -214,7 +310,7 @@ def _refuse(survey: EngineSurvey, name: EngineName, error: EngineError) -> Steps
     survey.feature_cache.redirect(survey.keys[name], survey.keys["torch"])
     keys = {other: key for other, key in survey.keys.items() if other != name}
     survey = replace(survey, keys=keys)
-    stored = engine_speeds.read(survey.feature_cache.root, survey.work)
+    stored = read_speeds(survey.feature_cache.root, survey.work)
     speeds = rules.estimate_speeds(stored, survey.work.macs)
     instead = ENGINE_TITLES[cast(EngineName, rules.choose_engine(survey.counts, speeds))]
     yield events.note("features", "Engine", f"{error}; {instead} is used instead")

@@ -27,16 +27,12 @@ from warmstart.distributed import here
 from warmstart.errors import RunFolderError, TrainingError
 from warmstart.events import Event, Stage, Steps
 from warmstart.features.batches import to_tensor
-from warmstart.features.cache import FeatureCache
-from warmstart.features.cache_file import CacheFile, exclusive, is_in_use
+from warmstart.features.cache import FeatureCache, exclusive, is_in_use
 from warmstart.features.cache_key import BATCH, CacheFileKey
 from warmstart.features.engine import Engine, Pixels, lay_out
-from warmstart.features.extract import ExampleSource, ExtractedRows, Extraction
-from warmstart.network.fast_linear import quick_linear
-from warmstart.network.feature_layers import plan_scan
+from warmstart.network.feature_layers import plan_scan, quick_linear
 from warmstart.network.partition import Network
 from warmstart.network.segments import SegmentStep
-from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import BlockRecord, FeatureLayer
 from warmstart.records.run_folder import read_json, write_json
@@ -278,45 +274,6 @@ def queue_for(
         digest.update(content.encode())
     folder = feature_cache.root / FOLDER / digest.hexdigest()[:32]
     return BlockQueue(folder=folder, blocks=blocks, dtype=dtype, saved_block=saved_block)
-
-
-def extract_streamed(
-    examples: Sequence[Example],
-    source: ExampleSource,
-    blocks: Sequence[OffloadedBlock],
-    dtype: str,
-    saved: tuple[int, CacheFile] | None = None,
-) -> Steps[ExtractedRows]:
-    """`extract`, block by block over all missing examples, which are decoded once.
-
-    The output of block `saved[0]` goes to the file `saved[1]` as well. After an interruption it
-    continues with the first unfinished block.
-    Raises: TrainingError if half precision cannot hold an output; OSError if the disk is full.
-    """
-    extraction, todo = Extraction(source), source.todo
-    yield extraction.begin(examples)
-    if todo:
-        queue = queue_for(
-            source.feature_cache,
-            source.cache_file.key,
-            (e.sha256 for e in examples),
-            blocks,
-            dtype,
-            0 if saved is None else saved[0],
-        )
-        with queue.lock():
-            queue.open([e.sha256 for e in todo])
-            try:
-                yield from queue.run(len(todo), extraction.batches)
-            finally:
-                extraction.quarantine()
-            if saved is not None:
-                for contents, rows in queue.saved_rows():
-                    saved[1].append(contents, [rows])
-            for contents, columns in queue.rows():
-                source.cache_file.append(contents, columns)
-            queue.clear()
-    return (yield from extraction.finish(examples))
 
 
 # ---- One block by itself: only the layers that it calls are in memory.

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from inspect import signature
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +27,9 @@ from warmstart.network.encoder import (
     layers_of,
     settings_of,
 )
+from warmstart.network.hub import PROCESSOR, fill, settings
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
+from warmstart.records.inputs import WaveInputs
 
 
 class ClipEncoder(Encoder):
@@ -348,3 +351,54 @@ def build_wave(arch: str) -> ClipEncoder:
         settings |= {"mean": 0.0, "std": 0.5}  # frames unscaled
     encoder = build_encoder(kind, {**config, **architecture.fixed})[1]
     return architecture.network(encoder, settings).eval()
+
+
+# ---- From a folder.
+
+
+_DEFAULT_SECONDS = 1.0  # until the length of the data's clips is known
+# Types and ranges of the numbers in preprocessor_config.json.
+_NUMBERS: dict[str, tuple[Any, float, float]] = {
+    "sampling_rate": (int, 1_000, 768_000),
+    "n_fft": (int, 16, 65_536),
+    "hop_length": (int, 1, 65_536),
+    "mean": ((int, float), -1e3, 1e3),
+    "std": ((int, float), 1e-6, 1e6),
+}
+_AUDIO_HEADS = (
+    "quantizer.",
+    "project_q.",
+    "project_hid.",
+    "lm_head.",
+    "classifier.",
+    "projector.",
+    "speaker_proj.",
+    "label_embeddings_concat",
+    "dropout_features.",
+    "final_proj.",
+    "tdnn.",
+    "feature_extractor.weights",
+    "objective.",
+    "layer_weights",
+    "adapter.",
+    "model.decoder.",
+    "decoder.",
+    "proj_out.",
+)
+
+
+def load_wave(folder: Path, config: Settings) -> tuple[ClipEncoder, str, WaveInputs]:
+    path = folder / PROCESSOR
+    processor = settings(path) if path.is_file() else {}
+    for key, (number, low, high) in _NUMBERS.items():
+        value = processor.get(key)
+        if key in processor and not (isinstance(value, number) and low <= value <= high):
+            raise ModelError(f"{path} has {key} {value!r}; copy the folder again.")
+    kind = AUDIO_ENCODERS[str(config["model_type"])]
+    is_scaled = kind.is_scaled is not None and bool(processor.get("do_normalize", kind.is_scaled))
+    rate = processor.get("sampling_rate", DEFAULT_RATE)
+    inputs = WaveInputs(sample_rate=rate, seconds=_DEFAULT_SECONDS, is_scaled=is_scaled)
+    arch = wave_arch(config, processor)
+    network = build_wave(arch)
+    fill(network.encoder, folder, _AUDIO_HEADS, kind.renamed)
+    return network, arch, inputs

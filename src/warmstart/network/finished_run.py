@@ -14,19 +14,27 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from warmstart.network.added import AddedBlock, graft
-from warmstart.network.ensemble import NAME
+from warmstart.errors import ModelError
 from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.inputs import InputOptions, change_inputs
 from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network, cut
-from warmstart.network.surgery import MultiLayerHead, fresh, rebuild
-from warmstart.network.tensors import n_parameters, tensor_digest
+from warmstart.network.surgery import BRANCH, AddedBlock, MultiLayerHead, fresh, graft, rebuild
+from warmstart.network.table_network import (
+    WIDTH,
+    TableNet,
+    at_mean,
+    match_columns,
+    move_columns,
+    recolumn,
+)
+from warmstart.network.weights import n_parameters, tensor_digest, unique_tensors
+from warmstart.records.inputs import TableInputs
 from warmstart.records.network import BaseModelRecord, FeatureLayer
 from warmstart.refit_cache import active_refit_cache
 
 _BACKBONE = "backbone."
-_BRANCH = f"{_BACKBONE}{NAME}."
+_BRANCH_PREFIX = f"{_BACKBONE}{BRANCH}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +83,7 @@ def rebuild_finished_run(
     Raises: ModelError if the architecture is unknown, or a tensor is missing, extra, of another
     shape, or not finite.
     """
-    own = {n: t for n, t in tensors.items() if ensemble is None or not n.startswith(_BRANCH)}
+    own = {n: t for n, t in tensors.items() if ensemble is None or not n.startswith(_BRANCH_PREFIX)}
     backbone = {n.removeprefix(_BACKBONE): t for n, t in own.items() if n.startswith(_BACKBONE)}
     arch, prep, n_classes = record.arch, record.preprocessing, len(record.labels)
     module = fresh(arch, backbone, prep)
@@ -154,3 +162,44 @@ def _with_head(network: Network, base: FinishedRunModel) -> FinishedRunNetwork:
         record=replace(network.record, head_parameters=n_parameters(base.head)),
         scan=plan_scan(network, base.feature_layers),
     )
+
+
+def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
+    """Adapt the network and head of a run on a table to other columns.
+
+    Dropped columns count with their mean for good.
+    Raises: ModelError where the run was on other data, or no column has the same name.
+    """
+    if not isinstance(base.module, TableNet):
+        raise ModelError(
+            f"{base.record.name} takes {base.record.preprocessing.kind}s, not rows of a table."
+        )
+    old = cast(TableInputs, base.record.preprocessing)
+    new = match_columns(old, inputs, base.record.name)
+    module, changes = recolumn(base.module, old, new)
+    if not changes and new == old:
+        return base
+    both = f"{tensor_digest(unique_tensors(module))} {base.record.sha256} {new}"
+    sha256 = hashlib.sha256(both.encode()).hexdigest()
+    parameters = base.record.parameters + n_parameters(module) - n_parameters(base.module)
+    return replace(
+        base,
+        module=module,
+        record=replace(base.record, preprocessing=new, sha256=sha256, parameters=parameters),
+        changes=(*base.changes, *changes),
+        head=_new_head(base, old, new),
+        unchanged=base.origin,
+    )
+
+
+def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
+    """The run's head, its weights for the columns themselves moved to their new positions."""
+    head, n_inputs = base.head, len(old.slots) + len(old.bins)
+    widths = [n_inputs if layer.block == 1 else WIDTH for layer in base.feature_layers]
+    weights, bias = list(torch.split(head.weight, widths, dim=1)), head.bias.detach()
+    for n, layer in enumerate(base.feature_layers):
+        if layer.block == 1:
+            bias = bias + weights[n] @ at_mean(old, new)
+            weights[n] = move_columns(weights[n], old, new)
+    moved = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
+    return moved.requires_grad_(False)

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from warmstart.errors import PlanError
 from warmstart.network.lora import original_names
 from warmstart.network.surgery import WarmModel
-from warmstart.network.tensors import place
-from warmstart.records.block_actions import ACTIONS, FROZEN, REPLACED, BlockAction, Mode
-from warmstart.records.plan import Action
+from warmstart.network.weights import place
+from warmstart.records.plan import ACTIONS, FROZEN, REPLACED, Action, BlockAction, Mode
 
 Actions = Mapping[str, Action]  # by block
 Owners = Mapping[str, str]  # block by tensor

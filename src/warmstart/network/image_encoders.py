@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -22,11 +23,14 @@ from warmstart.network.encoder import (
     Encoder,
     Settings,
     build_encoder,
+    design,
     encoder_steps,
     layers_of,
     settings_of,
 )
+from warmstart.network.hub import PROCESSOR, damaged, fill, read_processor
 from warmstart.network.segments import SegmentStep, SegmentSteps
+from warmstart.records.inputs import Preprocessing
 
 PREFIX = "vision:"
 
@@ -132,3 +136,45 @@ def build_vision(arch: str) -> VisionNetwork:
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     return VisionNetwork(kind, encoder, size).eval()
+
+
+# ---- From a folder.
+
+
+_LARGEST = 8192  # px of a side
+# Models of images and texts, by the kind of their image encoder.
+IMAGE_TOWERS = {"siglip": "siglip_vision_model", "clip": "clip_vision_model"}
+_IMAGE_HEADS = (
+    "pooler.",
+    "classifier.",
+    "cls_classifier.",
+    "distillation_classifier.",
+    "decoder.",
+    "text_model.",
+    "logit_scale",
+    "logit_bias",
+    "visual_projection.",
+    "text_projection.",
+    "embeddings.position_ids",
+    "embeddings.mask_token",
+)
+
+
+def load_vision(
+    folder: Path, config: Settings, preprocessing: Preprocessing | None
+) -> tuple[VisionNetwork, str, Preprocessing]:
+    if (kind := str(config["model_type"])) in IMAGE_TOWERS:
+        kind, tower = IMAGE_TOWERS[kind], config.get("vision_config")
+        config = {**(tower if isinstance(tower, Mapping) else {}), "model_type": kind}
+    architecture, arch = IMAGE_ENCODERS[kind], design(PREFIX, config, {})
+    network, path = build_vision(arch), folder / PROCESSOR
+    fill(network.encoder, folder, _IMAGE_HEADS, architecture.renamed)
+    prep, size = preprocessing, network.size
+    if prep is None and path.is_file():
+        prep = read_processor(path)
+        if not all(1 <= side <= _LARGEST for side in (*prep.size, prep.resize)):
+            raise damaged(path, f"images of {prep.size} px")
+    elif prep is None:
+        mean, std = architecture.mean, architecture.std
+        prep = Preprocessing(size=size, resize=min(size), mean=mean, std=std)
+    return network, arch, prep

@@ -2,20 +2,399 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import inspect
+import math
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from warmstart.errors import ModelError, first_line
 from warmstart.modalities.registry import modality_of
-from warmstart.network.position_embeddings import resize
-from warmstart.network.segments import as_tensor, is_same, probe
-from warmstart.network.stem import REFUSALS, FirstLayer, find_stems, set_kernel
-from warmstart.network.tensors import input_change, n_parameters, tensor_digest, unique_tensors
+from warmstart.network.architectures import build, size_option
+from warmstart.network.image_encoders import PREFIX as VISION
+from warmstart.network.segments import FAULTS, as_tensor, find_classifier, is_same, probe
+from warmstart.network.weights import input_change, n_parameters, tensor_digest, unique_tensors
 from warmstart.records.inputs import Preprocessing, Sound, pictures
 from warmstart.records.network import BaseModelRecord, InputChange
+
+# ---- Image sizes: surgery at the position embeddings.
+#
+# A network with a trained vector for each position is rebuilt for the other grid, and its table
+# resampled by the library's own rule: bicubic, with antialiasing in timm (Dosovitskiy et al. 2021,
+# "An Image is Worth 16x16 Words", §3.2; relative tables: Liu et al. 2021, "Swin Transformer",
+# §3.2).
+
+
+LEAST, MOST = 16, 1024  # px of a side
+_LEAST_PATCH = 8  # px from which a first layer without overlap counts as cutting patches
+_TRIES = 4  # sizes tried on each side of one that is refused
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A network for another image size, its preprocessing, and the resampled tensors."""
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    changes: tuple[InputChange, ...] = ()
+
+
+def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int) -> Resized:
+    """The network for squares of `size` px; the crop keeps its share of the image.
+
+    `module` is left unchanged, and returned where it takes that size without a change.
+    Raises: ModelError for a size that no network is tried with, and one that names the nearest
+    possible sizes where this network does not take the size.
+
+    >>> prep = Preprocessing(size=(8, 8), resize=10, mean=(0.5,), std=(0.5,))
+    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> resize(net, "module:Sequential", prep, 16).preprocessing.resize
+    20
+    """
+    if preprocessing.size == (size, size):
+        return Resized(module, preprocessing)
+    name = type(module).__name__ if arch.startswith("module:") else arch
+    if not LEAST <= size <= MOST:  # not tried: thousands of px take gigabytes
+        raise ModelError(
+            f"{name} cannot take images of {size} px; sizes from {LEAST} to {MOST} px are possible."
+        )
+    result = _attempt(module, arch, preprocessing, size)
+    if isinstance(result, Resized):
+        return result
+
+    def is_possible(n: int) -> bool:
+        return isinstance(_attempt(module, arch, preprocessing, n), Resized)
+
+    cure = f"it takes {' x '.join(map(str, preprocessing.size))} px only"
+    if sizes := _nearest(size, _patch(module), is_possible):
+        noun = "size" if len(sizes) == 1 else "sizes"
+        cure = f"the nearest {noun} that it takes: {' and '.join(map(str, sizes))}"
+    raise ModelError(f"{name} cannot take images of {size} px ({result}); {cure}.")
+
+
+def resized_preprocessing(preprocessing: Preprocessing, size: int) -> Preprocessing:
+    """The same preprocessing for another size."""
+    scale = size / min(preprocessing.size)
+    return replace(
+        preprocessing, size=(size, size), resize=max(size, round(preprocessing.resize * scale))
+    )
+
+
+def _attempt(
+    module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
+) -> Resized | str:
+    step = _patch(module)
+    if step and size % step:
+        return f"its patches are {step} px wide"
+    prep = resized_preprocessing(preprocessing, size)
+    try:
+        with warnings.catch_warnings():  # of timm's own resampling
+            warnings.simplefilter("ignore")
+            new = _for_size(module, arch, prep)
+        find_classifier(new, probe(prep)[:2])
+    except REFUSALS as error:
+        return first_line(error.__cause__ or error)
+    because, before = "resampled for another number of positions", unique_tensors(module)
+    changes = (
+        input_change(name, before[name], tensor, because)
+        for name, tensor in unique_tensors(new).items()
+        if name in before and before[name].shape != tensor.shape
+    )
+    return Resized(new, prep, tuple(changes))
+
+
+def _for_size(module: nn.Module, arch: str, prep: Preprocessing) -> nn.Module:
+    size = prep.size
+    if arch.startswith("module:"):
+        if _setter(module) is None:
+            return module
+        clone = copy.deepcopy(module)
+        set_size(clone, size)
+        return clone.eval().requires_grad_(False)
+    # Encoders of transformers resample as they run; most others take any size.
+    if arch.startswith(VISION) or not size_option(arch, (1, 1)):
+        return module
+    old = module.state_dict()
+    new = build(arch, old, size)
+    refit(new, old, prep.channels)
+    new.load_state_dict(_resample(old, new, size))
+    return new.eval().requires_grad_(False)
+
+
+def _resample(
+    old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """A state for `new`: old tensors where they fit, resampled ones where the library can.
+
+    Raises: ModelError naming a tensor that depends on the size in another way.
+    """
+    state = new.state_dict()
+    shapes = {n: t.shape for n, t in state.items() if n in old and old[n].shape != t.shape}
+    converted = _convert(old, new, size) if shapes else {}
+    state |= {name: old[name] for name in state if name in old}
+    for name, shape in shapes.items():
+        table: Tensor | None = converted.get(name)
+        if table is None or table.shape != shape:
+            table = _resample_table(name, old[name], shape)
+        if table is None or table.shape != shape:
+            raise ModelError(f"{name} has a value for each position and cannot be resampled")
+        state[name] = table
+    return state
+
+
+def _resample_table(name: str, old: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """An absolute table that the library does not resample itself: (1, N, C) or a (1, …) map."""
+    if not name.endswith("pos_embed") or old.ndim != len(shape):
+        return None
+    if old.ndim == 3:
+        for extra in (0, 1, 2):  # tokens that stand for no position
+            new_side, old_side = math.isqrt(shape[1] - extra), math.isqrt(old.shape[1] - extra)
+            if new_side**2 + extra == shape[1] and old_side**2 + extra == old.shape[1]:
+                table = resample_abs_pos_embed(old, [new_side] * 2, [old_side] * 2, extra)
+                return cast(Tensor, table)
+    if old.ndim != 4:
+        return None
+    if old.shape[-1] != shape[-1]:  # channels first
+        return interpolate(old, tuple(shape[2:]), mode="bicubic", antialias=True)
+    grid = tuple(shape[1:3])
+    table = interpolate(old.movedim(-1, 1), grid, mode="bicubic", antialias=True)
+    return table.movedim(1, -1)
+
+
+def _convert(
+    old: Mapping[str, Tensor], new: nn.Module, size: tuple[int, int]
+) -> Mapping[str, Tensor]:
+    if _is_torchvision_vit(new):
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        patch = int(cast(Any, new).patch_size)
+        return cast(Mapping[str, Tensor], interpolate_embeddings(size[0], patch, OrderedDict(old)))
+    convert: Any = getattr(sys.modules[type(new).__module__], "checkpoint_filter_fn", None)
+    return convert(dict(old), new) if convert is not None else {}
+
+
+def set_size(module: nn.Module, size: tuple[int, int]) -> None:
+    """Set the input size (height, width in px) of your own module, in place.
+
+    Supported by timm's networks with `set_input_size`, and torchvision's ViT; others are
+    left unchanged.
+    """
+    if (setter := _setter(module)) is not None:
+        with warnings.catch_warnings():  # of timm's own resampling
+            warnings.simplefilter("ignore")
+            setter(img_size=size)
+
+
+def _setter(module: nn.Module) -> Callable[..., None] | None:
+    if _is_torchvision_vit(module):
+        return partial(_set_vit, module)
+    own = getattr(module, "set_input_size", None)
+    has_size = callable(own) and "img_size" in inspect.signature(own).parameters
+    return own if has_size else None
+
+
+def _is_torchvision_vit(module: nn.Module) -> bool:
+    import torchvision.models
+
+    return isinstance(module, torchvision.models.VisionTransformer)
+
+
+def _set_vit(module: Any, img_size: tuple[int, int]) -> None:
+    side = img_size[0]
+    if img_size != (side, side) or side % module.patch_size:
+        raise ModelError(f"its patches are {module.patch_size} px wide")
+    state = _convert(module.state_dict(), module, img_size)
+    table = state["encoder.pos_embedding"].clone()
+    module.encoder.pos_embedding = nn.Parameter(table, requires_grad=False)
+    module.image_size, module.seq_length = side, table.shape[1]
+
+
+def refit_size(module: nn.Module, state: Mapping[str, Tensor], size: tuple[int, int]) -> None:
+    """Shape a fresh module of your own as in `state`, which was made for `size`, in place."""
+    own = module.state_dict()
+    if any(n in state and state[n].shape != t.shape for n, t in own.items()):
+        set_size(module, size)
+
+
+def _patch(module: nn.Module) -> int | None:
+    """Side in px of the patches that the input is cut into, if it is."""
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None or first.kernel_size != first.stride or first.stride[0] < _LEAST_PATCH:
+        return None
+    return first.stride[0]
+
+
+def _nearest(size: int, patch: int | None, takes: Callable[[int], bool]) -> list[int]:
+    """Up to one size below and one above that work, among multiples of the patch, or of 16."""
+    step = patch or 16
+    sizes = range(step, MOST + 1, step)
+    below = [n for n in reversed(sizes) if LEAST <= n < size][:_TRIES]
+    above = [n for n in sizes if n > size][:_TRIES]
+    # Some networks halve the image five times and then attend in windows of 7 or 8.
+    below += [n for n in (size // 224 * 224, size // 256 * 256) if n]
+    above += [n for n in ((size // 224 + 1) * 224, (size // 256 + 1) * 256) if n <= MOST]
+    nearest = [next((n for n in side if takes(n)), None) for side in (below, above)]
+    return [n for n in nearest if n is not None]
+
+
+# ---- The first layer of a network: found with hooks, and adapted to another number of channels.
+
+
+# Raised by a network, its library or the user's own code at inputs that it was not made for.
+REFUSALS = (*FAULTS, AssertionError, KeyError, ZeroDivisionError, ModelError)
+_COUNTS = ("in_chans", "in_channels", "num_channels")  # libraries' names of the number
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLayer:
+    """A convolution on the input, and the BatchNorm behind it if that alone reads its output."""
+
+    name: str
+    conv: nn.Conv2d
+    norm: tuple[str, _BatchNorm] | None
+
+
+class _Call(NamedTuple):
+    name: str
+    layer: nn.Module
+    inputs: Tensor | None
+    output: Any
+
+
+def find_stems(module: nn.Module, inputs: Tensor) -> tuple[FirstLayer, ...]:
+    """The convolutions on the input (B, C, H, W) itself: one, or parallel branches.
+
+    Raises: ModelError if the first layer cannot be given other channels.
+
+    >>> find_stems(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))[0].name
+    '0'
+    """
+    calls = _record_calls(module, inputs)
+    if not calls:
+        raise ModelError(f"{type(module).__name__} has no layer whose channels could be changed.")
+    entry = calls[0].inputs
+    first = [call for call in calls if entry is not None and call.inputs is entry] or calls[:1]
+    convolutions = [_check_stem(type(module).__name__, call, inputs) for call in first]
+    stems = []
+    for call, conv in zip(first, convolutions, strict=True):
+        readers = [c for c in calls if c.inputs is call.output]
+        layer = readers[0].layer if len(readers) == 1 else None
+        is_norm = isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        norm = (readers[0].name, cast(_BatchNorm, layer)) if is_norm else None
+        stems.append(FirstLayer(call.name, conv, norm))
+    return tuple(stems)
+
+
+def _record_calls(module: nn.Module, inputs: Tensor) -> list[_Call]:
+    """Calls of the layers that hold parameters themselves, in order."""
+    calls: list[_Call] = []
+
+    def record(name: str) -> Any:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            values = [*args, *kwargs.values()]
+            tensor = next((value for value in values if isinstance(value, Tensor)), None)
+            calls.append(_Call(name, layer, tensor, output))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d) or _is_leaf(layer):
+                hook = layer.register_forward_hook(record(name), with_kwargs=True)
+                hooks.enter_context(hook)
+        try:
+            with torch.no_grad():
+                module(inputs.clone())
+        except REFUSALS as error:
+            raise ModelError(
+                f"{type(module).__name__} does not take inputs of {inputs.shape[1]} channels "
+                f"({first_line(error)}); pass the preprocessing that it was trained with."
+            ) from error
+    return calls
+
+
+def _is_leaf(layer: nn.Module) -> bool:
+    has_own = next(layer.parameters(recurse=False), None) is not None
+    is_piece = isinstance(layer, ParametrizationList)  # of the layer around it
+    return has_own and not is_piece and not any(list(c.parameters()) for c in layer.children())
+
+
+def _check_stem(network: str, call: _Call, inputs: Tensor) -> nn.Conv2d:
+    layer, channels, kind = call.layer, inputs.shape[1], type(call.layer).__name__
+    if not isinstance(layer, nn.Conv2d):
+        fault = f"is a {kind}; the number of channels can be changed at a convolution only"
+    elif layer.in_channels != channels:
+        fault = f"takes {layer.in_channels} channels made of the input's {channels}"
+    elif layer.groups != 1:
+        fault = f"is a convolution in {layer.groups} groups"
+    elif not _is_plain(layer, inputs):
+        fault = f"is a {kind}, which transforms its kernels before it uses them"
+    else:
+        return layer
+    raise ModelError(
+        f"{network}: its first layer ({call.name or 'itself'}) {fault}; choose a base model whose "
+        "first layer is a plain Conv2d."
+    )
+
+
+def _is_plain(conv: nn.Conv2d, inputs: Tensor) -> bool:
+    """Whether the output is linear in the kernel: no standardised or derived weights."""
+    if not isinstance(conv._parameters.get("weight"), nn.Parameter):
+        return False
+    clone = copy.deepcopy(conv)
+    with torch.no_grad():
+        clone.weight.mul_(2)
+        values = inputs.to(conv.weight.dtype)
+        bias = 0 if conv.bias is None else conv.bias[:, None, None]
+        return is_same(clone(values) - bias, 2 * (conv(values) - bias))
+
+
+def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:
+    """Put a kernel (O, N, h, w), of any number of channels N, into the convolution `stem`."""
+    conv = module.get_submodule(stem)
+    if not isinstance(conv, nn.Conv2d):
+        raise TypeError(f"{stem} is a {type(conv).__name__}")
+    old, new = conv.in_channels, kernel.shape[1]
+    conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
+    conv.in_channels = new
+    for name, parent in module.named_modules():
+        is_around = not name or stem.startswith(f"{name}.")
+        for attribute in _COUNTS if is_around else ():
+            if getattr(parent, attribute, None) == old:
+                setattr(parent, attribute, new)
+
+
+def refit(module: nn.Module, state: Mapping[str, Tensor], channels: int) -> None:
+    """Shape a fresh network's first layer as in `state`, made for `channels`; values are arbitrary.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
+    >>> refit(net, {"0.weight": torch.zeros(4, 1, 3, 3), "0.bias": torch.zeros(4)}, 1)
+    >>> net[0].weight.shape, net[0].bias.shape
+    (torch.Size([4, 1, 3, 3]), torch.Size([4]))
+    """
+    for name, conv in list(module.named_modules()):
+        weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
+        if not isinstance(conv, nn.Conv2d) or weight is None or weight.shape[1] != channels:
+            continue
+        is_stem = conv.groups == 1 and conv.weight.shape[2:] == weight.shape[2:]
+        if is_stem and conv.in_channels != channels:
+            set_kernel(module, name, torch.zeros_like(weight))
+        if is_stem and bias is not None and conv.bias is None:
+            conv.bias = nn.Parameter(torch.zeros_like(bias), requires_grad=False)
+
 
 # ---- A network for three channels takes one, four or thirteen.
 #
@@ -204,6 +583,9 @@ def _forward(module: nn.Module, inputs: Tensor) -> Tensor:
             f"{type(module).__name__} cannot be made to take inputs of {inputs.shape[1]} channels "
             f"({first_line(error)}); choose another base model."
         ) from error
+
+
+# ---- The user's and the data's choices together.
 
 
 PICTURE = (1, 3)  # channels of grey and colour pictures, which any base model for them accepts

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from warmstart.network.ensemble import NAME
 from warmstart.network.freeze import behaviour_of
 from warmstart.network.lora import base_tensors, has_updates
 from warmstart.network.partition import Network
-from warmstart.network.surgery import WarmModel
-from warmstart.network.tensors import digest, unique_tensors
+from warmstart.network.surgery import BRANCH, WarmModel
+from warmstart.network.weights import digest, unique_tensors
 from warmstart.nouns import count
-from warmstart.records.block_actions import ADDED, BlockAction
 from warmstart.records.network import Fate, InputChange, Ledger, LedgerRow
-from warmstart.records.plan import Action
+from warmstart.records.plan import ADDED, Action, BlockAction
 from warmstart.records.summary import FrozenProof
 
 _MEANINGS: dict[Fate, str] = {
@@ -190,14 +188,14 @@ class _LedgerBuilder:
         """Tensors that only the model has."""
         steps = model.scan.steps.blocks
         blocks = {f"backbone.{name}": step.name for step in steps for name in step.modules}
-        branch = f"backbone.{NAME}."
+        branch = f"backbone.{BRANCH}."
         for name, tensor in unique_tensors(model).items():
             if name.startswith("backbone.") and name.removeprefix("backbone.") in self.before:
                 continue
             shape, after = tensor.shape, digest(tensor)
             if model.scan.ensemble is not None and name.startswith(branch):
                 before = self.before[name.removeprefix(branch)]
-                yield _row(name, NAME, tensor, "copied", shape, before, after)
+                yield _row(name, BRANCH, tensor, "copied", shape, before, after)
                 continue
             outermost = ".".join(name.split(".")[:2])  # blocks are children of the backbone
             block = "head" if name.startswith("head.") else blocks.get(outermost, ADDED.name)

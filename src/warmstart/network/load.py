@@ -28,21 +28,28 @@ from warmstart.network.architectures import (
     published_config,
     split_arch,
 )
-from warmstart.network.encoder_bases import is_encoder_base, load_encoder
+from warmstart.network.audio_encoders import AUDIO_ENCODERS, load_wave
+from warmstart.network.encoder import Encoder
+from warmstart.network.hub import CONFIG, PREFIX, folder_of, kind_of, settings
+from warmstart.network.image_encoders import IMAGE_ENCODERS, IMAGE_TOWERS, load_vision
 from warmstart.network.inputs import InputOptions, change_inputs
 from warmstart.network.partial_load import load_matching
 from warmstart.network.registry import DEFAULT, SHIPPED, SHIPPED_TEXT, shipped_files
-from warmstart.network.tensors import STATISTICS, n_parameters, tensor_digest, unique_tensors
+from warmstart.network.text_encoders import TEXT_KINDS, load_text
 from warmstart.network.weights import (
+    STATISTICS,
     SUFFIXES,
     assign_weights,
     check_finite,
     check_match,
     map_weights,
     match_by_order,
+    n_parameters,
     read_weights,
+    tensor_digest,
+    unique_tensors,
 )
-from warmstart.records.inputs import Preprocessing
+from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.network import BaseModelRecord, InputChange
 
 
@@ -271,3 +278,66 @@ def _pretrained(
         preprocessing=preprocessing,
     )
     return PretrainedModel(module=module, record=record)
+
+
+# ---- Encoders of transformers: in a package, a folder, or the hub's cache.
+
+
+def is_encoder_base(name: str) -> bool:
+    """Whether a base model is an encoder, by its name or by the config.json of its folder.
+
+    transformers:FOLDER counts as one: loading reports what is wrong with it.
+
+    >>> is_encoder_base("minilm"), is_encoder_base("lite0")
+    (True, False)
+    """
+    if name in SHIPPED_TEXT:
+        return True
+    folder = folder_of(name)
+    if folder is None:
+        return False
+    return name.startswith(PREFIX) or kind_of(folder) in {
+        *TEXT_KINDS,
+        *IMAGE_ENCODERS,
+        *IMAGE_TOWERS,
+        *AUDIO_ENCODERS,
+    }
+
+
+def load_encoder(name: str, preprocessing: Preprocessing | None) -> tuple[Encoder, BaseModelRecord]:
+    """An encoder in eval mode, and its record; `preprocessing` replaces that of an image encoder.
+
+    Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
+    """
+    shipped = SHIPPED_TEXT.get(name)
+    folder = shipped_files(shipped)[0].parent if shipped else folder_of(name)
+    if folder is None:
+        raise ModelError(f"{name} is not on this machine; name a folder that holds it.")
+    config = settings(folder / CONFIG)
+    kind = str(config.get("model_type"))
+    network: Encoder
+    inputs: Inputs
+    if kind in TEXT_KINDS:
+        network, arch, inputs = load_text(folder, config)
+    elif kind in {*IMAGE_ENCODERS, *IMAGE_TOWERS}:
+        network, arch, inputs = load_vision(folder, config, preprocessing)
+    elif kind in AUDIO_ENCODERS:
+        network, arch, inputs = load_wave(folder, config)
+    else:
+        raise ModelError(
+            f"{folder} holds a {config.get('model_type')}; supported encoders are, of texts, "
+            f"{', '.join(TEXT_KINDS)}, of images {', '.join(IMAGE_ENCODERS)}, and of sounds "
+            f"{', '.join(AUDIO_ENCODERS)}."
+        )
+    network.eval().requires_grad_(False)
+    record = BaseModelRecord(
+        name=name,
+        title=shipped.title if shipped else Path(name.removeprefix(PREFIX)).name,
+        arch=arch,
+        source=f"pip package {shipped.package}" if shipped else str(folder),
+        classes=0,
+        sha256=tensor_digest(unique_tensors(network)),
+        parameters=n_parameters(network),
+        preprocessing=inputs,
+    )
+    return network, record

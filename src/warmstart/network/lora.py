@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from warmstart.errors import PlanError, first_line, install_command
 from warmstart.network.partition import Network
-from warmstart.network.segments import SegmentStep, is_weighty
-from warmstart.network.tensors import named_tensors, place, unique_tensors
-from warmstart.network.trace import evaluating
+from warmstart.network.segments import SegmentStep, evaluating, is_weighty
+from warmstart.network.weights import named_tensors, place, unique_tensors
 from warmstart.records.network import BlockRecord
 
 _ADAPTER = "default"

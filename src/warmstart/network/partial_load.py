@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import ModelError
 from warmstart.network.architectures import classifier_name
-from warmstart.network.tensors import STATISTICS, input_change, place, unique_tensors
+from warmstart.network.weights import STATISTICS, input_change, place, unique_tensors
 from warmstart.records.network import InputChange
 
 _NAMED = 3  # layers named in a sentence

@@ -21,24 +21,22 @@ from warmstart.network.architectures import find_family
 from warmstart.network.encoder import Encoder
 from warmstart.network.segments import (
     FAULTS,
+    Recorder,
     SegmentStep,
     SegmentSteps,
+    Trace,
+    evaluating,
     find_classifier,
+    inline_sizes,
     is_same,
     probe,
     segment,
-    whole_network_steps,
-)
-from warmstart.network.tensors import n_parameters, place, unique_tensors
-from warmstart.network.text_encoders import mean_of_tokens
-from warmstart.network.trace import (
-    Recorder,
-    Trace,
-    evaluating,
-    inline_sizes,
     shallow_copy,
     traces,
+    whole_network_steps,
 )
+from warmstart.network.text_encoders import mean_of_tokens
+from warmstart.network.weights import n_parameters, place, unique_tensors
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import BlockRecord, Layout, NetworkRecord
 

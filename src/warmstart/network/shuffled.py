@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from warmstart.network.feature_layers import FeatureExtractor
-from warmstart.network.tensors import in_channels_last
 from warmstart.network.text_encoders import TextNetwork, group_by_length
+from warmstart.network.weights import in_channels_last
 
 Pixels = NDArray[Any]  # encoded examples, stacked
 Rows = list[NDArray[np.float32]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import IMAGENET, config_of, find_family, preprocessing_from
 from warmstart.network.partition import cut
-from warmstart.network.tensors import named_tensors, place, unique_tensors
+from warmstart.network.weights import named_tensors, place, unique_tensors
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Family
 from warmstart.records.plan import Plan

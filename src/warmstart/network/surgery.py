@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain, count
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +19,27 @@ from warmstart.modalities.audio import AUDIO
 from warmstart.modalities.registry import modality_of
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT
-from warmstart.network.added import graft, make_block
 from warmstart.network.architectures import build
 from warmstart.network.audio_encoders import build_wave
-from warmstart.network.ensemble import add_ensemble_branch
 from warmstart.network.feature_layers import LayerOrder, plan_scan
 from warmstart.network.image_encoders import PREFIX as VISION
 from warmstart.network.image_encoders import build_vision
-from warmstart.network.partition import Network, cut
-from warmstart.network.position_embeddings import refit_size
-from warmstart.network.stem import refit
+from warmstart.network.inputs import refit, refit_size
+from warmstart.network.partition import EnsembleBranch, Network, cut
+from warmstart.network.segments import SegmentStep, shallow_copy
 from warmstart.network.table_network import build_table
-from warmstart.network.tensors import named_tensors, place, unique_tensors
 from warmstart.network.text_encoders import build_text
-from warmstart.network.weights import Mapped, check_finite, check_match
+from warmstart.network.weights import (
+    Mapped,
+    check_finite,
+    check_match,
+    n_parameters,
+    named_tensors,
+    place,
+    unique_tensors,
+)
 from warmstart.records.inputs import Inputs, pictures
-from warmstart.records.network import FeatureLayer
+from warmstart.records.network import BlockRecord, FeatureLayer, Layout
 
 
 class MultiLayerHead(nn.Module):
@@ -272,3 +282,210 @@ def _reinitialise(module: nn.Module, places: Collection[tuple[int, ...]]) -> Non
         free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         if all(p.default is not p.empty or p.kind in free for p in parameters):
             reset()
+
+
+# ---- Blocks added behind the last one: residual bottlenecks that add nothing at first.
+#
+# Houlsby et al. 2019, "Parameter-Efficient Transfer Learning for NLP", §2.1: a bottleneck
+# beside the identity; `up` begins at zero, so that step 0 gives the old network's outputs.
+
+
+ADDED = "added"  # of the submodule; the next ones are added_2, …
+
+
+class AddedBlock(nn.Module):
+    """x + up(gelu(norm(down(x)))) over the channels of a map, a sequence or a vector.
+
+    The norm keeps no statistics: outputs never depend on the rest of the batch.
+    Shapes: (B, C, H, W) in layout NCHW, else (B, …, C); the same out.
+    """
+
+    def __init__(
+        self, channels: int, hidden: int, layout: Layout, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.channels, self.hidden, self.layout = channels, hidden, layout
+        # On the meta device: layers would initialise from the global generator.
+        if layout == "NCHW":
+            self.down: nn.Module = nn.Conv2d(channels, hidden, 1, device="meta")
+            self.norm: nn.Module = nn.GroupNorm(1, hidden, device="meta")
+            self.up: nn.Module = nn.Conv2d(hidden, channels, 1, device="meta")
+        else:
+            self.down = nn.Linear(channels, hidden, device="meta")
+            self.norm = nn.LayerNorm(hidden, device="meta")
+            self.up = nn.Linear(hidden, channels, device="meta")
+        self.act = nn.GELU()
+        self.to_empty(device="cpu")
+        for name, parameter in self.named_parameters():
+            nn.init.constant_(parameter, float(name == "norm.weight"))
+        weight: Tensor = self.down.get_parameter("weight")
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.up(self.act(self.norm(self.down(x)))))
+
+
+def make_block(
+    record: BlockRecord, generator: torch.Generator, hidden: int | None = None
+) -> AddedBlock:
+    """A block that fits behind another; a quarter of its channels hidden, but at least 8.
+
+    Raises: ModelError where the other block's output has no axis of channels.
+
+    >>> record = BlockRecord(
+    ...     name="p", parameters=0, shape_in=(3,), shape_out=(64, 7, 7), macs=0, layout="NCHW"
+    ... )
+    >>> block = make_block(record, torch.Generator().manual_seed(0))
+    >>> block.hidden, bool((block(torch.ones(1, 64, 7, 7)) == 1).all())
+    (16, True)
+    """
+    channels = _channels(record)
+    n_hidden = max(8, channels // 4) if hidden is None else hidden
+    return AddedBlock(channels, n_hidden, record.layout, generator)
+
+
+def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
+    """A network with blocks between its last one and its neck; the old one stays unchanged.
+
+    The new backbone is a shallow copy: it shares all tensors, and holds the new blocks as
+    submodules `added`, `added_2`, …; their block names are "added", "added#2", …
+    Raises: ModelError where a block does not fit the last block's output.
+    """
+    backbone, owners = shallow_copy(network.backbone), dict(network.owners)
+    steps, records, last = list[SegmentStep](), list[BlockRecord](), network.record.blocks[-1]
+    for block in added:
+        if (block.channels, block.layout) != (_channels(last), last.layout):
+            raise ModelError(
+                f"a block for {block.channels} channels ({block.layout}) does not fit the output "
+                f"{last.shape_out} ({last.layout}) of {last.name}; make it with make_block."
+            )
+        own = {*backbone._modules, *backbone._parameters, *backbone._buffers}
+        name = _free(ADDED, "_", {*vars(backbone), *dir(type(backbone)), *own})
+        block_name = _free(ADDED, "#", {step.name for step in (*network.blocks, *steps)})
+        backbone.add_module(name, block.train(backbone.training))
+        steps.append(SegmentStep(block_name, partial(_call, name), (name,), ()))
+        owners |= {f"{name}.{tensor}": block_name for tensor in block.state_dict()}
+        positions = math.prod(last.shape_out) // block.channels
+        records.append(
+            BlockRecord(
+                name=block_name,
+                parameters=n_parameters(block),
+                shape_in=last.shape_out,
+                shape_out=last.shape_out,
+                macs=2 * positions * block.channels * block.hidden,
+                layout=last.layout,
+            )
+        )
+    names = [step.modules[0] for step in steps]
+    every = (*(_without_added(network, step, names) for step in network.steps.blocks), *steps)
+    return replace(
+        network,
+        backbone=backbone,
+        owners=owners,
+        steps=replace(network.steps, blocks=every),
+        record=replace(network.record, blocks=(*network.record.blocks, *records)),
+    )
+
+
+def shift_layers(
+    feature_layers: Iterable[FeatureLayer], n_before: int, n_added: int
+) -> tuple[FeatureLayer, ...]:
+    """Feature layers of a network with `n_before` blocks when `n_added` follow: the last move up.
+
+    >>> two = [FeatureLayer(block=2, pool="avg"), FeatureLayer(block=9, pool="neck")]
+    >>> [t.name for t in shift_layers(two, 9, 1)]
+    ['2.avg', '10.neck']
+    """
+    return tuple(
+        replace(layer, block=n_before + n_added) if layer.block == n_before else layer
+        for layer in feature_layers
+    )
+
+
+def _channels(record: BlockRecord) -> int:
+    if record.layout in ("other", "NCL", "NCDHW"):
+        raise ModelError(
+            f"the output of {record.name}, {record.shape_out} per image, has no axis of channels: "
+            "no layers can be added behind it; tune it instead (--strategy last:1)."
+        )
+    return record.shape_out[0] if record.layout == "NCHW" else record.shape_out[-1]
+
+
+def _free(name: str, mark: str, names: set[str]) -> str:
+    """`name`, or `name` with the first number from 2 on that is not in `names`."""
+    candidates = (f"{name}{mark}{number}" for number in count(2))
+    return next(n for n in chain([name], candidates) if n not in names)
+
+
+def _call(name: str, backbone: nn.Module, x: Tensor) -> Tensor:
+    return cast(Tensor, backbone.get_submodule(name)(x))
+
+
+def _without_added(network: Network, step: SegmentStep, names: Sequence[str]) -> SegmentStep:
+    """A step that runs a network in one piece without added blocks: a container would call them."""
+    if "" not in step.modules:
+        return step
+
+    def run(backbone: nn.Module, x: Tensor) -> Tensor:
+        original = shallow_copy(backbone)
+        for name in names:
+            original._modules.pop(name, None)
+        return step.run(original, x)
+
+    own = network.backbone
+    attributes = (*step.attributes, *own._parameters, *own._buffers)
+    return replace(step, run=run, modules=tuple(own._modules), attributes=attributes)
+
+
+# ---- The base model's own upper blocks beside fine-tuned ones: both run on one frozen prefix.
+#
+# The backbone of the fine-tuned network holds the others as its submodule `base`, under their
+# original names. A head may then read feature layers of both (`FeatureLayer.of`).
+
+
+BRANCH = "base"  # of the submodule
+
+
+def can_ensemble(network: Network, cut: int) -> bool:
+    """Whether the blocks after `cut` can exist twice: separate modules, no tensors shared below."""
+    upper = _upper(network, cut)
+    is_whole = any("" in step.modules for step in network.steps.blocks)
+    if is_whole or BRANCH in {*network.backbone._modules, *dir(type(network.backbone))}:
+        return False
+    owners = {"unused", *(step.name for step in upper)}
+    names = unique_tensors(_only(network.backbone, upper))
+    return all(network.owners.get(name) in owners for name in names)
+
+
+def add_ensemble_branch(network: Network, other: nn.Module, cut: int) -> Network:
+    """A shallow copy of `network` with copies of the blocks after `cut` of `other`, a backbone."""
+    backbone = shallow_copy(network.backbone)
+    branch = copy.deepcopy(_only(other, _upper(network, cut))).requires_grad_(False)
+    backbone.add_module(BRANCH, branch.eval())
+    owners = network.owners | {f"{BRANCH}.{name}": BRANCH for name in unique_tensors(branch)}
+    return replace(network, backbone=backbone, owners=owners, ensemble=EnsembleBranch(BRANCH, cut))
+
+
+def _upper(network: Network, cut: int) -> tuple[SegmentStep, ...]:
+    return (*network.steps.blocks[cut:], network.steps.neck)
+
+
+def _only(module: nn.Module, steps: Sequence[SegmentStep]) -> nn.Module:
+    called = {name for step in steps for name in step.modules}
+    read = {name for step in steps for name in step.attributes}
+    return _pruned(module, called, read, "")
+
+
+def _pruned(module: nn.Module, called: set[str], read: set[str], path: str) -> nn.Module:
+    clone = shallow_copy(module)
+    for tensors in (clone._parameters, clone._buffers):
+        for name in [name for name in tensors if f"{path}{name}" not in read]:
+            tensors.pop(name)
+    for name, child in list(clone._modules.items()):
+        own = f"{path}{name}"
+        if child is None or own in called:
+            continue
+        is_above = any(one.startswith(f"{own}.") for one in called | read)
+        pruned = _pruned(child, called, read, f"{own}.") if is_above else nn.Identity()
+        clone._modules[name] = pruned
+    return clone

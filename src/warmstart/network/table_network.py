@@ -7,15 +7,16 @@ for Numerical Features in Tabular Deep Learning", §3.2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.errors import ModelError
-from warmstart.network.tensors import n_parameters, tensor_digest, unique_tensors
-from warmstart.records.inputs import TableInputs
-from warmstart.records.network import BaseModelRecord
+from warmstart.network.weights import input_change, n_parameters, tensor_digest, unique_tensors
+from warmstart.records.inputs import ColumnRecord, TableInputs
+from warmstart.records.network import BaseModelRecord, InputChange
 
 ARCH = "tabular:resnet"
 WIDTH, BLOCKS, DROPOUT = 64, 2, 0.2
@@ -115,3 +116,102 @@ def describe(module: TableNet, inputs: TableInputs, classes: int) -> BaseModelRe
         preprocessing=inputs,
         is_random=True,
     )
+
+
+# ---- A network for one table adapted to another: columns keep their weights by name.
+#
+# The first layer is a sum over columns, so that each can be kept, begin at zero or be dropped.
+
+
+def match_columns(old: TableInputs, new: TableInputs, name: str) -> TableInputs:
+    """The columns of new data for a network trained on `old` ones; `name` is the base model's.
+
+    Numbers keep the base model's spans, on the scale of the new rows: what was high there is high
+    here, whatever the unit, the instrument or the place (Li et al. 2016, "Revisiting Batch
+    Normalization For Practical Domain Adaptation", §3). Categories keep their slots; new ones
+    are added.
+    Raises: ModelError where no column has the name of one of the base model's.
+    """
+    by_name = {column.name: column for column in old.columns}
+    shared = [c for c in new.columns if c.name in by_name and by_name[c.name].kind == c.kind]
+    if not shared:
+        has, wants = (_first_names([c.name for c in one.columns], 5) for one in (new, old))
+        raise ModelError(
+            f"{name} was trained on other columns ({wants}) than the data has ({has}); rename "
+            "those that mean the same, or omit --base."
+        )
+    columns = (_merge(by_name[c.name], c) if c in shared else c for c in new.columns)
+    return TableInputs(columns=tuple(columns))
+
+
+def _merge(old: ColumnRecord, new: ColumnRecord) -> ColumnRecord:
+    has_missing = old.has_missing or new.has_missing
+    if new.kind == "category":
+        more = tuple(value for value in new.values if value not in old.values)
+        return replace(old, values=old.values + more, has_missing=has_missing)
+    return replace(old, mean=new.mean, std=new.std, has_missing=has_missing)
+
+
+def recolumn(
+    module: TableNet, old: TableInputs, new: TableInputs
+) -> tuple[TableNet, tuple[InputChange, ...]]:
+    """A copy of a network that takes the columns of `new`; those not shared begin at zero.
+
+    Returns: the network, and the changed tensors; the others are the old ones.
+    """
+    clone = TableNet(len(new.slots), len(new.bins), module.output.out_features, len(module.blocks))
+    state = module.state_dict()
+    same = {n: t for n, t in state.items() if n not in (MIX, SPREAD, SHIFT)}
+    bias = state[BIAS] + state[MIX] @ at_mean(old, new)
+    moved = {MIX: move_columns(state[MIX], old, new), BIAS: bias}
+    clone.load_state_dict({**clone.state_dict(), **same, **moved})
+    set_spans(clone, new)
+    spans = "the spans of numbers move with their columns"
+    reasons = {
+        MIX: _because(old, new),
+        BIAS: "absorbs the dropped columns at their mean",
+        SPREAD: spans,
+        SHIFT: spans,
+    }
+    changes = [
+        input_change(name, state[name], tensor, because)
+        for name, because in reasons.items()
+        if not torch.equal(state[name], tensor := clone.state_dict()[name])
+    ]
+    return clone.eval().requires_grad_(False), tuple(changes)
+
+
+def at_mean(old: TableInputs, new: TableInputs) -> Tensor:
+    """Values of dropped columns at their mean, else 0: (F + S,)."""
+    dropped = {c.name for c in old.columns} - {c.name for c in new.columns}
+    values = [0.0] * len(old.slots)
+    for column in old.columns:
+        for low, high in zip(column.knots, column.knots[1:], strict=False):
+            share = min(max(-low / (high - low), 0.0), 1.0)
+            values.append(share if column.name in dropped else 0.0)
+    return torch.tensor(values)
+
+
+def move_columns(weight: Tensor, old: TableInputs, new: TableInputs) -> Tensor:
+    """Weights for the inputs of `new`, those without a namesake zero: (W, F + S) both."""
+    before = {name: n for n, name in enumerate((*old.slots, *old.bins))}
+    after = (*new.slots, *new.bins)
+    moved = weight.new_zeros(weight.shape[0], len(after))
+    shared = [(n, before[name]) for n, name in enumerate(after) if name in before]
+    into, out = zip(*shared, strict=True)
+    moved[:, list(into)] = weight[:, list(out)]
+    return moved
+
+
+def _because(old: TableInputs, new: TableInputs) -> str:
+    before, after = ([column.name for column in inputs.columns] for inputs in (old, new))
+    clauses = [f"{len({*before} & {*after}):,} columns keep their weights by name"]
+    if added := [name for name in after if name not in before]:
+        clauses.append(f"{len(added):,} new begin at zero ({_first_names(added)})")
+    if lost := [name for name in before if name not in after]:
+        clauses.append(f"{len(lost):,} of the base model's are dropped ({_first_names(lost)})")
+    return ", ".join(clauses)
+
+
+def _first_names(names: Sequence[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")

@@ -7,12 +7,14 @@ several windows in sequence: each is encoded separately, and pooling covers them
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.modalities.text import TEXT
+from warmstart.errors import ModelError
+from warmstart.modalities.text import TEXT, open_tokenizer, register_tokenizer
 from warmstart.network.encoder import (
     Encoder,
     Settings,
@@ -21,7 +23,9 @@ from warmstart.network.encoder import (
     encoder_steps,
     settings_of,
 )
+from warmstart.network.hub import CONFIG, fill, settings
 from warmstart.network.segments import Run, SegmentStep, SegmentSteps
+from warmstart.records.inputs import TextInputs
 
 PREFIX = "text:"
 TEXT_KINDS = ("bert", "roberta", "distilbert", "mpnet", "xlm-roberta", "camembert")
@@ -161,3 +165,65 @@ def build_text(arch: str, *, is_random: bool = True) -> TextNetwork:
     options = {} if kind == "distilbert" else {"add_pooling_layer": False}
     config, encoder = build_encoder(kind, settings, is_random=is_random, **options)
     return TextNetwork(encoder, pooling, int(config.pad_token_id or 0)).eval()
+
+
+# ---- From a folder.
+
+
+_TOKENIZER = "tokenizer.json"
+_MOST_TOKENS = 512  # where the folder names no limit
+_RENAMED_TEXT = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_TEXT_HEADS = (
+    "pooler.",
+    "cls.",
+    "classifier.",
+    "lm_head.",
+    "pre_classifier.",
+    "vocab_",
+    "qa_outputs.",
+    "dropout.",
+    "score.",
+    "embeddings.position_ids",
+)
+
+
+def load_text(folder: Path, config: Settings) -> tuple[TextNetwork, str, TextInputs]:
+    pooling = folder / "1_Pooling" / CONFIG  # by sentence-transformers; the mean without it
+    is_first = pooling.is_file() and settings(pooling).get("pooling_mode_cls_token")
+    arch = arch_of(config, "first" if is_first else "mean")
+    network = build_text(arch, is_random=False)  # `fill` replaces every tensor, or raises
+    fill(network.encoder, folder, _TEXT_HEADS, _RENAMED_TEXT)
+    return network, arch, _text_inputs(folder, config, network)
+
+
+def _text_inputs(folder: Path, config: Settings, network: Any) -> TextInputs:
+    file = folder / _TOKENIZER
+    if not file.is_file():
+        raise ModelError(
+            f"{folder} has no {_TOKENIZER}; save the tokenizer again with "
+            "AutoTokenizer.from_pretrained(…).save_pretrained(…)."
+        )
+    payload = file.read_text("utf-8")
+    tokenizer = open_tokenizer(payload)
+    embeddings = network.encoder.embeddings
+    vocabulary = embeddings.word_embeddings.num_embeddings
+    if tokenizer.get_vocab_size() > vocabulary:
+        raise ModelError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size():,} tokens, the network "
+            f"{vocabulary:,}; they do not belong together."
+        )
+    positions = embeddings.position_embeddings.num_embeddings
+    if config["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+        positions -= network.pad + 1  # counted from behind the padding token's number
+    limits = folder / "sentence_bert_config.json"
+    limit = settings(limits).get("max_seq_length") if limits.is_file() else None
+    most = int(min(positions, limit or _MOST_TOKENS))
+    unknown = (tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>"))
+    return TextInputs(
+        tokenizer=register_tokenizer(payload),
+        length=most,
+        most=most,
+        pad=network.pad,
+        vocabulary=vocabulary,
+        unknown=next(filter(None, unknown), None),
+    )

@@ -8,12 +8,20 @@ from dataclasses import replace
 from warmstart.errors import PlanError
 from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.planning import rules
-from warmstart.planning.actions import blocks, rule_strategy
-from warmstart.planning.contrastive import learns_from_pairs, pair_blocks
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
-from warmstart.planning.fine_tuning import lr_spread, with_training
+from warmstart.planning.fine_tuning import learns_from_pairs, lr_spread, pair_blocks, with_training
 from warmstart.planning.rules import Budget
-from warmstart.planning.strategy import AUTO, HEAD, Strategy, n_tuned, parse, resolve, word
+from warmstart.planning.strategy import (
+    AUTO,
+    HEAD,
+    Strategy,
+    blocks,
+    n_tuned,
+    parse,
+    resolve,
+    rule_strategy,
+    word,
+)
 from warmstart.records.inputs import Inputs
 from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan, by_rule
 from warmstart.tasks.registry import TASKS

@@ -12,14 +12,13 @@ from warmstart.errors import PlanError
 from warmstart.formatting import joined
 from warmstart.nouns import Nouns, count
 from warmstart.planning import machine, rules
-from warmstart.planning.actions import added_name, check_agreement
-from warmstart.planning.cached_activations import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
 from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.fine_tuning import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
 from warmstart.planning.learning_rates import OPTIMIZERS
 from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS
-from warmstart.records.block_actions import FRESH, TUNED, for_blocks
+from warmstart.planning.strategy import added_name, check_agreement
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Choice, Plan, wrong_value
+from warmstart.records.plan import FRESH, TUNED, Choice, Plan, for_blocks, wrong_value
 from warmstart.tasks.registry import TASKS
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings

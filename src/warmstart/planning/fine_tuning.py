@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import takewhile
 
 from warmstart.errors import PlanError
 from warmstart.modalities.image import COLOUR
 from warmstart.modalities.registry import MODALITIES
-from warmstart.planning import cached_activations, contrastive, learning_rates, machine, rules
-from warmstart.planning.contrastive import pair_blocks, pair_samples
+from warmstart.planning import learning_rates, machine, rules
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
 from warmstart.planning.learning_rates import OPTIMIZERS, LearningRateSpread
-from warmstart.planning.rules import Budget
+from warmstart.planning.rules import MAX_AUGMENTATIONS, Budget, training_seconds
 from warmstart.planning.strategy import Strategy
 from warmstart.records.data import Task
 from warmstart.records.inputs import pictures
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Choice, TrainingPlan, by_rule
+from warmstart.records.plan import Choice, Plan, TrainingPlan, by_rule
 from warmstart.tasks.registry import TASKS
 
 LEAST_GROUPS = 40  # independent examples below which held-out rows show no fine-tuning gain
@@ -59,7 +59,7 @@ def compares_fine_tuning(network: NetworkRecord, facts: DataFacts, budget: Budge
 # times each: accuracy .78 with batches of 8, .88 with 16, .78 with 32 (failed_ideas.md).
 BATCH = 16
 # On the same signs .44 after 20 epochs, .92 after 120: random weights need updates.
-LEAST, TIMES = 16_000, 120
+LEAST_SAMPLES, MOST_EPOCHS = 16_000, 120
 
 
 def samples_from_scratch(n: int) -> int:
@@ -70,7 +70,7 @@ def samples_from_scratch(n: int) -> int:
     >>> [samples_from_scratch(n) for n in (50, 240, 1000, 9000)]
     [12000, 16000, 20000, 32000]
     """
-    return max(2 * rules.samples_seen(n), min(LEAST, TIMES * max(n, 100)))
+    return max(2 * rules.samples_seen(n), min(LEAST_SAMPLES, MOST_EPOCHS * max(n, 100)))
 
 
 def scratch_seconds(network: NetworkRecord, images: float) -> float:
@@ -136,7 +136,7 @@ def with_training(
         flip=flip,
         folds=_choose_folds(options, facts, network),
         color_jitter=color_jitter,
-        augmentations=cached_activations.choose_augmentations(samples, facts.n, options.budget),
+        augmentations=choose_augmentations(samples, facts.n, options.budget),
         ema_decay=choose_ema_decay(samples, int(batch.number)),
         l2_sp=_choose_l2_sp(facts, is_scratch, network),
         micro_batch=choose_micro_batch(int(batch.number)),
@@ -154,7 +154,7 @@ def with_training(
         shift = by_rule(SHIFT, "a clip that begins a little earlier or later sounds the same")
         mask = by_rule(MASK, "a sound is recognised with a few pitches or a moment hidden")
         training = replace(training, time_shift=shift, spec_augment=mask)
-    training = contrastive.with_contrastive(training, options, facts, network, strategy)
+    training = with_contrastive(training, options, facts, network, strategy)
     return replace(training, model_soup=None) if training.is_paired else training
 
 
@@ -300,3 +300,258 @@ def _choose_folds(options: PlanOptions, facts: DataFacts, network: NetworkFacts)
     return by_rule(
         rules.training_folds(options.budget, facts.n_groups), f"--budget {options.budget}"
     )
+
+
+# ---- Contrastive training on pairs of texts: blocks learn which texts share a class, then a head.
+#
+# n texts make n (n - 1) / 2 pairs. Tunstall et al. 2022, "Efficient Few-Shot Learning Without
+# Prompts" (SetFit), train on them one by one; here one update compares all pairs of a batch.
+
+
+# All texts in one update: samples of 8 a class of trec6, MiniLM; bench/results/failed_ideas.md
+# compares depths and learning rates.
+PAIR_LR, PAIR_UPDATES = 6e-4, 4
+# More texts than that: splits of the 600 of trec6 and of sst2; other learning rates, losses,
+# depths and epochs in the same file.
+BATCHED_LR, PAIR_BATCH, PAIR_EPOCHS = 3e-4, 64, 4
+LEAST_UPDATES = 16
+TEMPERATURE = 0.1
+PAIR_AVERAGED = 0.5  # share of the updates that the moving average of the weights covers
+MOST_TEXTS, MOST_TOKENS = 128, 8192  # most texts of an update, and their tokens: all are in memory
+LEAST_TEXTS = 16  # texts of an update, whatever their length
+_ONE_UPDATE = "all pairs in one update: each cosine is pulled to 1 or 0"
+
+
+def pair_blocks(n_blocks: int) -> int:
+    """Uppermost blocks that learn from pairs: more than half, as few updates reach that far.
+
+    >>> [pair_blocks(n) for n in (1, 7, 13)]
+    [1, 4, 7]
+    """
+    return n_blocks // 2 + 1
+
+
+def learns_from_pairs(
+    options: PlanOptions, facts: DataFacts, network: NetworkFacts, strategy: Strategy
+) -> bool | None:
+    """Whether blocks learn from pairs; None without texts or classes.
+
+    The user's choice wins; else plainly fine-tuned blocks do, where one process has whole batches.
+    """
+    if not network.modality.learns_from_pairs or not TASKS[facts.task].has_classes:
+        return None
+    if options.contrastive is not None:
+        return options.contrastive
+    is_plain = strategy.depth != "scratch" and not strategy.extras and not network.random
+    return is_plain and options.processes == 1
+
+
+def with_contrastive(
+    training: TrainingPlan,
+    options: PlanOptions,
+    facts: DataFacts,
+    network: NetworkFacts,
+    strategy: Strategy,
+) -> TrainingPlan:
+    """The training, contrastive where blocks learn from pairs; the user's learning rate stays."""
+    is_paired = learns_from_pairs(options, facts, network, strategy)
+    if is_paired is None:
+        return training
+    if not is_paired:
+        why = "blocks learn through the loss of the head that was fitted before"
+        return replace(training, contrastive=by_rule(False, why))
+    inputs, n = network.preprocessing, facts.n
+    length = inputs.shape[0] if inputs else 1
+    batch, samples = pair_batch(n, length), pair_samples(n, length)
+    paired = _in_one_batch(training) if batch == n else _in_batches(training, samples, batch)
+    if options.lr is not None and training.lr is not None and paired.lr is not None:
+        paired = replace(paired, lr=replace(training.lr, rule=paired.lr.value))
+    why = "each text is contrasted with all others of an update; larger batches leave few updates"
+    if batch == n:
+        why = "one update compares all texts"
+    return replace(
+        paired,
+        epochs=by_rule(rules.epochs(samples, n), f"{samples:,} texts seen in all"),
+        layer_decay=by_rule(1.0, "pairs move lower layers as fast"),
+        batch_size=by_rule(batch, why),
+        micro_batch=by_rule(batch, "pairs are compared within one forward pass"),
+        l2_sp=by_rule(0.0, "a few epochs do not move the weights far"),
+    )
+
+
+def pair_batch(n: int, length: int) -> int:
+    """Texts of an update, of `length` tokens: all if they fit into memory, else a batch.
+
+    >>> pair_batch(48, 32), pair_batch(200, 32), pair_batch(200, 256)
+    (48, 64, 32)
+    """
+    fitting = max(MOST_TOKENS // max(length, 1), LEAST_TEXTS)
+    return n if n <= min(MOST_TEXTS, fitting) else min(PAIR_BATCH, fitting)
+
+
+def pair_samples(n: int, length: int = 1) -> int:
+    """Samples of a training, texts times epochs.
+
+    >>> pair_samples(48), pair_samples(200), pair_samples(5000)
+    (192, 1024, 20000)
+    """
+    batch = pair_batch(n, length)
+    return PAIR_UPDATES * n if batch == n else max(PAIR_EPOCHS * n, LEAST_UPDATES * batch)
+
+
+def pair_ema_decay(samples: int, batch: int) -> Choice:
+    """Decay of the moving average of the weights, where an epoch has several batches.
+
+    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", §3.
+
+    >>> pair_ema_decay(2400, 64).value
+    0.9474
+    """
+    n_steps = -(-samples // batch)
+    decay = round(1 - 1 / max(PAIR_AVERAGED * n_steps, 2), 4)
+    return by_rule(decay, "a moving average over about half of the updates, at one learning rate")
+
+
+def updated_ema_decay(old: Choice, samples: int, batch: int) -> Choice:
+    """The decay for another number of updates; 0, without an average, stays 0."""
+    return pair_ema_decay(samples, batch) if old.number else old
+
+
+def _in_one_batch(training: TrainingPlan) -> TrainingPlan:
+    return replace(
+        training,
+        contrastive=by_rule(True, "so few texts say more through which of them share a class"),
+        contrastive_temperature=by_rule(0.0, _ONE_UPDATE),
+        lr=by_rule(PAIR_LR, "pairs say little each, and a few updates have to suffice"),
+        warmup=by_rule(0.0, "few updates: none is spent on warming up"),
+        ema_decay=by_rule(0.0, "few updates: there are no late ones to average"),
+    )
+
+
+def _in_batches(training: TrainingPlan, samples: int, batch: int) -> TrainingPlan:
+    return replace(
+        training,
+        contrastive=by_rule(True, "texts say more through which of them share a class"),
+        contrastive_temperature=by_rule(TEMPERATURE, "the nearest of other classes count most"),
+        lr=by_rule(BATCHED_LR, "a few epochs have to suffice"),
+        warmup=by_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
+        ema_decay=pair_ema_decay(samples, batch),
+    )
+
+
+# ---- The cached activations of frozen blocks: where they end, and how many augmentations.
+
+
+CACHE_DTYPES = ("float32", "float16")
+BYTES = {"float32": 4, "float16": 2}
+MOST_AUGMENTATIONS = 64
+FULL_BYTES = 1_000_000_000  # cached in float32 up to here
+PATIENCE_S = 1800.0  # for the augmentations of an offloaded network, without --minutes
+_EVERY_EPOCH = "one for each epoch"
+
+
+def frozen_prefix(plan: Plan) -> int:
+    """Number of frozen blocks from the input on, without a gap."""
+    return sum(1 for _ in takewhile(lambda block: not block.behaviour.is_trained, plan.blocks))
+
+
+def choose_augmentations(samples: int, n: int, budget: Budget) -> Choice:
+    """Augmented versions of each image, never more than the epochs.
+
+    Four gained as much as a new one every epoch; a single one collapsed (`bench run fine_tuning`).
+
+    >>> [choose_augmentations(*sizes, "balanced").value for sizes in ((1000, 50), (16000, 9000))]
+    [4, 2]
+    """
+    most = MAX_AUGMENTATIONS[budget]
+    count = min(most, max(math.ceil(samples / max(n, 1)), 1))
+    why = _EVERY_EPOCH if count < most else f"--budget {budget}"
+    return by_rule(count, why)
+
+
+def offloaded_augmentations(record: NetworkRecord, cut: int, n: int) -> int:
+    """Augmentations of n images that an offloaded network caches in half an hour, by its macs."""
+    return max(int(PATIENCE_S // _augmentation_seconds(record, cut, n)), 1)
+
+
+def _augmentation_seconds(record: NetworkRecord, cut: int, n: int) -> float:
+    return max(training_seconds(n * sum(block.macs for block in record.blocks[:cut])), 1e-9)
+
+
+def cache_bytes(record: NetworkRecord, cut: int, n: int, n_augmentations: int, dtype: str) -> int:
+    """Disk space of the outputs of block `cut`, for all augmentations and the plain image."""
+    return n * (n_augmentations + 1) * math.prod(record.blocks[cut - 1].shape_out) * BYTES[dtype]
+
+
+def plan_cache(plan: Plan, network: NetworkFacts, facts: DataFacts) -> Plan:
+    """Choose where a trained plan's frozen blocks end, and how their outputs are cached.
+
+    Choices that the plan already has stay, as far as its blocks allow.
+    """
+    if not plan.is_trained:
+        return plan
+    training, prefix = plan.training, frozen_prefix(plan)
+    cut = training.split_at
+    if cut is None or (cut.source != "user" and (cut.number > prefix or 0 < cut.number < prefix)):
+        cut = _choose_split(plan, network, facts, prefix)
+    augmentations = _limit_augmentations(plan, cut, network, facts)
+    plan = replace(plan, training=replace(training, split_at=cut, augmentations=augmentations))
+    dtype = training.cache_dtype
+    if dtype is None or dtype.source != "user":
+        dtype = _choose_dtype(plan, network, facts, cut)
+    return replace(plan, training=replace(plan.training, cache_dtype=dtype))
+
+
+def _limit_augmentations(
+    plan: Plan, cut: Choice, network: NetworkFacts, facts: DataFacts
+) -> Choice | None:
+    current, epochs = plan.training.augmentations, plan.training.epochs
+    if current is None or current.source == "user":
+        return current
+    if not cut.value:
+        why = "they cost next to nothing where the whole network is run at each step"
+        return by_rule(0, f"new ones every epoch: {why}")
+    if plan.training.offload is not None and current.source == "rule":
+        most = offloaded_augmentations(network.record, int(cut.number), facts.n)
+        if current.number > most:
+            minutes = _augmentation_seconds(network.record, int(cut.number), facts.n) / 60
+            why = f"each takes about {minutes:,.0f} minutes of reading the network from its file"
+            return by_rule(most, why, rule=current.value)
+    if epochs is None or epochs.source == "rule":  # both were chosen together
+        return current
+    most = max(math.ceil(epochs.number), 1)
+    if current.number > most:
+        return by_rule(most, _EVERY_EPOCH)
+    return current
+
+
+def _n_augmentations(plan: Plan) -> int:
+    return int(plan.training.augmentations.number) if plan.training.augmentations is not None else 0
+
+
+def _choose_split(plan: Plan, network: NetworkFacts, facts: DataFacts, prefix: int) -> Choice:
+    if not prefix:
+        return by_rule(0, "no frozen layers at the input")
+    count = _n_augmentations(plan)
+    if not count:
+        why = "augmentations that are new every epoch need the whole network"
+        return by_rule(0, why, rule=prefix)
+    if plan.training.offload is not None:
+        count = min(count, offloaded_augmentations(network.record, prefix, facts.n))
+    least = cache_bytes(network.record, prefix, facts.n, count, "float16")
+    if least > network.max_cache_bytes:
+        why = f"the outputs of the frozen layers would take {least / 1e9:.1f} GB of disk"
+        return by_rule(0, why)
+    why = "the frozen layers are run once per augmentation, and their outputs are cached"
+    return by_rule(prefix, why)
+
+
+def _choose_dtype(plan: Plan, network: NetworkFacts, facts: DataFacts, cut: Choice) -> Choice:
+    if not cut.value:
+        return by_rule("float32", "nothing is cached")
+    record, count = network.record, _n_augmentations(plan)
+    size = cache_bytes(record, int(cut.number), facts.n, count, "float32")
+    if size > FULL_BYTES:
+        why = f"half precision: in full it would be {size / 1e9:.1f} GB"
+        return by_rule("float16", why)
+    return by_rule("float32", f"{size / 1e6:,.0f} MB in full precision")

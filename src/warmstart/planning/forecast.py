@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import Nouns
 from warmstart.planning import rules
-from warmstart.planning.cached_activations import BYTES
-from warmstart.planning.contrastive import LEAST_UPDATES, updated_ema_decay
+from warmstart.planning.fine_tuning import BYTES, LEAST_UPDATES, updated_ema_decay
 from warmstart.planning.rules import HOLDOUT_DIVISOR, training_seconds
 from warmstart.planning.schedule import Schedule, for_fold, head_only, schedule
 from warmstart.records.network import NetworkRecord

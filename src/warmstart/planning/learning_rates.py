@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warmstart.records.block_actions import ACTIONS, BlockAction, train_network
 from warmstart.records.network import Family, Recipe
-from warmstart.records.plan import Action, Choice, by_rule
+from warmstart.records.plan import ACTIONS, Action, BlockAction, Choice, by_rule, train_network
 
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}  # names in plans and in sentences
 

@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import cast
 
 from warmstart.errors import PlanError
-from warmstart.planning.actions import OUTPUT
 from warmstart.planning.check import LIMITS, SettingKind
-from warmstart.planning.contrastive import updated_ema_decay
-from warmstart.planning.fine_tuning import choose_ema_decay, choose_micro_batch, lr_spread
+from warmstart.planning.fine_tuning import (
+    choose_ema_decay,
+    choose_micro_batch,
+    lr_spread,
+    updated_ema_decay,
+)
 from warmstart.planning.learning_rates import (
     OPTIMIZERS,
     WEIGHT_DECAY,
@@ -20,9 +23,21 @@ from warmstart.planning.learning_rates import (
     convert_lr,
 )
 from warmstart.planning.machine import n_stages, pipeline_micro_batch
-from warmstart.planning.strategy import nearest, strategy_of
-from warmstart.records.block_actions import ACTIONS, FRESH, LOW_RANK, for_blocks, train_network
-from warmstart.records.plan import BlockPlan, Choice, Plain, Plan, Value, by_rule, wrong_value
+from warmstart.planning.strategy import OUTPUT, nearest, strategy_of
+from warmstart.records.plan import (
+    ACTIONS,
+    FRESH,
+    LOW_RANK,
+    BlockPlan,
+    Choice,
+    Plain,
+    Plan,
+    Value,
+    by_rule,
+    for_blocks,
+    train_network,
+    wrong_value,
+)
 
 PAIRS = "training.contrastive"
 # What takes effect at loading and feature extraction, before there is a plan.

@@ -1,14 +1,12 @@
 """The inputs of a network: how an example of any kind becomes numbers.
 
-Every description has `kind`; `shape` and `dtype` of an encoded example, as in NumPy; and `blank`,
-the value of padding. `modalities.preprocessing` encodes examples, `features.batches` makes input
-tensors of them.
+`modalities` encodes examples, `features.batches` makes input tensors of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from warmstart.errors import ModelError
 from warmstart.records.run_folder import ABSENT
@@ -16,6 +14,40 @@ from warmstart.records.run_folder import ABSENT
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))  # cells, in lower case
 SPAN = 8.0  # standard deviations at which a number is clipped, so that no outlier rules the row
 ColumnKind = Literal["number", "category"]
+Kind = str  # of data: the key of its modality
+DEFAULT_KIND: Kind = "image"  # of data, and of what a record leaves out
+KindOption = Literal["auto", "image", "audio", "text", "table"]  # --kind
+
+
+class Inputs:
+    """Base of every description. A file of the run folder is read as the one whose fields it has.
+
+    Each has its own required fields.
+    """
+
+    __slots__ = ()
+    members: ClassVar[dict[str, type[Inputs]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Inputs.members[cls.__name__] = cls  # twice with slots, where the second class counts
+
+    if TYPE_CHECKING:  # else a dataclass would take a property for the default of its field
+
+        @property
+        def kind(self) -> Kind:
+            """The kind of data."""
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            """Of one encoded example."""
+
+        @property
+        def dtype(self) -> str:
+            """Of one encoded example, as in NumPy."""
+
+        @property
+        def blank(self) -> int:
+            """The value of padding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +91,12 @@ class ColumnRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TableInputs:
+class TableInputs(Inputs):
     """How a row of a table becomes a vector (width,) float32: its columns in order."""
 
     columns: tuple[ColumnRecord, ...]
 
-    kind: ClassVar[Literal["table"]] = "table"
+    kind: ClassVar[Kind] = "table"
     dtype: ClassVar[str] = "float32"
     blank: ClassVar[int] = 0
 
@@ -101,7 +133,7 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TensorInputs:
+class TensorInputs(Inputs):
     """Examples that are tensors of one shape and type already.
 
     `low` and `high` are the range of the first ones: test inputs of networks for whole numbers
@@ -113,7 +145,7 @@ class TensorInputs:
     low: float = 0.0
     high: float = 1.0
 
-    kind: ClassVar[Literal["tensor"]] = "tensor"
+    kind: ClassVar[Kind] = "tensor"
     blank: ClassVar[int] = 0
 
 
@@ -121,7 +153,7 @@ LEAST_VARIANCE = 1e-7  # added to the variance of a clip, as in transformers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaveInputs:
+class WaveInputs(Inputs):
     """How a clip becomes a waveform (n,) float32, of one rate and length.
 
     A clip longer than `seconds` is cut to its middle, a shorter one padded with silence.
@@ -134,7 +166,7 @@ class WaveInputs:
     seconds: float
     is_scaled: bool  # each clip to mean 0 and variance 1, before padding
 
-    kind: ClassVar[Literal["audio"]] = "audio"
+    kind: ClassVar[Kind] = "audio"
     dtype: ClassVar[str] = "float32"
     blank: ClassVar[int] = 0
 
@@ -144,13 +176,10 @@ class WaveInputs:
 
 
 WINDOWS = 8  # most windows of a long text: cache and training grow with them
-Kind = Literal["image", "audio", "text", "table", "tensor"]
-DEFAULT_KIND: Kind = "image"  # of data, and of what a record leaves out
-KindOption = Literal["auto", "image", "audio", "text", "table"]  # --kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
+class Preprocessing(Inputs):
     """How an image becomes an input tensor (C, height, width).
 
     The short side is resized to `resize` px (both sides when `squash`), the centre
@@ -183,7 +212,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextInputs:
+class TextInputs(Inputs):
     """How a text becomes token ids (length,) int32, padded with `pad`.
 
     Where `length` is more than `most`, the network runs on windows of `most` tokens one by one.
@@ -217,9 +246,6 @@ class TextInputs:
     @property
     def shape(self) -> tuple[int, ...]:
         return (self.length,)
-
-
-Inputs = Preprocessing | TextInputs | TableInputs | TensorInputs | WaveInputs
 
 
 def pictures(inputs: Inputs) -> Preprocessing:

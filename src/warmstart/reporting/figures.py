@@ -3,11 +3,88 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from warmstart.records.comparison import ConfidenceBin
-from warmstart.reporting.html import at, circle, digits, fixed, fluid, label, line, rect, short, tag
+from warmstart.reporting.html import short, svg_escaped
+
+# ---- Elements.
+
+
+Value = str | float | int | None
+WIDE = 380.0  # units; wider pictures are scrolled on a narrow screen
+
+
+def digits(value: float) -> str:
+    """A coordinate with at most two decimals."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def tag(name: str, content: str = "", **attributes: Value) -> str:
+    """One element. `content` is markup; attributes are escaped, those of None are omitted.
+
+    An underscore in an attribute's name stands for a hyphen; a final one is dropped.
+
+    >>> tag("rect", x=1.5, class_="bar", stroke_width=2, id=None)
+    '<rect x="1.5" class="bar" stroke-width="2"/>'
+    """
+    words = [name]
+    for key, value in attributes.items():
+        if value is not None:
+            text = digits(value) if isinstance(value, float) else svg_escaped(str(value))
+            words.append(f'{key.rstrip("_").replace("_", "-")}="{text}"')
+    head = " ".join(words)
+    return f"<{head}>{content}</{name}>" if content else f"<{head}/>"
+
+
+def at(share: float) -> str:
+    """A position from 0 to 1 as a share of the picture's width, with a margin at both ends."""
+    return f"{digits(2 + 96 * min(max(share, 0.0), 1.0))}%"
+
+
+def line(x1: Value, x2: Value, y1: Value, y2: Value, class_: str) -> str:
+    return tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=class_)
+
+
+def rect(x: Value, y: Value, width: Value, height: Value, class_: str, **more: Value) -> str:
+    return tag("rect", "", x=x, y=y, width=width, height=height, class_=class_, **more)
+
+
+def circle(cx: Value, cy: Value, r: float, class_: str) -> str:
+    return tag("circle", cx=cx, cy=cy, r=r, class_=class_)
+
+
+def label(x: float | str, y: float, words: str, class_: str = "soft", anchor: str = "start") -> str:
+    """Words at a position; `anchor` is start, middle or end."""
+    text_anchor = None if anchor == "start" else anchor
+    return tag("text", svg_escaped(words), x=x, y=y, class_=class_, text_anchor=text_anchor)
+
+
+def fixed(body: str, *, name: str, title: str, about: str, width: float, height: float) -> str:
+    """A picture with its own units, scaled as a whole; `name` is unique in the page."""
+    view = f"0 0 {digits(width)} {digits(height)}"
+    style = f"min-width:{digits(0.85 * width)}px;" if width > WIDE else ""
+    style += f"max-width:{digits(1.25 * width)}px"
+    return _picture(body, name, title, about, f'viewBox="{view}" class="fixed" style="{style}"')
+
+
+def fluid(body: str, *, name: str, title: str, about: str, height: float) -> str:
+    """A picture as wide as the page: horizontal positions are shares, letters keep their size."""
+    return _picture(body, name, title, about, f'width="100%" height="{digits(height)}"')
+
+
+def _picture(body: str, name: str, title: str, about: str, attributes: str) -> str:
+    id = svg_escaped(name)
+    return (
+        f'<svg role="img" aria-labelledby="{id}-t {id}-d" {attributes}>'
+        f'<title id="{id}-t">{svg_escaped(title)}</title>'
+        f'<desc id="{id}-d">{svg_escaped(about)}</desc>'
+        f"{body}</svg>"
+    )
+
 
 # ---- Curves: the course of a training, a learning curve.
 
@@ -327,3 +404,60 @@ def scatter(
     body += "".join(circle(frame.x_at(x), frame.y_at(y), 2, "dot") for x, y in points[::step])
     diagonal = (Curve([(low, low), (high, high)], "curve pale"),)
     return chart(frame, diagonal, body, name=name, title=title, about=about)
+
+
+# ---- Confusion matrix.
+
+
+CELL, SMALL_CELL = 30.0, 9.0  # units
+SMALL_NAMES = 74.0  # units left of a small matrix, and above it
+_LETTERS, _LETTER = 14, 7.4  # of a name at most, and the width of one
+PALEST, DARKEST = 0.1, 0.48  # opacity: numbers stay legible on it, in light and dark
+
+Counts = Mapping[tuple[str, str], int]  # examples by (target, answer)
+
+
+def matrix(
+    counts: Counts,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    is_small: bool = False,
+    name: str,
+    title: str,
+    about: str,
+) -> str:
+    """A confusion matrix, shaded by the share of a class's examples, with counts unless small."""
+    longest = max(map(len, (*rows, *columns)), default=0)
+    cell = SMALL_CELL if is_small else CELL
+    space = SMALL_NAMES if is_small else 10 + _LETTER * min(longest, _LETTERS)
+    width, height = cell * len(columns), cell * len(rows)
+    class_ = "soft tiny" if is_small else "soft"
+    totals: Counter[str] = Counter()
+    for (target, _), n in counts.items():
+        totals[target] += n
+    body = [rect(space, space, width, height, "ground")] if is_small else []
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            n, x, y = counts.get((row, column), 0), space + cell * j, space + cell * i
+            if n or not is_small:
+                body.append(_cell(x, y, cell, row == column, n / max(totals[row], 1)))
+            if n and not is_small:
+                body.append(label(x + cell / 2, y + cell / 2 + 4, f"{n:,}", "small", "middle"))
+    for i, row in enumerate(rows):
+        y = space + cell * (i + 0.5) + 3
+        body.append(label(space - 5, y, short(row, _LETTERS), class_, "end"))
+    for j, column in enumerate(columns):
+        turn = f"translate({space + cell * (j + 0.5) + 3:.1f} {space - 5:.1f}) rotate(-90)"
+        text = svg_escaped(short(column, _LETTERS))
+        body.append(tag("text", text, class_=class_, transform=turn))
+    sides = {"width": space + width + 4, "height": space + height + 4}
+    return fixed("".join(body), name=name, title=title, about=about, **sides)
+
+
+def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
+    opacity = f"{PALEST + (DARKEST - PALEST) * share:.2f}" if share else None
+    class_ = ("hit" if is_right else "miss") if share else "ground"
+    gap = 1.0 if side > 12 else 0.5
+    size = side - gap
+    return rect(x + gap / 2, y + gap / 2, size, size, class_, fill_opacity=opacity)

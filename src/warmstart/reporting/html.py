@@ -8,9 +8,6 @@ from html import escape
 from warmstart.formatting import printable
 from warmstart.reporting.facts import ReportFacts
 
-Value = str | float | int | None
-WIDE = 380.0  # units; wider pictures are scrolled on a narrow screen
-
 
 def svg_escaped(text: str) -> str:
     """Text for an element or an attribute."""
@@ -23,78 +20,6 @@ def short(text: str, most: int) -> str:
         return text
     end = (most - 1) // 2
     return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
-
-
-def digits(value: float) -> str:
-    """A coordinate with at most two decimals."""
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def tag(name: str, content: str = "", **attributes: Value) -> str:
-    """One element. `content` is markup; attributes are escaped, those of None are omitted.
-
-    An underscore in an attribute's name stands for a hyphen; a final one is dropped.
-
-    >>> tag("rect", x=1.5, class_="bar", stroke_width=2, id=None)
-    '<rect x="1.5" class="bar" stroke-width="2"/>'
-    """
-    words = [name]
-    for key, value in attributes.items():
-        if value is not None:
-            text = digits(value) if isinstance(value, float) else svg_escaped(str(value))
-            words.append(f'{key.rstrip("_").replace("_", "-")}="{text}"')
-    head = " ".join(words)
-    return f"<{head}>{content}</{name}>" if content else f"<{head}/>"
-
-
-def at(share: float) -> str:
-    """A position from 0 to 1 as a share of the picture's width, with a margin at both ends."""
-    return f"{digits(2 + 96 * min(max(share, 0.0), 1.0))}%"
-
-
-def line(x1: Value, x2: Value, y1: Value, y2: Value, class_: str) -> str:
-    return tag("line", x1=x1, x2=x2, y1=y1, y2=y2, class_=class_)
-
-
-def rect(x: Value, y: Value, width: Value, height: Value, class_: str, **more: Value) -> str:
-    return tag("rect", "", x=x, y=y, width=width, height=height, class_=class_, **more)
-
-
-def circle(cx: Value, cy: Value, r: float, class_: str) -> str:
-    return tag("circle", cx=cx, cy=cy, r=r, class_=class_)
-
-
-def label(x: float | str, y: float, words: str, class_: str = "soft", anchor: str = "start") -> str:
-    """Words at a position; `anchor` is start, middle or end."""
-    text_anchor = None if anchor == "start" else anchor
-    return tag("text", svg_escaped(words), x=x, y=y, class_=class_, text_anchor=text_anchor)
-
-
-def fixed(body: str, *, name: str, title: str, about: str, width: float, height: float) -> str:
-    """A picture with its own units, scaled as a whole; `name` is unique in the page."""
-    view = f"0 0 {digits(width)} {digits(height)}"
-    style = f"min-width:{digits(0.85 * width)}px;" if width > WIDE else ""
-    style += f"max-width:{digits(1.25 * width)}px"
-    return _picture(body, name, title, about, f'viewBox="{view}" class="fixed" style="{style}"')
-
-
-def fluid(body: str, *, name: str, title: str, about: str, height: float) -> str:
-    """A picture as wide as the page: horizontal positions are shares, letters keep their size."""
-    return _picture(body, name, title, about, f'width="100%" height="{digits(height)}"')
-
-
-def _picture(body: str, name: str, title: str, about: str, attributes: str) -> str:
-    id = svg_escaped(name)
-    return (
-        f'<svg role="img" aria-labelledby="{id}-t {id}-d" {attributes}>'
-        f'<title id="{id}-t">{svg_escaped(title)}</title>'
-        f'<desc id="{id}-d">{svg_escaped(about)}</desc>'
-        f"{body}</svg>"
-    )
-
-
-# ---- HTML.
 
 
 def escaped(text: str) -> str:

@@ -3,79 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from warmstart.formatting import at_most, interval, percent, sentence, short_interval
-from warmstart.records.answer import NumberCalibration
 from warmstart.records.summary import ClassScore, LabelScore, Scores
 from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
-from warmstart.reporting.figures import Bar, diagram, interval_bar, lying, scatter, stacked
-from warmstart.reporting.html import fixed, label, rect, short, svg_escaped, tag
+from warmstart.reporting.figures import (
+    Bar,
+    Counts,
+    diagram,
+    interval_bar,
+    lying,
+    matrix,
+    scatter,
+    stacked,
+)
+from warmstart.reporting.html import short
 from warmstart.tasks.registry import other_metrics
 from warmstart.tasks.words import percent as percent_of
 
-# ---- Confusion: the matrix, the commonest mistakes, a map of many classes.
-
-
-CELL, SMALL_CELL = 30.0, 9.0  # units
-SMALL_NAMES = 74.0  # units left of a small matrix, and above it
-_LETTERS, _LETTER = 14, 7.4  # of a name at most, and the width of one
-PALEST, DARKEST = 0.1, 0.48  # opacity: numbers stay legible on it, in light and dark
 WORST = 12  # mistakes that are shown
 WHOLE = 16  # classes up to which the matrix shows all of them
 MOST_CLASSES = 12  # of more classes, those with the most mistakes
 MOST_PAIRS, NAME = 10, 15  # pairs of classes that are named, with so many letters
 MAPPED = 250  # classes up to which the small map is drawn
 OTHERS = "all others"
-
-Counts = Mapping[tuple[str, str], int]  # examples by (target, answer)
-
-
-def matrix(
-    counts: Counts,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    is_small: bool = False,
-    name: str,
-    title: str,
-    about: str,
-) -> str:
-    """A confusion matrix, shaded by the share of a class's examples, with counts unless small."""
-    longest = max(map(len, (*rows, *columns)), default=0)
-    cell = SMALL_CELL if is_small else CELL
-    space = SMALL_NAMES if is_small else 10 + _LETTER * min(longest, _LETTERS)
-    width, height = cell * len(columns), cell * len(rows)
-    class_ = "soft tiny" if is_small else "soft"
-    totals: Counter[str] = Counter()
-    for (target, _), n in counts.items():
-        totals[target] += n
-    body = [rect(space, space, width, height, "ground")] if is_small else []
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            n, x, y = counts.get((row, column), 0), space + cell * j, space + cell * i
-            if n or not is_small:
-                body.append(_cell(x, y, cell, row == column, n / max(totals[row], 1)))
-            if n and not is_small:
-                body.append(label(x + cell / 2, y + cell / 2 + 4, f"{n:,}", "small", "middle"))
-    for i, row in enumerate(rows):
-        y = space + cell * (i + 0.5) + 3
-        body.append(label(space - 5, y, short(row, _LETTERS), class_, "end"))
-    for j, column in enumerate(columns):
-        turn = f"translate({space + cell * (j + 0.5) + 3:.1f} {space - 5:.1f}) rotate(-90)"
-        text = svg_escaped(short(column, _LETTERS))
-        body.append(tag("text", text, class_=class_, transform=turn))
-    sides = {"width": space + width + 4, "height": space + height + 4}
-    return fixed("".join(body), name=name, title=title, about=about, **sides)
-
-
-def _cell(x: float, y: float, side: float, is_right: bool, share: float) -> str:
-    opacity = f"{PALEST + (DARKEST - PALEST) * share:.2f}" if share else None
-    class_ = ("hit" if is_right else "miss") if share else "ground"
-    gap = 1.0 if side > 12 else 0.5
-    size = side - gap
-    return rect(x + gap / 2, y + gap / 2, size, size, class_, fill_opacity=opacity)
 
 
 def _confusion(facts: ReportFacts) -> str:
@@ -386,9 +339,7 @@ def _labels(facts: ReportFacts) -> str:
 def _numbers(facts: ReportFacts) -> str:
     if not facts.numbers:
         return ""
-    calibration = facts.calibration
-    half = calibration.half_width if isinstance(calibration, NumberCalibration) else None
-    title = "Predictions against targets"
+    half, title = facts.half_width, "Predictions against targets"
     about = f"{len(facts.numbers):,} held-out examples; on the line a prediction is right."
     if half is not None:
         about += f" Within the band (± {half:.3g}) lie 9 of 10."

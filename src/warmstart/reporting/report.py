@@ -1,55 +1,49 @@
-"""report.html of a run, from the files in its folder and the pictures that they name."""
+"""report.html of a run: one page that loads nothing and runs nothing, and the pictures on it."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
 import os
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from warmstart.data.dataset import Load
 from warmstart.data.names import PREFIX
 from warmstart.data.read import list_examples
-from warmstart.data.splits import group_numbers
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
-from warmstart.evaluation.reliability import certainty
+from warmstart.formatting import duration, short_interval, size
 from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
-from warmstart.network.ledger import summary_lines
-from warmstart.network.registry import title_of
-from warmstart.planning.plan_file import read_plan
-from warmstart.planning.schedule import head_only
-from warmstart.planning.words import in_words, runs
-from warmstart.records.answer import CalibrationRecord, LabelCalibration, ModelRecord
-from warmstart.records.comparison import Confidence
+from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import Inputs
-from warmstart.records.network import Ledger, NetworkRecord
-from warmstart.records.plan import Plan
-from warmstart.records.recording import LOG, earlier_events
-from warmstart.records.run_folder import read_json, write_bytes
-from warmstart.records.summary import ClassScore, Inspection, LabelScore, Summary
-from warmstart.reporting.data import off_topic, problem_examples, questionable
-from warmstart.reporting.facts import HeldOutAnswer, LayerRange, Repeat, ReportFacts
-from warmstart.reporting.next_steps import next_steps
-from warmstart.reporting.page import page
-from warmstart.reporting.proof import worst
-from warmstart.request import NAME as REQUEST
-from warmstart.request import OBJECT, Request, RequestFile, columns_of, decoded, read_request
-from warmstart.tasks.classify import per_class
-from warmstart.tasks.multilabel import per_label
-from warmstart.tasks.registry import TASKS
-from warmstart.tasks.task import Target
+from warmstart.records.run_folder import write_bytes
+from warmstart.reporting import html
+from warmstart.reporting.evidence import (
+    base_section,
+    data_section,
+    off_topic,
+    problem_examples,
+    questionable,
+    verdict_section,
+)
+from warmstart.reporting.facts import (
+    ReportFacts,
+    read_facts,
+    read_if_there,
+)
+from warmstart.reporting.figures import Bar, lying
+from warmstart.reporting.first_screen import first_screen, next_steps
+from warmstart.reporting.proof import answers_section, proof_section, worst
+from warmstart.reporting.training import plan_section, training_section
+from warmstart.request import RequestFile, columns_of, read_request
+from warmstart.tasks.words import signed_points
 
 NAME = "report.html"
 MOST = 40  # pictures on one page
@@ -116,256 +110,6 @@ def wanted(facts: ReportFacts) -> tuple[str, ...]:
         ids += [one.id for one in examples]
     ids += [id for id, _ in problem_examples(facts)]
     return tuple(dict.fromkeys(ids))[:MOST]
-
-
-def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
-    """All facts of the report without pictures. Raises: as `write_report`."""
-    summary = read_json(run / "summary.json", Summary)
-    log = run / LOG
-    events = tuple(earlier_events(log)) if log.is_file() else ()
-    folders = (event.values.get("folder") for event in events)  # as named when the run began
-    place = next((str(folder) for folder in folders if folder is not None), run.name)
-    data = data or read_if_there(run / "data.json", DataRecord)
-    plan = read_plan_if_there(run / "plan.toml")
-    shipped = plan
-    if plan is not None and plan.is_trained and summary.shipped.strategy in ("head", "none"):
-        shipped = head_only(plan, summary.shipped.why)
-    network = read_if_there(run / "network.json", NetworkRecord)
-    ledger = read_if_there(run / "weights_ledger.json", Ledger)
-    predictions = run / "predictions.jsonl"
-    target = TASKS[summary.task]
-    answers = read_answers(predictions, data) if target.has_classes else ()
-    calibration = _read_calibration(run)
-    numbers = _held_out_lines(predictions) if target.has_numbers else []
-    held_out = [one for one in answers if one.split == "oof"]
-    test = [one for one in answers if one.split == "test"]
-    return ReportFacts(
-        place=place,
-        title=title_of(summary.base.name),
-        summary=summary,
-        repeat=repeat_of(run, place),
-        data=data,
-        inspection=read_if_there(run / "inspection.json", Inspection),
-        network=network,
-        plan=plan,
-        ledger=ledger,
-        calibration=calibration,
-        label_scores=_label_scores(predictions, target, data, calibration),
-        numbers=tuple((float(line["target"]), float(line["value"])) for line in numbers),
-        answers=answers,
-        events=tuple(event for event in events if event.stage == "fine_tune"),
-        classes=_class_scores(held_out, data),
-        test_classes=_class_scores(test, data),
-        confidence=_confidence(held_out, data),
-        layers=_layers(shipped, network) if shipped is not None else (),
-        in_words=in_words(shipped) if shipped is not None else "",
-        fates=summary_lines(ledger) if ledger is not None else (),
-    )
-
-
-def _layers(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]:
-    weights = {block.name: block.parameters for block in network.blocks} if network else {}
-    return tuple(
-        LayerRange(
-            layers=run.layers,
-            names=run.names[0] if len(run.names) == 1 else f"{run.names[0]} … {run.names[-1]}",
-            action=run.behaviour,
-            rates=run.rates.removeprefix("at "),
-            weights=sum(weights.get(name, 0) for name in run.names),
-            n=len(run.names),
-        )
-        for run in runs(plan)
-    )
-
-
-# ---- Files of the run folder; what is missing is None or empty.
-
-
-R = TypeVar("R")
-
-
-def read_if_there(path: Path, kind: type[R]) -> R | None:
-    """A record, or None without the file. Raises: RunFolderError if it is damaged."""
-    return read_json(path, kind) if path.is_file() else None
-
-
-def read_plan_if_there(path: Path) -> Plan | None:
-    """The plan of a run, or None. Raises: PlanError if it is damaged."""
-    return read_plan(path.read_text("utf-8"), str(path)) if path.is_file() else None
-
-
-def _read_calibration(run: Path) -> CalibrationRecord | None:
-    model = read_if_there(run / "model" / "config.json", ModelRecord)
-    path = run / "model" / "calibration.json"
-    return None if model is None else read_if_there(path, TASKS[model.task].calibration_record)
-
-
-def _read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
-    """The lines of predictions.jsonl, parsed. Raises: RunFolderError if it is damaged."""
-    if not path.is_file():
-        return []
-    try:
-        with path.open(encoding="utf-8") as file:
-            return [parse(json.loads(line)) for line in file]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read ({error}); restore it, or make the run again."
-        ) from error
-
-
-def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, ...]:
-    """The predictions for held-out examples that the record lists. Raises: RunFolderError."""
-
-    def parse(line: dict[str, Any]) -> HeldOutAnswer:
-        target, label, scores = line["target"], line["label"], line["scores"]
-        return HeldOutAnswer(
-            id=line["id"],
-            split=sys.intern(line["split"]),
-            target=sys.intern(target),
-            label=sys.intern(label),
-            probability=scores[label],
-            target_probability=scores.get(target, 0.0),
-        )
-
-    answers = _read_lines(path, parse)
-    if record is None:
-        return tuple(answers)
-    ids, names = {example.id for example in record.examples}, set(record.classes)
-    return tuple(one for one in answers if one.id in ids and {one.label, one.target} <= names)
-
-
-def _held_out_lines(path: Path) -> list[dict[str, Any]]:
-    lines = _read_lines(path, lambda line: (line["split"], line))
-    return [line for split, line in lines if split == "oof"]
-
-
-def _label_scores(
-    path: Path, target: Target, data: DataRecord | None, calibration: CalibrationRecord | None
-) -> tuple[LabelScore, ...]:
-    lines = _held_out_lines(path) if target.has_label_sets else []
-    if data is None or not lines:
-        return ()
-    names = data.classes
-    truth = target.read([line["target"] for line in lines], names)
-    scores = np.array([[line["scores"][name] for name in names] for line in lines])
-    own = calibration.thresholds if isinstance(calibration, LabelCalibration) else ()
-    thresholds = np.array(own) if own else np.full(len(names), 0.5)
-    return per_label(scores, truth, names, thresholds)
-
-
-def _class_scores(
-    answers: Sequence[HeldOutAnswer], record: DataRecord | None
-) -> tuple[ClassScore, ...]:
-    """Scores by class; near-duplicates and groups count once in the intervals."""
-    if not answers or record is None:
-        return ()
-    number = {name: k for k, name in enumerate(record.classes)}
-    predicted = np.array([number[one.label] for one in answers], dtype=np.int64)
-    labels = np.array([number[one.target] for one in answers], dtype=np.int64)
-    return per_class(predicted, labels, _groups(answers, record), record.classes)
-
-
-def _confidence(answers: Sequence[HeldOutAnswer], record: DataRecord | None) -> Confidence | None:
-    if not answers or record is None:
-        return None
-    probabilities = np.array([one.probability for one in answers])
-    right = np.array([float(one.is_right) for one in answers])
-    return certainty(probabilities, right, _groups(answers, record), MODALITIES[record.kind].nouns)
-
-
-def _groups(
-    answers: Sequence[HeldOutAnswer], record: DataRecord
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    examples = {example.id: example for example in record.examples}
-    return group_numbers([examples[one.id] for one in answers], record.near_duplicates)
-
-
-# ---- The command that repeats a run.
-
-
-OPTIONS = (
-    *("base", "arch", "strategy", "budget", "lr", "minutes", "test", "label", "text", "kind"),
-    *("task", "group", "relabel", "seed"),
-)
-_DEFAULTS = {field.name: field.default for field in fields(Request)}
-
-
-def repeat_of(run: Path, place: str) -> Repeat:
-    """The request of a run as a command; `place` is the folder as it was named."""
-    file = _read(run / REQUEST)
-    request = file.get("request")
-    rows = tuple(_environment(file, _read(run / "env.json")))
-    if not isinstance(request, Mapping):
-        return Repeat(command="", data="DATA", budget="", is_own_strategy=False, rows=rows)
-    data = _word(request.get("data")) or "DATA"
-    is_planned = request.get("plan") is not None
-    return Repeat(
-        command=_command(request, data, place),
-        data=data,
-        budget=str(request.get("budget", "")),
-        is_own_strategy=request.get("strategy", "auto") != "auto" or is_planned,
-        is_timed=request.get("minutes") is not None,
-        options=dict(_options(request)),
-        rows=rows,
-    )
-
-
-def _command(request: Mapping[str, Any], data: str, place: str) -> str:
-    """`warmstart fit`, or the call in Python where an option was an object."""
-    if any(isinstance(value, Mapping) and OBJECT in value for value in request.values()):
-        return f"warmstart.fit(…, seed={request.get('seed', 0)})  # began in Python, from objects"
-    words = ["warmstart fit", data, *(words for _, words in _options(request))]
-    if request.get("plan") is not None:
-        words += ["--plan", shlex.quote(f"{place}/plan.toml")]
-    if request.get("device") not in (None, "auto"):
-        words += ["--device", _word(request["device"])]
-    for setting in decoded(request.get("settings")) or ():
-        words += ["--set", shlex.quote(setting)]
-    return " ".join([*words, *(["--fix"] if request.get("fix") else [])])
-
-
-def _options(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and words of each option that differs from its default; none for an object."""
-    for name in OPTIONS:
-        value = decoded(request.get(name))
-        if value is not None and value != _DEFAULTS[name]:
-            yield name, f"--{name} {_word(value)}"
-
-
-def _word(value: Any) -> str:
-    """A value as it is typed; empty for what no command can name."""
-    plain = decoded(value)
-    if plain is None or isinstance(plain, bool):
-        return ""
-    text = os.fspath(plain) if isinstance(plain, os.PathLike) else plain
-    if isinstance(text, float) and text.is_integer():
-        text = int(text)  # 5 minutes, not 5.0
-    return shlex.quote(str(text))
-
-
-def _environment(file: Mapping[str, Any], env: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    request, environment = file.get("request"), file.get("environment")
-    if isinstance(request, Mapping):
-        yield "seed", str(request.get("seed", ""))
-    if file.get("place"):
-        yield "typed in", str(file["place"])
-    versions = dict(env.get("packages", {}))
-    if isinstance(environment, Mapping):
-        versions |= environment.get("packages", {})
-        yield "processor", str(environment.get("cpu", ""))
-    yield from ((name, str(env[name])) for name in ("python", "platform", "threads") if name in env)
-    versions.setdefault("warmstart", env.get("warmstart", "unknown"))
-    yield "warmstart", str(versions.pop("warmstart"))
-    if versions:
-        yield "packages", ", ".join(f"{name} {v}" for name, v in sorted(versions.items()))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 # ---- Examples as small pictures and excerpts, read through the safe decoder.
@@ -437,3 +181,120 @@ def _picture(payload: bytes, id: str, preprocessing: Inputs | None) -> Image.Ima
     if preprocessing is None or not modality.is_rendered(preprocessing):
         return picture_of(payload, id, SIDE)
     return modality.picture(modality.open(payload, id, preprocessing))
+
+
+STYLE = Path(__file__).with_name("report.css").read_text("utf-8")  # light, dark, narrow, print
+
+
+def baselines_section(facts: ReportFacts) -> str:
+    baselines, own, rows = facts.summary.baselines, facts.summary.estimate, []
+    if baselines and own is not None and facts.ships:
+        score = short_interval(own.value, own.low, own.high, own.n)
+        rows.append(("this model", score, ""))
+    for one in baselines:
+        e = one.estimate
+        low, gap, high = map(signed_points, (one.low, one.difference, one.high))
+        difference = f"{gap} ({low} to {high})" if facts.ships else ""
+        rows.append((one.name, short_interval(e.value, e.low, e.high, e.n), difference))
+    return html.section(
+        "beside",
+        "Baselines: what other methods reach",
+        *(html.paragraph(one.sentence) for one in baselines if facts.ships),
+        html.table("Other methods", ("", "score (95 % CI)", "points more than the model"), rows),
+    )
+
+
+LEAST_S = 0.05  # stages that took less are not shown
+STAGES = {
+    "read": "reading the files",
+    "features": "feature extraction",
+    "checks": "checks",
+    "plan": "the plan",
+    "head": "fitting the linear probe",
+    "fine_tune": "fine-tuning",
+    "evaluate": "evaluation",
+    "deliver": "writing the files",
+}
+
+
+def cost_section(facts: ReportFacts) -> str:
+    total = duration(facts.summary.seconds.get("total", 0.0))
+    memory = size(int(facts.summary.peak_rss_mb * 1e6))
+    return html.section(
+        "cost",
+        "Cost, and how to repeat it",
+        html.figures(((total, "in all"), (memory, "of memory at most"))),
+        html.side_by_side(_stages(facts), _repeat(facts)),
+    )
+
+
+def _stages(facts: ReportFacts) -> str:
+    seconds = facts.summary.seconds
+    rows = [(STAGES[key], seconds[key]) for key in STAGES if seconds.get(key, 0) >= LEAST_S]
+    if not rows or seconds.get("total", 0.0) <= 0:
+        return ""
+    most = max(value for _, value in rows)
+    bars = [Bar(words, value / most, duration(value)) for words, value in rows]
+    title = "Where the time went"
+    about = ", ".join(f"{words} {duration(value)}" for words, value in rows)
+    return html.figure(title, lying(bars, name="seconds", title=title, about=about))
+
+
+def _repeat(facts: ReportFacts) -> str:
+    repeat = facts.repeat
+    if not repeat.command and not repeat.rows:
+        return ""
+    table = html.table("What the result depends on", ("what", "which"), repeat.rows)
+    command = ""
+    if repeat.command:
+        command = html.command(repeat.command) + html.paragraph(
+            "The plan was cut to fit the minutes, by the speed of this computer: another run may "
+            f"be cut differently. --plan {facts.place}/plan.toml follows this one."
+            if repeat.is_timed
+            else "The same command, data and versions give the same model, byte for byte."
+        )
+    return f"<div>{html.heading('To repeat it')}{command}{table}</div>"
+
+
+# Nothing may be loaded, run, framed or sent: only the style above and pictures inside the page.
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
+SECTIONS = {
+    "data": data_section,
+    "answers": answers_section,
+    "base": base_section,
+    "verdict": verdict_section,
+    "plan": plan_section,
+    "training": training_section,
+    "proof": proof_section,
+    "beside": baselines_section,
+    "cost": cost_section,
+}
+TITLES = {"base": "Base model", "beside": "Baselines"}  # where the id is not the title
+
+
+def page(facts: ReportFacts) -> str:
+    """The text of report.html; the same facts give the same text."""
+    bodies = {name: body for name, make in SECTIONS.items() if (body := make(facts))}
+    links = html.items(
+        f'<a href="#{name}">{TITLES.get(name, name.capitalize())}</a>' for name in bodies
+    )
+    footer = html.paragraph(
+        f"Written by warmstart from the files in {facts.place}, which hold everything here as "
+        "numbers: summary.json, inspection.json, plan.toml, predictions.jsonl, "
+        f"weights_ledger.json. The numbers hold for {facts.nouns.many} like the training "
+        f"{facts.nouns.many}."
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escaped(f'{facts.name}: report')}</title>\n<style>\n{STYLE}</style></head>"
+        '\n<body><a class="skip" href="#main">Skip to the result</a>\n'
+        f'<main id="main"><div class="first">{first_screen(facts)}</div>\n'
+        f'<nav aria-label="Sections of the report">{links}</nav>\n'
+        f"{''.join(section + chr(10) for section in bodies.values())}</main>\n"
+        f"<footer>{footer}</footer></body></html>\n"
+    )

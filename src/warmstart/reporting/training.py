@@ -1,18 +1,135 @@
-"""Training: the curves of loss and accuracy, and what the guards reported."""
+"""Plan and training: every choice with its reason, the curves, what the guards reported."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
 from warmstart.events import Event
 from warmstart.formatting import interval, sentence
 from warmstart.nouns import Nouns
+from warmstart.records.plan import Choice, Plan
 from warmstart.reporting import html
 from warmstart.reporting.curves import Axis, CurveReader
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.figures import Axes, Curve, Point, chart, steps_to, thinned, upright
+from warmstart.reporting.figures import (
+    Axes,
+    Curve,
+    Point,
+    chart,
+    stacked,
+    steps_to,
+    thinned,
+    upright,
+)
 from warmstart.tasks.words import change_text
+
+# ---- Every choice of the run with its reason.
+
+
+_SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
+
+
+def plan_section(facts: ReportFacts) -> str:
+    if facts.plan is None:
+        return ""
+    strategy, discarded, which = facts.plan.strategy, "", "Every choice, with its reason"
+    if facts.is_discarded:
+        which = "Every choice of the training that was tried, with its reason"
+    if facts.is_discarded and facts.ships:
+        end = "given up" if facts.summary.guards else "not kept"
+        discarded = (
+            f"{strategy.value} was tried and {end}: the linear probe ships, and in the "
+            "model every layer is frozen, as the strip shows."
+        )
+    return html.section(
+        "plan",
+        "Plan: what was decided, and why",
+        _strip(facts),
+        _layers(facts, facts.plan),
+        html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
+        html.paragraph(discarded),
+        _own(facts.plan),
+        html.fold(which, _choices(facts.plan)),
+    )
+
+
+def _strip(facts: ReportFacts) -> str:
+    if not facts.layers:
+        return ""
+    total = sum(one.n for one in facts.layers) + 1
+    pieces = []
+    for one in facts.layers:
+        pieces.append((f"{one.layers}: {one.action.row}", one.n / total, one.action.color))
+    pieces.append(("head: new", 1 / total, "new"))
+    title = f"The layers, from the {facts.nouns.one} to the head"
+    picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
+    names = {"frozen": "frozen: not a bit may change", "tuned": "fine-tuned", "new": "new"}
+    classes = dict.fromkeys(class_ for _, _, class_ in pieces)
+    legend = html.legend((class_, names[class_]) for class_ in classes)
+    return f"<figure>{html.heading(title)}{picture}{legend}</figure>"
+
+
+def _layers(facts: ReportFacts, plan: Plan) -> str:
+    rows = []
+    for one in facts.layers:
+        rows.append((one.layers, one.action.row, one.rates or "–", f"{one.weights:,}", one.names))
+    if rows:
+        lr = None if facts.is_discarded else plan.blocks[-1].lr
+        words = f"{lr.number:g}" if lr is not None else "in closed form"
+        outputs = facts.target.words.output.format(facts.summary.data.classes)
+        rows.append(("head", "new", words, "", f"for {outputs}"))
+    head = ("layers", "action", "learning rate", "weights", "names")
+    return html.table("Layers", head, rows)
+
+
+def _own(plan: Plan) -> str:
+    rows = []
+    for name, choice in choices(plan):
+        if choice.source == "user" and not name.startswith("layer "):
+            rule = "" if choice.rule is None else f"; the rule would choose {_value(choice.rule)}"
+            rows.append(html.escaped(f"{name} = {_value(choice.value)}{rule}"))
+    return html.heading("What you set") + html.items(rows, "plain") if rows else ""
+
+
+def _choices(plan: Plan) -> str:
+    rows = [
+        (name, _value(choice.value), choice.because, _SOURCES[choice.source])
+        for name, choice in choices(plan)
+    ]
+    return html.table("Choices", ("choice", "value", "because", "decided by"), rows)
+
+
+def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
+    """Every choice of a plan with its name; equal ones of neighbouring layers only once."""
+    for name in ("base", "arch", "partial", "strategy"):
+        choice = getattr(plan, name)
+        if choice is not None:
+            yield name, choice
+    for name in ("head", "training", "input"):
+        record = getattr(plan, name)
+        for one in fields(record) if record is not None else ():
+            choice = getattr(record, one.name)
+            if isinstance(choice, Choice):
+                yield f"{name}.{one.name}", choice
+    before = None
+    for block in plan.blocks:
+        action = block.action.value, block.action.because
+        if action != before:
+            yield f"layer {block.name}", block.action
+        before = action
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- Curves of loss and accuracy.
+
 
 UPDATES = "updates of the weights"
 FOLD_CLASSES = ("first", "second", "third")

@@ -16,37 +16,35 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from warmstart.data.arrays import tensor_inputs
 from warmstart.data.dataset import Collection
 from warmstart.data.near_duplicates import with_near_duplicates
-from warmstart.data.objects import tensor_inputs
 from warmstart.data.read import read
 from warmstart.distributed import here
 from warmstart.errors import ModelError, RunFolderError
 from warmstart.events import Event, Steps, drain, note
 from warmstart.features.batches import fit_inputs
-from warmstart.features.extract import ExtractedRows
-from warmstart.features.extraction import ExtractedFeatures, extract_features
+from warmstart.features.extraction import ExtractedFeatures, ExtractedRows, extract_features
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.tensor import TENSOR
-from warmstart.network.finished_run import change
+from warmstart.network.finished_run import change, change_columns
 from warmstart.network.inputs import InputOptions
 from warmstart.network.load import PretrainedModel, load
 from warmstart.network.registry import ModelListing
 from warmstart.network.registry import models as available_models
 from warmstart.network.table_network import describe, draw
-from warmstart.network.table_surgery import change_columns
 from warmstart.nouns import count
 from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.feature_layers import probe_layers
-from warmstart.planning.words import output_words
+from warmstart.planning.plan_file import output_words
+from warmstart.planning.rules import probe_layers
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
 from warmstart.records.data import TaskOption
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
-from warmstart.records.recording import Clock
+from warmstart.records.run_folder import Clock
 from warmstart.request import DEFAULT_BASE, Request, read_data
 from warmstart.request import check as check_request
 from warmstart.run import lineage

@@ -9,8 +9,8 @@ import numpy as np
 
 from warmstart.events import Steps, note
 from warmstart.features.machine import keep_freed_memory
-from warmstart.network.ensemble import add_ensemble_branch
-from warmstart.planning.cached_activations import frozen_prefix
+from warmstart.network.surgery import add_ensemble_branch
+from warmstart.planning.fine_tuning import frozen_prefix
 from warmstart.planning.forecast import Allowance
 from warmstart.planning.schedule import head_only
 from warmstart.records.data import Example

@@ -22,8 +22,12 @@ from warmstart.data.near_duplicates import (
 )
 from warmstart.errors import DataError, RunFolderError
 from warmstart.features.batches import readable
-from warmstart.features.extract import first_of_each
-from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
+from warmstart.features.extraction import (
+    ExtractedFeatures,
+    StoredThumbnails,
+    first_of_each,
+    load_unchanged,
+)
 from warmstart.formatting import first_few
 from warmstart.modalities.audio import SAME_RECORDING, waveform_similarity
 from warmstart.modalities.image import IMAGE

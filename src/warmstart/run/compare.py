@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from warmstart.data.sources import list_source
+from warmstart.data.read import list_source
 from warmstart.data.splits import group_numbers
 from warmstart.errors import (
     DataError,
@@ -37,8 +37,7 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.strategy import parse, word
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun
 from warmstart.records.data import DataRecord, Example
-from warmstart.records.recording import LOG, earlier_events
-from warmstart.records.run_folder import RunFolder, read_json
+from warmstart.records.run_folder import LOG, RunFolder, earlier_events, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, columns_of, folder_name
 from warmstart.tasks.registry import TASKS

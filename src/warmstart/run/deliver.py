@@ -21,22 +21,19 @@ from warmstart.evidence.data_checks import write_lists
 from warmstart.features.batches import to_tensor
 from warmstart.machine import peak_rss_mb
 from warmstart.modalities.registry import modality_of
-from warmstart.network.added import AddedBlock
-from warmstart.network.ensemble import NAME
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, write_bundle
 from warmstart.network.partial_load import surgery_sentence, transferred_share
 from warmstart.network.partition import Network
-from warmstart.network.surgery import WarmModel, assemble, unique_state
-from warmstart.planning.words import in_words, user_choices
+from warmstart.network.surgery import BRANCH, AddedBlock, WarmModel, assemble, unique_state
+from warmstart.planning.plan_file import in_words, user_choices
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Finding, without
 from warmstart.records.inputs import Kind
 from warmstart.records.network import FeatureLayer, Ledger, Recipe
 from warmstart.records.plan import Plan
-from warmstart.records.recording import Clock
-from warmstart.records.run_folder import RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.records.run_folder import Clock, RunFolder, write_bytes, write_json, write_json_lines
 from warmstart.records.summary import (
     ClassScore,
     DataCounts,
@@ -261,7 +258,7 @@ def _describe(origin: Origin, fine_tuned: FineTuned, record: DataRecord) -> Mode
         recipe=_recipe(fine_tuned.plan, base.recipe),
         lineage=base.lineage or (base.name,),
         # Hidden widths of blocks added behind the last one, by this run or earlier ones.
-        added=tuple(m.hidden for name, m in blocks if not name.startswith(f"{NAME}.")),
+        added=tuple(m.hidden for name, m in blocks if not name.startswith(f"{BRANCH}.")),
         ensemble=network.ensemble.cut if network.ensemble else None,
     )
 

@@ -17,10 +17,9 @@ from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.modalities.registry import MODALITIES
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.forecast import given_up
-from warmstart.planning.words import in_words, output_words
+from warmstart.planning.plan_file import in_words, output_words
 from warmstart.records.data import without
-from warmstart.records.recording import Clock, recorded
-from warmstart.records.run_folder import RunFolder, write_json
+from warmstart.records.run_folder import Clock, RunFolder, recorded, write_json
 from warmstart.records.summary import Checked
 from warmstart.request import Request, folder_name
 from warmstart.run import cleaning, forecast, lineage

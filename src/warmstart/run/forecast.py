@@ -21,7 +21,7 @@ from warmstart.data.dataset import Collection
 from warmstart.distributed import expected_group
 from warmstart.errors import DataError, UsageError
 from warmstart.events import Steps
-from warmstart.features import engine_choice, engine_speeds
+from warmstart.features import engine_choice
 from warmstart.features.batches import to_tensor
 from warmstart.features.cache_key import BATCH
 from warmstart.features.engine import make_engine
@@ -31,15 +31,14 @@ from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import offloaded_blocks
 from warmstart.machine import default_root, peak_rss_mb
 from warmstart.modalities.registry import modality_of
-from warmstart.network.added import make_block
 from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import FeatureExtractor, layer_width
 from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
+from warmstart.network.surgery import make_block
 from warmstart.network.weights import is_mapped
-from warmstart.planning.cached_activations import BYTES, plan_cache
 from warmstart.planning.facts import DataFacts, NetworkFacts
-from warmstart.planning.feature_layers import probe_layers
+from warmstart.planning.fine_tuning import BYTES, plan_cache
 from warmstart.planning.forecast import (
     Allowance,
     Load,
@@ -50,14 +49,13 @@ from warmstart.planning.forecast import (
 )
 from warmstart.planning.machine import DATA, parallel_mode
 from warmstart.planning.plan_file import write_plan
-from warmstart.planning.rules import REFERENCE, EngineSpeed, estimate_speeds
+from warmstart.planning.rules import REFERENCE, EngineSpeed, estimate_speeds, probe_layers
 from warmstart.planning.schedule import Schedule, as_followed, schedule, stage_actions
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import DryRun, Forecast, Plan
-from warmstart.records.recording import Clock
-from warmstart.records.run_folder import write_bytes
+from warmstart.records.run_folder import Clock, write_bytes
 from warmstart.request import Request
 from warmstart.run import lineage
 from warmstart.run import plan as run_plan
@@ -184,7 +182,7 @@ def _engine_speed(bench: Bench, plan: Plan, forward: float) -> EngineSpeed:
     """The extraction engine's speed: as measured, else the usual one relative to torch's."""
     work = engine_work(bench.network.record, bench.prep, len(bench.feature_layers))
     torch_speed = {"torch": EngineSpeed(REFERENCE["torch"].setup, 1 / max(forward, 1e-9))}
-    measured = engine_speeds.read(default_root(), work)
+    measured = engine_choice.read_speeds(default_root(), work)
     speeds = estimate_speeds(torch_speed, work.macs) | measured | torch_speed
     return speeds[str(plan.training.engine.value)]
 

@@ -14,17 +14,15 @@ from warmstart.machine import free_memory
 from warmstart.modalities.audio import default_sound, sound_of
 from warmstart.modalities.image import band_ranges, count_bands
 from warmstart.modalities.registry import MODALITIES, modality_of
-from warmstart.network.inputs import PICTURE, SHOWABLE, InputOptions
-from warmstart.network.position_embeddings import LEAST, MOST
+from warmstart.network.inputs import LEAST, MOST, PICTURE, SHOWABLE, InputOptions
 from warmstart.network.weights import is_full
-from warmstart.planning.cached_activations import CACHE_DTYPES
 from warmstart.planning.check import SOUND_LIMITS
+from warmstart.planning.fine_tuning import CACHE_DTYPES
 from warmstart.planning.settings import PATHS, parse_value
 from warmstart.planning.strategy import parse
-from warmstart.records.block_actions import ACTIONS
 from warmstart.records.inputs import Sound, WaveInputs
 from warmstart.records.network import BaseModelRecord
-from warmstart.records.plan import Choice, Plan, wrong_value
+from warmstart.records.plan import ACTIONS, Choice, Plan, wrong_value
 from warmstart.request import Request
 
 AUDIO_SETTINGS = ("sample_rate", "seconds", "n_mels", "top_db")

@@ -34,11 +34,15 @@ from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord
 from warmstart.records.plan import Choice, Plan
-from warmstart.records.recording import LOG, Clock, open_log, opening, seconds_worked
 from warmstart.records.run_folder import (
+    LOG,
+    Clock,
     RunFolder,
     from_plain,
+    open_log,
+    opening,
     read_json,
+    seconds_worked,
     to_plain,
     write_bytes,
     write_json,

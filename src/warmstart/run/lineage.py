@@ -17,11 +17,10 @@ from warmstart.events import Steps
 from warmstart.features.extraction import ExtractedFeatures
 from warmstart.modalities.registry import MODALITIES
 from warmstart.network.architectures import published_config
-from warmstart.network.encoder_bases import is_encoder_base
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.finished_run import FinishedRunModel, rebuild_finished_run
 from warmstart.network.hub import timm_folder_of
-from warmstart.network.load import PretrainedModel
+from warmstart.network.load import PretrainedModel, is_encoder_base
 from warmstart.network.model_folder import Arrays, Bundle, read_bundle
 from warmstart.network.registry import SHIPPED
 from warmstart.network.weights import SUFFIXES

@@ -22,25 +22,22 @@ from warmstart.network.load import PretrainedModel
 from warmstart.network.lora import bare_blocks
 from warmstart.network.partition import Network
 from warmstart.planning import rules
-from warmstart.planning.actions import reconcile_strategy
 from warmstart.planning.build import build
-from warmstart.planning.cached_activations import FULL_BYTES, cache_bytes, plan_cache
 from warmstart.planning.check import check_facts, check_plan, check_values
 from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
-from warmstart.planning.feature_layers import probe_layers
-from warmstart.planning.fine_tuning import compares_fine_tuning
+from warmstart.planning.fine_tuning import FULL_BYTES, cache_bytes, compares_fine_tuning, plan_cache
 from warmstart.planning.machine import with_parallel
 from warmstart.planning.plan_file import open_plan, options_for, overlay
+from warmstart.planning.rules import probe_layers
 from warmstart.planning.settings import (
     PAIRS,
     apply_settings,
     is_early,
     parse_value,
 )
-from warmstart.planning.strategy import n_tuned, parse, strategy_of
-from warmstart.records.block_actions import LOW_RANK
+from warmstart.planning.strategy import n_tuned, parse, reconcile_strategy, strategy_of
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import Choice, Plan
+from warmstart.records.plan import LOW_RANK, Choice, Plan
 from warmstart.records.summary import Verdict
 from warmstart.request import Request
 from warmstart.run.inputs import is_partial

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from warmstart.data.arrays import channels_last, payload_of_picture
+from warmstart.data.arrays import Frame, as_values, channels_last, frame_table, payload_of_picture
 from warmstart.data.arrays import encode as encode_array
 from warmstart.data.dataset import Columns
-from warmstart.data.objects import Frame, as_values, frame_table
 from warmstart.data.parsing import Table, text_of
 from warmstart.data.place import MEDIA_SUFFIXES, read_file, suffix
-from warmstart.data.sources import open_table
+from warmstart.data.read import open_table
 from warmstart.data.tables import row_payloads, text_column
 from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.features.batches import sub_batches, to_tensor
@@ -37,7 +36,7 @@ from warmstart.modalities.text import TEXT, payload_of
 from warmstart.network.feature_layers import LayerReader
 from warmstart.network.model_folder import Bundle, read_bundle
 from warmstart.network.surgery import WarmModel, rebuild
-from warmstart.network.tensors import in_channels_last
+from warmstart.network.weights import in_channels_last
 from warmstart.nouns import Nouns
 from warmstart.records.answer import (
     Answer,

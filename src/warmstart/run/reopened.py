@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from warmstart.data.dataset import Columns, Listing, Load
-from warmstart.data.read import with_test
-from warmstart.data.sources import list_source
+from warmstart.data.read import list_source, with_test
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.formatting import printable
 from warmstart.modalities.registry import modality_of

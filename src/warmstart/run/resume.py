@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from warmstart.distributed import here
 from warmstart.errors import RunFolderError
 from warmstart.events import Steps
-from warmstart.records.recording import clear_checkpoints, open_log
-from warmstart.records.run_folder import RunFolder, read_json
+from warmstart.records.run_folder import RunFolder, clear_checkpoints, open_log, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, read_request, with_objects
 from warmstart.run.deliver import Finished

@@ -22,16 +22,19 @@ from warmstart.modalities.image import MAX_PIXELS, Pixels, TooLarge, crop_box
 from warmstart.modalities.registry import modality_of
 from warmstart.records.answer import Answer
 from warmstart.records.data import DataRecord
-from warmstart.records.inputs import (
-    Inputs,
-    pictures,
-)
+from warmstart.records.inputs import Inputs, pictures
 from warmstart.records.run_folder import read_json, to_plain
 from warmstart.records.summary import Summary
 from warmstart.run.predictor import Predictor, load
 from warmstart.run.reopened import Gallery
-from warmstart.serving.model import Heat, ServedModel, ServedPicture, ServerLimits, UnreadableInput
-from warmstart.serving.wording import promise_words
+from warmstart.serving.model import (
+    Heat,
+    ServedModel,
+    ServedPicture,
+    ServerLimits,
+    UnreadableInput,
+    promise_words,
+)
 from warmstart.tasks.registry import TASKS
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from warmstart.sklearn.base import (
     scaled,
     select,
 )
-from warmstart.solve.weighted_ridge import standardise
+from warmstart.solve.kernels import standardise
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.training.weighted import WeightedRows, fit_linear
 

@@ -29,9 +29,8 @@ from warmstart.modalities.registry import modality_of
 from warmstart.network.feature_layers import feature_layers
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, read_bundle
-from warmstart.planning.feature_layers import probe_layers
 from warmstart.planning.plan_file import read_plan
-from warmstart.planning.rules import DUAL_LIMIT
+from warmstart.planning.rules import DUAL_LIMIT, probe_layers
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.network import NetworkRecord
@@ -43,9 +42,8 @@ from warmstart.run.base_model import open_base
 from warmstart.run.fit import fit
 from warmstart.run.inputs import input_options
 from warmstart.run.predictor import BATCH, Predictor, open_bundle
-from warmstart.solve.kernels import Features, apply_scaling, make_sketch
+from warmstart.solve.kernels import Features, apply_scaling, fit_weighted_scaling, make_sketch
 from warmstart.solve.ridge import Array
-from warmstart.solve.weighted_ridge import fit_weighted_scaling
 from warmstart.training.dataset import LabelledRows, arrange, as_tuple, layer_weights_of
 from warmstart.training.sketched_ridge import SKETCH_WIDTH
 from warmstart.training.weighted import WeightedRows, fit_linear

@@ -21,7 +21,7 @@ from warmstart.sklearn.base import (
     images_again,
     row_weights,
 )
-from warmstart.solve.weighted_ridge import standardise
+from warmstart.solve.kernels import standardise
 from warmstart.tasks.regress import REGRESSION
 from warmstart.training.weighted import fit_numbers
 

@@ -63,6 +63,32 @@ def apply_scaling(features: Features, scaling: Scaling) -> Features:
     return scaled
 
 
+def standardise(features: Array, weights: Array) -> Scaling:
+    """Mean 0 and spread 1 for each feature, unit mean square length for the rows.
+
+    For columns with units of their own; a constant one gets scale 0.
+    Shapes: features (n, d), weights (n,).
+
+    >>> standardise(np.array([[0.0, 5.0], [4.0, 5.0]]), np.array([3.0, 1.0])).offset.tolist()
+    [1.0, 5.0]
+    """
+    offset, spread = _moments(features, weights)
+    varies = spread > 1e-10 * np.abs(offset) + np.finfo(float).tiny
+    scale = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+    return Scaling(offset, scale / np.sqrt(max(int(varies.sum()), 1)))
+
+
+def fit_weighted_scaling(features: Array, weights: Array) -> Scaling:
+    """`fit_scaling` of weighted rows. Shapes: features (n, d), weights (n,)."""
+    return scaling_of(*_moments(features, weights))
+
+
+def _moments(features: Array, weights: Array) -> tuple[Array, Array]:
+    share = weights / weights.sum()
+    offset = share @ features
+    return offset, np.sqrt(share @ (features - offset) ** 2)
+
+
 def mixed_kernels(
     feature_layers: Iterable[tuple[Key, Features]], probe_layers: Mapping[str, Weights[Key]]
 ) -> dict[str, Array]:
@@ -218,3 +244,69 @@ def make_sketch(n_features: int, width: int, rng: np.random.Generator) -> Sketch
     target = rng.permutation(np.arange(n_features) % width)
     sign = rng.choice(np.array([-1.0, 1.0], np.float32), size=n_features)
     return Sketch(target, sign, width)
+
+
+# ---- Nonlinear functions of a table's columns: features of a Laplace kernel.
+#
+# k(x, z) = exp(-mean_j |x_j - z_j| / width) for standardised columns. With K = U L U' among the
+# anchors, phi(x) = k(x, anchors) U L^-1/2 has phi(x) . phi(z) = k(x, z) wherever one of the two is
+# an anchor, so that a ridge on phi is kernel ridge. Of many rows some are anchors: Williams &
+# Seeger 2001, "Using the Nyström Method to Speed Up Kernel Machines".
+
+
+MOST_ANCHORS, MOST_CELLS = 1000, 10_000_000  # of the matrix of rows and anchors
+LEAST_ANCHORS = 50
+_LAPLACE_RANK = 1e-10  # axes below this share of the largest carry rounding only
+_LAPLACE_ROWS = 4096  # rows at once
+
+
+@dataclass(frozen=True, slots=True)
+class LaplaceFeatures:
+    """Features phi. Shapes: anchors (m, d), axes (m, r)."""
+
+    anchors: Array
+    width: float
+    axes: Array
+
+    def of(self, rows: Array) -> Array:
+        """Shapes: rows (n, d), scaled as the anchors are; returns (n, r)."""
+        features = np.empty((len(rows), self.axes.shape[1]))
+        for start in range(0, len(rows), _LAPLACE_ROWS):
+            chunk = slice(start, start + _LAPLACE_ROWS)
+            features[chunk] = _laplace_kernel(rows[chunk], self.anchors, self.width) @ self.axes
+        return features
+
+
+def anchors_of(rows: Array) -> Array:
+    """Evenly spaced rows: all of few; none where memory allows too few.
+
+    >>> [len(anchors_of(np.zeros((n, 2)))) for n in (30, 5000, 50_000, 500_000)]
+    [30, 1000, 200, 0]
+    """
+    n = len(rows)
+    m = min(n, MOST_ANCHORS, MOST_CELLS // max(n, 1))
+    return rows[np.arange(m) * n // max(m, 1)] if m >= min(n, LEAST_ANCHORS) else rows[:0]
+
+
+def fit_laplace_features(anchors: Array, width: float) -> LaplaceFeatures:
+    """The features of a width, in spreads of a column. Shapes: anchors (m, d), standardised.
+
+    >>> x = np.array([[0.0], [1.0], [3.0]])
+    >>> features = fit_laplace_features(x, 2.0).of(x)
+    >>> (features @ features.T)[0].round(3).tolist()
+    [1.0, 0.607, 0.223]
+    """
+    from scipy.linalg import eigh  # here: only tables need it
+
+    values, axes = eigh(_laplace_kernel(anchors, anchors, width), driver="evd")
+    is_real = values > _LAPLACE_RANK * values[-1]
+    return LaplaceFeatures(anchors, width, axes[:, is_real] / np.sqrt(values[is_real]))
+
+
+def _laplace_kernel(rows: Array, anchors: Array, width: float) -> Array:
+    from scipy.spatial.distance import cdist
+
+    distances: Array = cdist(rows, anchors, "cityblock")
+    # Rows of unit mean square length have a factor 1/sqrt(d) in each column already.
+    distances /= -width * np.sqrt(rows.shape[1])
+    return np.exp(distances, out=distances)

@@ -1,4 +1,4 @@
-"""Ridge with an unpenalised intercept in primal form: for more rows than a kernel allows.
+"""Ridge with an unpenalised intercept in primal form: for very many rows, and weighted ones.
 
 Rows are summed a few at a time, in float64; a fold's sums are subtracted. With centred, rotated
 features Z, H = 11'/n + Z (Z'Z + penalty I)^-1 Z' and residuals r = Y - HY, the prediction of a
@@ -149,3 +149,99 @@ def left_out(
             left_out_residuals[rows] = inner
     predictions: Array = targets - left_out_residuals
     return predictions
+
+
+# ---- Weighted rows: a row of weight w counts like w rows.
+#
+# Minimises  sum_i w_i |y_i - x_i W - b|^2 + penalty |W|^2. Rows are centred on their weighted mean
+# and rotated into the axes of their scatter. With N the sum of the weights, z a row in those axes
+# and A = Z'WZ + penalty I, a row gives
+#
+#     h = 1/N + z' A^-1 z
+#
+# of each unit of its weight to its own prediction. Without u of its weight its residual r is
+# r / (1 - u h), exactly (a rank-one update); for a block B of whole rows, with S = diag(w_B)^1/2,
+# it is S^-1 (I - S H_BB S)^-1 S r_B.
+
+
+_RANK = 1e-12  # axes below this share of the largest carry rounding only
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpread:
+    """Weighted rows in the axes of their scatter.
+
+    Shapes: rows (n, r) centred; values (r,); axes (d, r); mean (d,); weights (n,) above zero.
+    """
+
+    rows: Array
+    values: Array
+    axes: Array
+    mean: Array
+    weights: Array
+
+    def average(self, values: Array) -> Array:
+        """The weighted mean of rows. Shapes: (n, k) to (k,)."""
+        result: Array = self.weights @ values / self.weights.sum()
+        return result
+
+    def solve(self, targets: Array, penalty: float) -> tuple[Array, Array]:
+        """Weights and intercept for predictions x W + b. Shapes: targets (n, K); W (d, K), b (K,).
+
+        >>> spread = spread_rows(np.array([[0.0], [4.0]]), np.array([3.0, 1.0]))
+        >>> W, b = spread.solve(np.array([[0.0], [1.0]]), penalty=12.0)
+        >>> W.round(9).item(), b.round(9).item()
+        (0.125, 0.125)
+        """
+        within, centre = self._coefficients(targets, penalty)
+        weights = self.axes @ within
+        return weights, centre - self.mean @ weights
+
+    def left_out(
+        self, targets: Array, penalty: float, group_rows: Sequence[Rows] | None = None
+    ) -> Array:
+        """Prediction of every row from all others. Shapes: targets (n, K); returns (n, K).
+
+        With groups, which partition the rows, from all rows outside its group.
+        """
+        within, centre = self._coefficients(targets, penalty)
+        shrink = 1.0 / (self.values + penalty)
+        share = 1.0 / self.weights.sum()
+        fit_residuals = targets - (self.rows @ within + centre)
+        own = self.rows**2 @ shrink + share
+        left = np.maximum(1.0 - self.weights * own, np.finfo(float).eps)
+        residuals = fit_residuals / left[:, None]
+        for rows in group_rows or ():
+            if len(rows) > 1:
+                root = np.sqrt(self.weights[rows])[:, None]
+                z = self.rows[rows]
+                hat = root * ((z * shrink) @ z.T + share) * root.T
+                right = root * fit_residuals[rows]
+                residuals[rows] = np.linalg.solve(np.eye(len(rows)) - hat, right) / root
+        predictions: Array = targets - residuals
+        return predictions
+
+    def _coefficients(self, targets: Array, penalty: float) -> tuple[Array, Array]:
+        """Coefficients in the axes (r, K), and the weighted mean of the targets (K,)."""
+        centre = self.average(targets)
+        right = (self.rows * self.weights[:, None]).T @ (targets - centre)
+        return right / (self.values + penalty)[:, None], centre
+
+
+def spread_rows(features: Array, weights: Array) -> FeatureSpread:
+    """Centre the rows and find their axes. Shapes: features (n, d), weights (n,).
+
+    >>> spread_rows(np.array([[0.0], [4.0]]), np.array([3.0, 1.0])).values.round(9).tolist()
+    [12.0]
+    """
+    mean = weights @ features / weights.sum()
+    centred = features - mean
+    weighted = np.sqrt(weights)[:, None] * centred
+    if len(features) >= features.shape[1]:
+        values, axes = eigh(weighted.T @ weighted, driver="evd")
+    else:
+        values, sides = eigh(weighted @ weighted.T, driver="evd")
+        is_real = values > _RANK * values[-1]
+        values = values[is_real]
+        axes = weighted.T @ (sides[:, is_real] / np.sqrt(values))
+    return FeatureSpread(centred @ axes, np.maximum(values, 0.0), axes, mean, weights)

@@ -48,11 +48,9 @@ from warmstart.serving.inputs import (
 from warmstart.serving.model import ServerLimits
 from warmstart.studio import board as studio_board
 from warmstart.studio.board import Board, BoardChange, set_label
-from warmstart.studio.jobs import RUNNING, Working
-from warmstart.studio.pictures import decode_picture, thumbnail
-from warmstart.studio.project import Delta, NewPicture, Project
+from warmstart.studio.project import Delta, NewPicture, Project, decode_picture, thumbnail
 from warmstart.studio.result import result_of
-from warmstart.studio.work import StudioWork
+from warmstart.studio.studio import RUNNING, StudioWork, Working
 from warmstart.tasks.registry import TASKS
 
 # ---- Server-sent events to every open page.

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from warmstart.data.splits import group_numbers
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import interval, sentence
-from warmstart.records.answer import NumberCalibration
 from warmstart.records.data import DataRecord, split_labels
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate
-from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.first_screen import would_use
-from warmstart.reporting.next_steps import next_steps
-from warmstart.reporting.report import read_answers, read_facts, read_plan_if_there, repeat_of
+from warmstart.reporting.facts import (
+    ReportFacts,
+    groups_of,
+    held_out_lines,
+    read_answers,
+    read_facts,
+    read_plan_if_there,
+    repeat_of,
+)
+from warmstart.reporting.first_screen import next_steps, would_use
 from warmstart.run.compare import credit_of
-from warmstart.stats.intervals import Groups
 from warmstart.stats.metrics import MODEL_VARIANCE
 from warmstart.stats.paired import Difference, difference, hits_difference
 from warmstart.studio.board import label_words
@@ -100,7 +101,7 @@ def result_of(project: Project, number: int) -> Json:
         return {**content, "mistakes": mistakes, "comparison": comparison}
     if test is not None and summary.test is not None:
         test["more"] = other_metrics(summary.test)
-    lines = [*_held_out_lines(project.run(number))]
+    lines = held_out_lines(project.run(number) / "predictions.jsonl")
     of_sets = target.has_label_sets
     return {
         **content,
@@ -117,7 +118,7 @@ def result_of(project: Project, number: int) -> Json:
             for one in facts.label_scores
         ],
         "numbers": [list(pair) for pair in facts.numbers[:MOST]],
-        "half_width": _half_width(facts),
+        "half_width": facts.half_width,
     }
 
 
@@ -128,7 +129,7 @@ def _score(estimate: Estimate) -> Json:
 
 
 def _label_issues(facts: ReportFacts, now: NameOf) -> list[Json]:
-    issues = facts.inspection.label_issues if facts.inspection is not None else None
+    issues = facts.label_issues
     return [
         {
             "id": id_of(one.id),
@@ -143,16 +144,7 @@ def _label_issues(facts: ReportFacts, now: NameOf) -> list[Json]:
 # ---- Mistakes of runs with several labels, or of numbers.
 
 
-def _held_out_lines(run: Path) -> Iterator[Line]:
-    """The out-of-fold lines of predictions.jsonl."""
-    with open(run / "predictions.jsonl", encoding="utf-8") as file:
-        for text in file:
-            line = json.loads(text)
-            if line["split"] == "oof":
-                yield line
-
-
-def _wrong_sets(lines: list[Line], now: NameOf) -> Json:
+def _wrong_sets(lines: Sequence[Line], now: NameOf) -> Json:
     """Pictures with a wrong label."""
     wrong = {}
     for line in lines:
@@ -169,10 +161,10 @@ def _wrong_sets(lines: list[Line], now: NameOf) -> Json:
     return wrong
 
 
-def _wrong_numbers(lines: list[Line], facts: ReportFacts) -> Json:
+def _wrong_numbers(lines: Sequence[Line], facts: ReportFacts) -> Json:
     """Numbers outside their predicted interval, or those with the largest errors."""
     errors = np.array([abs(float(line["value"]) - float(line["target"])) for line in lines])
-    least = _half_width(facts)
+    least = facts.half_width
     if least is None:
         least = float(np.quantile(errors, 1 - _SHARE)) if len(errors) else 0.0
     return {
@@ -185,11 +177,6 @@ def _wrong_numbers(lines: list[Line], facts: ReportFacts) -> Json:
         for line, error in zip(lines, errors, strict=True)
         if error > least
     }
-
-
-def _half_width(facts: ReportFacts) -> float | None:
-    calibration = facts.calibration
-    return calibration.half_width if isinstance(calibration, NumberCalibration) else None
 
 
 # ---- This run against the newest earlier one with the same settings.
@@ -228,12 +215,12 @@ def _compare_hits(project: Project, number: int, earlier: int, facts: ReportFact
     name = project.history.name_of
     old_hits = [name(old.label, earlier) == name(new.target, number) for old, new in pairs]
     a, b = np.array([new.is_right for _, new in pairs], float), np.array(old_hits, float)
-    groups = _groups(facts.data, [new.id for _, new in pairs])
+    groups = groups_of((new.id for _, new in pairs), facts.data)
     return _comparison(earlier, hits_difference(a, b, groups, MODEL_VARIANCE))
 
 
 def _compare_credits(
-    project: Project, number: int, earlier: int, facts: ReportFacts, lines: list[Line]
+    project: Project, number: int, earlier: int, facts: ReportFacts, lines: Sequence[Line]
 ) -> Json | None:
     """Compare on pictures that both runs held out and that have the same label in both."""
     if facts.data is None:
@@ -241,21 +228,17 @@ def _compare_credits(
     record = read_json(project.run(earlier) / "data.json", DataRecord)
     if set(record.classes) != set(facts.data.classes):
         return None
-    before = {line["id"]: line for line in _held_out_lines(project.run(earlier))}
+    before = {
+        line["id"]: line for line in held_out_lines(project.run(earlier) / "predictions.jsonl")
+    }
     pairs = [(before[new["id"]], new) for new in lines if new["id"] in before]
     pairs = [(old, new) for old, new in pairs if old["target"] == new["target"]]
     if len(pairs) < 2:
         return None
     credit = credit_of(facts.data)
     a, b = (np.array([float(credit(pair[k]) or 0.0) for pair in pairs]) for k in (1, 0))
-    groups = _groups(facts.data, [new["id"] for _, new in pairs])
+    groups = groups_of((new["id"] for _, new in pairs), facts.data)
     return _comparison(earlier, difference(a, b, groups, np.random.default_rng(number)))
-
-
-def _groups(data: DataRecord, ids: Iterable[str]) -> Groups:
-    """Group numbers: near-duplicates and groups count as one."""
-    examples = {example.id: example for example in data.examples}
-    return group_numbers([examples[id] for id in ids], data.near_duplicates)
 
 
 def _comparison(earlier: int, gap: Difference) -> Json:

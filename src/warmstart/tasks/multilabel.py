@@ -19,8 +19,8 @@ from warmstart.records.summary import LabelPrediction, LabelScore, LabelScores, 
 from warmstart.solve.calibration import Calibration, Labels, fit_platt, log_losses_of
 from warmstart.solve.ridge import Array
 from warmstart.stats import metrics
-from warmstart.stats.average_precision import precision_shares, precisions, quick_precisions
 from warmstart.stats.intervals import Groups, Values, effective_size
+from warmstart.stats.metrics import precision_shares, precisions, quick_precisions
 from warmstart.stats.selective import confident_threshold, error_bound
 from warmstart.tasks.classify import normalise_name
 from warmstart.tasks.task import AnswerPlace, Certainty, Credit, Line, Operators, Target, Truth

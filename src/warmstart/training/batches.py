@@ -20,9 +20,8 @@ from torch import Tensor
 from warmstart.data.dataset import Collection
 from warmstart.errors import DataError
 from warmstart.features.batches import to_tensor
-from warmstart.features.cache_file import CacheFile
-from warmstart.features.extract import Prefetch
-from warmstart.features.extraction import load_unchanged
+from warmstart.features.cache import CacheFile
+from warmstart.features.extraction import Prefetch, load_unchanged
 from warmstart.features.machine import n_threads
 from warmstart.machine import default_root
 from warmstart.modalities.registry import modality_of

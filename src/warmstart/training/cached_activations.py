@@ -18,12 +18,10 @@ from warmstart.errors import TrainingError
 from warmstart.events import Event, Steps, drain, note
 from warmstart.features import cache_key
 from warmstart.features.batches import prefetch, sort_by_length
-from warmstart.features.cache import FeatureCache
-from warmstart.features.cache_file import CacheFile
+from warmstart.features.cache import CacheFile, FeatureCache
 from warmstart.features.engine import Engine, EngineError, make_engine
 from warmstart.features.engine_choice import offload_version
-from warmstart.features.extract import first_of_each
-from warmstart.features.extraction import load_unchanged
+from warmstart.features.extraction import first_of_each, load_unchanged
 from warmstart.features.machine import n_threads
 from warmstart.features.offload import (
     Chunk,
@@ -36,7 +34,7 @@ from warmstart.machine import default_root
 from warmstart.modalities.registry import modality_of
 from warmstart.network.cut import FrozenPrefix, cached_layers
 from warmstart.network.feature_layers import layer_width
-from warmstart.planning.feature_layers import for_trained
+from warmstart.planning.rules import for_trained
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer

@@ -20,8 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from warmstart.distributed import ALONE, ProcessGroup, here
 from warmstart.errors import PlanError
 from warmstart.events import Event, note
-from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.pipeline_stage import group_modules
+from warmstart.network.cut import UnfrozenBlocks, group_modules
 from warmstart.planning.machine import DATA, FSDP
 from warmstart.planning.schedule import Schedule
 from warmstart.training.batches import Inputs

@@ -16,10 +16,9 @@ from warmstart.features.extraction import ExtractedFeatures
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
-from warmstart.planning import feature_layers, rules
+from warmstart.planning import rules
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.feature_layers import LayerWeights
-from warmstart.planning.rules import Budget
+from warmstart.planning.rules import Budget, LayerWeights
 from warmstart.planning.verdict import Basis, basis_of
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.inputs import Inputs, Kind
@@ -342,7 +341,7 @@ def training_dataset(
         extracted=extracted,
         labelled=arrange(collection.record),
         prep=base.preprocessing,
-        probe_layers=feature_layers.probe_layers(extracted.feature_layers),
+        probe_layers=rules.probe_layers(extracted.feature_layers),
         budget=budget,
         seed=seed,
         base=base,

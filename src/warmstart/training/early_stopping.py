@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from warmstart.data.splits import folds
-from warmstart.network.batch_norm_statistics import recompute_statistics
+from warmstart.network.batch_norm import recompute_statistics
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from warmstart.data.splits import folds
 from warmstart.events import Event, Steps, guard, note
 from warmstart.features.machine import threads_for
-from warmstart.network.ensemble import can_ensemble
 from warmstart.network.partition import Network
-from warmstart.planning.cached_activations import frozen_prefix
+from warmstart.network.surgery import can_ensemble
+from warmstart.planning.fine_tuning import frozen_prefix
 from warmstart.planning.forecast import Allowance, time_ran_out
+from warmstart.planning.plan_file import describe_failure
 from warmstart.planning.rules import HOLDOUT_DIVISOR
 from warmstart.planning.schedule import (
     Schedule,
@@ -25,9 +26,7 @@ from warmstart.planning.schedule import (
     schedule,
     stage_actions,
 )
-from warmstart.planning.words import describe_failure
-from warmstart.records.block_actions import ADDED, FRESH
-from warmstart.records.plan import Action, Plan
+from warmstart.records.plan import ADDED, FRESH, Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.batches import BatchSource, TrainingContext, live_batches

@@ -11,11 +11,11 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.optimize import nnls
 
-from warmstart.planning.feature_layers import LayerWeights
+from warmstart.planning.rules import LayerWeights
 from warmstart.records.network import FeatureLayer
-from warmstart.solve import nearest_mean, ridge
+from warmstart.solve import classifiers, ridge
+from warmstart.solve.classifiers import Linear, logistic_path
 from warmstart.solve.kernels import Features, apply_scaling, fit_scaling
-from warmstart.solve.logistic import Linear, logistic_path
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.selection import (
     SelectionProblem,
@@ -124,16 +124,16 @@ class ClassMean(_KernelFamily):
         for keep, fold in problem.training_sets():
             inner, labels = self.kernel[np.ix_(keep, keep)], problem.labels[keep]
             group_rows = groups_within(problem.group_rows, keep, len(self.kernel))
-            inside = nearest_mean.left_out_class_means(inner, labels, problem.n_classes, group_rows)
-            weights, bias = nearest_mean.class_mean_weights(inner, labels, problem.n_classes)
+            inside = classifiers.left_out_class_means(inner, labels, problem.n_classes, group_rows)
+            weights, bias = classifiers.class_mean_weights(inner, labels, problem.n_classes)
             outside = self.kernel[np.ix_(fold, keep)] @ weights + bias
             trials.append([judge(problem, keep, 0.0, inside, outside)])
         return trials
 
     def refit(self, problem: SelectionProblem, penalty: float) -> Refit:
         kernel, labels, n_classes = self.kernel, problem.labels, problem.n_classes
-        coefficients, bias = nearest_mean.class_mean_weights(kernel, labels, n_classes)
-        scores = nearest_mean.left_out_class_means(kernel, labels, n_classes, problem.group_rows)
+        coefficients, bias = classifiers.class_mean_weights(kernel, labels, n_classes)
+        scores = classifiers.left_out_class_means(kernel, labels, n_classes, problem.group_rows)
         weights, shift = self.over_layers(coefficients)
         return Refit(scores, weights, bias + shift)
 

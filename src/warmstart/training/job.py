@@ -18,12 +18,11 @@ from warmstart.events import Event, Steps, guard, note
 from warmstart.features.batches import prefetch
 from warmstart.machine import peak_rss_mb
 from warmstart.network import freeze, ledger, lora
-from warmstart.network.conv_bn_fusion import folded
+from warmstart.network.batch_norm import folded
 from warmstart.network.cut import UnfrozenBlocks
-from warmstart.network.tensors import in_channels_last
+from warmstart.network.weights import in_channels_last
 from warmstart.planning.schedule import Schedule, stage_actions
-from warmstart.records.block_actions import FRESH
-from warmstart.records.plan import Action
+from warmstart.records.plan import FRESH, Action
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.augmentations import augmentation_numbers, draw_batches

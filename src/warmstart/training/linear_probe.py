@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.events import Event, Steps
-from warmstart.planning.feature_layers import LayerWeights
+from warmstart.planning.rules import LayerWeights
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array

@@ -23,11 +23,10 @@ from warmstart.features.cache_key import BATCH, Column, ScratchKey
 from warmstart.network.cut import cached_layers
 from warmstart.network.feature_layers import LayerOrder, layer_width, plan_scan
 from warmstart.network.partition import Network
-from warmstart.planning.feature_layers import LayerWeights, for_trained
-from warmstart.records.block_actions import ACTIONS, FRESH
+from warmstart.planning.rules import LayerWeights, for_trained
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer, NetworkRecord
-from warmstart.records.plan import Plan
+from warmstart.records.plan import ACTIONS, FRESH, Plan
 from warmstart.solve.calibration import Calibration
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION

@@ -19,10 +19,9 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 
 from warmstart.distributed import here, process_errors
 from warmstart.events import Event
-from warmstart.network.cut import UnfrozenBlocks
+from warmstart.network.cut import Cost, UnfrozenBlocks, assign_stages, balance_stages
+from warmstart.network.cut import PipelineStage as StageModule
 from warmstart.network.freeze import behaviour_of
-from warmstart.network.pipeline_stage import Cost, assign_stages, balance_stages
-from warmstart.network.pipeline_stage import PipelineStage as StageModule
 from warmstart.planning.machine import least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.training.batches import Inputs

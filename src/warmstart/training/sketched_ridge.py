@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from warmstart.distributed import here
-from warmstart.planning.feature_layers import LayerWeights
+from warmstart.planning.rules import LayerWeights
 from warmstart.records.network import FeatureLayer
 from warmstart.solve import kernels, primal_ridge
 from warmstart.solve.ridge import Array, Rows

@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from warmstart.network import added, freeze, lora, surgery
+from warmstart.network import freeze, lora, surgery
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.freeze import behaviour_of
 from warmstart.network.ledger import tensors_of
 from warmstart.network.partition import Network
 from warmstart.network.surgery import MultiLayerHead, WarmModel, assemble
 from warmstart.network.weights import Mapped
-from warmstart.records.block_actions import ACTIONS, ADDED, FROZEN
 from warmstart.records.network import FeatureLayer
-from warmstart.records.plan import Action, Plan
+from warmstart.records.plan import ACTIONS, ADDED, FROZEN, Action, Plan
 from warmstart.solve.kernels import fit_scalings
 from warmstart.training.head_families import ReadFeatures
 from warmstart.training.linear_probe import HeadFit
@@ -73,7 +72,7 @@ def trainable(
     n_added = sum(ACTIONS[action].place == "above" for action in actions.values())
     if n_added:
         top = network.record.blocks[-1]
-        clone = added.graft(clone, [added.make_block(top, rng) for _ in range(n_added)])
+        clone = surgery.graft(clone, [surgery.make_block(top, rng) for _ in range(n_added)])
     if fresh := [name for name, action in actions.items() if ACTIONS[action].is_random]:
         surgery.refresh(clone, fresh, rng)
         layers: tuple[FeatureLayer, ...] = (feature_layers(clone.record)[-1],)
@@ -84,7 +83,7 @@ def trainable(
         head = _with_last_layer(head, network, actions)
         scaled, layers = _scaled_head(head, read), head.feature_layers
     if n_added and not fresh:
-        layers = added.shift_layers(layers, len(network.blocks), n_added)
+        layers = surgery.shift_layers(layers, len(network.blocks), n_added)
     model = assemble(clone, layers, *scaled.plain())
     model.head = cast(MultiLayerHead, scaled)  # same inputs and outputs while it is trained
     low_rank = [name for name, action in actions.items() if ACTIONS[action].has_updates]

@@ -18,16 +18,9 @@ from warmstart.solve.calibration import (
     fit_temperature_and_bias,
     log_losses,
 )
+from warmstart.solve.kernels import LaplaceFeatures, anchors_of, fit_laplace_features
+from warmstart.solve.primal_ridge import FeatureSpread, spread_rows
 from warmstart.solve.ridge import Array, Rows
-from warmstart.solve.weighted_ridge import (
-    FeatureSpread,
-    LaplaceFeatures,
-    anchors_of,
-    fit_laplace_features,
-    left_out,
-    solve,
-    spread_rows,
-)
 from warmstart.training.selection import TIE
 
 
@@ -74,7 +67,7 @@ def fit_linear(rows: WeightedRows, penalties: Sequence[float]) -> LinearFit:
     """
     spread, targets = spread_rows(rows.features, rows.weights), np.eye(rows.n_classes)[rows.labels]
     penalty, scores = _choose_penalty(rows, spread, targets, penalties)
-    weights, bias = solve(spread, targets, penalty)
+    weights, bias = spread.solve(targets, penalty)
     calibration = fit_temperature_and_bias(scores, rows.labels, rows.weights)
     if calibration.scale == 0:
         counts = np.bincount(rows.labels, rows.weights, minlength=rows.n_classes)
@@ -87,7 +80,7 @@ def _choose_penalty(
 ) -> tuple[float, Array]:
     """The strongest penalty within one standard error of the best, and its left-out scores."""
     labels, weights = rows.labels, rows.weights
-    scores = [left_out(spread, targets, penalty, rows.group_rows) for penalty in penalties]
+    scores = [spread.left_out(targets, penalty, rows.group_rows) for penalty in penalties]
     losses = [log_losses(one, labels, fit_temperature(one, labels, weights)) for one in scores]
     means = [spread.average(row_losses[:, None]).item() for row_losses in losses]
     best = int(np.argmin(means))
@@ -149,9 +142,9 @@ def fit_numbers(
     def ridge(curve: LaplaceFeatures | None) -> NumberFit:
         """Ridge with the penalty of least left-out squared error; the strongest in a tie."""
         spread = spread_rows(rows if curve is None else curve.of(rows), weights)
-        errors = [(left_out(spread, targets, one)[:, 0] - values) ** 2 for one in penalties]
+        errors = [(spread.left_out(targets, one)[:, 0] - values) ** 2 for one in penalties]
         best = len(errors) - 1 - int(np.argmin([float(weights @ off) for off in errors[::-1]]))
-        inner, bias = solve(spread, targets, penalties[best])
+        inner, bias = spread.solve(targets, penalties[best])
         return NumberFit(inner[:, 0], float(bias[0]), penalties[best], errors[best], curve)
 
     line, anchors = ridge(None), anchors_of(rows)
