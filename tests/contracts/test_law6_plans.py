@@ -6,11 +6,12 @@ import tomllib
 
 import pytest
 from networks import KINDS, cut_once
+from test_runs import same_run, values_of
 
 import warmstart
 from hue_images import fill
 from plans import ENGINE, FACTS, refusal
-from tiny import ARCH, PREP, bytes_of, fit, lines, network, weights
+from tiny import ARCH, PREP, bytes_of, fit, network, weights
 from warmstart.errors import PlanError
 from warmstart.network.feature_layers import feature_layers
 from warmstart.planning.build import build
@@ -34,15 +35,6 @@ WORDS = (
     "full+lora",
     "scratch",
 )
-REPLAYED = (
-    "head",
-    "last:1",
-    "full",
-    "full+gradual",
-    "head+add",
-    "scratch",
-    "full+lora",
-)
 SETTINGS = {"training.epochs": 1.0667, "training.batch_size": 8}
 
 
@@ -53,7 +45,7 @@ SETTINGS = {"training.epochs": 1.0667, "training.batch_size": 8}
 @pytest.mark.parametrize("verdict", [None, "fine-tune", "inconclusive"])
 def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, verdict):
     _, cut = cut_once(name)
-    prep = KINDS[name].preprocessing if KINDS[name].size_px >= LEAST_SIZE else None
+    prep = KINDS[name].inputs if KINDS[name].inputs.resize >= LEAST_SIZE else None
     facts = NetworkFacts(record=cut.record, verdict=verdict, preprocessing=prep)
     names = tuple(probe_layers(feature_layers(cut.record)))
     for strategy in WORDS:
@@ -67,17 +59,6 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
         text = write_plan(plan)
         assert "auto" not in values_of(tomllib.loads(text)), strategy
         assert read_plan(text) == plan
-
-
-def values_of(table):
-    """Every value of a plan's table, reasons apart."""
-    if isinstance(table, list):
-        return [value for item in table for value in values_of(item)]
-    if not isinstance(table, dict):
-        return [table]
-    if "because" in table:
-        return values_of(table["value"])
-    return [value for item in table.values() for value in values_of(item)]
 
 
 def test_auto_is_no_value_of_a_choice_wherever_it_comes_from():
@@ -105,60 +86,7 @@ def data(tmp_path_factory):
     return root
 
 
-def same_run(one, again):
-    assert bytes_of(again.path / "model") == bytes_of(one.path / "model")
-    plans = [tomllib.loads((run.path / "plan.toml").read_text()) for run in (one, again)]
-    assert values_of(plans[0]) == values_of(plans[1])
-    assert lines(one.path, "predictions.jsonl") == lines(again.path, "predictions.jsonl")
-    assert (one.path / "weights_ledger.json").read_bytes() == (
-        again.path / "weights_ledger.json"
-    ).read_bytes()
-    for claim in (
-        "estimate",
-        "test",
-        "verdict",
-        "frozen",
-        "linear_probe",
-        "fine_tuning_gain",
-        "readiness",
-        "shipped",
-    ):
-        assert getattr(one.summary, claim) == getattr(again.summary, claim), claim
-
-
-@pytest.mark.parametrize("strategy", REPLAYED)
-def test_a_plan_that_is_replayed_gives_the_same_run(strategy, data, tmp_path, monkeypatch):
-    """With another cache, no other option typed, and a seed that was not the usual one."""
-    if "lora" in strategy:
-        pytest.importorskip("peft")
-    settings = SETTINGS if strategy != "head" else {}
-    if strategy == "scratch":
-        settings = {**settings, "training.epochs": 8.5333}  # fewer get nowhere
-    one = fit(data, strategy=strategy, settings=settings, seed=3, out=tmp_path / "one" / "split")
-    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "another"))
-    again = warmstart.fit(
-        data,
-        base=network(),
-        preprocessing=PREP,
-        plan=one.path / "plan.toml",
-        out=tmp_path / "again" / "split",
-    )
-    same_run(one, again)
-    record = (
-        warmstart.fit(
-            data,
-            base=network(),
-            preprocessing=PREP,
-            plan=one.plan,
-            out=tmp_path / "record" / "split",
-        )
-        if strategy == "head"
-        else again
-    )
-    same_run(one, record)
-
-
-def test_a_plan_knows_its_own_start(data, tmp_path):
+def test_a_plan_knows_its_own_base_model(data, tmp_path):
     """A file of weights and its design come from the plan; single values are the user's own."""
     one = fit(
         data,

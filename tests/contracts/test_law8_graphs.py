@@ -8,36 +8,20 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks import FORKS, KINDS, Forked, cut_once, inputs_for
+from networks import FORKS, KINDS, TEXT_ENCODERS, Forked, cut_once, inputs_for, model_of, opened
 
 from warmstart.errors import ExportError
 from warmstart.exporting.graph import ExportSource, onnx_graph, to_program
-from warmstart.network.feature_layers import feature_layers, layer_width
+from warmstart.network.feature_layers import feature_layers
 from warmstart.network.partition import cut
-from warmstart.network.surgery import add_ensemble_branch, assemble, graft, make_block
+from warmstart.network.surgery import add_ensemble_branch, graft, make_block
 from warmstart.records.answer import ModelRecord
 from warmstart.records.network import FeatureLayer
 
-GRAPHS = (
-    "tf_efficientnet_lite0",
-    "vit_tiny",
-    "convnext_atto",
-    "swin_tiny",
-    "torchvision_resnet18",
-    "mlp",
-    "residual",
-    "odd_norms",
-)
-PROGRAMS = ("tf_efficientnet_lite0", "vit_tiny", "residual")
-BRANCHING = ("wandering", "answer")
-
-
-def model_of(network, wanted):
-    width = sum(layer_width(network.record, layer) for layer in wanted)
-    drawn = torch.Generator().manual_seed(2)
-    return assemble(
-        network, wanted, torch.randn(3, width, generator=drawn) / width**0.5, torch.zeros(3)
-    )
+IMAGES = ("tf_efficientnet_lite0", "vit_tiny", "convnext_atto", "swin_tiny")
+IMAGES += ("torchvision_resnet18", "mlp", "residual", "odd_norms")
+OTHERS = ("rows", "signals", "tokens", "wav2vec2", "bert-windows", *TEXT_ENCODERS)
+BRANCHES = "branches on the values of an image"
 
 
 def source_of(name, model):
@@ -50,68 +34,67 @@ def source_of(name, model):
         penalty=1.0,
         feature_layers=model.scan.feature_layers,
         classes=("a", "b", "c"),
-        preprocessing=KINDS[name].preprocessing,
+        preprocessing=opened(name)[1],
     )
-    return ExportSource(model, record, None)
+    return ExportSource(model.requires_grad_(False), record, None)
 
 
-def agrees(name, model):
-    """The graph on batches of 1 and 5 images that nobody traced it with."""
-    graph = onnx_graph(source_of(name, model), name)
-    made = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    for n in (1, 5):
-        inputs = inputs_for(name, n)
+def agrees(name, model, is_program=False):
+    """The graph or program on batches of 1 and 5 examples that nobody traced it with."""
+    source, batches = source_of(name, model), [inputs_for(name, 1), inputs_for(name, 5)]
+    if name in TEXT_ENCODERS:
+        batches.append(batches[1][3:, :6])
+    if is_program:
+        kept = io.BytesIO()
+        torch.export.save(to_program(source.exported()), kept)
+        kept.seek(0)
+        program = torch.export.load(kept).module()
+    else:
+        graph = onnx_graph(source, name)
+        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    for inputs in batches:
         with torch.inference_mode():
             wanted = model(inputs).numpy()
-        found = made.run(["logits"], {"images": inputs.numpy()})[0]
+        if is_program:
+            found = program(inputs)[0].detach().numpy()
+        else:
+            (found,) = session.run(["logits"], {session.get_inputs()[0].name: inputs.numpy()})
         np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_graph_with_a_head_of_all_taps(name):
+@pytest.mark.parametrize("name", [*IMAGES, *OTHERS])
+def test_a_graph_with_a_head_on_all_feature_layers(name):
     _, network = cut_once(name)
     agrees(name, model_of(network, feature_layers(network.record)))
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_with_a_head_of_all_taps(name):
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny", "residual", *OTHERS])
+def test_a_program_with_a_head_on_all_feature_layers(name):
     _, network = cut_once(name)
-    model = model_of(network, feature_layers(network.record))
-    program = to_program(source_of(name, model).exported())
-    kept = io.BytesIO()
-    torch.export.save(program, kept)
-    kept.seek(0)
-    again = torch.export.load(kept).module()
-    for n in (1, 5):
-        inputs = inputs_for(name, n)
-        with torch.inference_mode():
-            torch.testing.assert_close(again(inputs)[0], model(inputs), atol=1e-3, rtol=0)
+    agrees(name, model_of(network, feature_layers(network.record)), is_program=True)
 
 
-def test_a_graph_of_two_networks_in_one():
+def test_a_graph_of_an_ensemble_and_of_added_blocks():
     _, network = cut_once("resnet18")
-    both = add_ensemble_branch(network, network.backbone, 5)
-    last = len(network.blocks)
-    wanted = (
-        FeatureLayer(block=last, pool="neck"),
-        FeatureLayer(block=last, pool="neck", of="base"),
-    )
-    agrees("resnet18", model_of(both, wanted))
-
-
-def test_a_graph_with_added_blocks():
-    _, network = cut_once("resnet18")
+    own = FeatureLayer(block=len(network.blocks), pool="neck")
+    beside = FeatureLayer(block=len(network.blocks), pool="neck", of="base")
+    agrees("resnet18", model_of(add_ensemble_branch(network, network.backbone, 5), (own, beside)))
     block = make_block(network.record.blocks[-1], torch.Generator().manual_seed(0))
     grown = graft(network, [block])
     agrees("resnet18", model_of(grown, feature_layers(grown.record)))
 
 
-@pytest.mark.parametrize("name", BRANCHING)
+@pytest.mark.parametrize("name", ["wandering", "answer"])
 def test_a_forward_that_branches_on_values_is_refused_not_frozen(name):
     _, network = cut_once(name)
-    model = model_of(network, feature_layers(network.record))
-    with pytest.raises(ExportError, match="branches on the values of an image"):
-        onnx_graph(source_of(name, model), name)
+    with pytest.raises(ExportError, match=BRANCHES):
+        onnx_graph(source_of(name, model_of(network)), name)
+
+
+def forked(choose, is_inside):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return model_of(cut(Forked(choose, is_inside).eval(), KINDS["residual"].inputs))
 
 
 @pytest.mark.parametrize("to", ["onnx", "torch"])
@@ -119,13 +102,8 @@ def test_a_forward_that_branches_on_values_is_refused_not_frozen(name):
 @pytest.mark.parametrize("how", FORKS)
 def test_a_fork_is_refused_however_it_is_taken_and_wherever_it_stands(how, is_inside, to, capfd):
     """Neither the model's nor the export's answers tell: the images at hand take one side."""
-    prep = KINDS["residual"].preprocessing
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = cut(Forked(FORKS[how], is_inside).eval(), prep)
-    model = model_of(network, feature_layers(network.record))
-    source = source_of("residual", model)
-    with pytest.raises(ExportError, match="branches on the values of an image") as caught:
+    source = source_of("residual", forked(FORKS[how], is_inside))
+    with pytest.raises(ExportError, match=BRANCHES) as caught:
         onnx_graph(source, "forked") if to == "onnx" else to_program(source.exported())
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")  # torch tells of its graphs
@@ -133,9 +111,4 @@ def test_a_fork_is_refused_however_it_is_taken_and_wherever_it_stands(how, is_in
 
 def test_a_question_about_the_size_of_an_image_is_no_fork():
     """That is the same for all that a model is given."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = cut(
-            Forked(lambda x: x.shape[-1] > 4, True).eval(), KINDS["residual"].preprocessing
-        )
-    agrees("residual", model_of(network, feature_layers(network.record)))
+    agrees("residual", forked(lambda x: x.shape[-1] > 4, True))
