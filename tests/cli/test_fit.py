@@ -86,23 +86,6 @@ def test_a_plan_fits_on_a_screen(strategy, names, plan_file):
     assert all(line == line.rstrip() for line in lines)
 
 
-@each
-def test_it_fits_with_every_line(strategy):
-    settings = () if strategy == "head" else ("training.epochs=213.3333", "training.batch_size=64")
-    result = dry_run(
-        strategy,
-        settings=settings,
-        lr=None if strategy == "head" else 0.00123,
-        surgery="first layer: 13 bands instead of 3, the new ones begin at their mean",
-        plan_file="plan.toml",
-        follows_verdict=True,
-        n=1_234_567,
-    )
-    lines = plan_text(result, "photos/").splitlines()
-    assert len(lines) <= 24
-    assert max(map(len, lines)) <= 80
-
-
 # ---- It says what matters.
 
 
@@ -129,18 +112,6 @@ def test_the_table_lists_frozen_and_fine_tuned_layers_with_learning_rates(strate
     output = rates(result.plan).get("output")
     assert rest.split()[0] == ("exact" if output is None else f"{output:g}")
     assert rest.endswith("for 4 classes")
-
-
-@each
-def test_weights_add_up_to_those_of_the_base_model(strategy):
-    result = dry_run(strategy)
-    rows = table(plan_text(result, "photos/"))
-    counts = [
-        int(re.search(r"([\d,]+)  \S+( … \S+)?$", rest)[1].replace(",", ""))
-        for _, action, rest in rows[:-1]
-        if action != "added"
-    ]
-    assert sum(counts) == sum(result.parameters.values()) == 171_000
 
 
 @each

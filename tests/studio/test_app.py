@@ -391,14 +391,11 @@ def test_a_forecast_leaves_no_run(studio):
     assert studio.project.numbers() == []
 
 
-def test_before_the_first_run_there_is_no_result(studio):
+def test_results_are_those_of_the_newest_finished_run(studio):
     assert studio.get("/api/result").status == 404
     assert studio.get("/api/downloads/model.zip").status == 409
     assert studio.send(("a.png", png()), path="predict").status == 409
     assert studio.post("/api/resume").status == 422
-
-
-def test_results_are_those_of_the_newest_finished_run(studio):
     for number, mark in ((1, "DONE"), (2, "DONE"), (3, "FAILED")):
         studio.project.run(number).mkdir(parents=True)
         (studio.project.run(number) / mark).touch()
