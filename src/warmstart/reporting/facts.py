@@ -193,7 +193,7 @@ class ReportFacts:
         return float(value) if isinstance(value, (int, float)) else None
 
 
-# ---- Read from the files of the run folder; what is missing is None or empty.
+# ---- Every fact, without the pictures.
 
 
 def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
