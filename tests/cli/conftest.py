@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from cli.test_rank import RANKING
 from reports import summary
 from warmstart.cli import cache
 from warmstart.data import names as data_names
@@ -16,7 +17,6 @@ from warmstart.events import Event
 from warmstart.features.cache import CacheInfo
 from warmstart.network.registry import ModelListing
 from warmstart.records.answer import Skipped, Suggestion, Suggestions
-from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.summary import ShippedCandidate, Verdict
 
 SUMMARY = summary(
@@ -28,35 +28,6 @@ NO_SIGNAL = replace(
     shipped=ShippedCandidate(strategy="none", why="no signal was found"),
     estimate=None,
 )
-RANKING = Ranking(
-    models=(
-        RankedModel(
-            name="lite0",
-            title="EfficientNet-Lite0",
-            arch=None,
-            value=0.86,
-            low=0.82,
-            high=0.89,
-            seconds=4.1,
-            parameters=4_652_008,
-            macs=400,
-            seconds_per_image=0.02,
-            cached=False,
-            head="last",
-            difference=0.0,
-            difference_low=0.0,
-            difference_high=0.0,
-        ),
-    ),
-    ties=(),
-    choice="lite0",
-    because="no other base model was tried",
-    n=300,
-    majority=0.1,
-    method="nested-cv",
-)
-
-
 SUGGESTIONS = Suggestions(
     suggestions=(Suggestion(path="in/a.jpg", label="hat", probability=0.4, why="unsure"),),
     expected=None,
