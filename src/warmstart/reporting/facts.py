@@ -192,9 +192,6 @@ class ReportFacts:
         return float(value) if isinstance(value, (int, float)) else None
 
 
-# ---- From the records of a run, or from its files.
-
-
 def read_facts(run: Path) -> ReportFacts:
     """All facts of the report without pictures, from the files. Raises: as `write_report`."""
     model = read_if_there(run / "model" / "config.json", ModelRecord)
