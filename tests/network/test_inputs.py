@@ -471,7 +471,7 @@ REFUSED = [
     (lambda: starting(WEIGHT_NORM(nn.Conv2d(3, 4, 3))), 1, r"is a ParametrizedConv2d, which tran"),
     (nn.Flatten, 1, r"Flatten has no layer whose channels"),
     (
-        lambda: nn.Sequential(Checks(3, 2, 3)),
+        lambda: Checks(nn.Conv2d(3, 2, 3)),
         4,
         r"4 channels \(colour, please\); choose another",
     ),
