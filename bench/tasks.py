@@ -208,7 +208,7 @@ def _against_ridge(
 
 def _wine(args: Namespace, name: str) -> dict[str, Any]:
     """Quality of wine as a number, a table without a network."""
-    from warmstart.sklearn.regressor import WarmStartRegressor
+    from warmstart.sklearn.estimators import WarmStartRegressor
 
     x, y = wine_table(args)
     order = np.random.default_rng(int(name.split()[-1])).permutation(len(x))

@@ -27,7 +27,7 @@ from warmstart import WarmStartClassifier
 from warmstart.errors import DataError, PlanError, UsageError
 from warmstart.features.cache import FeatureCache
 from warmstart.machine import default_root
-from warmstart.sklearn.regressor import WarmStartRegressor
+from warmstart.sklearn.estimators import WarmStartRegressor
 
 
 @parametrize_with_checks([WarmStartClassifier(), WarmStartClassifier(base=None, strategy="head")])
