@@ -226,8 +226,12 @@ def _with_steps(plan: Plan) -> Plan:
     training, epochs = plan.training, plan.training.epochs
     ema_decay, micro_batch = training.ema_decay, training.micro_batch
     batch = int(training.batch_size.number)
-    is_rule = ema_decay is not None and ema_decay.source == "rule" and epochs is not None
-    if is_rule and not (training.is_paired and ema_decay.value == 0):  # too few pairs to average
+    if (
+        ema_decay is not None
+        and ema_decay.source == "rule"
+        and epochs is not None
+        and not (training.is_paired and ema_decay.value == 0)  # too few pairs to average
+    ):
         ema_decay = choose_ema_decay(plan.samples_seen, batch, training.is_paired)
     if micro_batch is not None and micro_batch.source == "rule":
         n = n_stages(training.parallel.value) if training.parallel else 0

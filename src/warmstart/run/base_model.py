@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -452,7 +451,7 @@ def _score(one: ExtractedModel, labelled: LabelledRows, seed: int) -> ScoredMode
     shapes = probe_layers(one.feature_layers)
     facts, names = NetworkFacts(record=one.network), one.inherited.names(tuple(shapes))
     plan = run_plan.make_plan(request, labelled.facts(), facts, names, one.engine)
-    read = partial(one.features.read, labelled.learn)
+    read = one.features.reader(labelled.learn)
     heads = dataset.heads(plan, shapes, read, len(labelled.learn), one.inherited.prior)
     problem = dataset.selection_problem(labelled, plan)
     fit = drain(fit_head(heads, problem, 0 if labelled.holdout else None))

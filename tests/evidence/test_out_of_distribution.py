@@ -1,9 +1,19 @@
-"""Off-topic examples: far from all others, by a rule that clean data hardly ever break."""
+"""Off-topic examples, and a test set from another distribution; clean data hardly ever alarm."""
 
 import numpy as np
 import pytest
 
-from warmstart.evidence.out_of_distribution import LEAST, NEAREST, find_off_topic, off_topic
+from warmstart.evidence import out_of_distribution
+from warmstart.evidence.out_of_distribution import (
+    LARGE,
+    LEAST,
+    NEAREST,
+    SHIFT_LEAST,
+    detect_shift,
+    find_off_topic,
+    off_topic,
+    two_samples,
+)
 from warmstart.evidence.out_of_distribution import off_topic_finding as finding_of
 
 
@@ -71,8 +81,8 @@ def test_distances_are_those_of_the_slow_definition():
 
 
 def test_many_are_compared_with_a_draw(monkeypatch):
-    monkeypatch.setattr("warmstart.evidence.off_topic.MOST", 120)
-    monkeypatch.setattr("warmstart.evidence.off_topic._CHUNK", 50)
+    monkeypatch.setattr(out_of_distribution, "MOST", 120)
+    monkeypatch.setattr(out_of_distribution, "_CHUNK", 50)
     x = np.concatenate([features(300), strangers(3)])
     assert set(np.flatnonzero(find_off_topic(x, singles(x)).is_off)) >= {300, 301, 302}
 
@@ -89,15 +99,11 @@ def test_of_few_nothing_is_said(n):
     assert finding_of(record) is None
 
 
-def test_examples_that_are_all_the_same_are_not_judged():
-    x = np.ones((80, 6), dtype=np.float32)
-    assert not find_off_topic(x, singles(x)).is_off.any()
-
-
-def test_one_block_that_holds_nearly_all_is_not_judged_by_itself():
-    x = features(80)
+def test_equal_examples_and_one_group_of_nearly_all_are_not_judged():
+    same = np.ones((80, 6), dtype=np.float32)
+    assert not find_off_topic(same, singles(same)).is_off.any()
     groups = np.append(np.zeros(74, dtype=int), np.arange(1, 7))
-    assert np.isfinite(find_off_topic(x, groups).scores).all()
+    assert np.isfinite(find_off_topic(features(80), groups).scores).all()
 
 
 def test_the_record_lists_the_farthest_and_the_finding_names_the_off_topic():
@@ -115,3 +121,68 @@ def test_the_record_lists_the_farthest_and_the_finding_names_the_off_topic():
     clean = off_topic(find_off_topic(y := features(), singles(y)), singles(y), ids[:200], labels)
     assert (clean.count, clean.sentence) == (0, "No off-topic images found.")
     assert finding_of(clean) is finding_of(None) is None
+
+
+# ---- distribution shift ----
+
+
+def sample(n, shift, seed, d=30):
+    return (np.random.default_rng(seed).normal(size=(n, d)) + shift).astype(np.float32)
+
+
+def shift_of(train, test, seed=0):
+    return detect_shift(train, test, np.random.default_rng(seed))
+
+
+def test_a_large_shift_is_found_with_its_accuracy_and_one_source_shows_none():
+    train, test = sample(200, 0.0, 0), sample(80, 0.8, 1)
+    found = two_samples(train, test, np.random.default_rng(0))
+    assert found.accuracy > LARGE
+    finding = shift_of(train, test)
+    assert finding.kind == "distribution-shift"
+    percent = f"{100 * found.accuracy:.0f} % of the time"
+    assert f"tells test images from training images {percent}" in finding.sentence
+    for seed in range(10):
+        assert shift_of(sample(120, 0.0, seed), sample(90, 0.0, 50 + seed), seed) is None
+
+
+def test_a_real_but_small_shift_is_not_worth_a_warning():
+    train, test = sample(500, 0.0, 0), sample(500, 0.6 * np.eye(30)[0], 1)
+    assert two_samples(train, test, np.random.default_rng(0)).p < 0.01
+    assert shift_of(train, test) is None
+
+
+def test_too_few_test_images_say_nothing():
+    train, rng = sample(200, 0.0, 0), np.random.default_rng(0)
+    assert shift_of(train, sample(SHIFT_LEAST - 1, 5.0, 1)) is None
+    assert two_samples(train, sample(SHIFT_LEAST - 1, 5.0, 1), rng) is None
+    assert two_samples(train, sample(SHIFT_LEAST, 5.0, 1), rng).accuracy == 1.0
+
+
+def test_a_shift_must_be_clear_beyond_the_permutations(monkeypatch):
+    train, test = sample(30, 0.0, 0), sample(30, 0.8, 1)
+    assert shift_of(train, test) is not None
+    null = two_samples(train, test, np.random.default_rng(0))
+    clear = (null.accuracy - null.null_accuracies.mean()) / null.null_accuracies.std()
+    for factor, is_found in ((0.99, True), (1.01, False)):
+        monkeypatch.setattr(out_of_distribution, "CLEAR", factor * clear)
+        assert (shift_of(train, test) is not None) == is_found
+
+
+def test_only_the_rows_that_are_drawn_are_loaded():
+    class Many:
+        def __init__(self, values):
+            self.values, self.loaded = values, []
+
+        def __len__(self):
+            return len(self.values)
+
+        def __getitem__(self, rows):
+            self.loaded.append(len(rows))
+            return self.values[rows]
+
+    sets = Many(sample(5000, 0.0, 0)), Many(sample(700, 1.0, 1))
+    result = shift_of(*sets)
+    assert [one.loaded for one in sets] == [[500], [500]]
+    assert result == shift_of(*(one.values for one in sets))
+    assert result is not None
