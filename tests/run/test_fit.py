@@ -18,9 +18,8 @@ from PIL import Image
 import warmstart
 from extraction import table
 from hue_images import fill
-from tiny import ARCH, KINDS, PREP, Convolutions, bytes_of, fit, lines, network, weights
+from tiny import KINDS, PREP, Convolutions, bytes_of, fit, lines, network
 from warmstart.api.run import Run
-from warmstart.cli.main import main
 from warmstart.errors import DataError, RunFolderError, TrainingError, UsageError
 from warmstart.events import drain
 from warmstart.records.data import DataRecord
@@ -248,36 +247,22 @@ def test_what_cannot_be_read_is_left_out_listed_and_not_tried_again(pictures):
 
 
 def test_noise_ships_nothing_unless_the_user_asks_for_a_model(tmp_path):
-    run = fit(noise(tmp_path / "noise", 100))
+    noise(tmp_path / "noise" / "test", 10, seed=1)
+    noise(tmp_path / "noise" / "train", 100)
+    run = fit(tmp_path / "noise")
+    assert run.test is None  # nothing is claimed of it
     assert run.verdict.kind == "no-signal"
     assert run.summary.shipped.strategy == "none"
     assert bytes_of(run.path).keys() == {
         name for name in FILES if not name.startswith("model/")
     } - {"weights_ledger.json"}
     with pytest.raises(RunFolderError, match="holds no model: none was shipped"):
-        run.predict([tmp_path / "noise" / "a" / "000.png"])
+        run.predict([tmp_path / "noise" / "test" / "a" / "000.png"])
     request = fit(tmp_path / "noise", strategy="head")
     assert request.verdict.kind == "no-signal"
     assert request.summary.shipped.strategy == "head"
     assert (request.path / "model" / "model.safetensors").exists()
     assert request.plan.strategy.source == "user"
-
-
-def test_nothing_is_claimed_of_a_test_set_when_nothing_is_shipped(tmp_path):
-    noise(tmp_path / "noise" / "train", 100)
-    noise(tmp_path / "noise" / "test", 10, seed=1)
-    run = fit(tmp_path / "noise")
-    assert (run.summary.shipped.strategy, run.test) == ("none", None)
-    assert {line["split"] for line in lines(run.path, "predictions.jsonl")} == {"oof"}
-
-
-def test_four_images_are_too_few_to_tell(tmp_path):
-    run = fit(fill(tmp_path / "few", {"blue": 2, "red": 2}))
-    assert run.verdict.kind == "inconclusive"
-    assert run.summary.shipped.strategy == "head"
-    assert run.estimate.low < 0.5 < run.estimate.high
-    assert "small-class" in {finding.kind for finding in run.summary.findings}
-    assert len(lines(run.path, "predictions.jsonl")) == 4
 
 
 def test_a_class_that_lies_in_one_block_gets_no_estimate_of_its_own(pictures):
@@ -314,14 +299,12 @@ def test_a_network_that_says_the_same_of_everything_is_no_base_model(pictures, b
     )
 
 
-class Overflowing(Convolutions):
-    """Gives what is no number wherever the picture is dark."""
-
-    def forward(self, x):
-        return self.out(torch.log(self.norm(self.first(x)).relu().mean((2, 3)) - 0.3).repeat(1, 2))
-
-
 def test_a_network_that_gives_no_numbers_is_refused(pictures, tmp_path):
+    class Overflowing(Convolutions):
+        def forward(self, x):  # no number wherever the picture is dark
+            x = torch.log(self.norm(self.first(x)).relu().mean((2, 3)) - 0.3)
+            return self.out(x.repeat(1, 2))
+
     with pytest.raises(warmstart.ModelError, match=r"not numbers for \d+ of 36 images"):
         fit(pictures, base=Overflowing().eval(), out=tmp_path / "out")
     assert "not numbers" in (tmp_path / "out" / "FAILED").read_text()
@@ -365,11 +348,6 @@ def test_arrays_and_a_network_of_ones_own(pictures):
             assert answer.scores[name] == pytest.approx(p, abs=2e-3)
     with pytest.raises(warmstart.ModelError, match="pass an instance of it as `network`"):
         warmstart.load(run.path)
-
-
-def test_tables_without_paths_are_not_images():
-    with pytest.raises(DataError):
-        fit((np.zeros((4, 5)), [0, 0, 1, 1]))
 
 
 def stopping(at, error):
@@ -519,21 +497,6 @@ def test_fix_makes_a_folder_of_its_own_with_the_clean_index(pictures, tmp_path):
     assert (again.data.train, again.data.near_duplicates) == (36, 0)
 
 
-def test_a_check_that_was_stopped_is_taken_up_by_the_same_command(pictures, tmp_path):
-    request = Request(
-        data=pictures, base=network(), preprocessing=PREP, out=tmp_path / "out", fix=True
-    )
-    steps = check(request)
-    for event in steps:
-        if event.stage == "checks":
-            break
-    steps.close()
-    assert (tmp_path / "out" / "INTERRUPTED").exists()
-    ask(pictures, out=tmp_path / "out", fix=True)
-    assert (tmp_path / "out" / "DONE").exists()
-    assert not (tmp_path / "out" / "INTERRUPTED").exists()
-
-
 def test_the_same_seed_gives_the_same_bytes_cold_or_from_the_cache(pictures, tmp_path, monkeypatch):
     for name, cache in (("a", "one"), ("b", "other"), ("c", "other")):
         monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / f"cache-{cache}"))
@@ -562,45 +525,6 @@ def test_the_list_of_label_issues_comes_back(tmp_path):
     corrected = ask(root, relabel=path)
     assert corrected.label_issues.disagreements < first.label_issues.disagreements
     assert not any(one.id.startswith("red/x") for one in corrected.label_issues.ranked)
-
-
-def test_outcomes_of_a_table_are_ranked_and_never_counted(tmp_path):
-    """With 15 of 300 turned round, a label issue each if the table were pictures."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 3))
-    y = np.array(["ill", "well"])[(x[:, 0] + 0.1 * rng.normal(size=300) > 0).astype(int)]
-    turned = np.argsort(-np.abs(x[:, 0]))[:15]
-    y[turned] = np.where(y[turned] == "ill", "well", "ill")
-    lines = [
-        "a,b,c,label",
-        *(f"{a:.4f},{b:.4f},{c:.4f},{z}" for (a, b, c), z in zip(x, y, strict=True)),
-    ]
-    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
-    result = drain(check(Request(data=tmp_path / "rows.csv", budget="fast")))
-    told = result.label_issues
-    assert result.data.label_issues is None
-    assert result.off_topic is None
-    assert not [f for f in result.findings if f.kind == "label-issue"]
-    assert (told.count, told.rate, told.why) == (None, None, "outcome")
-    assert len(told.ranked) >= 15
-    assert told.sentence.startswith("A table's target is an outcome, not a label to correct")
-
-
-@pytest.fixture
-def base(tmp_path):
-    """A small real design with random weights, as words of a command."""
-    folder = tmp_path / "base"
-    folder.mkdir()
-    return ["--base", str(weights(folder)), "--arch", ARCH]
-
-
-def test_random_labels_exit_with_3(tmp_path, base, capsys):
-    noise(tmp_path / "noise", 90, size=8)
-    assert main(["check", "noise", *base, "--budget", "fast", "--json"]) == 3
-    out, err = capsys.readouterr()
-    assert json.loads(out)["verdict"]["kind"] == "no-signal"
-    assert "Features" in err
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture(scope="module")
