@@ -13,14 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import warmstart
 from hue_images import fill
 from tiny import ARCH, PREP, Convolutions, fit, network, weights
 from warmstart.cli.main import main
 from warmstart.data.read import read
-from warmstart.errors import DataError, ModelError, RunFolderError, UsageError
+from warmstart.errors import ModelError, RunFolderError, UsageError
 from warmstart.events import drain, follow
 from warmstart.features.extraction import extract_features
 from warmstart.network.finished_run import FinishedRunModel, partition_base
@@ -58,21 +57,16 @@ class Blind(Convolutions):
         return super().forward(torch.zeros_like(x) + 1e-3 * (x - x.mean((2, 3), keepdim=True)))
 
 
-class Broken(nn.Module):
-    """Its weights are numbers, what it gives is none."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 8, 3, stride=2)
-        self.out = nn.Linear(8, 5)
-
-    def forward(self, x):
-        return self.out((self.first(x) / 0.0).mean((2, 3)))
-
-
 def blind():
     torch.manual_seed(0)
     return Blind().eval()
+
+
+class Broken(Convolutions):
+    """Its weights are numbers, what it gives is none."""
+
+    def forward(self, x):
+        return super().forward(x / 0.0)
 
 
 MADE = {
@@ -176,22 +170,16 @@ def test_a_held_out_set_judges_alone_and_what_cannot_be_read_counts_for_none(dis
 
 
 def test_the_smallest_on_disk_are_extracted_and_the_others_named(monkeypatch, tmp_path):
-    weights = tmp_path / "weights"
-    weights.write_bytes(bytes(4 * 5000))
-    result = [
-        ModelListing(name=f"n{size}", title="", parameters=size, size_px=None, where="")
-        for size in (9000, 1000, 8000, 2000, 7000, 3000)
-    ]
-    unknown = ModelListing(name="file", title="", parameters=None, size_px=None, where=str(weights))
-    monkeypatch.setattr(base_model, "available_models", lambda: (*result, unknown))
-    assert base_model.on_disk() == (
-        ("n1000", "n2000", "n3000", "file", "n7000", "n8000"),
-        ("n9000",),
-    )
-    assert base_model.on_disk(2500) == (
-        ("n1000", "n2000"),
-        ("n3000", "file", "n7000", "n8000", "n9000"),
-    )
+    def listing(name, parameters, where=""):
+        return ModelListing(name=name, title="", parameters=parameters, size_px=None, where=where)
+
+    (tmp_path / "weights").write_bytes(bytes(4 * 5000))
+    sizes = (9000, 1000, 8000, 2000, 7000, 3000)
+    models = [*(listing(f"n{n}", n) for n in sizes), listing("file", None, tmp_path / "weights")]
+    monkeypatch.setattr(base_model, "available_models", lambda: models)
+    names = ["n1000", "n2000", "n3000", "file", "n7000", "n8000", "n9000"]
+    assert [[*part] for part in base_model.on_disk()] == [names[:6], names[6:]]
+    assert [[*part] for part in base_model.on_disk(2500)] == [names[:2], names[2:]]
 
 
 def test_auto_takes_the_winner_and_the_plan_says_why(disk, monkeypatch, pictures, tmp_path):
@@ -227,22 +215,6 @@ def test_a_run_is_opened_and_changed_for_other_inputs(finished):
     assert base_model.open_base(network(), preprocessing=PREP).record.title == "Convolutions"
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [({"arch": "timm:resnet18"}, "--arch"), ({"preprocessing": PREP}, "preprocessing belongs")],
-)
-def test_what_belongs_to_one_base_model_is_refused_with_auto(options, says, pictures, tmp_path):
-    with pytest.raises(UsageError, match=says):
-        warmstart.fit(pictures, base="auto", out=tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    """A file of random weights, as --models takes it."""
-    return f"{weights(tmp_path_factory.mktemp('weights'))}@{ARCH}"
-
-
 def test_without_names_base_models_of_the_datas_own_kind_are_ranked(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
@@ -255,7 +227,8 @@ def test_without_names_base_models_of_the_datas_own_kind_are_ranked(tmp_path, mo
     assert asked == ["text"]
 
 
-def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(people, local):
+def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(people, tmp_path):
+    local = f"{weights(tmp_path)}@{ARCH}"
     first, second, grouped = (
         drain(base_model.rank_base_models(people(9), [local], label="label", group=group)).models[0]
         for group in (None, None, "person")
@@ -264,13 +237,21 @@ def test_the_same_call_gives_the_same_answer_and_a_table_its_groups(people, loca
     assert grouped.high - grouped.low > first.high - first.low
 
 
-def test_bad_values_are_errors(pictures, tmp_path, local):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"arch": "timm:resnet18"}, "--arch timm:resnet18 belongs to a file of weights"),
+        ({"preprocessing": PREP}, "preprocessing belongs to one base model"),
+    ],
+)
+def test_bad_values_are_errors(options, says, pictures, tmp_path):
+    with pytest.raises(UsageError, match=says):
+        warmstart.fit(pictures, base="auto", out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(UsageError, match="--seed -1"):
-        drain(base_model.rank_base_models(pictures, [local], seed=-1))
-    with pytest.raises(DataError, match="does not exist"):
-        drain(base_model.rank_base_models(tmp_path / "nowhere", [local]))
+        drain(base_model.rank_base_models(pictures, ["lite0"], seed=-1))
     with pytest.raises(ModelError, match="add --arch"):
-        drain(base_model.rank_base_models(pictures, [local.rpartition("@")[0]]))
+        drain(base_model.rank_base_models(pictures, [str(weights(tmp_path))]))
 
 
 COUNTS = {"blue": 10, "green": 10, "red": 10}
@@ -332,26 +313,16 @@ def test_it_answers_as_the_run_does(first):
     torch.testing.assert_close(result, expected)  # the other one runs in channels_last
 
 
-@pytest.mark.parametrize(
-    ("base", "expected"),
-    [
-        ("lite0", False),
-        ("timm:resnet18", False),
-        ("best.pt", False),
-        ("weights/best.pt", False),
-        ("torchvision:a/b", False),
-        ("runs/nowhere", True),
-        (Path("runs/nowhere"), True),
-        ("resnet18", False),
-        (torch.nn.Linear(2, 2), False),
-    ],
-)
-def test_paths_differ_from_names(base, expected, tmp_path, monkeypatch):
+def test_paths_differ_from_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert is_run(base) is expected
-    if isinstance(base, str) and ":" not in base and base != "lite0":
-        Path(base).mkdir(parents=True)
-        assert is_run(base)
+    names = ["lite0", "timm:resnet18", "torchvision:a/b"]
+    files = ["best.pt", "weights/best.pt", "resnet18"]
+    assert not any(map(is_run, [*names, *files, torch.nn.Linear(2, 2)]))
+    assert is_run("runs/nowhere")
+    assert is_run(Path("runs/nowhere"))
+    for name in files:
+        Path(name).mkdir(parents=True)
+        assert is_run(name)
 
 
 def test_a_run_that_follows_keeps_lineage_and_the_ledger_of_the_old_head(first, tmp_path):

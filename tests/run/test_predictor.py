@@ -22,7 +22,6 @@ from warmstart.records.inputs import TextInputs
 from warmstart.run.predictor import (
     InputText,
     evaluate,
-    find_files,
     find_texts,
     items_of,
     load,
@@ -54,17 +53,6 @@ def test_a_folder_stands_for_its_images_sorted(finished, pictures, files):
     answers = list(predict(finished.path, [str(pictures)]))
     assert [answer.path for answer in answers] == [str(path) for path in files]
     assert all(a.label == p.parent.name for a, p in zip(answers, files, strict=True))
-
-
-def test_files_and_folders_keep_the_order_they_were_named_in(pictures, files):
-    named = [str(files[-1]), str(pictures / "blue"), "nowhere.jpg", str(files[-1])]
-    result = find_files(named)
-    assert result == [
-        str(files[-1]),
-        *[str(p) for p in files if p.parent.name == "blue"],
-        "nowhere.jpg",
-        str(files[-1]),
-    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")

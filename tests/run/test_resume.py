@@ -15,7 +15,7 @@ from PIL import Image
 import tiny
 import warmstart
 from tiny import bytes_of
-from warmstart.errors import DataError, ModelError, PlanError, RunFolderError, UsageError
+from warmstart.errors import DataError, ModelError, RunFolderError, UsageError
 from warmstart.features.machine import n_processors
 from warmstart.records.recording import open_log
 from warmstart.records.run_folder import RunFolder
@@ -158,17 +158,6 @@ def test_what_is_damaged_or_gone_is_made_again(place):
     shutil.rmtree(other / "checkpoints")
     resumed(other)
     assert equal(other, whole)
-
-
-def test_a_plan_file_may_change_once_the_run_has_begun(place):
-    whole = fit("first", strategy="head")
-    shutil.copy(whole.path / "plan.toml", "plan.toml")
-    run = stopped(plan="plan.toml")
-    Path("plan.toml").write_text("none")
-    finished, _ = resumed(run)
-    assert finished.plan.strategy.source == "user"
-    with pytest.raises(PlanError):
-        fit("other", plan="plan.toml")
 
 
 def test_python_objects_are_given_again(place):
