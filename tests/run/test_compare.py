@@ -19,6 +19,8 @@ from warmstart.run.compare import compare, compare_strategies
 from warmstart.run.deliver import Finished
 from warmstart.run.fit import fit
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @pytest.fixture
 def copy(finished, tmp_path):
@@ -235,11 +237,6 @@ def relabelled(line):
 def test_what_cannot_be_compared_says_why(finished, copy, edits, says):
     with pytest.raises(DataError, match=says):
         compare(finished, copy("other", **edits))
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def request_with(**options):

@@ -40,10 +40,7 @@ CLOCKED = ("seconds", "peak_rss_mb")
 # They tell times, and where it is.
 OWN = {"progress.jsonl", "summary.json", "request.json", "report.html"}
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def noise(folder, n, classes=("a", "b"), seed=0, size=32):

@@ -34,10 +34,7 @@ from warmstart.training.dataset import arrange
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
 FEW = ("training.epochs=0.8889", "training.batch_size=8")
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def ask(data, strategy="auto", **options):

@@ -179,57 +179,65 @@ def test_python_objects_are_given_again(place):
     assert equal(run, fit("whole/run", data=data, **module).path)
 
 
-def repaint(root):
-    Image.new("RGB", (32, 32), "white").save(root / "red" / "003.png")
+def repaint(place):
+    Image.new("RGB", (32, 32), "white").save(place / "pictures" / "red" / "003.png")
 
 
-CHANGES = {
-    "changed": (repaint, "red/003.png has changed"),
+def reweigh(place):
+    other = tiny.timm.create_model("lcnet_035", num_classes=7)
+    tiny.save_file(other.state_dict(), place / "start.safetensors")
+
+
+def relabel(place):
+    (place / "fix.csv").write_text("path,label\nred/003.png,green\n")
+
+
+def fail(place):
+    RunFolder(place / "run").mark("FAILED", "red holds no image that can be read.")
+
+
+REFUSED = {
+    "an image": (repaint, DataError, r"red/003\.png has changed; put them back, or begin a new"),
+    "a label": (relabel, DataError, r"red/003\.png has another label, group or split; put them"),
     "a link": (
-        lambda root: (root / "red" / "zz.png").symlink_to("/nowhere.png"),
+        lambda place: (place / "pictures" / "red" / "zz.png").symlink_to("/nowhere.png"),
+        DataError,
         "its list of unreadable files differs",
     ),
-    "another label": (
-        lambda root: (root.parent / "fix.csv").write_text("path,label\nred/003.png,green\n"),
-        "red/003.png has another label, group or split",
+    "weights": (
+        reweigh,
+        ModelError,
+        r"the weights of start\.safetensors are not those that .* began",
     ),
+    "no weights": (lambda place: (place / "start.safetensors").write_bytes(b""), ModelError, ""),
+    "no plan": (
+        lambda place: (place / "run" / "plan.toml").unlink(),
+        RunFolderError,
+        r"plan\.toml was changed or removed after its run",
+    ),
+    "a plan": (
+        lambda place: (place / "run" / "plan.toml").write_text("format = 1\n"),
+        RunFolderError,
+        r"plan\.toml was changed or removed after its run",
+    ),
+    "a failure": (fail, RunFolderError, r"would again: red holds no image that can be read\."),
 }
 
 
-@pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES.keys())
-def test_other_data_are_refused_and_nothing_is_touched(place, change, says):
+def test_what_has_changed_is_refused_and_nothing_is_touched(place, tmp_path_factory):
     (place / "fix.csv").write_text("path,label\nred/003.png,blue\n")
-    run = stopped(relabel="fix.csv")
-    change(place / "pictures")
-    before = bytes_of(run)
-    with pytest.raises(DataError) as caught:
-        warmstart.resume(run)
-    assert says in str(caught.value)
-    assert str(caught.value).endswith("; put them back, or begin a new run with `warmstart fit`.")
-    assert bytes_of(run) == before
-
-
-def test_other_weights_are_refused(place):
-    run = stopped()
-    (place / "start.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError):
-        warmstart.resume(run)
-    other = tiny.timm.create_model("lcnet_035", num_classes=7)
-    tiny.save_file(other.state_dict(), place / "start.safetensors")
-    with pytest.raises(ModelError, match=r"the weights of start\.safetensors are not those that"):
-        warmstart.resume(run)
-
-
-@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("format = 1\n")])
-def test_a_plan_that_was_changed_is_refused(place, change):
-    run = stopped()
-    sound = (run / "plan.toml").read_bytes()
-    change(run / "plan.toml")
-    with pytest.raises(RunFolderError, match=r"plan\.toml was changed or removed after its run"):
-        warmstart.resume(run)
-    (run / "plan.toml").write_bytes(sound)
-    assert (run / "INTERRUPTED").exists()
-    assert warmstart.resume(run).estimate.n == 36
+    stopped(relabel="fix.csv")
+    sound = shutil.copytree(place, tmp_path_factory.mktemp("sound") / "place")
+    for name, (change, error, says) in REFUSED.items():
+        change(place)
+        before = bytes_of(place / "run")
+        with pytest.raises(error, match=says):
+            warmstart.resume("run")
+        assert bytes_of(place / "run") == before, name
+        shutil.rmtree(place)
+        shutil.copytree(sound, place)
+        os.chdir(place)  # the folder of that name is another one now
+    assert warmstart.resume("run").estimate.n == 36
 
 
 def test_what_is_no_run_is_refused(place):
@@ -241,13 +249,6 @@ def test_what_is_no_run_is_refused(place):
     with pytest.raises(UsageError, match=r"resume\(\) wants the path of a run folder"):
         warmstart.resume(3)
     assert not (place / "pictures" / "progress.jsonl").exists()
-
-
-def test_a_run_that_failed_is_refused_with_its_reason(place):
-    run = stopped()
-    RunFolder(run).mark("FAILED", "red holds no image that can be read.")
-    with pytest.raises(RunFolderError, match=r"would again: red holds no image that can be read\."):
-        warmstart.resume(run)
 
 
 def test_a_run_at_work_is_left_alone(place):
