@@ -174,7 +174,6 @@ NO_IMAGES = {
     "a mapping": ({"a": 1}, "^the input is of type dict"),
     "bytes": (b"bytes", "^the input is of type bytes"),
     "a row of numbers": (np.zeros(5, np.uint8), "^the input has shape"),
-    "two channels": (np.zeros((4, 4, 2), np.uint8), "^the input "),
     "no pixels": (np.zeros((0, 4, 3), np.uint8), "^the input "),
     "no numbers": (np.full((4, 4), np.nan), "^the input "),
     "no file": ("nowhere.jpg", r"^nowhere.jpg cannot be read \(No such file"),

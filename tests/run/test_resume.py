@@ -209,7 +209,11 @@ REFUSED = {
         ModelError,
         r"the weights of start\.safetensors are not those that .* began",
     ),
-    "no weights": (lambda place: (place / "start.safetensors").write_bytes(b""), ModelError, ""),
+    "no weights": (
+        lambda place: (place / "start.safetensors").write_bytes(b""),
+        ModelError,
+        "start",
+    ),
     "no plan": (
         lambda place: (place / "run" / "plan.toml").unlink(),
         RunFolderError,
