@@ -8,6 +8,12 @@ from extraction import table
 
 
 @pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Paths are relative to a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def people(pictures):
     """Writes a table over the pictures in which row k is of person k modulo n."""
     files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))

@@ -19,12 +19,14 @@ from warmstart.run.compare import compare, compare_strategies
 from warmstart.run.deliver import Finished
 from warmstart.run.fit import fit
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @pytest.fixture
 def copy(finished, tmp_path):
     """Makes copies of the finished run, each with its files edited."""
 
-    def make(name, *, summary=None, data=None, said=None, marker=None):
+    def make(name, *, summary=None, data=None, said=None):
         path = Path(shutil.copytree(finished.path, tmp_path / "runs" / name))
         for file, edit in (("summary.json", summary), ("data.json", data)):
             if edit is not None:
@@ -50,12 +52,8 @@ def without_test(line):
     return None if line["split"] == "test" else line
 
 
-def as_run_of(strategy, **more):
-    def edit(summary):
-        summary["shipped"]["strategy"] = strategy
-        summary.update(more)
-
-    return edit
+def as_run_of(strategy):
+    return lambda summary: summary["shipped"].update(strategy=strategy)
 
 
 def test_the_test_set_scores_as_it_did_in_the_run(finished, copy):
@@ -98,7 +96,6 @@ def test_what_a_run_had_seen_before_is_left_out(finished, copy):
     def leaky(data):
         tests = [e["id"] for e in data["examples"] if e["split"] == "test"]
         data["problems"].append({"kind": "leakage", "sentence": "so", "items": tests[:4]})
-
         data["examples"].remove(next(e for e in data["examples"] if e["split"] == "train"))
 
     result = compare(finished, copy("leaky", data=leaky))
@@ -204,57 +201,42 @@ def test_what_is_no_finished_run(finished, copy, tmp_path, pictures):
 
 
 def test_a_run_without_a_model_or_without_predictions(finished, copy):
-    none = copy("none", summary=as_run_of("none"))
     with pytest.raises(RunFolderError, match="shipped no model"):
-        compare(finished, none)
+        compare(finished, copy("none", summary=as_run_of("none")))
     lost = copy("lost")
-    (lost / "predictions.jsonl").write_text('{"id": 1}\n')
-    with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
-        compare(finished, lost)
-    (lost / "predictions.jsonl").unlink()
-    with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
-        compare(finished, lost)
+    for damage in (lambda path: path.write_text('{"id": 1}\n'), Path.unlink):
+        damage(lost / "predictions.jsonl")
+        with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
+            compare(finished, lost)
 
 
-def test_other_classes_are_named(finished, copy):
-    def violet(data):
-        data["classes"] = ["blue", "green", "violet"]
-
-    with pytest.raises(DataError, match=r"'red' only in .*split, 'violet' only in .*other"):
-        compare(finished, copy("other", data=violet))
-
-    def more(data):
-        data["classes"] = [*data["classes"], "violet"]
-
-    with pytest.raises(DataError, match=r"\('violet' only in"):
-        compare(finished, copy("more", data=more))
+def strangers(data):
+    for example in data["examples"]:
+        example["sha256"] = example["sha256"][::-1]
 
 
-def test_no_example_in_common_says_why(finished, copy):
-    def strangers(data):
-        for example in data["examples"]:
-            example["sha256"] = example["sha256"][::-1]
-
-    with pytest.raises(DataError, match="held out no image in common"):
-        compare(finished, copy("strangers", data=strangers))
-
-    def leaky(data):
-        items = [e["id"] for e in data["examples"]]
-        data["problems"].append({"kind": "leakage", "sentence": "so", "items": items})
-
-    with pytest.raises(DataError, match="51 images in common, but one of them was trained on"):
-        compare(finished, copy("leaky", data=leaky))
-
-    def another(line):
-        return {**line, "target": "red" if line["target"] == "blue" else "blue"}
-
-    with pytest.raises(DataError, match="51 images in common, all with other labels"):
-        compare(finished, copy("another", said=another))
+def all_leaks(data):
+    items = [e["id"] for e in data["examples"]]
+    data["problems"].append({"kind": "leakage", "sentence": "so", "items": items})
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def relabelled(line):
+    return {**line, "target": "red" if line["target"] == "blue" else "blue"}
+
+
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        ({"data": lambda data: data["classes"].append("violet")}, r"\('violet' only in .*other"),
+        ({"data": lambda data: data["classes"].remove("red")}, r"\('red' only in .*split"),
+        ({"data": strangers}, "held out no image in common"),
+        ({"data": all_leaks}, "51 images in common, but one of them was trained on"),
+        ({"said": relabelled}, "51 images in common, all with other labels"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(finished, copy, edits, says):
+    with pytest.raises(DataError, match=says):
+        compare(finished, copy("other", **edits))
 
 
 def request_with(**options):
@@ -303,8 +285,8 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pic
     assert (runs["head"].updates, runs["head"].updates_to_95) == (0, 0)
     for name in ("full", "scratch"):
         events = lines(Path(runs[name].path), "progress.jsonl")
-        trained = [e for e in events if (e["stage"], e["kind"]) == ("fine_tune", "step")]
-        assert runs[name].updates == len(trained)
+        steps = [e for e in events if (e["stage"], e["kind"]) == ("fine_tune", "step")]
+        assert runs[name].updates == len(steps)
     assert all(Run.open(run.path).plan.strategy.source == "user" for run in result.runs)
     drain(fit(request_with(data="split", strategy="head", out=Path("alone"))))
     one, other = bytes_of(Path("runs/split-head")), bytes_of(Path("alone"))
@@ -313,20 +295,13 @@ def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pic
         assert one[name] == other[name], name
 
 
-def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(
-    pictures, stand_in, finished
-):
+def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(pictures, stand_in):
     compared(["pictures"], ["head", "full"])
     result = compared(["runs/pictures-head", "pictures"], ["head"], seed=1)
-    assert {run.name: run.path for run in result.runs} == {
-        "pictures-head": "runs/pictures-head",
-        "head": "runs/pictures-head-2",
-    }
-    assert [(one.strategy, one.seed) for one in stand_in.requests] == [
-        ("head", 0),
-        ("full", 0),
-        ("head", 1),
-    ]
+    paths = {run.name: run.path for run in result.runs}
+    assert paths == {"pictures-head": "runs/pictures-head", "head": "runs/pictures-head-2"}
+    requests = [(one.strategy, one.seed) for one in stand_in.requests]
+    assert requests == [("head", 0), ("full", 0), ("head", 1)]
 
 
 def test_strategies_that_fail_are_reported_and_the_others_compared(

@@ -26,6 +26,7 @@ from warmstart.errors import PlanError, TrainingError, UsageError
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.records.data import Finding
 from warmstart.records.summary import Inspection
+from warmstart.reporting.report import report
 from warmstart.request import Request, open_folder
 from warmstart.request import check as check_request
 from warmstart.run import deliver
@@ -120,33 +121,27 @@ def test_the_plain_torch_of_a_transformer_and_a_grey_network_predicts_the_same(t
     agrees(run, data)
 
 
-def test_the_card_holds_the_numbers_of_the_run(finished):
-    text = (finished.path / "README.md").read_text("utf-8")
-    estimate, test = finished.estimate, finished.test
-    for score in (
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        test.accuracy,
-        test.low,
-        test.high,
-        test.balanced_accuracy,
+def test_the_card_holds_the_numbers_of_the_run_and_what_a_hub_reads(finished):
+    _, front, text = (finished.path / "README.md").read_text("utf-8").split("---\n", 2)
+    assert "library_name: warmstart\n" in front
+    assert "pipeline_tag: image-classification\n" in front
+    assert f"value: {finished.test.accuracy:.4f}, name: Test accuracy" in front
+    for scores, names in (
+        (finished.estimate, ("value", "low", "high")),
+        (finished.test, ("accuracy", "low", "high", "balanced_accuracy")),
     ):
-        assert percent(score, 1) in text
-    for number in (test.macro_f1, test.log_loss, test.ece):
-        assert f"{number:.3f}" in text
+        assert all(percent(getattr(scores, name), 1) in text for name in names)
+    for name in ("macro_f1", "log_loss", "ece"):
+        assert f"{getattr(finished.test, name):.3f}" in text
     assert f"**{readiness_line(finished.summary.readiness)}**" in text
     assert text.index("**") < text.index(finished.verdict.sentence)
     assert finished.summary.shipped.why in text
     assert f"{finished.summary.data.train:,} training examples in 3 classes" in text
 
 
-def test_the_front_matter_is_what_a_hub_reads(finished):
-    text = (finished.path / "README.md").read_text("utf-8")
-    _, front, _ = text.split("---\n", 2)
-    assert "library_name: warmstart\n" in front
-    assert "pipeline_tag: image-classification\n" in front
-    assert f"value: {finished.test.accuracy:.4f}, name: Test accuracy" in front
+def test_the_report_of_a_run_is_the_one_rebuilt_from_its_files(finished, own_run):
+    report(own_run)
+    assert (own_run / "report.html").read_bytes() == (finished.path / "report.html").read_bytes()
 
 
 def test_a_card_without_a_model_promises_none(tmp_path):
@@ -156,16 +151,9 @@ def test_a_card_without_a_model_promises_none(tmp_path):
     assert run.summary.shipped.strategy == "none"
     text = (run.path / "README.md").read_text("utf-8")
     assert "No signal found" in text
-    for promise in (
-        "## Use",
-        "## Without warmstart",
-        "pipeline_tag",
-        "model-index",
-        "## How good",
-        "weights_ledger",
-        "The model knows",
-    ):
-        assert promise not in text
+    sections = ("## Use", "## Without warmstart", "## How good")
+    words = ("pipeline_tag", "model-index", "weights_ledger", "The model knows")
+    assert not [promise for promise in (*sections, *words) if promise in text]
 
 
 def test_findings_stand_in_the_card(pictures, tmp_path):

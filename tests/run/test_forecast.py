@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import warmstart
 from extraction import collect
 from tiny import PREP, bytes_of, fit, network
 from warmstart.cli.fit import plan_text
@@ -33,10 +33,7 @@ from warmstart.training.dataset import arrange
 STRATEGIES = ("auto", "head", "last:1", "full+gradual", "head+add", "full+lora", "scratch")
 FEW = ("training.epochs=0.8889", "training.batch_size=8")
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def ask(data, strategy="auto", **options):
@@ -91,22 +88,18 @@ def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
 def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
     pictures, monkeypatch, minutes, samples, folds
 ):
-    def slow(*_):
-        """A second for four images passed, in every training."""
-        return lambda plan: Forecast(
-            seconds={"total": plan.samples_seen * (1 + plan.training.folds.number) / 8},
-            memory_mb=1.0,
-            disk_mb=1.0,
-        )
+    def four_images_a_second(*_):
+        def forecast(plan):
+            seconds = {"total": plan.samples_seen * (1 + plan.training.folds.number) / 8}
+            return Forecast(seconds=seconds, memory_mb=1.0, disk_mb=1.0)
 
-    monkeypatch.setattr(forecast, "make_forecaster", slow)
+        return forecast
+
+    monkeypatch.setattr(forecast, "make_forecaster", four_images_a_second)
     result = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
-    training = result.plan.training
-    assert (result.plan.samples_seen, training.folds.value) == (samples, folds)
+    assert (result.plan.samples_seen, result.plan.training.folds.value) == (samples, folds)
     assert minutes is None or result.forecast.total <= 0.9 * 60 * minutes
-    said = plan_text(result, "pictures")
-    assert ("\nMinutes  " in said) == (folds == 1)
-    assert ("epochs 175.6 instead of 333.3" in " ".join(said.split())) == (samples < 12_000)
+    assert ("\nMinutes  " in plan_text(result, "pictures")) == (folds == 1)
 
 
 def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
@@ -139,6 +132,18 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path):
     assert (planned.estimate, planned.verdict) == (typed.estimate, typed.verdict)
 
 
+def test_what_is_refused_leaves_no_file(pictures, tmp_path):
+    for options, error in (
+        ({"strategy": "last:9"}, PlanError),
+        ({"budget": "quick"}, UsageError),
+        ({"minutes": float("nan")}, UsageError),
+        ({"data": "nowhere"}, DataError),
+    ):
+        with pytest.raises(error):
+            ask(**{"data": pictures, "out": tmp_path / "plan.toml", **options})
+        assert not (tmp_path / "plan.toml").exists()
+
+
 def test_an_out_that_is_no_new_file_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "taken.toml").write_text("mine")
     for name, says in (
@@ -151,28 +156,9 @@ def test_an_out_that_is_no_new_file_is_refused_before_anything_is_read(tmp_path)
     assert (tmp_path / "taken.toml").read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"strategy": "last:9"}, PlanError),
-        ({"strategy": "head", "lr": 0.1}, PlanError),
-        ({"budget": "quick"}, UsageError),
-        ({"data": "nowhere"}, DataError),
-    ],
-)
-def test_what_fit_refuses_is_refused_and_no_file_is_left(pictures, tmp_path, options, error):
-    with pytest.raises(error):
-        ask(**{"data": pictures, "out": tmp_path / "plan.toml", **options})
-    assert not (tmp_path / "plan.toml").exists()
-
-
-def plan_of(pictures, strategy):
-    return ask(pictures, strategy).plan
-
-
 def test_speeds_are_measured_and_the_base_model_is_not_moved(bench, pictures):
     before = take_digests(bench.network)
-    speeds = measure(bench, plan_of(pictures, "full"), elapsed=1.5)
+    speeds = measure(bench, ask(pictures, "full").plan, elapsed=1.5)
     assert speeds.elapsed == 1.5
     for name in ("forward", "decode", "step", "algebra"):
         assert 0 < getattr(speeds, name) < 5, name
@@ -180,33 +166,14 @@ def test_speeds_are_measured_and_the_base_model_is_not_moved(bench, pictures):
     assert speeds.step_mb >= 0
     assert speeds.threads >= 1
     assert take_digests(bench.network) == before
-    assert measure(bench, plan_of(pictures, "head"), elapsed=0).step == 0
+    assert measure(bench, ask(pictures, "head").plan, elapsed=0).step == 0
     # A notebook's process may be days old; on the command line it began with the command.
     assert ask(pictures, "head", elapsed=1e6).forecast.seconds["read"] >= 1e6
     assert ask(pictures, "head").forecast.seconds["read"] < 1e6
 
 
-def test_a_slow_step_is_seen_as_one(bench, pictures, monkeypatch):
-    """A network that sleeps 20 ms: the step that is measured takes at least that."""
-    real = forecast.TrainingAttempt.run
-
-    def slow(attempt, saved=None):
-        steps = real(attempt, saved)
-        while True:
-            time.sleep(0.02)
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            yield replace(event, t=time.time())
-
-    plan = plan_of(pictures, "full")
-    monkeypatch.setattr(forecast.TrainingAttempt, "run", slow)
-    assert 0.02 < measure(bench, plan, elapsed=0).step < 1
-
-
 def test_a_longer_plan_is_forecast_to_take_longer(bench, pictures):
-    plan = plan_of(pictures, "last:1")
+    plan = ask(pictures, "last:1").plan
     longer = apply_settings(plan, ["training.epochs=888.8889"])
     short, long = (make_forecaster(bench, p, 36, False, 1.0)(p) for p in (plan, longer))
     assert long.seconds["fine_tune"] > 5 * short.seconds["fine_tune"]
@@ -222,9 +189,6 @@ def bench(pictures):
     return Bench(seen.network, seen.feature_layers, collection, arrange(collection.record), PREP)
 
 
-SETTINGS = {"training.batch_size": 8}
-
-
 @pytest.fixture
 def speeds(monkeypatch):
     """Says how long a step takes, instead of measuring it."""
@@ -235,33 +199,14 @@ def speeds(monkeypatch):
     return say
 
 
-def run(data, minutes, **options):
-    events = []
-    made = fit(
-        data,
-        strategy="last:1",
-        budget="balanced",
-        settings=SETTINGS,
-        minutes=minutes,
-        on_event=events.append,
-        **options,
-    )
-    return made, events
+def run(data, minutes):
+    events, settings = [], {"training.batch_size": 8}
+    options = {"strategy": "last:1", "budget": "balanced", "settings": settings}
+    return fit(data, minutes=minutes, on_event=events.append, **options), events
 
 
 def steps(seen):
     return [e for e in seen if e.kind == "step" and "job" in e.values]
-
-
-def test_minutes_enough_change_nothing(pictures, speeds, tmp_path):
-    speeds(1e-4)
-    made, seen = run(pictures, 100.0)
-    training = made.plan.training
-    assert (training.folds.value, made.plan.samples_seen) == (5, 1000)
-    assert training.epochs.source == "rule"
-    # Five hold out 7 or 8 of 36 pictures each, the last learns from all.
-    assert len(steps(seen)) == 4 * 101 + 97 + 125
-    assert not [e for e in seen if "fit your minutes" in str(e.values.get("text"))]
 
 
 def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
@@ -281,27 +226,21 @@ def test_few_minutes_cut_the_plan_and_say_so(pictures, speeds):
     assert made.summary.shipped.strategy == "last:1"
 
 
-def test_where_no_training_fits_the_output_alone_ships(pictures, speeds):
+def test_where_no_training_fits_the_linear_probe_ships(pictures, speeds, monkeypatch):
     speeds(100.0)
-    made, seen = run(pictures, 0.001)
+    monkeypatch.setattr(forecast, "skips_controls", lambda minutes, network, n: True)
+    options = {"strategy": "last:1", "settings": {"training.batch_size": 8}, "minutes": 0.001}
+    events = []
+    made = warmstart.fit(
+        pictures, base=network(), preprocessing=PREP, on_event=events.append, **options
+    )
     assert made.summary.shipped.strategy == "head"
     assert "last:1 was given up, the minutes leave no time for it" in made.summary.shipped.why
-    assert not steps(seen)
-    (told,) = [e.values["text"] for e in seen if e.values.get("title") == "Plan"]
-    assert "last:1 was given up: the minutes leave no time for it" in told
-
-
-def test_few_minutes_leave_the_close_checks_out_and_say_so(pictures, monkeypatch):
-    monkeypatch.setattr(forecast, "skips_controls", lambda minutes, network, n: True)
-    events = []
-    made = fit(pictures, budget="balanced", minutes=5.0, on_event=events.append)
-    (hurry,) = [e.values["text"] for e in events if e.values.get("title") == "Hurry"]
-    assert "--budget fast" in hurry
+    assert not steps(events)
+    told = {e.values.get("title"): e.values.get("text") for e in events}
+    assert "last:1 was given up: the minutes leave no time for it" in told["Plan"]
+    assert "--budget fast" in told["Hurry"]  # the budget was not typed
     assert "transfer_gain" not in {one.name for one in made.verdict.evidence}
-    events.clear()
-    made = fit(pictures, budget="balanced", on_event=events.append)
-    assert not [e for e in events if e.values.get("title") == "Hurry"]
-    assert "transfer_gain" in {one.name for one in made.verdict.evidence}
 
 
 def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
@@ -315,12 +254,6 @@ def test_where_the_forecast_was_too_low_training_ends_when_the_minutes_do(
     assert notes[0] == "after 1 of 101 updates: out of time"
     assert made.summary.guards == ()
     assert made.summary.shipped.strategy == "last:1"
-
-
-def test_minutes_do_not_matter_to_a_head(pictures, monkeypatch):
-    monkeypatch.setattr(forecast, "make_forecaster", None)  # nothing is measured
-    made = fit(pictures, strategy="head", minutes=0.001)
-    assert made.summary.shipped.strategy == "head"
 
 
 def with_engine(plan, name):
@@ -343,12 +276,6 @@ def test_extraction_is_as_fast_as_the_engine_was_or_usually_is(bench, pictures, 
     assert (speeds.setup, speeds.extracted) == (7.0, 0.25)
     extracted = make_forecaster(bench, planned, 36, False, 0.0)(planned).seconds["features"]
     assert extracted >= 7.0 + 36 * 0.25
-
-
-@pytest.mark.parametrize("minutes", [-1.0, float("nan")])
-def test_minutes_are_a_number_above_0(pictures, minutes):
-    with pytest.raises(UsageError, match=r"--minutes .*: it needs a number above 0, such as 5"):
-        fit(pictures, minutes=minutes)
 
 
 def test_gradual_unfreezing_is_measured_between_few_and_all_blocks(bench, pictures, monkeypatch):

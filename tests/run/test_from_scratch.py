@@ -10,7 +10,6 @@ from tiny import fit
 from warmstart.planning import fine_tuning, rules
 from warmstart.run import from_scratch
 from warmstart.run.from_scratch import scratch
-from warmstart.tasks.classify import CLASSIFICATION
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 SHORT = {"training.epochs": 0.6667, "training.batch_size": 8, "training.folds": 2}
@@ -88,24 +87,6 @@ def test_training_that_would_take_too_long_is_left_out(
     result = evidence(run(tmp_path))["scratch"]
     assert result.value is None
     assert "100 minutes more" in result.meaning
-
-
-def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
-    class Room:
-        groups = np.repeat(np.arange(20), 3)
-        labels = np.repeat(np.arange(2), 30)
-        target = CLASSIFICATION
-
-    class Scene:
-        seed = 0
-
-    nothing = from_scratch._Untrained(Scene(), None, Room(), ())
-    rows = np.arange(6, 60)
-    draws = [set(nothing._sample(rows, share, 0).tolist()) for share in from_scratch.SHARES]
-    assert draws[2] < draws[1] < draws[0] == set(rows.tolist())
-    for drawn in draws:
-        held = {int(Room.groups[row]) for row in drawn}
-        assert all(set(np.flatnonzero(Room.groups == b).tolist()) <= drawn for b in held)
 
 
 SIZES = np.array([25.0, 50.0, 100.0])

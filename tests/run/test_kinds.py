@@ -29,25 +29,38 @@ from warmstart.network.inputs import InputOptions
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.run.predictor import evaluate, predict
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.training.dataset import training_dataset
 
 
-def wish_for(collection, **options):
+def options_of(collection, **more):
     """What a run would find out about its images before it loads the start."""
     examples = collection.record.examples
     n = count_bands(collection.load, examples)
-    return InputOptions(channels=n, ranges=band_ranges(collection.load, examples), **options)
+    return InputOptions(channels=n, ranges=band_ranges(collection.load, examples), **more)
 
 
-def by_hand(collection, base):
-    """Features of all images, one after the other, with plain torch."""
-    prep = base.record.preprocessing
+def assert_read_and_checked(collection, base, channels):
+    """Features equal those of plain torch, image by image, and each check has its numbers."""
+    prep, examples = base.record.preprocessing, collection.record.examples
+    extracted = drain(extract_features(collection, base))
+    assert not extracted.unreadable
     blocks = cut(base.module, prep)
     last = feature_layers(blocks.record)[-1]
-    tapped = FeatureExtractor(blocks, [last])
-    pixels = [IMAGE.encode(collection.load(e.id), e.id, prep) for e in collection.record.examples]
+    pixels = [IMAGE.encode(collection.load(e.id), e.id, prep) for e in examples]
     with torch.inference_mode():
-        return last, tapped(normalised(np.stack(pixels), prep))[0].numpy()
+        slow = FeatureExtractor(blocks, [last])(normalised(np.stack(pixels), prep))[0].numpy()
+    features = extracted.features.read(examples, last)
+    np.testing.assert_allclose(features, slow, rtol=1e-3, atol=1e-4)
+    seen = extracted.thumbnails(examples)
+    assert set(seen.width) == set(seen.height) == {40}
+    probe = open_probe(training_dataset(collection, extracted, base.record, "balanced", 0))
+    assert probe(6).images.shape == (6, 32, 32, channels)
+    assert measure_domain_gap(probe(6)).n > 0
+    trial = try_preprocessing(probe)
+    assert trial.value is None  # swapped channels and other normalisations mean nothing here
+    assert warning(trial, CLASSIFICATION.words, IMAGE.nouns) is None
+    assert drain(measure_transfer_gain(probe, len(collection.record.classes), 0)).n > 0
 
 
 @pytest.mark.parametrize(("write", "suffix"), [(npy, ".npy"), (tiff, ".tif")])
@@ -56,24 +69,8 @@ def test_thirteen_bands_from_files_to_features_and_checks(tmp_path, write, suffi
     if write is tiff:
         pytest.importorskip("tifffile")
     collection = collect(fill_bands(tmp_path / "fields", write=write, suffix=suffix, n=10))
-    wish = wish_for(collection, rgb=(3, 2, 1), is_tuned=is_tuned)
-    base = load(network(), preprocessing=PREP, inputs=wish)
-    extracted = drain(extract_features(collection, base))
-    assert not extracted.unreadable
-    layer, slow = by_hand(collection, base)
-    np.testing.assert_allclose(
-        extracted.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
-    )
-    seen = extracted.thumbnails(collection.record.examples)
-    assert set(seen.width) == set(seen.height) == {40}
-    training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
-    probe = open_probe(training_data)
-    assert probe(6).images.shape == (6, 32, 32, 13)
-    assert measure_domain_gap(probe(6)).n > 0
-    result = try_preprocessing(probe)
-    assert result.value is None  # swapped channels and other normalisations mean nothing here
-    assert warning(result) is None
-    assert drain(measure_transfer_gain(probe, 2, 0)).n > 0
+    inputs = options_of(collection, rgb=(3, 2, 1), is_tuned=is_tuned)
+    assert_read_and_checked(collection, load(network(), preprocessing=PREP, inputs=inputs), 13)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -81,30 +78,18 @@ def test_grey_and_alpha_from_pictures_to_features_and_checks(pictures, channels)
     for path in sorted(pictures.rglob("*.png"))[::3]:
         with Image.open(path) as picture:
             picture.convert("RGBA").save(path)
-    collection = collect(pictures)
     base = load(network(), preprocessing=PREP, inputs=InputOptions(channels=channels))
-    extracted = drain(extract_features(collection, base))
-    assert not extracted.unreadable
-    layer, slow = by_hand(collection, base)
-    np.testing.assert_allclose(
-        extracted.features.read(collection.record.examples, layer), slow, rtol=1e-3, atol=1e-4
-    )
-    training_data = training_dataset(collection, extracted, base.record, "balanced", 0)
-    probe = open_probe(training_data)
-    assert probe(6).images.shape == (6, 32, 32, channels)
-    assert try_preprocessing(probe).value is None
-    assert measure_domain_gap(probe(6)).n > 0
-    assert drain(measure_transfer_gain(probe, 3, 0)).n > 0
+    assert_read_and_checked(collect(pictures), base, channels)
 
 
 def test_a_file_of_another_number_of_bands_is_left_out_and_named(tmp_path):
     root = fill_bands(tmp_path / "fields", n=4)
     collection = collect(root)
-    wish = wish_for(collection)
+    options = options_of(collection)
     (root / "crop0" / "002.npy").write_bytes(npy(np.zeros((9, 9, 12), np.int16)))
     collection = collect(root)
     extracted = drain(
-        extract_features(collection, load(network(), preprocessing=PREP, inputs=wish))
+        extract_features(collection, load(network(), preprocessing=PREP, inputs=options))
     )
     assert extracted.unreadable == {
         "crop0/002.npy": "crop0/002.npy has 12 bands; the network takes 13"

@@ -177,14 +177,6 @@ def test_a_base_model_that_was_ranked_or_is_ones_own_is_named():
     assert made(base=network()).base.value == "Convolutions"
 
 
-def test_a_strategy_that_the_blocks_outgrew_takes_their_name():
-    plan = made(plan=file_plan("last:2"), settings=("block.2.action=tuned",))
-    assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
-    assert made(plan=plan) == plan
-    edited = replace(file_plan("last:2"), strategy=a_choice("scratch"))
-    assert made(plan=edited).strategy.value == "last:2"
-
-
 def test_a_plan_that_data_or_network_do_not_allow_is_refused():
     plan = plan_for("last:1", replace(FACTS, smallest_class=4))
     for facts, says in (
@@ -328,13 +320,6 @@ def test_blocks_set_by_name_are_reported(photos):
     settings = ("block.first.action=tuned", "block.a.b.action=frozen", "block.a.lr=0.1")
     options = input_options(request_with(*settings, "block.1.action=tuned"), photos)
     assert options.tuned_blocks == (("first", True), ("a.b", False))
-
-
-@pytest.mark.parametrize("name", ["1", "first"])
-def test_new_channels_begin_at_zero_where_the_first_block_is_set_to_learn(fields, name):
-    request = request_with(f"block.{name}.action=tuned", strategy="last:1")
-    base = open_base(network(), None, PREP, input_options(request, fields))
-    assert (base.module.first.weight[:, 3:] == 0).all()
 
 
 def facts_of(base, drawn):
