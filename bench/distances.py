@@ -8,7 +8,8 @@ from typing import Any
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.evidence.controls import measure_domain_gap, open_probe
+from warmstart.evidence.domain_gap import measure_domain_gap
+from warmstart.evidence.probe import open_probe
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules

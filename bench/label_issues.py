@@ -19,11 +19,9 @@ from numpy.typing import NDArray
 from bench import pools, sets
 from bench.pools import Labels
 from warmstart.evidence import label_issues
-from warmstart.evidence.distribution_shift import detect_shift
 from warmstart.evidence.label_issues import JudgedLabels, judge_labels
-from warmstart.evidence.off_topic import find_off_topic
-from warmstart.evidence.permutation_test import permutation_evidence
-from warmstart.evidence.probe_hits import PENALTIES
+from warmstart.evidence.out_of_distribution import detect_shift, find_off_topic
+from warmstart.evidence.probe import PENALTIES, permutation_evidence
 from warmstart.planning import rules
 from warmstart.planning.rules import probe_layers
 from warmstart.planning.verdict import has_signal

@@ -16,9 +16,9 @@ from bench.alter import Seen
 from bench.pools import Pool
 from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
 from warmstart.data.thumbnails import FileFigures
-from warmstart.evidence.distribution_shift import detect_shift, two_samples
 from warmstart.evidence.label_issues import judge_labels, label_noise_ceiling
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.out_of_distribution import detect_shift, two_samples
+from warmstart.evidence.probe import best_left_out
 from warmstart.evidence.spurious import border_finding, metadata_leaks
 from warmstart.records.data import Finding
 from warmstart.solve.kernels import mixed_kernels
@@ -135,12 +135,9 @@ def _part(pool: Pool, rows: Rows) -> Pool:
 
 def _renumbered(
     near_duplicates: Sequence[NearDuplicate], stored: NDArray[np.bool_]
-) -> list[NearDuplicate]:
+) -> list[tuple[int, int]]:
     place = np.cumsum(stored) - 1
-    return [
-        NearDuplicate(int(place[t.first]), int(place[t.second]), t.similarity, t.mirrored)
-        for t in near_duplicates
-    ]
+    return [(int(place[t.first]), int(place[t.second])) for t in near_duplicates]
 
 
 def _shortcut(seen: Seen, rows: Rows) -> Finding | None:

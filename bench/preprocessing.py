@@ -14,9 +14,8 @@ from torch import nn
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.evidence.controls import open_probe, try_preprocessing
-from warmstart.evidence.preprocessing import SWAPPED, USUAL, warning
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.preprocessing import SWAPPED, USUAL, try_preprocessing, warning
+from warmstart.evidence.probe import best_left_out, open_probe
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import PretrainedModel, load
 from warmstart.records.inputs import pictures

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench import pools, sets
-from warmstart.evidence.permutation_test import permutation_evidence
+from warmstart.evidence.probe import permutation_evidence
 from warmstart.planning import rules
 from warmstart.planning.rules import probe_layers
 from warmstart.planning.verdict import VerdictFacts, verdict_kind

@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 from bench.tasks import PAIRED, TURNED, pool_of, wine_table
 from warmstart.evidence.label_issues import judge_numbers, judge_sets
-from warmstart.evidence.probe_hits import best_probabilities
+from warmstart.evidence.probe import best_probabilities
 from warmstart.planning.rules import probe_layers
 from warmstart.records.data import Share, Why
 from warmstart.records.network import FeatureLayer

@@ -23,7 +23,7 @@ from bench.task_pictures import paired, turned
 from warmstart.data.read import read
 from warmstart.data.splits import folds
 from warmstart.events import drain
-from warmstart.evidence.permutation_test import permutation_evidence
+from warmstart.evidence.probe import permutation_evidence
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
 from warmstart.planning import rules

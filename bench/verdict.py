@@ -17,7 +17,7 @@ from warmstart.data.dataset import Collection
 from warmstart.data.read import read
 from warmstart.events import drain
 from warmstart.evidence import check
-from warmstart.evidence.permutation_test import permutation_evidence
+from warmstart.evidence.probe import permutation_evidence
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import ExtractedFeatures, extract_features
 from warmstart.modalities.image import IMAGE

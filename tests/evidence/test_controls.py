@@ -15,14 +15,10 @@ from tiny import KINDS, PREP, network
 from warmstart.data.thumbnails import plain_features
 from warmstart.events import drain
 from warmstart.evidence import controls, preprocessing
-from warmstart.evidence.controls import (
-    measure_domain_gap,
-    measure_transfer_gain,
-    open_probe,
-    try_preprocessing,
-)
-from warmstart.evidence.domain_gap import mean_divergence
-from warmstart.evidence.preprocessing import warning
+from warmstart.evidence.domain_gap import mean_divergence, measure_domain_gap
+from warmstart.evidence.preprocessing import try_preprocessing, warning
+from warmstart.evidence.probe import open_probe
+from warmstart.evidence.transfer_gain import measure_transfer_gain
 from warmstart.features.batches import normalised
 from warmstart.modalities.image import IMAGE
 from warmstart.planning import rules

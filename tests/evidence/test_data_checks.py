@@ -22,7 +22,7 @@ from warmstart.evidence.data_checks import (
     left_out_probabilities,
     write_lists,
 )
-from warmstart.evidence.probe_hits import PENALTIES
+from warmstart.evidence.probe import PENALTIES
 from warmstart.planning import rules
 from warmstart.solve.calibration import fit_temperature, log_losses, log_probabilities
 from warmstart.solve.kernels import mixed_kernels

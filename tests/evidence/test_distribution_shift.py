@@ -1,6 +1,6 @@
 import numpy as np
 
-from warmstart.evidence.distribution_shift import detect_shift
+from warmstart.evidence.out_of_distribution import detect_shift
 
 
 def sample(n, shift, seed, d=30):

@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 
 from warmstart.evidence.check import depth
-from warmstart.evidence.permutation_test import permutation_evidence
+from warmstart.evidence.probe import permutation_evidence
 from warmstart.planning.rules import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.stats.permutation import PermutationTest
 
 FEATURE_LAYERS = (
     FeatureLayer(block=1, pool="avg"),
@@ -67,12 +66,3 @@ def test_rows_that_belong_together_leave_less_to_find():
         for of in (singles, group_rows)
     )
     assert together > alone
-
-
-def test_shares_are_told_in_percent(monkeypatch):
-    always = PermutationTest(0.01, 1.0, np.ones(100), 100, 1.0)
-    monkeypatch.setattr("warmstart.evidence.permutation_test._test", lambda *_: always)
-    _, kernels, labels, singles = make(2)
-    warning = permutation_evidence(kernels, labels, singles, 99, np.random.default_rng(0)).meaning
-    assert "has an accuracy of 100 %" in warning
-    assert warning.endswith("100 to 100 %.")

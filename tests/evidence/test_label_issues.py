@@ -15,7 +15,7 @@ from warmstart.evidence.label_issues import (
     of_sets,
     summarize,
 )
-from warmstart.evidence.probe_hits import best_probabilities
+from warmstart.evidence.probe import best_probabilities
 from warmstart.records.data import Share
 from warmstart.solve.kernels import mixed_kernels
 

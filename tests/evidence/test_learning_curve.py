@@ -13,7 +13,7 @@ from warmstart.evidence.learning_curve import (
     anchored,
     learning_curve,
 )
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.probe import best_left_out
 from warmstart.records.summary import Estimate
 from warmstart.stats.learning_curve import PowerLaw, expected_gain
 from warmstart.stats.permutation import spread_order

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from warmstart.evidence.off_topic import LEAST, NEAREST, find_off_topic, off_topic
-from warmstart.evidence.off_topic import off_topic_finding as finding_of
+from warmstart.evidence.out_of_distribution import LEAST, NEAREST, find_off_topic, off_topic
+from warmstart.evidence.out_of_distribution import off_topic_finding as finding_of
 
 
 def features(n=200, d=80, classes=4, seed=0):

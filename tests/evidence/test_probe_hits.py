@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from refit import kernel_of, left_out, singles, told_apart
-from warmstart.evidence.probe_hits import PENALTIES, best_left_out, best_probabilities
+from warmstart.evidence.probe import PENALTIES, best_left_out, best_probabilities
 from warmstart.solve.calibration import fit_temperature, log_losses
 
 

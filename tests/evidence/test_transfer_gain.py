@@ -7,7 +7,7 @@ import pytest
 from scipy.special import stdtrit
 
 from refit import kernel_of, left_out, singles, told_apart
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.probe import best_left_out
 from warmstart.evidence.transfer_gain import CLEAR, SHUFFLE_SD, is_clear, transfer_gain
 from warmstart.stats.intervals import kish, number_groups, standard_error
 

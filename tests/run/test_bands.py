@@ -15,13 +15,10 @@ from multiband_images import fill_bands, npy, tiff
 from multiband_images import training_data as scene_of
 from tiny import PREP, fit, network
 from warmstart.events import drain
-from warmstart.evidence.controls import (
-    measure_domain_gap,
-    measure_transfer_gain,
-    open_probe,
-    try_preprocessing,
-)
-from warmstart.evidence.preprocessing import warning
+from warmstart.evidence.domain_gap import measure_domain_gap
+from warmstart.evidence.preprocessing import try_preprocessing, warning
+from warmstart.evidence.probe import open_probe
+from warmstart.evidence.transfer_gain import measure_transfer_gain
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import extract_features
 from warmstart.modalities.image import IMAGE, band_ranges, count_bands

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import cast
@@ -10,19 +9,20 @@ from typing import cast
 import numpy as np
 
 from warmstart.events import Event, Steps
-from warmstart.evidence.controls import (
-    measure_domain_gap,
-    measure_transfer_gain,
-    open_probe,
-    plain_kernels,
-    try_preprocessing,
-)
 from warmstart.evidence.data_checks import check_data, with_labels_of
+from warmstart.evidence.domain_gap import measure_domain_gap, read_texts
 from warmstart.evidence.learning_curve import anchored, learning_curve
-from warmstart.evidence.permutation_test import permutation_evidence, with_plain
-from warmstart.evidence.preprocessing import warning
-from warmstart.evidence.probe_hits import best_left_out, not_measured
-from warmstart.evidence.unreadable_texts import read_texts
+from warmstart.evidence.preprocessing import try_preprocessing, warning
+from warmstart.evidence.probe import (
+    best_left_out,
+    depth,
+    not_measured,
+    open_probe,
+    permutation_evidence,
+    plain_kernels,
+    probe_test,
+)
+from warmstart.evidence.transfer_gain import measure_transfer_gain
 from warmstart.features.machine import keep_freed_memory
 from warmstart.modalities.registry import modality_of
 from warmstart.network.weights import is_mapped
@@ -43,7 +43,6 @@ from warmstart.planning.verdict import (
 )
 from warmstart.records.data import Finding
 from warmstart.records.inputs import TextInputs
-from warmstart.records.network import FeatureLayer
 from warmstart.records.summary import (
     Estimate,
     Evidence,
@@ -52,56 +51,12 @@ from warmstart.records.summary import (
     ShippedCandidate,
     Verdict,
 )
-from warmstart.solve.kernels import Features, mixed_kernels
-from warmstart.solve.ridge import Array, Rows
-from warmstart.stats.intervals import number_groups, wilson
-from warmstart.stats.paired import mean_interval
+from warmstart.stats.intervals import wilson
 from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.task import Target, Truth
-from warmstart.tasks.words import Words, signal_text, signed_points
+from warmstart.tasks.words import Words, signal_text
 from warmstart.training.dataset import LabelledRows, Sample, TrainingDataset, draw
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.score import ModelEvaluation
-
-
-def depth(
-    feature_layers: Mapping[FeatureLayer, Features],
-    kernels: Sequence[Array],
-    labels: Truth,
-    group_rows: Sequence[Rows],
-    target: Target = CLASSIFICATION,
-) -> Evidence:
-    """Leave-one-out accuracy of each block, and the gain of all layers over the last.
-
-    Shapes: features (n, d), one array per block in order; kernels (n, n) of the last feature layer
-    and of the equal mixture; labels (n,). Both kernels are fixed before any label is used, so
-    their paired difference has no selection bias.
-    """
-    mixtures = {layer.name: {layer: 1.0} for layer in feature_layers}
-    single = mixed_kernels(feature_layers.items(), mixtures)
-    k = target.n_outputs(labels)
-
-    def hits(kernel: Array) -> Array:
-        return best_left_out([kernel], labels, group_rows, k, target).hits(labels)
-
-    by_block = {layer.block: float(hits(single[layer.name]).mean()) for layer in feature_layers}
-    last, equal = (hits(kernel) for kernel in kernels)
-    gain, low, high = mean_interval(equal - last, number_groups(group_rows))
-    best = max(by_block, key=lambda block: by_block[block])
-    return Evidence(
-        name="depth",
-        value=gain,
-        low=max(low, -1.0),
-        high=min(high, 1.0),
-        n=len(labels),
-        meaning=(
-            f"The best single layer is {best} of {max(by_block)}; a quick linear probe on all "
-            f"layers instead of the last changes the {target.words.score} by "
-            f"{signed_points(gain)} points."
-        ),
-        details={**{f"block.{k}": score for k, score in by_block.items()}, "best_block": best},
-    )
-
 
 NO_FINE_TUNING_GAIN = not_measured(
     "fine_tuning_gain", 0, "Not measured: only linear probes on the frozen network were compared."
@@ -153,12 +108,22 @@ def check(training_data: TrainingDataset) -> Steps[Inspection]:
 def _test_signal(training_data: TrainingDataset, sample: Sample) -> Evidence:
     rng = np.random.default_rng([training_data.seed, 2])
     labelled, permutations = training_data.labelled, rules.PERMUTATIONS[training_data.budget]
-    rows = sample.labels, sample.group_rows, permutations, rng, labelled.target
+    target = labelled.target
+    rows = sample.labels, sample.group_rows, permutations, rng, target
     evidence = permutation_evidence(sample.kernels, *rows)
     if has_signal(float(evidence.details["p"])):
         return evidence
+    # Labels that raw pixels predict can be hidden by an unsuitable base model.
     plain = plain_kernels(training_data, sample.rows)
-    return with_plain(evidence, plain, *rows, labelled.nouns) if plain else evidence
+    if not plain:
+        return evidence
+    test = probe_test(plain, *rows)
+    score = f"the {target.words.score} is {100 * test.accuracy:.0f} %"
+    return replace(
+        evidence,
+        meaning=f"{evidence.meaning} From {labelled.nouns.plain} {score}.",
+        details={**evidence.details, "plain": test.accuracy, "plain_p": test.p},
+    )
 
 
 def _learning_curve(training_data: TrainingDataset, sample: Sample) -> Evidence:

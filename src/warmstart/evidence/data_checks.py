@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.near_duplicates import NearDuplicate
 from warmstart.data.splits import folds
 from warmstart.data.thumbnails import FileFigures
-from warmstart.evidence.distribution_shift import detect_shift
 from warmstart.evidence.label_issues import (
     judge_labels,
     judge_numbers,
@@ -25,8 +24,13 @@ from warmstart.evidence.label_issues import (
     of_numbers,
     of_sets,
 )
-from warmstart.evidence.off_topic import find_off_topic, off_topic, off_topic_finding
-from warmstart.evidence.probe_hits import best_probabilities, not_measured
+from warmstart.evidence.out_of_distribution import (
+    detect_shift,
+    find_off_topic,
+    off_topic,
+    off_topic_finding,
+)
+from warmstart.evidence.probe import best_probabilities, not_measured
 from warmstart.evidence.spurious import (
     FOLDS,
     border_finding,
@@ -47,7 +51,7 @@ from warmstart.records.run_folder import write_csv
 from warmstart.records.summary import Evidence, Inspection
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
-from warmstart.tasks.task import Target, Truth
+from warmstart.tasks.task import Truth
 from warmstart.training.dataset import (
     TrainingDataset,
     draw_rows,
@@ -56,8 +60,6 @@ from warmstart.training.dataset import (
     labels_among,
 )
 
-Columns = Mapping[str, Array]
-FoldRows = Sequence[Rows]
 LISTED = 0.1  # share of the labels that are listed, whatever is counted
 LEAST_LISTED = 20
 NO_LABEL_NOISE_CEILING = not_measured(
@@ -65,8 +67,8 @@ NO_LABEL_NOISE_CEILING = not_measured(
 )
 
 
-class OutOfFold:
-    """The training rows with a model's out-of-fold answers.
+class TaskChecks(ABC):
+    """The training rows with a model's out-of-fold answers, checked as their task needs.
 
     Shapes: truth (n,) or (n, K), answers (n, K), NaN in rows that no fold held out; groups (n,),
     near-duplicates share one. `n_listed` rows are in label_issues.csv where there are no more
@@ -85,33 +87,32 @@ class OutOfFold:
         n_judged = int(np.isfinite(answers[:, 0]).sum())
         self.n_listed = max(LEAST_LISTED, round(LISTED * n_judged))
 
+    @abstractmethod
+    def label_issues(self, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
+        """`excuse` is why label issues may not be counted."""
+
+    @abstractmethod
+    def files(self, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]: ...
+
+    @abstractmethod
+    def border(self, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+        """`border` are those of some rows, as in `Thumbnails`."""
+
+    @abstractmethod
+    def columns(self, columns: Mapping[str, Array], folds: Sequence[Rows]) -> Finding | None:
+        """Shapes: columns (n, d) of a table."""
+
     def rng(self) -> np.random.Generator:
         """The generator of the file checks."""
         return np.random.default_rng([self.seed, 7])
 
 
-class TaskChecks(Protocol):
-    """How the rows of one task are checked.
-
-    `excuse` is why label issues may not be counted; `border` are those of the rows `some`, as in
-    `Thumbnails`; columns (n, d) of a table.
-    """
-
-    def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]: ...
-
-    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]: ...
-
-    def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None: ...
-
-    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None: ...
-
-
-class ClassChecks:
+class ClassChecks(TaskChecks):
     """One class per example."""
 
-    def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
-        ids, labelled = rows.ids, rows.labelled
-        judged = judge_labels(rows.answers, rows.truth, rows.groups, excuse)
+    def label_issues(self, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
+        ids, labelled = self.ids, self.labelled
+        judged = judge_labels(self.answers, self.truth, self.groups, excuse)
         index = {id: row for row, id in enumerate(ids)}
         pairs = [(a, b) for a, b in labelled.near_duplicates if a in index and b in index]
         first: dict[str, str] = {}
@@ -119,71 +120,70 @@ class ClassChecks:
             other = first.setdefault(example.sha256, example.id)
             if other != example.id:
                 pairs.append((other, example.id))
-        duplicates = [NearDuplicate(index[a], index[b], 1.0, False) for a, b in pairs]
-        ceiling = label_noise_ceiling(judged, duplicates, rows.truth, labelled.nouns)
-        return of_classes(judged, ids, rows.names, rows.n_listed, labelled.nouns), ceiling
+        duplicates = [(index[a], index[b]) for a, b in pairs]
+        ceiling = label_noise_ceiling(judged, duplicates, self.truth, labelled.nouns)
+        return of_classes(judged, ids, self.names, self.n_listed, labelled.nouns), ceiling
 
-    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
-        return metadata_leaks(files, rows.truth, rows.names, rows.rng(), is_sound)
+    def files(self, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
+        return metadata_leaks(files, self.truth, self.names, self.rng(), is_sound)
 
-    def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
-        is_judged = np.isfinite(rows.answers[:, 0])
-        right = rows.answers[is_judged].argmax(axis=1) == rows.truth[is_judged]
-        labelled = rows.labelled
-        names = [rows.names[number] for number in np.unique(labelled.labels[some])]
-        labels, group_rows = labels_among(some, labelled), groups_among(some, labelled)
+    def border(self, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+        is_judged = np.isfinite(self.answers[:, 0])
+        right = self.answers[is_judged].argmax(axis=1) == self.truth[is_judged]
+        names = [self.names[number] for number in np.unique(self.labelled.labels[rows])]
+        labels, group_rows = labels_among(rows, self.labelled), groups_among(rows, self.labelled)
         return border_finding(border, labels, names, group_rows, float(right.mean()))
 
-    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None:
-        return leaking_columns(columns, rows.truth, folds, rows.seed)
+    def columns(self, columns: Mapping[str, Array], folds: Sequence[Rows]) -> Finding | None:
+        return leaking_columns(columns, self.truth, folds, self.seed)
 
 
-class SetChecks:
+class SetChecks(TaskChecks):
     """Several labels per example, each judged by itself."""
 
-    def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
-        judged = judge_sets(rows.answers, rows.truth, rows.groups, excuse)
-        nouns = rows.labelled.nouns
-        issues = of_sets(judged, rows.ids, rows.truth, rows.names, rows.n_listed, nouns)
+    def label_issues(self, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
+        judged = judge_sets(self.answers, self.truth, self.groups, excuse)
+        names, nouns = self.names, self.labelled.nouns
+        issues = of_sets(judged, self.ids, self.truth, names, self.n_listed, nouns)
         return issues, NO_LABEL_NOISE_CEILING
 
-    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
-        return metadata_leaks_multilabel(files, rows.truth, rows.names, rows.rng(), is_sound)
+    def files(self, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
+        return metadata_leaks_multilabel(files, self.truth, self.names, self.rng(), is_sound)
 
-    def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
-        return border_finding_multilabel(border, rows.truth[some], rows.names)
+    def border(self, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
+        return border_finding_multilabel(border, self.truth[rows], self.names)
 
-    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None:
-        return leaking_columns_multilabel(columns, rows.truth, rows.names, folds, rows.seed)
+    def columns(self, columns: Mapping[str, Array], folds: Sequence[Rows]) -> Finding | None:
+        return leaking_columns_multilabel(columns, self.truth, self.names, folds, self.seed)
 
 
-class NumberChecks:
+class NumberChecks(TaskChecks):
     """One number per example."""
 
-    def label_issues(self, rows: OutOfFold, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
-        labelled, ids, answers = rows.labelled, rows.ids, rows.answers[:, 0]
-        target = labelled.target
-        natural = target.natural(answers)
-        labels = [example.label for example in labelled.learn[: len(ids)]]
-        judged = judge_numbers(answers, rows.truth, rows.groups, excuse)
-        issues = of_numbers(judged, ids, labels, natural, rows.n_listed, labelled.nouns)
+    def label_issues(self, excuse: Why | None) -> tuple[LabelIssues, Evidence]:
+        labelled, answers = self.labelled, self.answers[:, 0]
+        natural = labelled.target.natural(answers)
+        labels = [example.label for example in labelled.learn[: len(self.ids)]]
+        judged = judge_numbers(answers, self.truth, self.groups, excuse)
+        issues = of_numbers(judged, self.ids, labels, natural, self.n_listed, labelled.nouns)
         return issues, NO_LABEL_NOISE_CEILING
 
-    def files(self, rows: OutOfFold, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
-        return metadata_leaks_regression(files, rows.truth, rows.rng(), is_sound)
+    def files(self, files: FileFigures, is_sound: bool) -> tuple[Finding, ...]:
+        return metadata_leaks_regression(files, self.truth, self.rng(), is_sound)
 
-    def border(self, rows: OutOfFold, some: Rows, border: NDArray[np.uint8]) -> Finding | None:
+    def border(self, rows: Rows, border: NDArray[np.uint8]) -> Finding | None:
         return None  # a uniform edge correlates with a class or a label, not with a number
 
-    def columns(self, rows: OutOfFold, columns: Columns, folds: FoldRows) -> Finding | None:
-        return leaking_columns_regression(columns, rows.truth, folds, rows.seed)
+    def columns(self, columns: Mapping[str, Array], folds: Sequence[Rows]) -> Finding | None:
+        return leaking_columns_regression(columns, self.truth, folds, self.seed)
 
 
-def checks_of(target: Target) -> TaskChecks:
-    """How rows of this task are checked: by what they have."""
+def checks_of(training_data: TrainingDataset, answers: Array) -> TaskChecks:
+    """The checks of these rows' task, by what a row has. Shapes: answers (n, K)."""
+    target = training_data.labelled.target
     if target.has_numbers:
-        return NumberChecks()
-    return ClassChecks() if target.has_classes else SetChecks()
+        return NumberChecks(training_data, answers)
+    return (ClassChecks if target.has_classes else SetChecks)(training_data, answers)
 
 
 MOSTLY = 0.9  # share of the training rows that need an out-of-fold answer
@@ -200,7 +200,7 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> Inspection:
     """
     labelled, record = training_data.labelled, training_data.collection.record
     examples, extracted = labelled.learn[: labelled.n_train], training_data.extracted
-    rows = OutOfFold(training_data, left_out_probabilities(training_data))
+    checks = checks_of(training_data, left_out_probabilities(training_data))
     features = _LastFeatures(extracted, examples)
     shift = None
     if labelled.test:
@@ -214,9 +214,9 @@ def check_data(training_data: TrainingDataset, is_signal: bool) -> Inspection:
         scores = find_off_topic(features, groups)
         outliers = off_topic(scores, groups, ids, labels, labelled.nouns)
     excuse = _excuse(training_data, shift, is_signal)
-    issues, ceiling = checks_of(training_data.labelled.target).label_issues(rows, excuse)
+    issues, ceiling = checks.label_issues(excuse)
     findings = [label_finding(issues), off_topic_finding(outliers)]
-    findings += [*_check_inputs(training_data, rows, examples), shift]
+    findings += [*_check_inputs(training_data, checks, examples), shift]
     return Inspection(
         evidence=(ceiling,),
         findings=tuple(finding for finding in findings if finding is not None),
@@ -237,9 +237,8 @@ def with_labels_of(
     if np.isfinite(answers).all(axis=1).mean() < MOSTLY:
         return inspection
     shift = next((one for one in inspection.findings if one.kind == "distribution-shift"), None)
-    issues, ceiling = checks_of(training_data.labelled.target).label_issues(
-        OutOfFold(training_data, answers), _excuse(training_data, shift, is_signal)
-    )
+    excuse = _excuse(training_data, shift, is_signal)
+    issues, ceiling = checks_of(training_data, answers).label_issues(excuse)
     finding = label_finding(issues)
     others = tuple(one for one in inspection.findings if one.kind != "label-issue")
     return replace(
@@ -260,11 +259,10 @@ def _excuse(training_data: TrainingDataset, shift: Finding | None, is_signal: bo
 
 
 def _check_inputs(
-    training_data: TrainingDataset, rows: OutOfFold, examples: Sequence[Example]
+    training_data: TrainingDataset, checks: TaskChecks, examples: Sequence[Example]
 ) -> list[Finding | None]:
     """Spurious correlations of borders and files of images and sounds, or of table columns."""
     record, inputs = training_data.collection.record, training_data.prep
-    checks = checks_of(training_data.labelled.target)
     modality = MODALITIES[record.kind]
     if modality.form == "rows":
         load = partial(load_unchanged, training_data.collection)
@@ -274,19 +272,19 @@ def _check_inputs(
         values = np.split(np.stack(table), ends[:-1], axis=1)
         rng = np.random.default_rng([training_data.seed, 17])
         strata = training_data.labelled.fold_strata[: len(examples)]
-        fold = folds(strata, rows.groups, FOLDS, rng)
+        fold = folds(strata, checks.groups, FOLDS, rng)
         fold_rows = [np.flatnonzero(fold == number) for number in range(int(fold.max()) + 1)]
         names = [column.name for column in columns]
-        return [checks.columns(rows, dict(zip(names, values, strict=True)), fold_rows)]
+        return [checks.columns(dict(zip(names, values, strict=True)), fold_rows)]
     if not modality.has_thumbnails:
         return []
     thumbnails = StoredThumbnails(training_data.extracted, examples)
-    leaks = checks.files(rows, thumbnails.files, modality.is_sound)
+    leaks = checks.files(thumbnails.files, modality.is_sound)
     # The border of a small picture is part of its subject.
     if modality.is_sound or np.median(thumbnails.files.short_side()) < rules.LEAST_SIDE:
         return [None, *leaks]
     some = draw_rows(training_data.labelled, rules.BORDER_ROWS, training_data.seed)
-    return [checks.border(rows, some, thumbnails.of(some).border), *leaks]
+    return [checks.border(some, thumbnails.of(some).border), *leaks]
 
 
 def left_out_probabilities(training_data: TrainingDataset) -> Array:

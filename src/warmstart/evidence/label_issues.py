@@ -19,7 +19,7 @@ Rows of one group (near-duplicates, `--group`) share the weight of one. A number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import gammaln
 
-from warmstart.data.near_duplicates import NearDuplicate
-from warmstart.evidence.probe_hits import not_measured
+from warmstart.evidence.probe import not_measured
 from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Nouns
 from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, Share, Why
@@ -267,33 +266,37 @@ def _sharpen(p: Array, power: float) -> Array:
 # ---- One sentence about the labels for every surface, and the list to look through.
 
 
-def summarize(
-    *,
-    judged: int,
+def _record(
+    judged: Judged,
+    ranked: tuple[LabelIssue, ...],
     disagreements: int,
-    count: int | None,
-    rate: Share | None,
-    why: Why | None,
-    error: float | None,
-    listed: int = 0,
-    nouns: Nouns = IMAGE.nouns,
+    nouns: Nouns,
+    error: float | None = None,
     noun: str = "label",
+) -> LabelIssues:
+    """`noun` is what an example has, `error` the share of labels that the model contradicts."""
+    return LabelIssues(
+        judged=len(judged.rows),
+        disagreements=disagreements,
+        count=judged.count,
+        rate=judged.rate,
+        why=judged.why,
+        sentence=_sentence(judged, disagreements, nouns, error, noun),
+        ranked=ranked,
+    )
+
+
+def _sentence(
+    judged: Judged, disagreements: int, nouns: Nouns, error: float | None, noun: str
 ) -> str:
-    """The sentence. `noun` is what an example has, `listed` counts near-duplicates too.
-
-    `error` is the share of labels that the model contradicts; None for numbers.
-
-    >>> summarize(judged=384, disagreements=119, count=None, rate=None, why="weak-model", error=.41)
-    'The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10, so most of these are probably its own mistakes.'
-    """  # noqa: E501
-    some = f"{disagreements:,} of {judged:,} {noun}s"
-    disagrees = f"{some} differ from the model's by more than twice its usual error"
-    if error is not None:
-        disagrees = f"the model disagrees with {some}"
+    n, count, rate = len(judged.rows), judged.count, judged.rate
+    some = f"{disagreements:,} of {n:,} {noun}s"
+    disagrees = f"the model disagrees with {some}"
+    times = f"about {max(round(10 * (error or 0.0)), 1)} times in 10"
+    if error is None:
+        disagrees = f"{some} differ from the model's by more than twice its usual error"
+        times = "too often to tell"
     uncounted, own = "no label issues are counted", "its own mistakes"
-    times = "too often to tell"
-    if error is not None:
-        times = f"about {max(round(10 * error), 1)} times in 10"
     reasons: dict[Why, str] = {
         "outcome": f"A table's target is an outcome, not a label to correct, so {uncounted}: "
         f"{disagrees}.",
@@ -306,19 +309,20 @@ def summarize(
         "rate-unclear": f"More {noun}s look wrong than the model's own mistakes explain, but their "
         f"number is unclear: {disagrees}.",
     }
-    if why in reasons:
-        return reasons[why]
+    if judged.why in reasons:
+        return reasons[judged.why]
     if not count or rate is None:
         if not disagreements and error is not None:
-            return f"No label issues found: the model agrees with all {judged:,} {noun}s."
+            return f"No label issues found: the model agrees with all {n:,} {noun}s."
         return f"No label issues found: {disagrees}, which {own} explain."
     one = count == 1
     them, these = ("it", f"this {nouns.one}") if one else ("them", f"these {nouns.many}")
+    listed = int(judged.is_issue.sum())  # near-duplicates too
     copies = f" ({listed:,} with near-duplicates and groups)" if listed > count else ""
     shares = (rate.value, rate.low, rate.high)
     value, low, high = (f"{100 * x:.1f}" if x < 0.0995 else f"{100 * x:.0f}" for x in shares)
     return (
-        f"{count:,} label issue{'' if one else 's'} among {judged:,} {noun}s{copies}: the model, "
+        f"{count:,} label issue{'' if one else 's'} among {n:,} {noun}s{copies}: the model, "
         f"which did not learn from {these}, contradicts {them} beyond {own}. About {value} % of "
         f"all {noun}s are wrong (95 % CI {low}–{high}). Look at {them} first and correct the "
         f"{noun if one else f'{noun}s'}."
@@ -389,36 +393,6 @@ def of_sets(
 
     ranked = tuple(line(row, indices) for row, indices in lines.items())
     return _record(judged, ranked, judged.disagreements, nouns, judged.error)
-
-
-def _record(
-    judged: Judged,
-    ranked: tuple[LabelIssue, ...],
-    disagreements: int,
-    nouns: Nouns,
-    error: float | None = None,
-    noun: str = "label",
-) -> LabelIssues:
-    sentence = summarize(
-        judged=len(judged.rows),
-        disagreements=disagreements,
-        count=judged.count,
-        rate=judged.rate,
-        why=judged.why,
-        error=error,
-        listed=int(judged.is_issue.sum()),
-        nouns=nouns,
-        noun=noun,
-    )
-    return LabelIssues(
-        judged=len(judged.rows),
-        disagreements=disagreements,
-        count=judged.count,
-        rate=judged.rate,
-        why=judged.why,
-        sentence=sentence,
-        ranked=ranked,
-    )
 
 
 def label_finding(issues: LabelIssues) -> Finding | None:
@@ -578,23 +552,23 @@ def of_numbers(
 
 def label_noise_ceiling(
     judged: JudgedLabels,
-    near_duplicates: Iterable[NearDuplicate],
+    near_duplicates: Sequence[tuple[int, int]],
     labels: Labels,
     nouns: Nouns = IMAGE.nouns,
 ) -> Evidence:
     """The highest accuracy any model can reach: one minus the estimated share of wrong labels.
 
-    Shapes: labels (n,) over the rows that `near_duplicates` number. Wrong are the estimated rate
-    of label issues, and one label of every two near-duplicates with different labels where neither
+    Shapes: labels (n,); `near_duplicates` are pairs of their rows. Wrong are the estimated rate of
+    label issues, and one label of every two near-duplicates with different labels where neither
     is an issue yet. No value where no number of label issues can be stated.
     Details: `rate`, `conflicts`.
     """
     counted = {int(row) for row in judged.rows[judged.is_issue]}
-    conflicts = [pair for pair in near_duplicates if labels[pair.first] != labels[pair.second]]
+    conflicts = [(a, b) for a, b in near_duplicates if labels[a] != labels[b]]
     others = set[int]()  # which of a pair is wrong is unknown: either stands for it
-    for pair in conflicts:
-        if not {pair.first, pair.second} & (counted | others):
-            others.add(pair.second)
+    for a, b in conflicts:
+        if not {a, b} & (counted | others):
+            others.add(b)
     n, share = len(labels), judged.rate
     details: dict[str, float | int | str] = {
         "rate": 0.0 if share is None else share.value,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from warmstart.evidence.probe_hits import LeftOut, not_measured
+from warmstart.evidence.probe import LeftOut, not_measured
 from warmstart.records.summary import Estimate, Evidence
 from warmstart.solve import ridge
 from warmstart.solve.ridge import Array, Rows

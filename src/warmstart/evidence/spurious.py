@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.data.thumbnails import FileFigures
-from warmstart.evidence.probe_hits import best_left_out
+from warmstart.evidence.probe import best_left_out
 from warmstart.records.data import Finding
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows

@@ -7,15 +7,18 @@ the two controls (RECIPE §4; Kornblith et al. 2019).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from scipy.special import stdtrit
 
-from warmstart.evidence.probe_hits import best_left_out, not_measured
+from warmstart.events import Event, Steps
+from warmstart.evidence.probe import Probe, best_left_out, not_measured
 from warmstart.modalities.image import IMAGE
+from warmstart.network.shuffled import control_features, halve_images, layer_scales
 from warmstart.nouns import Nouns
+from warmstart.planning import rules
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import kish, number_groups, standard_error
@@ -94,3 +97,37 @@ def transfer_gain(
 def is_clear(evidence: Evidence) -> bool:
     """Whether the transfer gain is positive so clearly that more images would not change it."""
     return (evidence.value or 0.0) - CLEAR * float(evidence.details["error"]) > 0
+
+
+def measure_transfer_gain(
+    probe_of: Callable[[int], Probe], n_classes: int, seed: int
+) -> Steps[Evidence]:
+    """Measure on few images and shuffles first, on more where the answer is not clear."""
+    (few, least), (many, most) = rules.TRANSFER_GAIN_STAGES
+    enough, kernels = min(5 * n_classes, rules.TRANSFER_GAIN_MOST), list[list[Array]]()
+    first = probe_of(max(few, enough))
+    scale_images = first.images[: rules.SCALE_IMAGES]
+    scales = layer_scales(first.extractor(), scale_images, first.normalise())
+    evidence = yield from _transfer_gain(first, least, seed, kernels, scales)
+    if is_clear(evidence):
+        return evidence
+    second = probe_of(max(many, enough))
+    if len(second.rows) > len(first.rows):  # else the kernels of the first shuffles serve again
+        kernels.clear()
+    return (yield from _transfer_gain(second, most, seed, kernels, scales))
+
+
+def _transfer_gain(
+    probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]], scales: Sequence[float]
+) -> Steps[Evidence]:
+    """Add the kernels of the missing shuffles to `kernels`, then compare."""
+    extractor, normalise = probe.extractor(), probe.normalise()
+    images = halve_images(extractor, probe.images, normalise)
+    for number in range(len(kernels), shuffles):
+        rng = np.random.default_rng([seed, 4, number])
+        feature_layers = control_features(extractor, images, normalise, rng, scales)
+        kernels.append(probe.training_data.kernels(feature_layers))
+        yield Event(stage="checks", kind="step", step=number + 1, of=shuffles)
+    controls, rows = (probe.cached(), kernels, probe.plain()), (probe.labels(), probe.group_rows())
+    labelled = probe.training_data.labelled
+    return transfer_gain(*controls, *rows, labelled.target, labelled.nouns)
