@@ -12,7 +12,7 @@ import tiny
 import tiny_text_encoder
 import warmstart
 from warmstart.errors import PlanError
-from warmstart.training import data_parallel
+from warmstart.training import trainer
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -72,9 +72,9 @@ def test_a_run_on_long_texts_is_exported_and_cut_where_wished(asked, tmp_path):
 
 def test_pairs_are_compared_in_one_process(monkeypatch):
     chosen = SimpleNamespace(contrastive=True, parallel="data")
-    monkeypatch.setattr(data_parallel, "here", lambda: SimpleNamespace(size=2))
+    monkeypatch.setattr(trainer, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="compares all texts of a batch, and 2 processes share it"):
-        data_parallel.choose_parallelism(None, None, chosen, ())
+        trainer.choose_parallelism(None, None, chosen, ())
 
 
 @pytest.mark.parametrize(("batch", "temperature"), [(31, 0.0), (12, 0.1)], ids=["all", "some"])

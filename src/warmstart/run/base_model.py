@@ -58,8 +58,8 @@ from warmstart.stats.paired import rank_models
 from warmstart.tasks.registry import none_if_default
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
+from warmstart.training.head_families import Inheritance
 from warmstart.training.linear_probe import fit_head
-from warmstart.training.prior import Inheritance
 from warmstart.training.score import estimate
 
 SCRATCH = "scratch"  # the base model for tables where none is named: an untrained network

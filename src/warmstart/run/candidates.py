@@ -28,8 +28,7 @@ from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import LabelledRows, Reader, TrainingDataset
 from warmstart.training.fine_tune import FineTuned, fine_tune
 from warmstart.training.head_families import ReadFeatures
-from warmstart.training.linear_probe import HeadFit, with_calibration
-from warmstart.training.output import weights_by_layer
+from warmstart.training.linear_probe import HeadFit, weights_by_layer, with_calibration
 from warmstart.training.score import ModelEvaluation, estimate, score_test
 from warmstart.training.ship import FINE_TUNED, PROBE, Decision
 

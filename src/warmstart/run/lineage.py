@@ -32,8 +32,8 @@ from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkReco
 from warmstart.records.run_folder import read_json
 from warmstart.solve.kernels import chunks
 from warmstart.tasks.registry import TASKS
+from warmstart.training.head_families import NOTHING, Inheritance, Prior, prior_of
 from warmstart.training.out_of_distribution import Neighbours, to_nearest_other, unpack
-from warmstart.training.prior import NOTHING, Inheritance, Prior, prior_of
 
 # Every run stores the content hashes of all that its model was ever trained on, including those of
 # earlier runs: folders may be moved and renamed.

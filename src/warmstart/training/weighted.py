@@ -28,7 +28,7 @@ from warmstart.solve.weighted_ridge import (
     solve,
     spread_rows,
 )
-from warmstart.training.selection import TIE
+from warmstart.training.head_families import TIE
 
 
 @dataclass(frozen=True, slots=True)
