@@ -38,8 +38,8 @@ from warmstart.training import fine_tune
 from warmstart.training.batches import TrainingContext, read_pixels
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
-from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import zero_head
+from warmstart.training.loop import TrainingJob
 from warmstart.training.trainable import trainable
 
 KEPT = results.FOLDER / "outcomes.jsonl"

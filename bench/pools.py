@@ -18,8 +18,8 @@ from warmstart.planning import rules
 from warmstart.planning.rules import probe_layers
 from warmstart.records.network import FeatureLayer
 from warmstart.solve.kernels import mixed_kernels
+from warmstart.training.head_families import SelectionProblem
 from warmstart.training.linear_probe import HeadFit, families, fit_head
-from warmstart.training.selection import SelectionProblem
 
 Labels = NDArray[np.int64]
 

@@ -18,9 +18,8 @@ from warmstart.planning.rules import probe_layers
 from warmstart.solve.calibration import log_losses
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.stats.paired import mean_interval
+from warmstart.training.head_families import SUFFIX, Prior, SelectionProblem, prior_of
 from warmstart.training.linear_probe import HeadFit, families, fit_head
-from warmstart.training.prior import SUFFIX, Prior, prior_of
-from warmstart.training.selection import SelectionProblem
 
 OTHER_PLACE = (
     ("wbc_cells", "wbc_cells_site2"),

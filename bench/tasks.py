@@ -37,8 +37,8 @@ from warmstart.stats.selective import PROMISED, margin
 from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
+from warmstart.training.head_families import SelectionProblem
 from warmstart.training.linear_probe import HeadFit, families, fit_head
-from warmstart.training.selection import SelectionProblem
 
 PAIRED = ("trashnet", "clothing", "textures10")
 TURNED = ("pacs_photo", "clothing", "cats_dogs")

@@ -40,7 +40,7 @@ from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.early_stopping import VALIDATIONS, held_scores
 from warmstart.training.guards import Alarm, Watch
-from warmstart.training.job import TrainingAttempt, TrainingJob
+from warmstart.training.loop import TrainingAttempt, TrainingJob
 from warmstart.training.score import fit_on
 from warmstart.training.trainable import TrainableNetwork, trainable
 

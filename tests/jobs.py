@@ -23,7 +23,7 @@ from warmstart.planning.settings import apply_settings
 from warmstart.training import fine_tune, score
 from warmstart.training.batches import TrainingContext
 from warmstart.training.checkpoint import NoCheckpoints
-from warmstart.training.job import TrainingJob
+from warmstart.training.loop import TrainingJob
 from warmstart.training.trainable import trainable
 
 PLAIN = ("training.crop=1", "training.flip=false", "training.color_jitter=0")

@@ -45,8 +45,8 @@ import sys
 import numpy as np
 from warmstart.solve.kernels import mixed_kernels
 from warmstart.records.network import FeatureLayer
-from warmstart.training.sketched_ridge import SketchedRidge
-from warmstart.training.selection import SelectionProblem
+from warmstart.training.head_families import SketchedRidge
+from warmstart.training.head_families import SelectionProblem
 from warmstart.distributed import here, join_group
 rng = np.random.default_rng(0)
 n, tap = 300, FeatureLayer(block=1, pool="avg")

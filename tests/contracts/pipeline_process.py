@@ -24,10 +24,8 @@ from warmstart.network.cut import (
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import write_joint_checkpoint
-from warmstart.training.data_parallel import DataParallel
-from warmstart.training.fsdp import ShardedDataParallel
-from warmstart.training.pipeline import Pipeline
-from warmstart.training.trainer import Trainer
+from warmstart.training.sharding import Pipeline, ShardedDataParallel
+from warmstart.training.trainer import DataParallel, Trainer
 
 HALF, DOUBLE = "bfloat16", "float64"
 N_STEPS, BATCH, CLASSES = 5, 8, 5

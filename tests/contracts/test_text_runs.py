@@ -18,7 +18,7 @@ from server_client import live
 from warmstart.errors import PlanError
 from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import ServeOptions, application
-from warmstart.training import data_parallel
+from warmstart.training import trainer
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def test_layers_learn_by_pairs_where_that_is_chosen(long_texts, tmp_path, batch,
 
 def test_pairs_are_compared_in_one_process(monkeypatch):
     chosen = SimpleNamespace(contrastive=True, parallel="data")
-    monkeypatch.setattr(data_parallel, "here", lambda: SimpleNamespace(size=2))
+    monkeypatch.setattr(trainer, "here", lambda: SimpleNamespace(size=2))
     with pytest.raises(PlanError, match="compares all texts of a batch, and 2 processes share it"):
-        data_parallel.choose_parallelism(None, None, chosen, ())
+        trainer.choose_parallelism(None, None, chosen, ())
 
 
 @pytest.mark.slow

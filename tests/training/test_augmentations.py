@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.transforms.v2 import functional as transform
 
+from tiny import SCHEDULE
 from warmstart.training.augmentations import (
     Augmentations,
     _crop_box,
     augment,
+    augmentation_numbers,
     draw_batches,
     numbered_augmentation,
 )
@@ -34,18 +35,6 @@ def rng(seed=0):
 
 def picture(channels=3, high=24, wide=32, seed=0):
     return rng(seed).integers(0, 256, (high, wide, channels), dtype=np.uint8)
-
-
-# ---- batches -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "batch"), [(10, 4), (7, 7), (3, 8), (1, 2), (100, 32)])
-def test_every_row_comes_once_before_any_comes_again(n, batch):
-    drawn = [*draw_batches(n, batch, 30, rng())]
-    assert [len(rows) for rows, _ in drawn] == [batch] * 30
-    flat = np.concatenate([rows for rows, _ in drawn])
-    for start in range(0, len(flat) - n + 1, n):
-        assert sorted(flat[start : start + n]) == [*range(n)]
 
 
 @given(n=st.integers(1, 40), batch=st.integers(1, 50), n_steps=st.integers(0, 12))
@@ -65,9 +54,6 @@ def test_passes_are_reshuffled_and_follow_from_the_generator():
     assert all(np.array_equal(a, b) for a, b in zip(drawn, again, strict=True))
     other = [rows for rows, _ in draw_batches(20, 20, 3, rng(1))]
     assert not np.array_equal(drawn[0], other[0])
-
-
-# ---- augmentations ------------------------------------------------------------------------
 
 
 @settings(max_examples=60)
@@ -136,16 +122,6 @@ def test_a_band_of_pitches_and_one_of_time_are_hidden():
     assert np.max(sizes, axis=0).tolist() == [20, 10]
 
 
-def test_augmentations_of_sounds_have_keys_of_their_own_and_others_keep_theirs():
-    assert Augmentations(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
-    sounds = {
-        Augmentations(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)
-    }
-    assert len(sounds) == 4
-
-
-# ---- where an augmentation looks -----------------------------------------------------------
-
 SIDE = 224
 
 
@@ -189,15 +165,6 @@ def test_a_crop_lies_within_the_picture_and_is_of_the_promised_size_and_shape():
     assert np.abs(np.sort(uniform) - (np.arange(400) + 0.5) / 400).max() < 1.63 / 20
 
 
-def test_crops_lie_everywhere():
-    x, wide, y, high = windows(Augmentations(CROP, False))
-    for middle, length in ((x, wide), (y, high)):
-        place = ((middle - length / 2) / (1 - length))[length < 0.9]  # 0: at the left, 1: the right
-        assert place.min() < 0.05
-        assert place.max() > 0.95
-        assert 0.4 < place.mean() < 0.6
-
-
 def test_a_crop_may_begin_at_every_pixel_where_it_fits():
     generator, begins = rng(), {}
     for _ in range(2000):
@@ -209,49 +176,7 @@ def test_a_crop_may_begin_at_every_pixel_where_it_fits():
         assert found == {*range(most + 1)}
 
 
-def test_a_picture_that_is_not_square_is_not_squeezed():
-    _, wide, _, high = windows(Augmentations(CROP, False), n=100, high=120, wide=240)
-    assert (wide / high).min() > 0.75 - 0.03
-    assert (wide / high).max() < 4 / 3 + 0.03
-
-
-@pytest.mark.parametrize("crop", [0.8, 0.95])
-def test_a_mild_crop_keeps_what_it_promises(crop):
-    _, wide, _, high = windows(Augmentations(crop, False), n=100)
-    assert (wide * high).min() > crop - 2 * NEAR
-
-
-def test_a_border_that_is_no_part_of_the_picture_never_shows():
-    """What lies outside would repeat the border; crops of a frame show it no wider than it is."""
-    frame = np.zeros((32, 32, 1), np.uint8)
-    frame[0], frame[-1], frame[:, 0], frame[:, -1] = 255, 255, 255, 255
-    widest = 1 / CROP**0.5 / (3 / 4) ** 0.5 + 1.5  # a pixel of the frame, enlarged and smoothed
-    generator = rng()
-    for _ in range(200):
-        found = augment(frame, Augmentations(CROP, True), generator)[..., 0]
-        assert (found[16] > 127).sum() <= 2 * widest
-        assert found[8:-8, 8:-8].max() < 127
-
-
-# ---- colour --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_colours_change_as_torchvision_changes_them(seed):
-    """Which rounds down, three times: its pictures are darker by half a level each time."""
-    image = picture(seed=seed)
-    found = augment(image, Augmentations(1.0, False, 0.1), rng(seed)).astype(int)
-    b, c, s = rng(seed).uniform(0.9, 1.1, 3)
-    slow = torch.from_numpy(image).permute(2, 0, 1)
-    slow = transform.adjust_contrast(transform.adjust_saturation(slow, s), c)
-    slow = transform.adjust_brightness(slow, b).permute(1, 2, 0).numpy().astype(int)
-    inner = (slow > 10) & (slow < 245) & (image > 10) & (image < 245)  # nothing was cut off
-    assert inner.any()
-    assert np.abs(found - slow)[inner].max() <= 3
-    assert 0.5 < (found - slow)[inner].mean() < 2.5
-
-
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_colours_change_as_they_are_defined(seed):
     image = picture(seed=seed) // 2 + 64  # far from black and white
     found = augment(image, Augmentations(1.0, False, 0.1), rng(seed))
@@ -272,10 +197,7 @@ def test_grey_pictures_have_no_saturation_and_bands_no_colour():
         assert augment(bands, Augmentations(1.0, False, 0.1), rng()) is bands
 
 
-# ---- the same bytes, whoever makes them ------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4, 13])
+@pytest.mark.parametrize("channels", [3, 13])
 @pytest.mark.parametrize("augmentations", [ALL, replace(ALL, crop=1.0), replace(ALL, flip=False)])
 def test_a_augmentation_follows_from_seed_content_and_number(channels, augmentations):
     image = picture(channels)
@@ -300,7 +222,7 @@ def test_a_augmentation_follows_from_seed_content_and_number(channels, augmentat
     assert numbered_augmentation(image, CONTENT, 0, augmentations, 0) is image
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4, 13])
+@pytest.mark.parametrize("channels", [3, 13])
 def test_a_augmentation_is_the_same_with_any_number_of_threads(channels):
     image = picture(channels, 300, 300)
 
@@ -320,21 +242,6 @@ def test_a_augmentation_is_the_same_with_any_number_of_threads(channels):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_same_augmentation_comes_out_of_another_process():
-    code = (
-        "import hashlib, numpy as np;"
-        "from warmstart.training.augmentations import Augmentations, numbered_augmentation;"
-        "image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8);"
-        "augmentations = "
-        f"Augmentations({CROP}, True, 0.1);"
-        f"found = numbered_augmentation(image, '{CONTENT}', 7, augmentations, 3);"
-        "print(hashlib.sha256(found.tobytes()).hexdigest())"
-    )
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = numbered_augmentation(picture(), CONTENT, 7, ALL, 3)
-    assert there.stdout.strip() == hashlib.sha256(here.tobytes()).hexdigest()
-
-
 def test_policies_differ_where_augmentations_do():
     settings_of = [
         ALL,
@@ -346,8 +253,46 @@ def test_policies_differ_where_augmentations_do():
     ]
     assert len({augmentations.policy for augmentations in settings_of}) == len(settings_of)
     assert Augmentations(1, True).policy == Augmentations(1.0, True, 0).policy
+    assert Augmentations(0.35, True, 0.1).policy == "crop=0.35 flip=1 colour=0.1 bilinear v1"
+    sounds = {
+        Augmentations(1.0, False, shift=a, mask=b).policy for a in (0.0, 0.1) for b in (0.0, 0.2)
+    }
+    assert len(sounds) == 4
 
 
 def test_augmentations_load_torchvision_only_when_they_are_made():
     code = "import sys, warmstart.training.augmentations; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PLAIN = replace(SCHEDULE, batch_size=8)
+VARIED = [{"crop": 0.5}, {"flip": True}, {"color_jitter": 0.1}]
+
+
+@given(
+    n=st.integers(1, 30),
+    batch=st.integers(1, 16),
+    augmentations=st.integers(0, 5),
+    how=st.sampled_from(VARIED),
+    seed=st.integers(0, 99),
+)
+def test_each_image_shows_its_augmentations_in_turn(n, batch, augmentations, how, seed):
+    chosen = replace(PLAIN, augmentations=augmentations, **how)
+    seen: dict[int, list[int]] = {}
+    for rows, visits in draw_batches(n, batch, 12, np.random.default_rng(seed)):
+        for row, number in zip(rows, augmentation_numbers(visits, chosen), strict=True):
+            seen.setdefault(int(row), []).append(int(number))
+    for numbers in seen.values():
+        turn = [
+            1 + visit % augmentations if augmentations else 1 + visit
+            for visit in range(len(numbers))
+        ]
+        assert numbers == turn
+
+
+@pytest.mark.parametrize("augmentations", [0, 4])
+def test_where_nothing_varies_it_is_the_image_itself(augmentations):
+    chosen = replace(PLAIN, augmentations=augmentations)
+    assert not chosen.is_varied
+    assert augmentation_numbers(np.arange(9), chosen).tolist() == [0] * 9
+    assert all(replace(chosen, **how).is_varied for how in VARIED)

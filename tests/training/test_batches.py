@@ -1,64 +1,41 @@
-"""Inputs of training: the augmentations that a plan says, made when asked for or read."""
+"""Inputs of training: pixels, and outputs of the frozen blocks, computed once and read again."""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import jobs
-from tiny import PREP, SCHEDULE
+import warmstart
+from multiband_images import fill_bands
+from tiny import PREP, fit, network
+from warmstart.errors import DataError, TrainingError
+from warmstart.events import drain, follow
+from warmstart.features.engine import EngineError
 from warmstart.modalities.image import IMAGE
+from warmstart.network.cut import FrozenPrefix
+from warmstart.network.feature_layers import feature_layers
 from warmstart.records.network import FeatureLayer
+from warmstart.training import batches
 from warmstart.training.augmentations import (
     Augmentations,
-    augmentation_numbers,
-    draw_batches,
     numbered_augmentation,
 )
-from warmstart.training.batches import CachedBatches
-
-PLAIN = replace(SCHEDULE, batch_size=8)
-VARIED = [{"crop": 0.5}, {"flip": True}, {"color_jitter": 0.1}]
-
-
-# ---- which augmentation --------------------------------------------------------------------
-
-
-@given(
-    n=st.integers(1, 30),
-    batch=st.integers(1, 16),
-    augmentations=st.integers(0, 5),
-    how=st.sampled_from(VARIED),
-    seed=st.integers(0, 99),
-)
-def test_each_image_shows_its_augmentations_in_turn(n, batch, augmentations, how, seed):
-    chosen = replace(PLAIN, augmentations=augmentations, **how)
-    seen: dict[int, list[int]] = {}
-    for rows, visits in draw_batches(n, batch, 12, np.random.default_rng(seed)):
-        for row, number in zip(rows, augmentation_numbers(visits, chosen), strict=True):
-            seen.setdefault(int(row), []).append(int(number))
-    for numbers in seen.values():
-        turn = [
-            1 + visit % augmentations if augmentations else 1 + visit
-            for visit in range(len(numbers))
-        ]
-        assert numbers == turn
-
-
-@pytest.mark.parametrize("augmentations", [0, 4])
-def test_where_nothing_varies_it_is_the_image_itself(augmentations):
-    chosen = replace(PLAIN, augmentations=augmentations)
-    assert not chosen.is_varied
-    assert augmentation_numbers(np.arange(9), chosen).tolist() == [0] * 9
-    assert all(replace(chosen, **how).is_varied for how in VARIED)
-
-
-# ---- live ----------------------------------------------------------------------------------
+from warmstart.training.batches import PixelFile, cache_activations, cached_batches, read_pixels
 
 
 @pytest.fixture
@@ -88,17 +65,6 @@ def test_live_inputs_are_augmentations_of_the_prepared_pictures(training_data, p
     assert torch.equal(source.batch(rows, numbers, ())[0], found)  # pixels were not written to
 
 
-def test_the_targets_are_the_labels_of_the_rows(training_data):
-    context = jobs.context(training_data, jobs.planned(training_data, "full"))
-    rows = np.array([35, 0, 17, 0])
-    assert context.targets(rows).tolist() == training_data.labelled.labels[rows].tolist()
-    (plain,) = context.plain(rows, ())
-    assert torch.equal(plain, context.source.batch(rows, np.zeros(4, int), ())[0])
-
-
-# ---- stored --------------------------------------------------------------------------------
-
-
 class CacheFile:
     """Rows that tell whose they are: 100 * augmentation + content, then feature layers."""
 
@@ -126,7 +92,7 @@ def stored(broken=()):
         FeatureLayer(block=1, pool="avg"): slice(4, 5),
         FeatureLayer(block=2, pool="grid2"): slice(5, 7),
     }
-    return CachedBatches(cache_files, contents, 2, (2, 1, 2), columns, again), passed
+    return cached_batches(cache_files, contents, 2, (2, 1, 2), columns, again), passed
 
 
 @given(
@@ -157,3 +123,423 @@ def test_feature_layers_come_in_the_order_that_the_head_has_them():
     main, *found = source.batch(np.array([4]), np.array([0]), feature_layers)
     assert [t.tolist() for t in found] == [[[4.625, 4.75]], [[4.5]]]
     assert main.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def spill(monkeypatch, tmp_path):
+    """A folder for temporary files; every image goes there."""
+    monkeypatch.setattr(batches, "IN_MEMORY", 1000)
+    folder = tmp_path / "spill"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(batches, "_is_in_memory", lambda folder: False)
+    return folder
+
+
+def noise(n, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 16, 12, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("limit", [batches.IN_MEMORY, 1000])
+def test_pixels_are_the_prepared_pictures_row_by_row(training_data, pictures, monkeypatch, limit):
+    monkeypatch.setattr(batches, "IN_MEMORY", limit)
+    examples = training_data.labelled.learn[::-1]
+    found = read_pixels(training_data.collection, examples, PREP)
+    assert (len(found), found.shape) == (36, (36, 32, 32, 3))
+    whole = found.rows(np.arange(36))
+    assert (whole.shape, whole.dtype) == ((36, 32, 32, 3), np.uint8)
+    for pixels, example in zip(whole, examples, strict=True):
+        payload = (pictures / example.id).read_bytes()
+        np.testing.assert_array_equal(pixels, IMAGE.encode(payload, example.id, PREP))
+
+
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@given(rows=st.lists(st.integers(0, 19), max_size=30), is_small=st.booleans())
+def test_rows_come_as_they_are_asked_for(rows, is_small, monkeypatch):
+    monkeypatch.setattr(batches, "IN_MEMORY", 1_000_000 if is_small else 1000)
+    images, rows = noise(20), np.array(rows, np.int64)
+    file = PixelFile(images, images.shape)
+    found = file.rows(rows)
+    np.testing.assert_array_equal(found, images[rows])
+    assert found.flags.writeable
+    found[:] = 0  # an array of its own
+    np.testing.assert_array_equal(file.rows(rows), images[rows])
+    for outside in (20, 10**6):
+        with pytest.raises((ValueError, IndexError)):
+            file.rows(np.array([outside]))
+
+
+def test_many_pixels_lie_in_a_file_that_is_gone_with_them(spill):
+    n_open = len(os.listdir("/dev/fd"))
+    images = noise(20)
+    file = PixelFile(iter(images), images.shape)
+    assert file.rows(np.arange(20)).any()
+    assert not [*spill.iterdir()]
+    assert len(os.listdir("/dev/fd")) == n_open + 1
+    del file
+    assert len(os.listdir("/dev/fd")) == n_open
+
+
+def test_memory_does_not_grow_with_the_images():
+    """Written and read from end to end in a process of its own: 400 MB pass, none stay."""
+    code = """
+import resource, numpy as np
+from warmstart.training.batches import PixelFile
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+image = np.ones((224, 224, 3), np.uint8)
+before = peak()
+file = PixelFile((image for _ in range(2650)), (2650, 224, 224, 3))
+assert all(file.rows(np.arange(i, i + 32)).all() for i in range(0, 2650 - 32, 32))
+print(peak() - before)
+"""
+    grown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert int(grown.stdout) < 40e6
+
+
+def test_a_full_disk_is_met_before_anything_is_decoded_and_names_the_folder(spill, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    images, decoded = noise(20), []
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        PixelFile((decoded.append(1) or image for image in images), images.shape)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(spill))
+    assert not decoded
+    assert not [*spill.iterdir()]
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+def test_a_file_that_may_not_grow_names_the_folder(spill, monkeypatch, reserves):
+    """A limit that the system itself enforces, also where nothing can be reserved."""
+    if not reserves:
+        monkeypatch.delattr(os, "posix_fallocate")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            PixelFile(noise(20), noise(20).shape)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(spill)
+
+
+def test_the_folder_is_one_with_context_and_on_a_disk_where_there_is_one(
+    spill, monkeypatch, tmp_path
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("WARMSTART_CACHE", str(cache))
+    assert batches.folder_with_space(1000) == spill  # there is no cache folder yet
+    cache.mkdir()
+    assert batches.folder_with_space(1000) == spill
+    monkeypatch.setattr(batches, "_is_in_memory", lambda folder: folder == spill)
+    assert batches.folder_with_space(1000) == cache
+    monkeypatch.setattr(batches, "_free_bytes", lambda folder: 500 if folder == cache else 2000)
+    assert batches.folder_with_space(1000) == spill
+    monkeypatch.setattr(batches, "_is_in_memory", lambda folder: False)
+    monkeypatch.setattr(batches, "_free_bytes", lambda folder: 500 if folder == spill else 2000)
+    assert batches.folder_with_space(1000) == cache
+    monkeypatch.setattr(batches, "_is_in_memory", lambda folder: folder == cache)
+    assert batches.folder_with_space(1000) == cache  # better there than nowhere
+    assert batches.folder_with_space(3000) == spill  # none has room: it is the first that says so
+
+
+def test_what_lies_in_memory_is_told_from_what_lies_on_a_disk(tmp_path):
+    assert batches._is_in_memory(Path("/dev/shm")) == os.path.ismount("/dev/shm")
+    assert not batches._is_in_memory(Path("/proc"))
+    assert batches._free_bytes(tmp_path / "nowhere") == 0
+
+
+def test_an_image_that_changed_since_it_was_read_is_an_error(training_data, pictures):
+    (pictures / "red" / "003.png").write_bytes(b"other bytes")
+    with pytest.raises(DataError, match=r"red/003.png changed while the run was going on"):
+        read_pixels(training_data.collection, training_data.labelled.learn, PREP)
+    (pictures / "red" / "003.png").unlink()
+    with pytest.raises(DataError, match=r"red/003.png can no longer be read"):
+        read_pixels(training_data.collection, training_data.labelled.learn, PREP)
+
+
+SETTINGS = {"training.epochs": 2.6667, "training.batch_size": 8}
+
+
+def cached_source(training_data, plan):
+    """What is stored, and what was told meanwhile."""
+    events = []
+    return follow(cache_activations(training_data, plan), events.append), events
+
+
+def passed(events):
+    """How many images were passed; None where nothing was."""
+    begun = [e for e in events if e.values.get("title") == "Augmentations" and e.kind == "begin"]
+    return begun[0].of if begun else None
+
+
+def everything(source, n, augmentations, wanted):
+    """All rows of all augmentations, (augmentations, n, …) each input."""
+    rows = np.arange(n)
+    found = [source.batch(rows, np.full(n, view), wanted) for view in range(augmentations)]
+    return [torch.stack(column) for column in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "head+add"])
+def test_what_is_stored_is_what_the_frozen_layers_give_for_each_augmentation(
+    training_data, strategy
+):
+    plan = jobs.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
+    source, _ = cached_source(training_data, plan)
+    live = jobs.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
+    images = jobs.context(training_data, live).source
+    cut = source.cut
+    assert cut == plan.training.split_at.value == {"last:1": 1, "head+add": 2}[strategy]
+    wanted = feature_layers(training_data.extracted.network.record)[:1]
+    prefix = FrozenPrefix(training_data.extracted.network, cut, wanted)
+    rows = np.array([0, 17, 35, 3, 17])
+    for view in range(5):
+        numbers = np.full(5, view)
+        with torch.inference_mode():
+            expected = prefix(*images.batch(rows, numbers, ()))
+        found = source.batch(rows, numbers, wanted)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    plain = source.batch(rows, np.zeros(5, int), wanted)
+    assert not torch.allclose(plain[0], found[0])
+
+
+@pytest.mark.parametrize("head", ["last", "equal"])
+def test_a_training_on_stored_augmentations_is_the_training_on_the_whole_network(
+    training_data, head
+):
+    """Law 3 over a whole training: the same augmentations, the same updates."""
+    settings = ("training.epochs=2.6667", "training.batch_size=8", f"head.candidates={head}")
+    plans = [
+        jobs.planned(training_data, "last:1", (*settings, *more))
+        for more in (
+            ("training.augmentations=4",),
+            ("training.split_at=0", "training.augmentations=4"),
+        )
+    ]
+    assert [plan.training.split_at.value for plan in plans] == [1, 0]
+    found = []
+    for plan in plans:
+        made = jobs.job(training_data, plan, held=np.arange(0, 36, 5))
+        trained = drain(made.learn())
+        found.append((jobs.state(trained.trainable.model), trained.scores))
+    for name, tensor in found[0][0].items():
+        torch.testing.assert_close(found[1][0][name], tensor, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-3)
+    base = network().state_dict()["second.weight"]
+    assert (found[0][0]["backbone.second.weight"] - base).abs().max() > 1e-3
+
+
+def test_a_second_run_passes_nothing(training_data):
+    plan = jobs.planned(training_data, "last:1")
+    first, events = cached_source(training_data, plan)
+    assert passed(events) == 36
+    assert [e.step for e in events if e.kind == "step"] == [32, 36]
+    second, events = cached_source(training_data, plan)
+    assert events == []
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (first, second)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_more_augmentations_are_added_to_those_that_there_are(training_data, monkeypatch):
+    for change in ("training.augmentations=2", "training.color_jitter=0.3"):
+        cached_source(training_data, jobs.planned(training_data, "last:1", (change,)))
+    passes, make = [], batches.make_engine
+
+    def counting(*arguments):
+        run = make(*arguments)
+        return lambda images: passes.append(len(images)) or run(images)
+
+    monkeypatch.setattr(batches, "make_engine", counting)
+    more = jobs.planned(training_data, "last:1", ("training.augmentations=3",))
+    cached_source(training_data, more)
+    assert sum(passes) == 36  # one more of each image, and none made otherwise counts
+
+
+def test_where_nothing_varies_the_images_are_passed_once_as_they_are(training_data, tmp_path):
+    plan = jobs.planned(training_data, "last:1", (*jobs.PLAIN, "training.augmentations=4"))
+    cached_source(training_data, plan)
+    assert len(rows_files(tmp_path)) == 1
+
+
+def test_an_interrupted_pass_goes_on_where_it_was(training_data, tmp_path):
+    plan = jobs.planned(training_data, "last:1")
+    steps = cache_activations(training_data, plan)
+    while next(steps).kind != "step":
+        pass
+    steps.close()
+    source, events = cached_source(training_data, plan)
+    assert passed(events) == 4  # 32 of 36 had been passed
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+    whole, _ = cached_source(training_data, plan)
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_images_with_the_same_bytes_are_passed_once(pictures):
+    payload = (pictures / "blue" / "000.png").read_bytes()
+    for number in range(3):
+        (pictures / "blue" / f"copy-{number}.png").write_bytes(payload)
+    training_data = jobs.training_data(pictures)
+    source, events = cached_source(training_data, jobs.planned(training_data, "last:1"))
+    assert passed(events) == 36
+    (main,) = everything(source, 39, 3, ())
+    same = [
+        e.sha256 == training_data.labelled.learn[0].sha256 for e in training_data.labelled.learn
+    ]
+    assert sum(same) == 4
+    assert (main[:, same] == main[:, :1]).all()
+
+
+def rows_files(tmp_path):
+    """The files of stored rows that hold activations, the largest of the store."""
+    files = [p for p in (tmp_path / "cache").glob("*.rows") if p.stat().st_size]
+    return [p for p in files if '"activations"' in p.with_suffix(".json").read_text()]
+
+
+def test_a_row_that_was_damaged_on_disk_is_passed_again(training_data, tmp_path):
+    plan = jobs.planned(training_data, "last:1")
+    first, _ = cached_source(training_data, plan)
+    before = everything(first, 36, 5, ())
+    files = rows_files(tmp_path)
+    assert len(files) == 5
+    size = files[2].stat().st_size // 36
+    with files[2].open("r+b") as file:
+        file.seek(7 * size + 40)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 0x40]))
+    again, events = cached_source(training_data, plan)
+    assert passed(events) == 1
+    for ours, theirs in zip(before, everything(again, 36, 5, ()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_rows_that_are_lost_while_training_goes_on_are_made_again(
+    training_data, tmp_path, monkeypatch
+):
+    plan = jobs.planned(training_data, "last:1")
+    source, _ = cached_source(training_data, plan)
+    wanted = feature_layers(training_data.extracted.network.record)[:1]
+    before = everything(source, 36, 5, wanted)
+    for path in rows_files(tmp_path):
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    made = []
+    make = batches.make_engine
+    monkeypatch.setattr(batches, "make_engine", lambda *a: made.append(a[0]) or make(*a))
+    for ours, theirs in zip(before, everything(source, 36, 5, wanted), strict=True):
+        assert torch.equal(ours, theirs)
+    assert made == ["torch"]
+
+
+def test_half_precision_halves_the_files_and_comes_close(training_data, tmp_path):
+    whole, _ = cached_source(training_data, jobs.planned(training_data, "last:1"))
+    full = sum(p.stat().st_size for p in rows_files(tmp_path))
+    source, _ = cached_source(
+        training_data, jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
+    )
+    assert sum(p.stat().st_size for p in rows_files(tmp_path)) == full * 3 // 2
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, whole)), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        assert not torch.equal(ours, theirs)
+
+
+def louder(by):
+    """The network with a first layer whose outputs are `by` times as large."""
+
+    def make():
+        module = network()
+        with torch.no_grad():
+            module.norm.weight *= by
+            module.norm.bias *= by
+            module.second.weight /= by
+        return module
+
+    return make
+
+
+def test_what_half_precision_cannot_hold_is_refused(pictures, tmp_path):
+    training_data = jobs.training_data(pictures, louder(1e6))
+    half = jobs.planned(training_data, "last:1", ("training.cache_dtype=float16",))
+    says = (
+        r"the frozen blocks return 7.35e\+05, which float16 cannot hold; use --set training.cache"
+    )
+    with pytest.raises(TrainingError, match=says):
+        cached_source(training_data, half)
+    assert rows_files(tmp_path) == []
+    source, _ = cached_source(training_data, jobs.planned(training_data, "last:1"))
+    assert source.batch(np.arange(3), np.ones(3, int), ())[0].abs().max() > 1e5
+
+
+def test_augmentations_of_which_the_frozen_layers_give_no_number_are_refused(
+    training_data, monkeypatch
+):
+    real = batches.make_engine
+
+    def make(*arguments):
+        run = real(*arguments)
+        return lambda images: [rows * np.float32(np.nan) for rows in run(images)]
+
+    monkeypatch.setattr(batches, "make_engine", make)
+    says = (
+        r"return nan for augmentation 0 of some images; use weaker augmentations \(--set training"
+    )
+    with pytest.raises(TrainingError, match=says):
+        cached_source(training_data, jobs.planned(training_data, "last:1"))
+
+
+@pytest.mark.parametrize("engine", ["traced", "onnxruntime", "openvino"])
+def test_the_engine_of_the_plan_passes_the_augmentations(training_data, engine):
+    pytest.importorskip("openvino") if engine == "openvino" else None
+    usual, _ = cached_source(training_data, jobs.planned(training_data, "last:1"))
+    plan = jobs.planned(training_data, "last:1")
+    other = jobs.with_engine(plan, engine)
+    source, events = cached_source(training_data, other)
+    assert passed(events) == 36
+    assert not [e for e in events if e.kind == "note"]
+    for ours, theirs in zip(*(everything(s, 36, 5, ()) for s in (source, usual)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_where_the_engine_cannot_run_the_frozen_layers_torch_does(training_data, monkeypatch):
+    real = batches.make_engine
+
+    def make(name, *arguments):
+        if name == "onnxruntime":
+            raise EngineError("ONNX Runtime disagrees with torch at tap 1")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(batches, "make_engine", make)
+    plan = jobs.with_engine(jobs.planned(training_data, "last:1"), "onnxruntime")
+    source, events = cached_source(training_data, plan)
+    (note,) = [e for e in events if e.kind == "note"]
+    assert note.values == {
+        "title": "Engine",
+        "text": "ONNX Runtime disagrees with torch at tap 1; torch is used instead",
+    }
+    assert len(source.batch(np.arange(4), np.ones(4, int), ())[0]) == 4
+
+
+def test_a_scene_without_its_base_model_has_no_key(training_data):
+    with pytest.raises(ValueError, match="need the record of their base model"):
+        drain(
+            cache_activations(
+                replace(training_data, base=None), jobs.planned(training_data, "last:1")
+            )
+        )
+
+
+def test_images_of_thirteen_bands_are_stored_and_their_brightness_is_kept(tmp_path):
+    data = fill_bands(tmp_path / "fields", n=9)
+    run = fit(data, strategy="last:1", settings=SETTINGS, out=tmp_path / "run")
+    training = run.plan.training
+    assert (training.split_at.value, training.augmentations.value) == (1, 3)
+    assert training.color_jitter.value == 0.0
+    assert run.summary.shipped.strategy == "last:1"
+    columns = json.loads(rows_files(tmp_path)[0].with_suffix(".json").read_text())["feature_layers"]
+    assert columns["main"] == 8 * 16 * 16
+    answers = warmstart.load(run.path, network=network()).predict([data / "crop1" / "000.npy"])
+    assert len(answers[0].scores) == 2

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from warmstart.distributed import ProcessGroup
+from warmstart.errors import RunFolderError
 from warmstart.records import run_folder
 from warmstart.training import checkpoint
-from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Snapshot
+from warmstart.training.checkpoint import (
+    INDEX,
+    Checkpoints,
+    NoCheckpoints,
+    Snapshot,
+    write_joint_checkpoint,
+)
 
 KINDS = [
     torch.float64,
@@ -62,9 +68,6 @@ def bits(tensor):
 
 def names(path):
     return sorted(file.name for file in path.iterdir())
-
-
-# ---- there and back ----------------------------------------------------------------------
 
 
 def test_what_was_saved_comes_back(tmp_path):
@@ -145,9 +148,6 @@ def test_numbers_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_
     assert names(tmp_path) == []
 
 
-# ---- finished pieces of work -------------------------------------------------------------
-
-
 def test_a_finished_piece_is_kept_and_its_way_there_dropped(tmp_path):
     checkpoints = Checkpoints(tmp_path, "key")
     checkpoints.save(state(1))
@@ -183,9 +183,6 @@ def test_a_name_that_is_no_plain_word_is_refused(tmp_path, name):
     assert names(tmp_path) == []
 
 
-# ---- other keys --------------------------------------------------------------------------
-
-
 def test_files_of_another_key_are_not_seen_and_make_room(tmp_path):
     other = Checkpoints(tmp_path, "other")
     other.save_finished("fold-1", state(1))
@@ -198,9 +195,6 @@ def test_files_of_another_key_are_not_seen_and_make_room(tmp_path):
     mine.save(state(3))
     assert names(tmp_path) == ["last.safetensors", "look.json"]
     assert equal(mine.load(), state(3))
-
-
-# ---- damage ------------------------------------------------------------------------------
 
 
 def flip(path, place, bit):
@@ -237,49 +231,23 @@ def damaged(two, damage):
     return found
 
 
-def test_a_flipped_bit_of_the_header_is_noticed(two):
-    """Or says the same: a flipped bit never changes what is read. Every third byte."""
-    content = (two / "last.safetensors").read_bytes()
-    length = 8 + int.from_bytes(content[:8], "little")
-    for place in range(0, length, 3):
-        found = damaged(two, lambda path, at=place: flip(path, at, at % 8))
-        assert equal(found, state(1)), place
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_anywhere_is_noticed(two, share, bit):
-    place = int(share * (two / "last.safetensors").stat().st_size)
-    assert equal(damaged(two, lambda path: flip(path, place, bit)), state(1))
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(share=st.floats(0, 1, exclude_max=True))
-def test_a_torn_file_is_noticed(two, share):
-    def tear(path):
-        content = path.read_bytes()
-        path.write_bytes(content[: int(share * len(content))])
-
-    assert equal(damaged(two, tear), state(1))
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     share=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    how=st.sampled_from(["flip", "cut", "overwrite"]),
     junk=st.binary(min_size=1, max_size=64),
 )
-def test_bytes_written_over_are_noticed(two, share, junk):
-    def overwrite(path):
-        content = bytearray(path.read_bytes())
-        place = int(share * len(content))
-        junked = content[:place] + junk + content[place + len(junk) :]
-        path.write_bytes(junked)
-
+def test_damage_anywhere_is_noticed(two, share, bit, how, junk):
     content = (two / "last.safetensors").read_bytes()
-    found = damaged(two, overwrite)
     place = int(share * len(content))
-    is_same = content[place : place + len(junk)] == junk
-    assert equal(found, state(2 if is_same else 1))
+    after = content[:place]
+    if how == "flip":
+        after += bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+    elif how == "overwrite":
+        after += junk + content[place + len(junk) :]
+    found = damaged(two, lambda path: path.write_bytes(after))
+    assert equal(found, state(2 if after == content else 1))
 
 
 DAMAGES = {
@@ -322,9 +290,6 @@ def test_a_damaged_piece_of_work_is_done_again(tmp_path):
     assert equal(checkpoints.load_finished("fold-1"), state(2))
 
 
-# ---- a crash at any moment ---------------------------------------------------------------
-
-
 class Killed(BaseException):
     """Stands in for a kill: nothing after it is done, no clean-up either."""
 
@@ -365,7 +330,7 @@ def test_killed_at_any_moment_a_sound_state_is_left(tmp_path, monkeypatch, momen
 
 
 @pytest.mark.parametrize("act", ["save", "keep"])
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC])
 def test_a_full_disk_leaves_the_earlier_states_whole(tmp_path, monkeypatch, act, number):
     checkpoints = Checkpoints(tmp_path, "key")
     checkpoints.save(state(1))
@@ -401,9 +366,6 @@ def test_a_disk_that_is_really_full(tmp_path):
     assert equal(Checkpoints(tmp_path, "key").load(), state(1))
 
 
-# ---- when to save ------------------------------------------------------------------------
-
-
 class Clock:
     """Time that passes only when told to."""
 
@@ -429,7 +391,7 @@ def test_the_first_is_due_after_some_work_and_then_every_ten_seconds(tmp_path):
     assert checkpoints.is_due
 
 
-@pytest.mark.parametrize("took", [0.001, 0.2, 0.4, 3.0, 60.0])
+@pytest.mark.parametrize("took", [0.001, 0.4, 60.0])
 def test_writing_takes_a_small_share_of_the_time(tmp_path, monkeypatch, took):
     """However slow the disk is: 3 % from the first one on."""
     clock = Clock()
@@ -476,10 +438,81 @@ def test_clearing_removes_the_folder(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_the_file_says_what_it_is(tmp_path):
-    Checkpoints(tmp_path, "key").save(state(4))
-    content = (tmp_path / "last.safetensors").read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    told = header["__metadata__"]
-    assert (told["format"], told["key"], told["facts"]) == (checkpoint.FORMAT, "key", '{"step": 4}')
-    assert np.prod(header["weight"]["shape"]) == 120
+def joint_state(step):
+    """Some kinds of tensors."""
+    tensors = {
+        "weight": torch.randn(5, 3).T,
+        "step": torch.tensor(float(step)),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "on": torch.tensor([True, False]),
+        "none": torch.zeros(0, 4),
+    }
+    return Snapshot(tensors, {"step": step, "best": float("inf")})
+
+
+def same(found, saved):
+    """Whether a state came back."""
+    assert found.facts == saved.facts
+    assert found.tensors.keys() == saved.tensors.keys()
+    return all(torch.equal(found.tensors[n], t) for n, t in saved.tensors.items())
+
+
+def test_the_newest_sound_state_comes_back_whichever_way_it_was_written(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "key")
+    states = [joint_state(step) for step in range(5)]
+    checkpoints.save(states[0])
+    for one in states[1:4]:
+        checkpoints.save_jointly(one)
+    again = Checkpoints(tmp_path, "key")
+    assert same(again.load(), states[3])
+    assert len([*tmp_path.glob("joint-*")]) == 2
+    again.save(states[4])
+    assert same(Checkpoints(tmp_path, "key").load(), states[4])
+    (tmp_path / "last.safetensors").write_bytes(b"torn")
+    assert same(Checkpoints(tmp_path, "key").load(), states[3])
+    assert Checkpoints(tmp_path, "another").load() is None
+    again.save_finished("fold-1", states[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["finished-fold-1.safetensors"]
+
+
+def test_no_file_is_a_pickle(tmp_path):
+    write_joint_checkpoint(tmp_path / "a", joint_state(1).tensors, {})
+    assert {path.suffix for path in (tmp_path / "a").iterdir()} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "index", "unfinished"])
+def test_a_damaged_one_is_not_read_and_the_one_before_is(tmp_path, damage):
+    checkpoints, states = Checkpoints(tmp_path, "key"), [joint_state(1), joint_state(2)]
+    for one in states:
+        checkpoints.save_jointly(one)
+    folder = max(tmp_path.iterdir())
+    (file,) = folder.glob("*.safetensors")
+    payload, index = bytearray(file.read_bytes()), folder / INDEX
+    payload[-1] ^= 1
+    hurt = {
+        "flip": lambda: file.write_bytes(payload),
+        "cut": lambda: file.write_bytes(payload[:40]),
+        "gone": file.unlink,
+        "index": lambda: index.write_text(index.read_text().replace("Infinity", "1")),
+        "unfinished": index.unlink,
+    }
+    hurt[damage]()
+    again = Checkpoints(tmp_path, "key")
+    assert same(again.load(), states[0])
+    again.save_jointly(states[1])
+    assert same(Checkpoints(tmp_path, "key").load(), states[1])
+    again.clear()
+    assert not tmp_path.exists()
+
+
+def test_a_disk_that_is_not_shared_is_named(tmp_path, monkeypatch):
+    class Apart(ProcessGroup):
+        """A process whose other one writes where it cannot see."""
+
+        def gather(self, value):
+            return [value, {"shard-00002.safetensors": ""}]
+
+    monkeypatch.setattr(checkpoint, "here", Apart)
+    with pytest.raises(RunFolderError, match=r"is not seen by the first; put the run folder \(--"):
+        write_joint_checkpoint(tmp_path / "a", joint_state(1).tensors, {})
+    assert not (tmp_path / "a").exists()

@@ -1,4 +1,4 @@
-"""Examples to rows: who learns, who is scored, who depends on whom."""
+"""Examples to rows: which train, which are scored, which depend on each other."""
 
 from __future__ import annotations
 
@@ -100,13 +100,6 @@ def test_rows_keep_their_examples_labels_and_blocks(rows):
                 assert numbers[i] != numbers[j]
 
 
-def test_the_facts_are_those_of_the_rows():
-    examples = [example(n, "ab"[n % 3 == 0], group=f"g{n // 2}") for n in range(12)]
-    facts = arrange(record(examples)).facts()
-    assert (facts.n, facts.n_groups, facts.n_classes) == (12, 6, 2)
-    assert (facts.smallest_class, facts.holdout) == (4, 0)
-
-
 @pytest.mark.parametrize(
     ("group_rows", "holdout", "passes"),
     [
@@ -137,19 +130,6 @@ def test_folds_are_whole_blocks_and_hold_out_every_row_once():
         for block in labelled.group_rows:
             assert set(block) <= set(fold) or not set(block) & set(fold)
     assert len(problem.folds) == 5
-
-
-def test_folds_follow_the_seed_and_nothing_else():
-    labelled = arrange(record([example(n, "abc"[n % 3]) for n in range(60)]))
-
-    def folds(seed):
-        return [
-            fold.tolist()
-            for fold in selection_problem(labelled, plan_of(labelled, seed=seed)).folds
-        ]
-
-    assert folds(1) == folds(1)
-    assert folds(1) != folds(2)
 
 
 def test_a_part_set_apart_is_the_only_fold():
@@ -192,11 +172,6 @@ def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
     assert sorted(np.concatenate(found)) == list(range(len(drawn)))
     for group in found:
         assert len({group_rows[row] for row in drawn[group]}) == 1
-
-
-def test_few_rows_are_all_looked_at():
-    labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(40)]))
-    assert draw_rows(labelled, 500, 0).tolist() == list(range(40))
 
 
 def test_heads_are_those_of_the_plan_in_its_order():

@@ -90,8 +90,3 @@ def test_a_plan_that_was_made_on_a_gpu_runs_here_where_that_is_asked_for(picture
     assert (found.device.value, found.device.source) == ("cpu", "user")
     assert (found.precision.value, found.compile.value) == ("float32", False)
     assert run.estimate == one.estimate
-
-
-def test_a_setting_for_another_device_is_refused_too(pictures):
-    with pytest.raises(PlanError, match=r"the plan has training\.device mps"):
-        fit(pictures, strategy="last:1", settings={**SETTINGS, "training.device": "mps"})

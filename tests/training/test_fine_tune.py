@@ -1,31 +1,29 @@
-"""Whole runs that train: what they hold, what they say, how honest it is."""
+"""Whole runs that train: what they say, how honest it is; the mean of several trainings."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import jobs
+import tiny
+import warmstart
 from hue_images import fill
 from tiny import Convolutions, bytes_of, fit, lines, network
+from warmstart.errors import PlanError
+from warmstart.events import Event, drain, follow
 from warmstart.run.predictor import load
 from warmstart.terminal import result_text
+from warmstart.training import fine_tune
+from warmstart.training.loop import TrainingJob
+from warmstart.training.trainable import tensors_to_train
 
-# ---- whole runs --------------------------------------------------------------------------
-
-STRATEGIES = (
-    "last:1",
-    "frozen:1",
-    "full",
-    "full+gradual",
-    "head+add",
-    "last:1+add",
-    "full+lora",
-    "scratch",
-)
+STRATEGIES = ("last:1", "full+gradual", "last:1+add", "full+lora", "scratch")
 SETTINGS = {"training.epochs": 1.7778, "training.batch_size": 8}
 
 
@@ -63,10 +61,6 @@ def runs(tmp_path_factory):
 each = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
-def actions_of(run):
-    return {block.name: block.action.value for block in run.plan.blocks}
-
-
 @each
 def test_a_tuned_run_is_done_and_holds_what_a_run_holds(runs, strategy):
     run, _ = runs(strategy)
@@ -83,88 +77,6 @@ def test_a_tuned_run_is_done_and_holds_what_a_run_holds(runs, strategy):
 
 
 @each
-def test_what_is_frozen_is_what_it_was_and_what_is_not_has_moved(runs, strategy):
-    run, seen = runs(strategy)
-    (end,) = [event for event in seen if (event.stage, event.kind) == ("fine_tune", "end")]
-    body = [block.name for block in run.plan.blocks[:-1]]
-    joined = body[len(body) - end.values["joined"] :] if "gradual" in strategy else body
-    tensors = load_file(run.path / "model" / "model.safetensors")
-    before = network().state_dict()
-    statistics = {name for name, _ in network().named_buffers()}
-    rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    owner = {row["tensor"]: row["block"] for row in rows}
-    actions = actions_of(run)
-    told = {row["tensor"]: row for row in rows if row["fate"] in ("frozen", "unchanged")}
-    same, frozen = set(), 0
-    for name, tensor in before.items():
-        if name.startswith("out."):
-            continue
-        is_same = torch.equal(tensors[f"backbone.{name}"], tensor)
-        if actions[owner[name]] == "frozen" or owner[name] not in joined:
-            assert is_same, name
-            frozen += 1
-        if is_same and actions[owner[name]] != "fresh":
-            same.add(name)
-        if "running" in name and actions[owner[name]] != "fresh":
-            assert is_same, name
-        has_moved = actions[owner[name]] != "frozen" and owner[name] in joined
-        if name.endswith("weight") and tensor.ndim > 1 and has_moved:
-            assert not is_same, name
-    proof = run.summary.frozen
-    assert proof.identical
-    assert told.keys() == same  # statistics of tuned layers too, and what low-rank leaves out
-    assert (frozen > 0) == ("frozen" in actions.values() or len(joined) < len(body))
-    sizes = {"weights": 0, "statistics": 0}
-    for name in same:
-        kind = "statistics" if name in statistics else "weights"
-        assert told[name]["buffer"] == (name in statistics)
-        sizes[kind] += before[name].numel()
-    assert (proof.parameters, proof.buffers) == (sizes["weights"], sizes["statistics"])
-    has_held = frozen or "low-rank" in actions.values()
-    assert (proof.parameters > 0) == bool(has_held)
-
-
-@each
-def test_the_ledger_adds_up_to_both_networks(runs, strategy):
-    run, seen = runs(strategy)
-    rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    old = sum(tensor.numel() for tensor in network().state_dict().values())
-    tensors = load_file(run.path / "model" / "model.safetensors")
-    assert sum(row["numel"] for row in rows if row["fate"] != "new") == old
-    assert sum(row["numel"] for row in rows if row["fate"] != "dropped") == sum(
-        tensor.numel() for tensor in tensors.values()
-    )
-    fates = {
-        "frozen": {"frozen"},
-        "tuned": {"trained", "frozen"},
-        "low-rank": {"merged", "frozen"},
-        "fresh": {"dropped", "new"},
-        "added": {"new"},
-    }
-    actions = actions_of(run)
-    for row in rows:
-        assert row["fate"] in fates.get(actions.get(row["block"]), {"dropped", "new"}), row
-    told = {row["fate"] for row in rows}
-    joined = [e.values["joined"] for e in seen if (e.stage, e.kind) == ("fine_tune", "end")]
-    if "tuned" in actions.values() and joined != [0]:
-        assert "trained" in told
-    if "low-rank" in actions.values():
-        assert "merged" in told
-
-
-@each
-def test_nothing_is_left_to_be_decided_in_the_plan(runs, strategy):
-    run, _ = runs(strategy)
-    assert '"auto"' not in (run.path / "plan.toml").read_text()
-    assert run.plan.samples_seen == (256 if strategy == "scratch" else 64)
-    assert run.plan.training.epochs.source == "user"
-    output = run.plan.blocks[-1]
-    assert (output.name, output.action.value) == ("output", "replaced")
-    for block in run.plan.blocks:
-        assert (block.lr is None) == (block.action.value == "frozen")
-
-
-@each
 def test_the_linear_probe_is_that_of_the_rows_that_the_estimate_is_made_on(runs, strategy):
     """The same linear probe on the same held-out rows, whatever is trained beside it."""
     run, _ = runs(strategy)
@@ -176,15 +88,6 @@ def test_the_linear_probe_is_that_of_the_rows_that_the_estimate_is_made_on(runs,
     assert run.summary.own_head is None
     plain = runs("head")[0].summary
     assert (plain.linear_probe, plain.fine_tuning_gain) == (plain.estimate, None)
-
-
-def test_groups_that_did_not_join_are_not_said_to_be_tuned(runs):
-    run, seen = runs("full+gradual")
-    (end,) = [event for event in seen if (event.stage, event.kind) == ("fine_tune", "end")]
-    why = run.summary.shipped.why
-    assert ("tuned" in why) == (end.values["joined"] > 0)
-    assert run.summary.shipped.strategy == "full+gradual"
-    assert run.plan.strategy.value == "full+gradual"
 
 
 @each
@@ -201,22 +104,6 @@ def test_predictions_cover_what_was_held_out_and_the_test_part(runs, strategy):
     assert run.estimate.value == np.mean([line["label"] == line["target"] for line in held])
     for line in found:
         assert sum(line["scores"].values()) == pytest.approx(1, abs=5e-6)
-
-
-@each
-def test_the_shipped_model_gives_the_answers_that_were_written_down(runs, strategy):
-    run, _ = runs(strategy)
-    found = {p["id"]: p for p in lines(run.path, "predictions.jsonl") if p["split"] == "test"}
-    assert run.test.n == len(found) == 15
-    hits = [line["label"] == line["target"] for line in found.values()]
-    assert run.test.accuracy == pytest.approx(np.mean(hits))
-    root = run.path
-    while not (root / "split" / "test").is_dir():
-        root = root.parent
-    answers = load(run.path, network=network()).predict([root / "split" / id for id in found])
-    for answer, line in zip(answers, found.values(), strict=True):
-        assert answer.label == line["label"]
-        assert answer.scores == pytest.approx(line["scores"], abs=2e-5)
 
 
 @each
@@ -240,33 +127,6 @@ def test_steps_are_told_in_order_through_all_trainings(runs, strategy):
     assert all(0 <= v["val"] <= 1 and v["val_loss"] > 0 for v in looks)
     kinds = [event.kind for event in seen if event.stage == "fine_tune"]
     assert (kinds[0], kinds[-1]) == ("begin", "end")
-
-
-def test_a_head_alone_says_nothing_of_training(runs):
-    run, seen = runs("head")
-    assert not [event for event in seen if event.stage == "fine_tune"]
-    assert run.plan.training.epochs is None
-    assert run.summary.seconds["fine_tune"] < 0.1
-
-
-@pytest.mark.parametrize("strategy", ["last:1", "full+gradual", "last:1+add", "scratch"])
-def test_a_run_made_twice_ships_the_same_bytes(runs, strategy):
-    first, second = (runs(strategy, again)[0] for again in ("", "again"))
-    assert first.path != second.path
-    ours, theirs = bytes_of(first.path), bytes_of(second.path)
-    differing = {name for name in ours if ours[name] != theirs[name]}
-    assert differing <= {"progress.jsonl", "summary.json", "request.json", "report.html"}
-    assert first.estimate == second.estimate
-
-
-def test_balanced_holds_out_every_part_in_turn(pictures):
-    run = fit(pictures, strategy="last:1", budget="balanced", settings={"training.epochs": 0.8889})
-    assert "was not tried" not in run.verdict.sentence
-    found = lines(run.path, "predictions.jsonl")
-    assert (run.estimate.method, run.estimate.n) == ("nested-cv", 36)
-    assert run.plan.training.folds.value == 5
-    assert {line["fold"] for line in found} == {0, 1, 2, 3, 4}
-    assert len({line["id"] for line in found}) == 36
 
 
 def test_a_part_set_apart_is_the_only_one_held_out(tmp_path):
@@ -302,9 +162,6 @@ def test_a_group_is_never_on_both_sides(tmp_path, pictures):
     assert all(len(numbers) == 1 for numbers in folds.values())
 
 
-# ---- honesty -----------------------------------------------------------------------------
-
-
 def unrelated(n, k, seed, balanced):
     """Pictures, and labels that have nothing to do with them."""
     rng = np.random.default_rng(seed)
@@ -315,8 +172,6 @@ def unrelated(n, k, seed, balanced):
 
 # Left out, a row of equal classes looks like the others: scores that say nothing then say the
 # opposite, and their temperature is 0.
-
-
 @pytest.mark.parametrize(
     ("strategy", "kind", "lr", "seed", "balanced"),
     [
@@ -349,7 +204,7 @@ def test_labels_that_mean_nothing_stay_at_chance(strategy, kind, lr, seed, balan
         assert learnt > 0.9
 
 
-@pytest.mark.parametrize("seed", [5, 7])
+@pytest.mark.parametrize("seed", [5])
 def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
     """A penalty so small that a head knows its own rows by heart, and hardly a step after it."""
     settings = {
@@ -364,8 +219,6 @@ def test_the_head_that_a_fold_begins_with_has_not_seen_its_rows(seed):
     assert run.estimate.n == 36
     assert run.estimate.low < 1 / 2 < run.estimate.high
 
-
-# ---- guards --------------------------------------------------------------------------------
 
 TOO_HIGH = "training diverged at learning rates 10, 3.33 and 1.11; the rule's is 0.001"
 NO_MOVE = "training made no progress at learning rate 1e-09; the rule's is 0.001"
@@ -447,3 +300,118 @@ def test_the_users_own_network_is_left_as_it_was(pictures):
     assert not module.training
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+QUICK = {"training.epochs": 2.6667, "training.batch_size": 8, "training.folds": 1}
+
+
+def jobs_of(training_data, **options):
+    """A maker of jobs, as `train_soup` takes it; the jobs that it made."""
+    plan = jobs.planned(training_data, "full", (*jobs.FEW,))
+    whole = jobs.job(training_data, plan, **options)
+    given = []
+
+    def make(number, scale):
+        given.append((number, scale))
+        return replace(whole, number=number, scale=scale)
+
+    return make, given
+
+
+def weights(trainable):
+    return {name: tensor.detach().clone() for name, tensor in tensors_to_train(trainable).items()}
+
+
+def test_what_comes_out_has_the_mean_of_all_weights(training_data):
+    make, given = jobs_of(training_data)
+    apart = [weights(drain(make(number, 1.0).learn()).trainable) for number in (3, 4, 5)]
+    given.clear()
+    said = []
+    trained = follow(fine_tune.train_soup(make, range(3, 6), 1.0), said.append)
+    assert given == [(3, 1.0), (4, 1.0), (5, 1.0)]
+    for name, tensor in weights(trained.trainable).items():
+        blocks = torch.stack([one[name].double() for one in apart])
+        torch.testing.assert_close(tensor.double(), blocks.mean(0), rtol=1e-5, atol=1e-6)
+        assert tensor.numel() < 8 or blocks.std(0).max() > 0
+    assert [e.values["text"] for e in said if e.kind == "note"] == [
+        "the weights are the mean of 3 trainings"
+    ]
+
+
+def test_a_mean_that_answers_worse_than_each_is_left(training_data, monkeypatch):
+    """The second is turned around and yet as right as the first: what lies between is not."""
+    make, _ = jobs_of(training_data)
+    first = weights(drain(make(3, 1.0).learn()).trainable)
+    learn, loss = TrainingJob.learn, fine_tune._loss
+
+    def turned(self):
+        trained = yield from learn(self)
+        if self.number > 3:
+            with torch.no_grad():
+                for name, tensor in tensors_to_train(trained.trainable).items():
+                    tensor.copy_(-3 * first[name])
+        return trained
+
+    def told(job, trainable, rows):
+        now = weights(trainable)
+        is_alone = any(all(torch.equal(now[n], k * t) for n, t in first.items()) for k in (1, -3))
+        return 0.01 if is_alone else loss(job, trainable, rows)
+
+    monkeypatch.setattr(TrainingJob, "learn", turned)
+    monkeypatch.setattr(fine_tune, "_loss", told)
+    said = []
+    trained = follow(fine_tune.train_soup(make, range(3, 5), 1.0), said.append)
+    assert all(torch.equal(first[n], t) for n, t in weights(trained.trainable).items())
+    assert "the first is kept" in next(e.values["text"] for e in said if e.kind == "note")
+
+
+def test_a_training_without_a_rate_that_works_leaves_what_was_learnt(training_data, monkeypatch):
+    make, _ = jobs_of(training_data)
+    alone = weights(drain(make(3, 1.0).learn()).trainable)
+    learn = TrainingJob.learn
+
+    def failing(self):
+        trained = yield from learn(self)
+        return trained if self.number == 3 else replace(trained, trainable=None)
+
+    monkeypatch.setattr(TrainingJob, "learn", failing)
+    trained = drain(fine_tune.train_soup(make, range(3, 6), 1.0))
+    for name, tensor in weights(trained.trainable).items():
+        torch.testing.assert_close(tensor, alone[name])
+
+
+def test_a_run_that_is_stopped_amid_its_trainings_ends_as_if_it_never_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
+    data = fill(tmp_path / "pictures", {"blue": 12, "green": 12, "red": 12})
+    settings = {**QUICK, "training.model_soup": 3}
+    whole = fit(data, strategy="full", settings=settings, out=tmp_path / "whole")
+    assert whole.plan.training.model_soup.value == 3
+
+    class Stop(Exception):
+        pass
+
+    def stop(event: Event):
+        if event.stage == "fine_tune" and event.kind == "step" and event.step >= 0.7 * event.of:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(data, strategy="full", settings=settings, out=tmp_path / "cut", on_event=stop)
+    again = warmstart.resume(tmp_path / "cut", base=tiny.network())
+    one, other = (load_file(run.path / "model" / "model.safetensors") for run in (whole, again))
+    assert not jobs.differing(one, other)
+    assert np.isclose(whole.summary.estimate.value, again.summary.estimate.value)
+
+
+@pytest.mark.parametrize("strategy", ["full+gradual", "full+lora"])
+def test_what_no_mean_can_be_taken_of_is_refused(tmp_path, strategy, monkeypatch):
+    if "lora" in strategy:
+        pytest.importorskip("peft")
+    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
+    data = fill(tmp_path / "pictures", {"blue": 8, "red": 8})
+    with pytest.raises(PlanError, match=r"training\.model_soup 2.*--set training\.model_soup=1"):
+        fit(
+            data,
+            strategy=strategy,
+            settings={**QUICK, "training.model_soup": 2},
+            out=tmp_path / "run",
+        )

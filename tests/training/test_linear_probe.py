@@ -1,37 +1,18 @@
-"""Heads on small random features: every family, nesting, and no signal where there is none."""
+"""The linear probe on random features: every family, nesting, no signal where there is none."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from random_features import FEATURE_LAYERS, make, problem_of
 from warmstart.events import drain
 from warmstart.planning.rules import probe_layers
-from warmstart.records.network import FeatureLayer
+from warmstart.solve import ridge
+from warmstart.solve.calibration import fit_temperature
 from warmstart.solve.kernels import mixed_kernels
-from warmstart.training.linear_probe import families, fit_head
-from warmstart.training.selection import SelectionProblem
-
-FEATURE_LAYERS = (
-    FeatureLayer(block=1, pool="avg"),
-    FeatureLayer(block=2, pool="avg"),
-    FeatureLayer(block=3, pool="neck"),
-)
-WIDTHS = (4, 6, 9)
-
-
-def make(n=90, classes=3, seed=0, signal=1.5):
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(n) % classes)
-    features = {
-        layer: (rng.normal(size=(n, d)) + signal * np.eye(classes, d)[labels]).astype(np.float32)
-        for layer, d in zip(FEATURE_LAYERS, WIDTHS, strict=True)
-    }
-    return features, labels
-
-
-def problem_of(labels, n_folds=5, group_rows=None):
-    group_rows = group_rows or tuple(np.array([i]) for i in range(len(labels)))
-    folds = tuple(np.sort(np.concatenate(group_rows[k::n_folds])) for k in range(n_folds))
-    return SelectionProblem(labels, int(labels.max()) + 1, group_rows, folds)
+from warmstart.training.head_families import SelectionProblem
+from warmstart.training.linear_probe import calibrate_head, families, fit_head
 
 
 def candidates(features, names, penalties=(0.01, 0.1, 1.0), kernel=True):
@@ -47,7 +28,7 @@ def logits(fit, features):
 
 @pytest.mark.parametrize("name", ["class-mean", "logistic", "last", "equal"])
 def test_the_refitted_head_is_linear_in_its_feature_layers_and_learns(name):
-    features, labels = make(signal=2.5)
+    features, labels = make(90, signal=2.5)
     family = candidates(features, [name])[name]
     problem = problem_of(labels)
     penalty = family.trials(problem)[-1][0].penalty
@@ -61,7 +42,7 @@ def test_the_refitted_head_is_linear_in_its_feature_layers_and_learns(name):
 
 def test_a_kernel_head_predicts_what_its_dual_form_predicts():
     """Weights over feature layers against refitting without a fold: the same scores on new rows."""
-    features, labels = make()
+    features, labels = make(90)
     problem = problem_of(labels)
     keep, fold = next(iter(problem.training_sets()))
     family = candidates(features, ["late"], penalties=(0.1,))["late"]
@@ -70,7 +51,6 @@ def test_a_kernel_head_predicts_what_its_dual_form_predicts():
     # The scaling is shared over training rows, so the direct fit borrows it.
     shapes = probe_layers(FEATURE_LAYERS)
     kernel = mixed_kernels(features.items(), shapes)["late"]
-    from warmstart.solve import ridge
 
     targets = np.eye(3)[labels]
     inner = kernel[np.ix_(keep, keep)]
@@ -80,7 +60,7 @@ def test_a_kernel_head_predicts_what_its_dual_form_predicts():
 
 
 def test_primal_and_dual_heads_agree():
-    features, labels = make()
+    features, labels = make(90)
     problem = problem_of(labels)
     dual = candidates(features, ["late"])["late"]
     primal = candidates(features, ["late"], kernel=False)["late"]
@@ -103,7 +83,7 @@ def test_every_row_is_held_out_once_and_by_its_block():
 
 
 def test_a_hold_out_is_scored_but_not_chosen_on():
-    features, labels = make()
+    features, labels = make(90)
     group_rows = tuple(np.array([i]) for i in range(90))
     problem = SelectionProblem(labels, 3, group_rows, (np.arange(60, 90),))
     one = drain(fit_head(candidates(features, ["last", "equal"]), problem, choose_in=0))
@@ -141,3 +121,13 @@ def test_a_class_inside_one_block_does_not_break_the_fit():
         )
     )
     assert np.isfinite(fit.probabilities).all()
+
+
+def test_a_trained_head_is_calibrated_by_rows_that_were_held_out():
+    features, labels = make(36)
+    head = drain(fit_head(candidates(features, ["last"]), problem_of(labels)))
+    fold, said = np.arange(36) % 2, head.scale * np.eye(3)[labels]
+    found = calibrate_head(head, said, labels, fold, np.arange(36))
+    assert found.calibration.scale == fit_temperature(np.eye(3)[labels], labels).scale
+    assert (found.probabilities.argmax(axis=1) == labels).all()
+    assert (found.fold == fold).all()

@@ -1,3 +1,7 @@
+"""Inputs unlike the training examples, by their distance to the nearest."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,13 +63,6 @@ def test_copies_do_not_shrink_what_counts_as_known():
     assert blocked > 1.05 * naive
 
 
-def test_distances_equal_the_plain_definition():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 5, 7)).astype(np.float32)
-    slow = ((a[:, None] - b[None]) ** 2).sum(axis=2)
-    np.testing.assert_allclose(squared_distances(a, b), slow, rtol=1e-5)
-
-
 class Few:
     """A source that gives a few rows at a time, and never all."""
 
@@ -108,17 +105,6 @@ def test_few_rows_at_a_time_give_the_same_to_the_last_bit(monkeypatch, count, pa
     asked = join(as32(make(n=20, seed=2)))
     for one, other in zip(cut.nearest(asked, 3), whole.nearest(asked, 3), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_of_many_examples_some_say_what_is_usual(monkeypatch):
-    features = as32(make(n=1500))
-    _, limit, _ = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0)
-    monkeypatch.setattr(out_of_distribution, "MOST_QUERIES", 300)
-    neighbours, near, _ = fit_neighbours(
-        features.__getitem__, FEATURE_LAYERS, singles(1500), seed=0
-    )
-    assert len(neighbours.points) == 1500
-    assert near == pytest.approx(limit, rel=0.03)
 
 
 @settings(max_examples=80)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from heads import NAMES, arranged_of, fitted_head, layers_of
 from tiny import lines
-from warmstart.run import candidates
+from warmstart.run.fit import measure
 from warmstart.training import score
 from warmstart.training.fine_tune import FineTuned
 
@@ -64,15 +64,15 @@ def test_the_test_part_is_not_read_when_nothing_ships(head):
         raise AssertionError("the test part was looked at")
 
     fine_tuned = worked_of(head, never)
-    measured = candidates.measure(fine_tuned, arranged_of(), head, is_shipped=False)
+    measured = measure(fine_tuned, arranged_of(), head, is_shipped=False)
     assert (measured.test, measured.test_probabilities) == (None, None)
-    assert candidates.measure(fine_tuned, arranged_of(n_test=0), head, is_shipped=True).test is None
+    assert measure(fine_tuned, arranged_of(n_test=0), head, is_shipped=True).test is None
 
 
 def test_lines_follow_the_rows(head):
     labelled = arranged_of()
     fine_tuned = worked_of(head, lambda examples: layers_of(6))
-    measured = candidates.measure(fine_tuned, labelled, head, is_shipped=True)
+    measured = measure(fine_tuned, labelled, head, is_shipped=True)
     result = list(score.predictions(head, labelled, NAMES, measured))
     assert [line.id for line in result] == [str(i) for i in range(36)]
     assert [line.split for line in result] == ["oof"] * 30 + ["test"] * 6

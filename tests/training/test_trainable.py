@@ -1,36 +1,51 @@
-"""A start made ready: step 0 is the fitted head, and the start itself is not touched."""
+"""A base model prepared for a plan, its head at step 0, and its features and head afterwards."""
 
 from __future__ import annotations
 
 import copy
-import sys
+import gc
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from networks import cut_once, inputs_for
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-
-from networks import KINDS, cut_once, inputs_for
-
-from plans import a_choice, plan_for, with_block
+import jobs
+from jobs import FEW, job, planned
+from plans import plan_for
+from tiny import PREP
 from warmstart.errors import ModelError
+from warmstart.events import drain
+from warmstart.features.batches import normalised
+from warmstart.modalities.image import IMAGE
 from warmstart.network import freeze, lora
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.ledger import take_digests, violations
 from warmstart.planning.facts import NetworkFacts
 from warmstart.solve.calibration import Calibration
+from warmstart.training import batches, score
+from warmstart.training.batches import BatchSource
+from warmstart.training.early_stopping import (
+    held_scores,
+)
 from warmstart.training.linear_probe import HeadFit
-from warmstart.training.trainable import trainable
+from warmstart.training.score import head_scores
+from warmstart.training.trainable import (
+    PENALTY,
+    FineTunedFeatures,
+    RefitHead,
+    ScaledHead,
+    may_refit,
+    trainable,
+)
 
 NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "convnext_atto", "eva02_tiny")
 WORDS = ("head+add", "last:1", "last:1+add", "full", "full+gradual", "full+add", "full+lora")
 N, K = 12, 3
 
 
-def planned(name, strategy):
+def plan_of(name, strategy):
     _, network = cut_once(name)
     return network, plan_for(strategy, network=NetworkFacts(record=network.record))
 
@@ -73,7 +88,7 @@ def answers(head, read):
 
 
 def ready(name, strategy, wanted=None):
-    network, plan = planned(name, strategy)
+    network, plan = plan_of(name, strategy)
     wanted = wanted or feature_layers(network.record)
     read, inputs = seen(network, name, wanted)
     head = fitted(network, read, wanted)
@@ -115,7 +130,7 @@ def _move(made):
 
 def heard(name, strategy, wanted):
     """An network under a head that listens to these feature layers, what that says, and images."""
-    network, plan = planned(name, strategy)
+    network, plan = plan_of(name, strategy)
     read, inputs = seen(network, name, feature_layers(network.record))
     head = fitted(network, read, wanted)
     return trainable(network, plan, head, read, 0), answers(head, read), inputs
@@ -177,24 +192,6 @@ def _gradients(made, inputs):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_added_blocks_stand_behind_the_last_part_and_what_read_it_reads_them(name):
-    network, made, _, _ = ready(name, "head+add")
-    n = len(network.blocks)
-    assert [block.name for block in made.network.blocks] == [
-        *(p.name for p in network.blocks),
-        "added",
-    ]
-    assert {layer.block for layer in made.feature_layers} == {
-        n + 1 if layer.block == n else layer.block for layer in feature_layers(network.record)
-    }
-    assert made.actions["added"] == "added"
-    new = [tensor for tensor, block in made.owners.items() if block == "added"]
-    assert new
-    assert all(tensor in made.model.state_dict() for tensor in new)
-    assert len(network.blocks) == n
-
-
-@pytest.mark.parametrize("name", NETWORKS)
 def test_scratch_says_nothing_and_keeps_nothing_of_the_base_model(name):
     _, network = cut_once(name)
     marked = copy.deepcopy(network)
@@ -202,7 +199,7 @@ def test_scratch_says_nothing_and_keeps_nothing_of_the_base_model(name):
         for parameter in marked.backbone.parameters():
             parameter += 0.01  # also where a new layer begins at ones or zeros
     before = take_digests(marked)
-    _, plan = planned(name, "scratch")
+    _, plan = plan_of(name, "scratch")
     read, inputs = seen(marked, name, feature_layers(marked.record))
     made = trainable(marked, plan, fitted(marked, read, feature_layers(marked.record)), read, 0)
     assert not say(made.model, inputs).any()
@@ -218,43 +215,12 @@ def test_scratch_says_nothing_and_keeps_nothing_of_the_base_model(name):
 
 
 def test_scratch_follows_from_the_seed():
-    network, plan = planned("residual", "scratch")
+    network, plan = plan_of("residual", "scratch")
     read, _ = seen(network, "residual", feature_layers(network.record))
     head = fitted(network, read, feature_layers(network.record))
     one, again, other = (trainable(network, plan, head, read, seed) for seed in (0, 0, 1))
     assert take_digests(one.network) == take_digests(again.network)
     assert take_digests(one.network) != take_digests(other.network)
-
-
-def test_a_part_made_fresh_above_others_lets_the_output_begin_at_zero():
-    network, plan = planned("residual", "last:2")
-    name = plan.blocks[3].name
-    plan = with_block(plan, 3, action=a_choice("fresh"))
-    read, inputs = seen(network, "residual", feature_layers(network.record))
-    made = trainable(network, plan, fitted(network, read, feature_layers(network.record)), read, 0)
-    assert not say(made.model, inputs).any()
-    before, now = take_digests(network), take_digests(made.network)
-    changed = {network.owners[tensor] for tensor in before if before[tensor] != now[tensor]}
-    assert changed == {name}
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("strategy", ["head+add", "last:1", "full", "scratch"])
-def test_every_tensor_of_the_model_has_an_owner_and_an_action(name, strategy):
-    network, plan = planned(name, strategy)
-    read, _ = seen(network, name, feature_layers(network.record))
-    made = trainable(network, plan, fitted(network, read, feature_layers(network.record)), read, 0)
-    blocks = freeze.tensor_blocks(made.model, made.owners)
-    assert blocks.keys() >= dict(made.model.named_parameters()).keys()
-    assert {freeze.behaviour_of(made.actions, block) for block in blocks.values()}
-    last = network.record.blocks[-1].name
-    assert made.actions["neck"] == made.actions[last]
-    moving = {
-        block for block, action in made.actions.items() if action not in ("frozen", "replaced")
-    }
-    groups = freeze.groups(made.model, made.actions, made.owners, made.rates)
-    assert {group["block"] for group in groups} <= moving | {"output"}
-    assert made.rates.keys() == {block.name for block in plan.blocks if block.lr is not None}
 
 
 def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers():
@@ -273,7 +239,7 @@ def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers()
 
 
 def test_feature_layers_that_never_vary_get_no_say_and_break_nothing():
-    network, plan = planned("residual", "full")
+    network, plan = plan_of("residual", "full")
     wanted = feature_layers(network.record)
     read, inputs = seen(network, "residual", wanted)
 
@@ -286,7 +252,7 @@ def test_feature_layers_that_never_vary_get_no_say_and_break_nothing():
 
 
 def test_a_part_that_cannot_be_given_its_action_is_named():
-    network, plan = planned("tied", "head+add")
+    network, plan = plan_of("tied", "head+add")
     record = replace(network.record.blocks[-1], layout="other")
     odd = replace(
         network, record=replace(network.record, blocks=(*network.record.blocks[:-1], record))
@@ -297,8 +263,201 @@ def test_a_part_that_cannot_be_given_its_action_is_named():
         trainable(odd, plan, head, read, 0)
 
 
-def test_the_kinds_cover_what_networks_are_made_of():
-    families = {cut_once(name)[1].record.family for name in NETWORKS}
-    assert families == {"convnet", "transformer", "mlp"}
-    assert len(NETWORKS) >= 4
-    assert set(NETWORKS) <= set(KINDS)
+def scaled_head(seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    widths, k = (5, 3, 8), 4
+    d = sum(widths)
+    scale = 10 ** (4 * torch.rand(d, generator=rng) - 2)  # feature layers of very different size
+    offset = torch.randn(d, generator=rng) / scale
+    head = ScaledHead(
+        torch.randn(k, d, generator=rng), torch.randn(k, generator=rng), offset, scale
+    )
+    feature_layers = [
+        t / scale[i] + offset[i]
+        for t, i in zip(
+            torch.randn(20, d, generator=rng).split(widths, 1),
+            torch.arange(d).split(widths),
+            strict=True,
+        )
+    ]
+    return head, feature_layers
+
+
+def test_the_scaled_head_is_its_definition():
+    head, feature_layers = scaled_head()
+    joined = (torch.cat(feature_layers, 1).double() - head.offset.double()) * head.scale.double()
+    slow = joined @ head.weight.double().T + head.bias.double()
+    torch.testing.assert_close(head(feature_layers).double(), slow, rtol=1e-4, atol=1e-4)
+
+
+def test_the_plain_head_gives_the_scaled_heads_answers():
+    head, feature_layers = scaled_head()
+    weight, bias = head.plain()
+    assert weight.dtype == bias.dtype == torch.float64
+    assert not weight.requires_grad
+    joined = torch.cat(feature_layers, 1).double()
+    scaled = (joined - head.offset.double()) * head.scale.double() @ head.weight.double().T
+    torch.testing.assert_close(
+        joined @ weight.T + bias, scaled + head.bias.double(), rtol=1e-6, atol=1e-6
+    )
+
+
+HELD = np.arange(0, 36, 5)
+
+
+@pytest.fixture(scope="module")
+def trained(training_data):
+    """A training of the uppermost part on all rows: its plan, job, network."""
+    plan = planned(training_data, "last:1", FEW)
+    made = job(training_data, plan)
+    return plan, made, drain(made.learn()).trainable
+
+
+def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, trained):
+    plan, made, trainable = trained
+    head = score.fit_on(training_data, plan, made.rows)
+    again = RefitHead(training_data, plan, made.context.source)
+    output, reader = again.end(trainable, head, (2.0, 3.0))
+    examples = training_data.examples(HELD)
+    own = held_scores(trainable, made.context, HELD)
+    other = again.held_scores(trainable, head, made.rows, HELD)
+    said = head.scale * head_scores(output, reader(examples))
+    np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
+    assert output.penalty == PENALTY
+    alone, _ = again.end(trainable, head, None)
+    assert alone.feature_layers == trainable.feature_layers
+
+
+def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(training_data, trained):
+    plan, made, trainable = trained
+    head = score.fit_on(training_data, plan, made.rows)
+    again = RefitHead(training_data, plan, made.context.source)
+    keep = np.setdiff1d(made.rows, HELD)
+    plain = again.held_scores(trainable, head, keep, HELD)
+    labels = training_data.labelled.labels.copy()
+    labels[HELD] = (labels[HELD] + 1) % 3
+    wrong = replace(training_data, labelled=replace(training_data.labelled, labels=labels))
+    other = RefitHead(wrong, plan, made.context.source).held_scores(trainable, head, keep, HELD)
+    np.testing.assert_array_equal(plain, other)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "may"),
+    [
+        ("last:1", True),
+        ("full", True),
+        ("head+add", False),
+        ("scratch", False),
+    ],
+)
+def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(
+    training_data, strategy, may
+):
+    plan = planned(training_data, strategy, FEW)
+    made = job(training_data, plan, HELD)
+    trainable = made.make()
+    assert may_refit(trainable) == may
+    head = score.fit_on(training_data, plan, made.rows)
+    found = RefitHead(training_data, plan, made.context.source).held_scores(
+        trainable, head, made.rows, HELD
+    )
+    assert np.isfinite(found).all() == may
+    assert found.shape == (len(HELD), 3)
+
+
+@pytest.fixture
+def copied_data(split_pictures):
+    """36 pictures to learn from, among them a copy; 15 for the test, one with the same bytes."""
+    payload = (split_pictures / "train" / "red" / "000.png").read_bytes()
+    (split_pictures / "train" / "red" / "copy.png").write_bytes(payload)
+    (split_pictures / "test" / "red" / "known.png").write_bytes(payload)
+    return jobs.training_data(split_pictures)
+
+
+QUICK = ("training.epochs=0.8889", "training.batch_size=8", "head.candidates=equal")
+
+
+def looked(copied_data, strategy, settings=QUICK):
+    """A trained network, its feature layers, its features, how often its source was read."""
+    made = job(copied_data, planned(copied_data, strategy, settings, lr=0.01))
+    trainable = drain(made.learn()).trainable
+    asked = []
+
+    def batch(rows, numbers, wanted):
+        asked.append((rows.tolist(), set(numbers.tolist())))
+        return made.context.source.batch(rows, numbers, wanted)
+
+    extracted = FineTunedFeatures(
+        trainable.network,
+        trainable.feature_layers,
+        BatchSource(made.context.source.cut, batch),
+        copied_data,
+    )
+    return trainable, extracted, asked
+
+
+def slow_features(copied_data, trainable, examples):
+    """Each feature layer by the network itself, an image at a time."""
+    tapped = FeatureExtractor(trainable.network, trainable.feature_layers).eval()
+    pixels = [IMAGE.encode(copied_data.collection.load(e.id), e.id, PREP) for e in examples]
+    with torch.inference_mode():
+        rows = [tapped(normalised(image[None], PREP)) for image in pixels]
+    return {
+        layer: np.concatenate([row[i] for row in rows])
+        for i, layer in enumerate(trainable.feature_layers)
+    }
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full", "last:1+add", "scratch"])
+def test_feature_layers_are_those_of_a_plain_pass(copied_data, strategy):
+    longer = ("training.epochs=4.4444", "training.batch_size=8")
+    settings = longer if strategy == "scratch" else QUICK
+    trainable, extracted, asked = looked(copied_data, strategy, settings)
+    learn, test = copied_data.labelled.learn, copied_data.labelled.test
+    examples = [*learn[5:9], *test, *learn[30:], learn[5]]
+    read = extracted(examples)
+    for layer, expected in slow_features(copied_data, trainable, examples).items():
+        found = read(layer)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert {view for _, augmentations in asked for view in augmentations} == {0}  # as they are
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full"])
+def test_each_image_is_passed_once_and_what_was_learnt_is_not_decoded_again(
+    copied_data, monkeypatch, strategy
+):
+    _, extracted, asked = looked(copied_data, strategy)
+    decoded = []
+    real = batches.decode_images
+
+    def decode_images(collection, examples, prep):
+        decoded.extend(e.id for e in examples)
+        return real(collection, examples, prep)
+
+    monkeypatch.setattr("warmstart.training.trainable.decode_images", decode_images)
+    learn, test = copied_data.labelled.learn, copied_data.labelled.test
+    assert not asked
+    layer = extracted._scan.feature_layers[0]
+    first = extracted(learn[:20])(layer)
+    both = extracted([*learn[10:], *test, *learn[:3]])(layer)
+    np.testing.assert_array_equal(both[:10], first[10:])
+    np.testing.assert_array_equal(both[-3:], first[:3])
+    passed = [row for rows, _ in asked for row in rows]
+    assert len(passed) == len(set(passed)) == 36  # one of two copies stands for both
+    known = {e.sha256 for e in learn}
+    assert decoded == [e.id for e in test if e.sha256 not in known]
+    assert len(decoded) == len(test) - 1
+
+
+def test_rows_lie_in_a_folder_that_goes_with_the_look(copied_data, monkeypatch, tmp_path):
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.setattr("warmstart.training.trainable.folder_with_space", lambda _: place)
+    _, extracted, _ = looked(copied_data, "last:1")
+    extracted(copied_data.labelled.learn)
+    (folder,) = place.iterdir()
+    assert [*folder.glob("*.rows")]
+    del extracted
+    gc.collect()
+    assert not [*place.iterdir()]

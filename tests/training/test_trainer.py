@@ -1,14 +1,14 @@
-"""The trainer against updates written out by hand; what it keeps, against never having stopped."""
+"""Updates against those written out by hand; what is saved, against never having stopped."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -17,9 +17,18 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from tiny import SCHEDULE
+from warmstart.errors import PlanError
 from warmstart.training.checkpoint import Checkpoints, Snapshot
-from warmstart.training.data_parallel import is_out_of_memory
-from warmstart.training.trainer import PULL, Trainer
+from warmstart.training.trainer import (
+    PULL,
+    Trainer,
+    contrastive_loss,
+    is_out_of_memory,
+    make_optimizer,
+    make_pair_loss,
+    pair_loss,
+    warm_cosine,
+)
 
 RATE, DECAY = 0.02, 0.1
 property_of = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -76,10 +85,8 @@ def trainer(network, run=None, **course):
 
 
 def train(made, batches, begin=0):
-    return [
-        made.update(step, factor(step), (inputs,), labels)
-        for step, (inputs, labels) in enumerate(batches, begin)
-    ]
+    tuples = (((inputs,), labels) for inputs, labels in batches)
+    return [step.loss for step in made.train(tuples, factor, begin)]
 
 
 def state(network):
@@ -122,9 +129,6 @@ def by_hand(network, batches, name="adamw", l2_sp=0.0):
                     p += min(rate * factor(step) * l2_sp, PULL) * (home[id(p)] - p)
         seen.append(state(network))
     return seen
-
-
-# ---- updates -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
@@ -176,8 +180,6 @@ def test_a_loss_that_is_no_number_changes_nothing(at):
     assert all(parameter.grad is None for parameter in network.parameters())
     assert math.isfinite(made.update(2, 1.0, (inputs.nan_to_num(posinf=0.0),), labels))
 
-
-# ---- memory that is not enough -------------------------------------------------------------
 
 LACKS = {
     "gpu": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -256,24 +258,12 @@ def test_errors_of_memory_are_told_from_others():
     assert not is_out_of_memory(ValueError("memory"))
 
 
-# ---- drawn back, averaged, part of the way -------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-@pytest.mark.parametrize("pull", [0.5, 3.0])
+@pytest.mark.parametrize("pull", [0.5, 1e9])
 def test_weights_are_drawn_back_to_their_base_model_and_new_ones_are_not(name, pull):
     ours, theirs, batches = Net(), Net(), data(4)
     train(trainer(ours, optimizer=name, l2_sp=pull), batches)
     assert_close(state(ours), by_hand(theirs, batches, name, pull)[-1], rtol=0, atol=1e-6)
-
-
-def test_however_strong_the_pull_it_is_a_tenth_of_the_way_at_most():
-    """A pull of all of the way at each update would hide a rate at which training diverges."""
-    network, base, batches = Net(), state(Net()), data(30)
-    train(trainer(network, l2_sp=1e9), batches)
-    assert_close(state(network), by_hand(Net(), batches, l2_sp=1e9)[-1], rtol=0, atol=1e-5)
-    moved = (network.conv.weight - base["conv.weight"]).abs().max()
-    assert 0 < moved < 10 * RATE
 
 
 def test_a_group_that_nothing_reaches_stays_as_it_is():
@@ -337,9 +327,6 @@ def test_weights_that_were_shown_are_put_back_whatever_happens():
     assert network.conv.weight is home
     made.load_average(0.0)
     assert torch.equal(network.conv.weight, Net().conv.weight)
-
-
-# ---- going on ------------------------------------------------------------------------------
 
 
 def kept(folder, made, step):
@@ -418,17 +405,6 @@ def test_a_later_stage_goes_on_with_its_own_moments(tmp_path, name):
     assert_same(state(network), state(whole))
 
 
-def test_a_batch_that_was_halved_stays_so(tmp_path):
-    network = Net()
-    run, _ = greedy(network, 5, LACKS["gpu"])
-    made = trainer(network, run)
-    train(made, data(1))
-    saved = kept(tmp_path, made, 1)
-    again = trainer(Net())
-    again.restore(saved.tensors, saved.facts["trainer"])
-    assert again.micro_batch == made.micro_batch == 3
-
-
 def test_what_lacks_a_tensor_is_refused():
     made = trainer(Net(), ema_decay=0.9)
     train(made, data(1))
@@ -436,9 +412,6 @@ def test_what_lacks_a_tensor_is_refused():
     del tensors["mean.conv.weight"]
     with pytest.raises(KeyError, match=r"mean\.conv\.weight"):
         trainer(Net(), ema_decay=0.9).restore(tensors, made.facts())
-
-
-# ---- number formats ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -476,9 +449,68 @@ def test_a_scale_at_which_gradients_overflow_skips_the_step_and_is_halved():
     assert json.loads(json.dumps(made.facts())) == made.facts()
 
 
-def test_the_base_model_is_a_copy():
-    network = Net()
-    begin = copy.deepcopy(network.state_dict())
-    made = trainer(network)
-    train(made, data(2))
-    assert_same(dict(zip(moving(network), made.base, strict=True)), begin)
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 40])
+@pytest.mark.parametrize("warm_up", [0.0, 0.1, 0.5, 1.0])
+def test_rates_rise_in_a_line_then_fall_along_a_cosine_and_never_rest(n_steps, warm_up):
+    schedule = warm_cosine(n_steps, warm_up)
+    factors = [schedule(step) for step in range(n_steps)]
+    rising = math.ceil(warm_up * n_steps)
+    assert all(0 < factor <= 1 for factor in factors)
+    assert max(factors) == 1
+    assert factors[:rising] == pytest.approx([(step + 1) / rising for step in range(rising)])
+    falling = factors[rising:]
+    angles = [math.pi * step / len(falling) for step in range(len(falling))]
+    assert falling == pytest.approx([math.cos(angle / 2) ** 2 for angle in angles])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_groups_keep_their_own_rates_and_decays(name, kind):
+    given = groups(Net())[:2]
+    optimizer = make_optimizer(name, given, 0.05)
+    assert type(optimizer) is kind
+    assert [group["lr"] for group in optimizer.param_groups] == [RATE / 2, RATE]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
+    assert [group.get("momentum", 0.9) for group in optimizer.param_groups] == [0.9, 0.9]
+    assert "weight_decay" not in given[0]
+
+
+def test_another_optimizer_is_refused():
+    with pytest.raises(PlanError, match=r"training.optimizer 'lion' does not exist; choose adamw"):
+        make_optimizer("lion", groups(Net()), 0.0)
+
+
+def written_out(vectors, labels, temperature):
+    """Khosla et al. 2020, equation 2, row by row."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    likeness, total = unit @ unit.T / temperature, 0.0
+    for i, label in enumerate(labels):
+        others = [j for j in range(len(labels)) if j != i]
+        whole = math.log(sum(math.exp(likeness[i, j]) for j in others))
+        alike = [j for j in others if labels[j] == label]
+        total -= sum(likeness[i, j] - whole for j in alike) / max(len(alike), 1)
+    return total
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+def test_contrast_is_what_its_paper_writes(temperature):
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(12, 5)), rng.integers(0, 4, 12)
+    labels[-1] = 9  # alone in its class
+    found = contrastive_loss(torch.from_numpy(vectors), torch.from_numpy(labels), temperature)
+    assert found.item() == pytest.approx(written_out(vectors, labels, temperature))
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1, 2]], ids=["one row", "no two alike"])
+def test_a_batch_without_pairs_says_nothing_and_moves_nothing(labels):
+    vectors = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(0))
+    vectors.requires_grad_(True)
+    loss = contrastive_loss(vectors, torch.tensor(labels), 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(vectors.grad, torch.zeros_like(vectors))
+
+
+def test_a_temperature_tells_which_of_the_two_it_is():
+    vectors, labels = torch.eye(4)[[0, 0, 1, 2]], torch.tensor([0, 0, 1, 1])
+    assert make_pair_loss(0.0)(vectors, labels) == pair_loss(vectors, labels)
+    assert make_pair_loss(0.1)(vectors, labels) == contrastive_loss(vectors, labels, 0.1)

@@ -33,7 +33,7 @@ from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.early_stopping import END
 from warmstart.training.guards import Alarm
-from warmstart.training.job import TrainingAttempt, TrainingJob
+from warmstart.training.loop import TrainingAttempt, TrainingJob
 from warmstart.training.score import fit_on
 from warmstart.training.trainable import trainable
 

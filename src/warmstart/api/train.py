@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
@@ -25,15 +25,17 @@ from warmstart.network.structure import Sections, sections_for
 from warmstart.planning.schedule import Schedule, schedule
 from warmstart.records.plan import Plan
 from warmstart.training.guards import Alarm, Watch, largest_change
-from warmstart.training.loop import (
+from warmstart.training.trainer import (
     Batch,
-    Loss,
+    DataParallel,
+    StepWork,
+    Trainer,
     divergence_error,
-    make_optimizer,
     seeded,
     warm_cosine,
 )
-from warmstart.training.loop import train as updates
+
+Loss = Callable[[Any, Any], Tensor]  # outputs of the network, labels -> one number
 
 
 def train(
@@ -83,7 +85,14 @@ def train(
             "the plan trains nothing step by step: its output is solved in closed form by "
             "warmstart.fit; warmstart.plan(network) makes one that does."
         )
-    settings = schedule(plan)
+    settings = replace(
+        schedule(plan),
+        # The network is trained as it is, on whole batches: their loss is a mean already.
+        ema_decay=0.0,
+        l2_sp=0.0,
+        precision="float32",
+        micro_batch=1,
+    )
     if seed is not None:
         settings = replace(settings, seed=seed)
     return _Training(network, plan, sections_for(network, plan), settings, loss).events(data)
@@ -117,7 +126,13 @@ class _Training:
 
     def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
         settings, peak = self.schedule, max(lrs_of(self.plan).values())
-        optimizer = make_optimizer(settings.optimizer, frozen.groups(), settings.weight_decay)
+        trainer = Trainer(
+            self.network,
+            {},  # its weights are the caller's: no copies, no average
+            settings,
+            parallelism=_WholeBatches(self),
+        )
+        trainer.begin(frozen.groups())
         loader = _Loader(data, self.network, self.sections.n_outputs, self.loss is None)
         stream = loader.batches()
         first = next(stream)
@@ -149,8 +164,10 @@ class _Training:
         factors = warm_cosine(n_steps, settings.warmup)
         batches = islice(chain([first], stream), n_steps)
         self.network.train()
-        forward, loss = (self._forward, self.loss) if self.loss else (self._logits, cross_entropy)
-        for step in updates(forward, batches, optimizer, factors, settings.seed, loss):
+        for step in trainer.train(batches, factors):
+            if not math.isfinite(step.loss):
+                what = f"the loss is {step.loss} at step {step.index + 1}"
+                raise divergence_error(peak, what)
             lr = step.factor * peak
             yield Event(
                 stage="fine_tune",
@@ -183,11 +200,35 @@ class _Training:
             for module, mode in modes:
                 module.training = mode
 
+    def batch_loss(self, inputs: Any, labels: Tensor) -> Tensor:
+        """One number: the user's own loss, or the cross-entropy."""
+        if self.loss is not None:
+            return self.loss(self._forward(inputs), labels)
+        return cross_entropy(self._logits(inputs), labels)
+
     def _logits(self, inputs: Any) -> Tensor:
         return as_tensor(self._forward(inputs))
 
     def _forward(self, inputs: Any) -> Any:
         return self.network(**inputs) if isinstance(inputs, Mapping) else self.network(inputs)
+
+
+class _WholeBatches(DataParallel):
+    """Gradients of batches whose inputs may be anything, and whose loss is a mean already."""
+
+    def __init__(self, training: _Training) -> None:
+        super().__init__(training.network, training.schedule.device)
+        self._training = training
+
+    def begin(self) -> None:
+        """Several processes are the caller's own."""
+
+    def gradients(self, inputs: Any, labels: Tensor, work: StepWork) -> float:
+        loss = self._training.batch_loss(inputs, labels)
+        value = float(loss.detach())
+        if math.isfinite(value):
+            loss.backward()  # type: ignore[no-untyped-call]
+        return value
 
 
 def _n_steps(plan: Plan, data: Iterable[Any], batch: int) -> int:

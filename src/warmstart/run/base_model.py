@@ -67,9 +67,9 @@ from warmstart.stats.paired import rank_models
 from warmstart.tasks.registry import TASKS, none_if_default
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows
+from warmstart.training.head_families import NOTHING, Inheritance, Prior, prior_of
 from warmstart.training.linear_probe import fit_head
 from warmstart.training.out_of_distribution import Neighbours, to_nearest_other, unpack
-from warmstart.training.prior import NOTHING, Inheritance, Prior, prior_of
 from warmstart.training.score import estimate
 
 SCRATCH = "scratch"  # the base model for tables where none is named: an untrained network

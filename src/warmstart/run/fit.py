@@ -49,8 +49,7 @@ from warmstart.training.boosting import compare_boosting
 from warmstart.training.dataset import LabelledRows, Reader, TrainingDataset, training_dataset
 from warmstart.training.fine_tune import FineTuned, fine_tune
 from warmstart.training.head_families import ReadFeatures
-from warmstart.training.linear_probe import HeadFit, with_calibration
-from warmstart.training.output import weights_by_layer
+from warmstart.training.linear_probe import HeadFit, weights_by_layer, with_calibration
 from warmstart.training.score import ModelEvaluation, estimate, score_test
 from warmstart.training.ship import FINE_TUNED, PROBE, Decision
 

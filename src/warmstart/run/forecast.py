@@ -62,12 +62,12 @@ from warmstart.run.base_model import base_note, inherit, read_and_choose
 from warmstart.run.deliver import surgery_of
 from warmstart.solve.ridge import Rows, inverse
 from warmstart.training.augmentations import augmentations_of, numbered_augmentation
-from warmstart.training.batches import TrainingContext
+from warmstart.training.batches import BatchSource, TrainingContext
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import LabelledRows, TrainingDataset, arrange
 from warmstart.training.early_stopping import TrainingEnd
-from warmstart.training.job import TrainingAttempt, TrainingJob
 from warmstart.training.linear_probe import zero_head
+from warmstart.training.loop import TrainingAttempt, TrainingJob
 from warmstart.training.trainable import trainable
 
 STEPS = 4  # training steps that are measured; the first includes one-time costs
@@ -270,7 +270,7 @@ def _time_steps(bench: Bench, plan: Plan, short: Schedule) -> float:
         return rng.normal(size=(8, _width(bench, [layer]))).astype(np.float32)
 
     context = TrainingContext(
-        source=_Noise(bench, short.split_at),
+        source=BatchSource(short.split_at, _Noise(bench, short.split_at).batch),
         labels=rows % labelled.n_classes,
         groups=rows,
         digests=take_digests(bench.network),

@@ -40,8 +40,8 @@ from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, members
 from warmstart.training.early_stopping import CANDIDATES, choose_end
 from warmstart.training.fine_tune import FineTuned, held_out_folds
-from warmstart.training.job import TrainingJob
 from warmstart.training.linear_probe import zero_head
+from warmstart.training.loop import TrainingJob
 from warmstart.training.score import ModelEvaluation
 from warmstart.training.trainable import TrainableNetwork, trainable
 

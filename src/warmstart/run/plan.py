@@ -59,7 +59,7 @@ from warmstart.records.summary import Verdict
 from warmstart.request import Request
 from warmstart.training.dataset import arrange
 from warmstart.training.device import AUTO, check_machine, find_machine
-from warmstart.training.prior import SUFFIX
+from warmstart.training.head_families import SUFFIX
 
 
 def with_plan_file(request: Request) -> Request:

@@ -45,7 +45,7 @@ from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, fit_weighted_scaling, make_sketch
 from warmstart.solve.ridge import Array
 from warmstart.training.dataset import LabelledRows, arrange, as_tuple, layer_weights_of
-from warmstart.training.sketched_ridge import SKETCH_WIDTH
+from warmstart.training.head_families import SKETCH_WIDTH
 from warmstart.training.weighted import WeightedRows, fit_linear
 
 _HEAD = ("weight", "bias", "temperature", "class_bias")

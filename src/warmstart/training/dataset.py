@@ -31,10 +31,18 @@ from warmstart.stats.intervals import number_groups
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import target_of
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.head_families import STACK, Family, ReadFeatures
+from warmstart.training.head_families import (
+    NOTHING,
+    STACK,
+    SUFFIX,
+    Family,
+    Inheritance,
+    Prior,
+    ReadFeatures,
+    SelectionProblem,
+    groups_within,
+)
 from warmstart.training.linear_probe import families
-from warmstart.training.prior import NOTHING, SUFFIX, Inheritance, Prior
-from warmstart.training.selection import SelectionProblem, groups_within
 
 Reader = Callable[[Sequence[Example]], ReadFeatures]  # from examples to a reader of their features
 

@@ -18,11 +18,9 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
 from warmstart.training.batches import TrainingContext
-from warmstart.training.data_parallel import DataParallel
-from warmstart.training.loop import mean_loss
-from warmstart.training.selection import LEAST, cross_folds
+from warmstart.training.head_families import LEAST, cross_folds
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.trainer import Trainer
+from warmstart.training.trainer import DataParallel, Trainer, mean_loss
 
 VALIDATIONS = 5  # at equal distances; the last is the end
 SHARES = (0.75, 0.5, 0.25)  # of the way from the base model's weights to the final ones
@@ -121,6 +119,34 @@ def choose_end(
             best = _best(np.stack(candidates), default)
         chosen_scores[held[inside]] = held_scores[best, inside]
     return ChosenEnd(_best(losses[:, held], default), chosen_scores, losses)
+
+
+OutputScales = tuple[float, float]  # factors of the scores of the trained and the refitted head
+_LEAST = 1e-3  # scale of a trained head whose scores carry next to no information
+
+
+def average_refits(
+    scores: Array, labels: Truth, target: Target = CLASSIFICATION, *, is_alone: bool = False
+) -> tuple[Array, tuple[OutputScales, ...]]:
+    """Average the scores of each refitted head with those of the trained one, on its scale.
+
+    Also returns the factors of the two heads. Scores come back unchanged where no head was
+    refitted, and where no other was trained (`is_alone`).
+    Shapes: scores (C + R, n, K), NaN for rows that were never held out; labels (n,).
+    """
+    if is_alone:
+        return scores, ((0.0, 1.0),) * len(REFIT_ENDS)
+    averaged, scales = scores.copy(), []
+    for place, number in enumerate(REFIT_ENDS if len(scores) > REFIT else ()):
+        both = scores[[number, REFIT + place]]
+        held = np.isfinite(both).all(axis=(0, 2))
+        ratio = 1.0
+        if held.any():
+            trained, fitted = (target.scale(z[held], labels[held]) for z in both)
+            ratio = fitted / max(trained, _LEAST)
+        averaged[REFIT + place] = (both[0] + ratio * both[1]) / 2
+        scales.append((1.0, ratio))
+    return averaged, tuple(scales)
 
 
 def _cross_losses(scores: Array, labels: Truth, fold: Labels, target: Target) -> Array:
@@ -288,7 +314,8 @@ class GradualUnfreezing:
     def tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
         for kind, values in enumerate(self._weights):
-            tensors |= self.validation.trainer.named(f"before_stage.{kind}", values)
+            if values:  # without a moving average there is no mean
+                tensors |= self.validation.trainer.named(f"before_stage.{kind}", values)
         return tensors
 
     def facts(self) -> dict[str, Any]:
@@ -300,7 +327,8 @@ class GradualUnfreezing:
         if facts["best"] is not None:
             self._best = float(facts["best"])
             trainer = self.validation.trainer
-            shards = [trainer.local_shards(f"before_stage.{kind}", tensors) for kind in (0, 1)]
+            kinds = (0, 1) if trainer.mean else (0,)
+            shards = [trainer.local_shards(f"before_stage.{kind}", tensors) for kind in kinds]
             self._weights = [[value.clone() for value in values] for values in shards]
 
 

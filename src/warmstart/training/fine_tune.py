@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from warmstart.data.splits import folds
 from warmstart.events import Event, Steps, guard, note
@@ -29,30 +29,33 @@ from warmstart.planning.schedule import (
 from warmstart.records.plan import ADDED, FRESH, Action, Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.batches import BatchSource, TrainingContext, live_batches
-from warmstart.training.cached_activations import cache_activations
+from warmstart.training.batches import BatchSource, TrainingContext, cache_activations, live_batches
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
 from warmstart.training.dataset import Reader, TrainingDataset, rows_by_fold
 from warmstart.training.early_stopping import (
-    CANDIDATES,
     END,
     REFIT,
     REFIT_ENDS,
-    VALIDATIONS,
     ChosenEnd,
+    OutputScales,
     TrainingEnd,
+    average_refits,
     choose_end,
+    held_scores,
     spread,
 )
-from warmstart.training.forgetting import ROWS, BaseModelAnswers, limit_forgetting
-from warmstart.training.guards import overfit
-from warmstart.training.job import SCALES, TrainedNetwork, TrainingJob
-from warmstart.training.linear_probe import HeadFit
-from warmstart.training.model_soup import train_soup
-from warmstart.training.output import OutputScales, RefitHead, average_refits, calibrate_head
+from warmstart.training.guards import (
+    COMPARED_ROWS,
+    BaseModelAnswers,
+    check_overfit,
+    limit_forgetting,
+)
+from warmstart.training.linear_probe import HeadFit, calibrate_head
+from warmstart.training.loop import SCALES, TrainedNetwork, TrainingJob
 from warmstart.training.score import estimate_prior, fit_on, head_probabilities
 from warmstart.training.ship import PROBE, Decision, decide
-from warmstart.training.trainable import TrainableNetwork, trainable
+from warmstart.training.trainable import RefitHead, TrainableNetwork, tensors_to_train, trainable
+from warmstart.training.trainer import mean_loss
 
 NO_LIMIT = Allowance()
 EARLIEST = 2  # folds after which fine-tuning that does not pay off is stopped
@@ -273,7 +276,9 @@ class _FineTuning:
         if trained.trainable is None:
             results.fail(trained)
             return self.give_up(results)
-        answers = BaseModelAnswers(training_data, context, spread(rows, ROWS), settings.n_steps)
+        answers = BaseModelAnswers(
+            training_data, context, spread(rows, COMPARED_ROWS), settings.n_steps
+        )
         make = make_job(first, trained.scale).make
         notes, interpolated = yield from limit_forgetting(
             answers, trained.trainable, make, chosen, scores
@@ -282,7 +287,11 @@ class _FineTuning:
         if interpolated is not chosen:  # another network ships
             chosen, decision = interpolated, self._decide(results, interpolated)
         refit = RefitHead(training_data, plan, context.source)
-        fitted, reader = refit.end(trained.trainable, head, chosen, scales)
+        fitted, reader = refit.end(
+            trained.trainable,
+            head,
+            scales[chosen.candidate - REFIT] if chosen.is_refitted else None,
+        )
         yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
         return replace(
             fine_tuned,
@@ -351,22 +360,6 @@ def _probe_alone(training_data: TrainingDataset, plan: Plan, head: HeadFit, why:
     return FineTuned(network, head, reader, plan, own_head=own_head, given_up=why)
 
 
-def check_overfit(chosen: ChosenEnd, groups: NDArray[np.int64], n_steps: int) -> GuardNote | None:
-    """A note where validation loss rose by more than chance. Shapes: groups (n,)."""
-    steps = [end.n_steps(n_steps) for end in CANDIDATES[:VALIDATIONS]]
-    held = np.isfinite(chosen.losses[END])
-    if not held.any():
-        return None
-    losses = [losses[held] for losses in chosen.losses[:VALIDATIONS]]
-    alarm, _ = overfit(losses, groups[held], steps)
-    if alarm is None:
-        return None
-    action = f"the weights after {chosen.end.validation} fifths of the steps are kept"
-    if chosen.end.share < 1:
-        action = f"weights {chosen.end.share:.0%} of the way from the base model's are kept"
-    return GuardNote(kind="overfit", step=alarm.step, action=action)
-
-
 def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
     """The rows that each training holds out: the user's hold-out set, or folds of whole groups."""
     labelled, n = training_data.labelled, len(training_data.labelled.learn)
@@ -376,3 +369,60 @@ def held_out_folds(training_data: TrainingDataset, n_folds: int) -> list[Rows]:
     count = HOLDOUT_DIVISOR if n_folds == 1 else n_folds
     every_fold = rows_by_fold(folds(labelled.fold_strata, labelled.groups(), count, rng))
     return [*every_fold[:1]] if n_folds == 1 else [*every_fold]
+
+
+SOUP_ROWS = 256  # training rows, at most, on which the mean is compared with its ingredients
+BARRIER = 0.05  # of the loss of always guessing: a mean that is worse by more lies between basins
+
+
+def train_soup(
+    make: Callable[[int, float], TrainingJob], numbers: range, scale: float
+) -> Steps[TrainedNetwork]:
+    """Train once for each number, in another order each; the result has the mean of all weights.
+
+    Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
+    accuracy without increasing inference time", §2.
+
+    `make` returns the job of a number and a learning rate scale. Where the mean fits the training
+    rows worse than its ingredients do, the first training is returned.
+    """
+    job = make(numbers[0], scale)
+    trained = yield from job.learn()
+    trainable = trained.trainable
+    if len(numbers) == 1 or trainable is None:
+        return trained
+    rows = spread(job.rows, SOUP_ROWS)
+    first = {n: tensor.detach().clone() for n, tensor in tensors_to_train(trainable).items()}
+    mean, losses = first, [_loss(job, trainable, rows)]
+    for count, number in enumerate(numbers[1:], start=2):
+        other = yield from make(number, trained.scale).learn()
+        trained = replace(trained, guards=(*trained.guards, *other.guards))
+        if other.trainable is None:
+            break  # its guards say why; the mean so far counts
+        losses.append(_loss(job, other.trainable, rows))
+        weights = tensors_to_train(other.trainable)
+        mean = {n: torch.lerp(t, weights[n].detach(), 1 / count) for n, t in mean.items()}
+        del other, weights  # a whole network
+    if len(losses) == 1:
+        return trained
+    _set_weights(trainable, mean)
+    barrier = _loss(job, trainable, rows) - float(np.mean(losses))
+    target = job.context.target
+    if barrier > BARRIER * target.blind_loss(job.context.labels[job.rows]):
+        _set_weights(trainable, first)
+        text = f"the mean of {len(losses)} trainings is worse than each; the first is kept"
+    else:
+        text = f"the weights are the mean of {len(losses)} trainings"
+    yield note("fine_tune", "Model soup", text)
+    return trained
+
+
+def _set_weights(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in tensors_to_train(trainable).items():
+            tensor.copy_(weights[name])
+
+
+def _loss(job: TrainingJob, trainable: TrainableNetwork, rows: Rows) -> float:
+    scores = torch.from_numpy(held_scores(trainable, job.context, rows))
+    return mean_loss(job.context.target, scores, job.context.targets(rows))

@@ -9,22 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.events import Event, Steps
+from warmstart.network.feature_layers import layer_width
 from warmstart.planning.rules import LayerWeights
-from warmstart.records.network import FeatureLayer
+from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.solve.calibration import Calibration
-from warmstart.solve.ridge import Array
+from warmstart.solve.ridge import Array, Rows
+from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.task import Target, Truth
 from warmstart.training.head_families import (
     STACK,
+    SUFFIX,
     ClassMean,
     Family,
     KernelRidge,
     Logistic,
+    Prior,
+    PriorRidge,
     ReadFeatures,
+    SelectionProblem,
+    SketchedRidge,
     Stacked,
+    Trial,
+    choose_head,
+    choose_penalty,
+    cross_calibrated,
 )
-from warmstart.training.prior import SUFFIX, Prior, PriorRidge
-from warmstart.training.selection import SelectionProblem, Trial, choose_head, choose_penalty
-from warmstart.training.sketched_ridge import SketchedRidge
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,29 @@ def with_calibration(head: HeadFit, calibration: Calibration) -> HeadFit:
         weight=(slopes[:, None] * head.weight).astype(np.float32),
         bias=(slopes * head.bias).astype(np.float32),
     )
+
+
+def calibrate_head(
+    head: HeadFit,
+    scores: Array,
+    labels: Truth,
+    fold: Rows,
+    groups: Rows,
+    target: Target = CLASSIFICATION,
+) -> HeadFit:
+    """Calibrate a trained head on held-out rows (scores (n, K), NaN for others), by other folds."""
+    plain = Calibration(head.scale, np.zeros(len(head.bias)))
+    probabilities, calibration = cross_calibrated(
+        scores / head.scale, labels, fold, groups, plain, target
+    )
+    return with_calibration(replace(head, probabilities=probabilities, fold=fold), calibration)
+
+
+def weights_by_layer(head: HeadFit, record: NetworkRecord) -> dict[FeatureLayer, Array]:
+    """Columns of a head's weights. Shapes: (K, d_t) each."""
+    ends = np.cumsum([layer_width(record, layer) for layer in head.feature_layers])[:-1]
+    columns = np.split(head.weight.astype(np.float64), ends, axis=1)
+    return dict(zip(head.feature_layers, columns, strict=True))
 
 
 def families(

@@ -22,9 +22,8 @@ from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Certainty, Target
 from warmstart.training import dataset
 from warmstart.training.dataset import LabelledRows, TrainingDataset
-from warmstart.training.head_families import ReadFeatures
+from warmstart.training.head_families import Prior, ReadFeatures
 from warmstart.training.linear_probe import HeadFit, fit_head
-from warmstart.training.prior import Prior
 
 Probabilities = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from warmstart.solve.ridge import Array
 from warmstart.stats.intervals import standard_error
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.selection import cross_calibrated, cross_folds
+from warmstart.training.head_families import cross_calibrated, cross_folds
 
 # Of the fine-tuned network in the mean, simplest option first; an ensemble is chosen only where
 # neither network alone is as good.

@@ -1,27 +1,52 @@
-"""What changes during one training: weights, optimizer, moving average.
+"""Updates: the gradients of a batch, a step of the optimizer, L2-SP, the moving average (EMA).
 
-A `Trainer` makes one update at a time, so that a caller can evaluate, save, stop and resume.
+A `Trainer` makes one update at a time, so that a caller can evaluate, save, stop and resume. The
+weights are sharded in `training.sharding`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import log_softmax, normalize
+from torch.nn.parallel import DistributedDataParallel
 
-from warmstart.distributed import here, process_errors
+from warmstart.distributed import ALONE, ProcessGroup, here, process_errors
+from warmstart.errors import PlanError, TrainingError
+from warmstart.events import Event
+from warmstart.network.cut import UnfrozenBlocks, group_modules
+from warmstart.planning.machine import DATA, FSDP
 from warmstart.planning.schedule import Schedule
 from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.task import Target
 from warmstart.training.batches import Inputs
-from warmstart.training.data_parallel import DataParallel, StepWork, is_out_of_memory
-from warmstart.training.loop import BatchLoss, make_optimizer, seeded
+from warmstart.training.trainable import TrainableNetwork
 
+Batch = tuple[Any, Tensor]  # inputs as the network takes them, labels (B,)
+BatchLoss = Callable[[Tensor, Tensor], Tensor]  # outputs (B, K) and truth -> sum over rows
+MOMENTUM = 0.9
 LAG = 10  # the moving average spans at most a tenth of the updates made
 PULL = 0.1  # of the distance at most: all of it would hide a learning rate that is far too high
+JOINT_WRITER = "torch.distributed.checkpoint.hf_storage"  # several processes write with it
+_HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update: the loss before it, in nats, and the factor of its learning rates."""
+
+    index: int
+    loss: float
+    factor: float
 
 
 class Trainer:
@@ -48,7 +73,8 @@ class Trainer:
         self.moving = dict(moving)
         self.micro_batch = schedule.micro_batch or schedule.batch_size
         self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
-        self.base, self.mean = self.local_values(), self.local_values()
+        self.base = self.local_values()
+        self.mean = self.local_values() if schedule.ema_decay else []
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._peaks: list[float] = []
@@ -65,9 +91,19 @@ class Trainer:
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
         self.parallelism.begin()
 
-    def update(self, index: int, factor: float, inputs: Inputs, labels: Tensor) -> float:
+    def train(
+        self, batches: Iterable[Batch], lr_factor: Callable[[int], float], begin: int = 0
+    ) -> Iterator[Step]:
+        """Yield one `Step` after each update, the first of which has number `begin`."""
+        for index, (inputs, labels) in enumerate(batches, begin):
+            factor = lr_factor(index)
+            yield Step(index, self.update(index, factor, inputs, labels), factor)
+
+    def update(self, index: int, factor: float, inputs: Any, labels: Tensor) -> float:
         """One step at `factor` times the learning rates; returns the mean loss before it, in nats.
 
+        Dropout draws from torch's global generator: it is seeded with the schedule's seed plus
+        `index` for each step and restored afterwards, so that single steps can be repeated.
         Where the loss is not finite, nothing is changed. A batch that does not fit into memory is
         computed in halves from then on. Raises: RuntimeError, MemoryError where one example does
         not fit.
@@ -78,9 +114,17 @@ class Trainer:
         statistics = [buffer.clone() for buffer in self._buffers]
         optimizer.zero_grad(set_to_none=True)
         while True:
+            work = StepWork(
+                self.loss,
+                self.micro_batch,
+                self._scaler.scale,
+                self.schedule.device,
+                self.schedule.precision,
+                is_gathered=bool(self._buffers),
+            )
             try:
-                with process_errors():
-                    loss = self._gradients(index, inputs, labels)
+                with process_errors(), seeded(self.schedule.seed + index):
+                    loss = self.parallelism.gradients(inputs, labels, work)
                 break
             except (RuntimeError, MemoryError) as error:
                 size = min(self.micro_batch, len(labels))
@@ -101,19 +145,6 @@ class Trainer:
             self._apply_l2_sp(optimizer)
             self._update_mean()
         return loss
-
-    def _gradients(self, index: int, inputs: Inputs, labels: Tensor) -> float:
-        schedule = self.schedule
-        work = StepWork(
-            self.loss,
-            self.micro_batch,
-            self._scaler.scale,
-            schedule.device,
-            schedule.precision,
-            is_gathered=bool(self._buffers),
-        )
-        with seeded(schedule.seed + index):
-            return self.parallelism.gradients(inputs, labels, work)
 
     @torch.no_grad()
     def _restore_statistics(self, statistics: Sequence[Tensor]) -> None:
@@ -248,3 +279,271 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
     if value.shape != parameter.shape:
         return value.clone()
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def make_optimizer(
+    name: str, groups: Sequence[Mapping[str, Any]], weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum 0.9, over groups with their own learning rates.
+
+    `weight_decay` is the default of groups that set none.
+    Raises: PlanError for another name.
+    """
+    copies = [dict(group) for group in groups]
+    if name == "adamw":
+        return torch.optim.AdamW(copies, weight_decay=weight_decay)
+    if name == "sgd":
+        return torch.optim.SGD(copies, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
+    raise PlanError(f"training.optimizer {name!r} does not exist; choose adamw or sgd.")
+
+
+def warm_cosine(n_steps: int, warm_up: float, *, falls: bool = True) -> Callable[[int], float]:
+    """Linear warm-up over the first share of the steps, then cosine decay, if it `falls`.
+
+    Loshchilov & Hutter 2017, "SGDR", §3, without restarts. The last step's factor is above zero.
+
+    >>> schedule = warm_cosine(10, 0.2)
+    >>> [round(schedule(step), 2) for step in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.04]
+    """
+    rising = math.ceil(warm_up * n_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        if not falls:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(n_steps - rising, 1)))
+
+    return factor
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators for a while, those of GPUs included; restore them after."""
+    has_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if has_gpu else 0)):
+        torch.manual_seed(seed)
+        yield
+
+
+def divergence_error(
+    peak: float, what: str = "the network's outputs are not finite"
+) -> TrainingError:
+    """The error for training that diverged at learning rates of at most `peak`."""
+    return TrainingError(
+        f"training diverged: {what}; use a learning rate below {peak:g} (--lr), or --strategy "
+        "head, which cannot diverge."
+    )
+
+
+# ---- How the gradients of a batch are computed: here, rows are split between processes.
+
+
+@dataclass(frozen=True, slots=True)
+class StepWork:
+    """How a batch is computed. `loss` is summed over rows.
+
+    `scale` multiplies a loss before its backward pass, for float16. `is_gathered`: layers need the
+    statistics of the whole batch.
+    """
+
+    loss: BatchLoss
+    micro_batch: int
+    scale: Callable[[Tensor], Tensor]
+    device: str = "cpu"
+    precision: str = "float32"
+    is_gathered: bool = False
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The number format in which layers compute."""
+        half = _HALF.get(self.precision)
+        return torch.autocast(self.device, half) if half else nullcontext()
+
+
+class DataParallel:
+    """Each process computes its share of every batch, and gradients are averaged.
+
+    All processes hold the same weights, as each created them in the same way. A single process
+    trains plainly. `plain` is the network for validation, where the one for training is compiled.
+    """
+
+    allows_fusion = True  # whether a layer may read the tensors of another one
+    is_sharded = False  # whether processes keep different tensors during updates
+
+    def __init__(
+        self,
+        network: Callable[..., Tensor],
+        device: str,
+        plain: Callable[..., Tensor] | None = None,
+    ) -> None:
+        self._network, self._device = network, device
+        self._plain, self._wrapped = plain or network, network
+        self.is_whole = True  # this process holds all that is trained, and can save it alone
+
+    @property
+    def world(self) -> ProcessGroup:
+        """The processes that split rows; with sharded weights `run` does so between updates."""
+        return here() if self.is_whole else ALONE
+
+    def begin(self) -> None:
+        """Prepare for updates, once each parameter's `requires_grad` is set."""
+        if here().size == 1 or not isinstance(self._network, nn.Module):
+            return
+        self._wrapped = DistributedDataParallel(  # reads `requires_grad` only once
+            self._network,
+            device_ids=[torch.cuda.current_device()] if self._device == "cuda" else None,
+            broadcast_buffers=False,
+            init_sync=False,
+            find_unused_parameters=True,
+        )
+
+    def end(self) -> None:
+        """After updates: every process holds the whole network."""
+
+    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
+        """Compute the gradients of a batch; returns its mean loss, if not finite without them."""
+        world, total, n = here(), 0.0, len(labels)
+        for start in range(0, n, work.micro_batch):
+            stop = min(start + work.micro_batch, n)
+            rows, share = slice(start, stop), 1
+            if not work.is_gathered and stop - start >= world.size:
+                rows, share = slice(start + world.rank, stop, world.size), world.size
+            # Gradients are accumulated locally and sent with the last micro-batch.
+            is_delayed = stop < n and isinstance(self._wrapped, DistributedDataParallel)
+            with cast(Any, self._wrapped).no_sync() if is_delayed else nullcontext():
+                with work.autocast():
+                    logits = self._wrapped(*(value[rows] for value in inputs))
+                loss = work.loss(logits.float(), labels[rows]) / n
+                value = float(loss.detach())
+                total += value if share == 1 else float(world.reduce_sum(np.array([value]))[0])
+                if not math.isfinite(total):
+                    return total
+                work.scale(share * loss).backward()  # type: ignore[no-untyped-call]
+        return total
+
+    def run(self, *inputs: Tensor) -> Tensor:
+        """Logits (B, K) of inputs, in every process of `world`."""
+        return self._plain(*inputs)
+
+    def keeps(self, name: str) -> bool:
+        """Whether this process trains the tensor of this name."""
+        return True
+
+    def broadcast(self) -> None:
+        """Send changed tensors to all processes, unless all made the same change."""
+
+    def local_shard(self, name: str, value: Tensor) -> Tensor:
+        """This process's share of the named tensor, or of another one of its shape: a view."""
+        return value
+
+    def with_placement(self, name: str, shard: Tensor) -> Tensor:
+        """The inverse: this process's share as a tensor that knows its place in the whole."""
+        return shard
+
+    def agree(self, value: bool) -> bool:
+        """The first process's value, where all processes must do the same."""
+        return here().same(value) if self.is_sharded else value
+
+    def sharding_note(self) -> Event | None:
+        """The costs of sharding; None where each process holds all. All processes must call it."""
+        return None
+
+
+def choose_parallelism(
+    trainable: TrainableNetwork, blocks: UnfrozenBlocks, schedule: Schedule, inputs: Inputs
+) -> DataParallel:
+    """The parallelism of the plan; a single process trains plainly.
+
+    `inputs` are examples for the unfrozen blocks, with which blocks are timed.
+    Raises: PlanError where processes cannot share this training.
+    """
+    world = here()
+    if schedule.contrastive and world.size > 1:
+        raise PlanError(
+            "training.contrastive compares all texts of a batch, and "
+            f"{world.size} processes share it; use one process, or remove training.contrastive."
+        )
+    if schedule.parallel == DATA or world.size == 1:
+        network: Any = blocks.vectors if schedule.contrastive else blocks
+        run: Any = torch.compile(network) if schedule.compile else network
+        return DataParallel(run, schedule.device, plain=blocks)
+    if find_spec(JOINT_WRITER) is None:
+        raise PlanError(
+            f"--parallel {schedule.parallel} writes joint checkpoints, which needs torch 2.8 or "
+            f"newer; here is {torch.__version__}. Update torch, or use --parallel data."
+        )
+    if schedule.precision == "float16":
+        raise PlanError(
+            "training.precision float16 scales the loss by gradients that no process sees as a "
+            "whole where weights are sharded; use bfloat16 or float32, or --parallel data."
+        )
+    n_gpus = torch.cuda.device_count()
+    if schedule.device == "cuda" and n_gpus < world.local:
+        raise PlanError(
+            f"--parallel {schedule.parallel} needs a GPU for each process, and {world.local} "
+            f"processes share {n_gpus}; start at most {n_gpus} per machine, or use --device cpu."
+        )
+    device = schedule.device
+    if schedule.parallel == FSDP:
+        from warmstart.training.sharding import ShardedDataParallel
+
+        state = trainable.model.state_dict(keep_vars=True)
+        return ShardedDataParallel(blocks, group_modules(blocks), state, device)
+    from warmstart.training.sharding import make_pipeline
+
+    return make_pipeline(trainable, blocks, schedule, inputs[0].to(device))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on any device, failed to allocate memory."""
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        word in text for word in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+# ---- Losses.
+
+
+def pair_loss(vectors: Tensor, truth: Tensor) -> Tensor:
+    """Squared distance of cosines from 1 within classes and 0 between them, times the rows.
+
+    SetFit's loss (Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", §3) over all
+    pairs of a batch; both kinds have equal weight. Shapes: vectors (B, C), truth (B,).
+    """
+    unit, same = normalize(vectors), truth[:, None] == truth[None]
+    errors = (unit @ unit.T - same.to(unit.dtype)) ** 2
+    alike = same & ~torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    total = 0 * unit.sum()
+    for pairs in (alike, ~same):
+        if bool(pairs.any()):
+            total = total + errors[pairs].mean()
+    return len(truth) * total
+
+
+def contrastive_loss(vectors: Tensor, truth: Tensor, temperature: float) -> Tensor:
+    """The supervised contrastive loss over cosines, summed over rows.
+
+    Khosla et al. 2020, arXiv 2004.11362, §3.2.2. A row without another one of its class
+    contributes nothing. Shapes: vectors (B, C), truth (B,).
+    """
+    unit = normalize(vectors)
+    diagonal = torch.eye(len(truth), dtype=torch.bool, device=truth.device)
+    alike = (truth[:, None] == truth[None]) & ~diagonal
+    similarity = unit @ unit.T / temperature
+    log_shares = log_softmax(similarity.masked_fill(diagonal, torch.finfo(unit.dtype).min), dim=1)
+    n_alike = alike.sum(dim=1)
+    return -(log_shares.masked_fill(~alike, 0.0).sum(dim=1) / n_alike.clamp(min=1)).sum()
+
+
+def make_pair_loss(temperature: float) -> BatchLoss:
+    """The contrastive loss at a temperature; at 0, cosines are pulled to 1 and 0."""
+    if temperature:
+        return partial(contrastive_loss, temperature=temperature)
+    return pair_loss
+
+
+def mean_loss(target: Target, outputs: Tensor, truth: Tensor) -> float:
+    """The mean over rows. Shapes: outputs (m, K) float64, truth as the target takes it."""
+    return float(target.summed_loss(outputs, truth) / len(outputs))

@@ -21,7 +21,7 @@ from warmstart.solve.calibration import (
 from warmstart.solve.kernels import LaplaceFeatures, anchors_of, fit_laplace_features
 from warmstart.solve.primal_ridge import FeatureSpread, spread_rows
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.selection import TIE
+from warmstart.training.head_families import TIE
 
 
 @dataclass(frozen=True, slots=True)
