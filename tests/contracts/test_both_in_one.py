@@ -11,7 +11,7 @@ from networks import KINDS, cut_once
 from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.surgery import (
-    NAME,
+    BRANCH,
     add_ensemble_branch,
     assemble,
     can_ensemble,
@@ -89,7 +89,7 @@ def test_no_tensor_is_lost_and_the_copies_are_the_starts(name):
     assert sum(row.numel for row in ledger.rows if row.fate != "dropped") == numel[1]
     copied = [row for row in ledger.rows if row.fate == "copied"]
     assert copied
-    assert all(row.before == row.after and row.block == NAME for row in copied)
+    assert all(row.before == row.after and row.block == BRANCH for row in copied)
     frozen = frozenset(n for n in names if actions[n] == "frozen")
     assert prove_frozen(ledger, frozen).identical
     assert any(line.startswith("copied") for line in summary_lines(ledger))
@@ -100,7 +100,7 @@ def test_a_copy_that_moved_is_seen():
     last = feature_layers(network.record)[-1]
     model = _model(both, (last, FeatureLayer(block=last.block, pool="neck", of="base")))
     with torch.no_grad():
-        next(p for n, p in model.named_parameters() if n.startswith(f"backbone.{NAME}.")).add_(1)
+        next(p for n, p in model.named_parameters() if n.startswith(f"backbone.{BRANCH}.")).add_(1)
     frozen = frozenset(block.name for block in network.blocks[:cut])
     actions = {block.name: "tuned" for block in network.blocks} | dict.fromkeys(frozen, "frozen")
     actions |= {"neck": "tuned", "unused": "frozen"}
@@ -117,9 +117,9 @@ def test_the_tensors_of_both_are_saved_once_each(name):
     )
     upper = {step.name for step in (*both.steps.blocks[cut:], both.steps.neck)}
     doubled = [n for n, owner in both.owners.items() if owner in upper]
-    assert all(f"backbone.{NAME}.{n}" in saved for n in doubled if f"backbone.{n}" in saved)
+    assert all(f"backbone.{BRANCH}.{n}" in saved for n in doubled if f"backbone.{n}" in saved)
     lower = {step.name for step in both.steps.blocks[:cut]}
-    assert not any(f"backbone.{NAME}.{n}" in saved for n, o in both.owners.items() if o in lower)
+    assert not any(f"backbone.{BRANCH}.{n}" in saved for n, o in both.owners.items() if o in lower)
 
 
 def test_a_network_that_runs_in_one_piece_cannot_stand_twice():
