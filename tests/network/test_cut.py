@@ -28,7 +28,6 @@ from warmstart.network.cut import (
     cached_layers,
 )
 from warmstart.network.feature_layers import feature_layers
-from warmstart.records.network import FeatureLayer
 
 N = 5
 
@@ -76,17 +75,6 @@ def test_prefix_and_unfrozen_blocks_are_the_model_at_every_cut(name):
 def test_a_cut_that_the_network_does_not_have_is_refused(cut):
     with pytest.raises(PlanError, match=rf"training.split_at {cut}; the network has blocks 1 to 9"):
         FrozenPrefix(cut_once("resnet18")[1], cut, ())
-
-
-def test_the_neck_is_never_stored():
-    offered = [
-        FeatureLayer(block=2, pool="grid2"),
-        FeatureLayer(block=2, pool="neck"),
-        FeatureLayer(block=1, pool="avg"),
-    ]
-    assert cached_layers(offered, 0) == ()
-    assert cached_layers(offered, 1) == (offered[2],)
-    assert cached_layers(offered, 9) == (offered[0], offered[2])
 
 
 def gradients(network, depth, recompute, actions=None):

@@ -344,17 +344,6 @@ def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
     assert open_onnx(plain, InputHandling()).labels == ("x", "y", "z")
 
 
-def test_grey_pictures_have_one_mean(tmp_path):
-    nodes = [
-        helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
-        helper.make_node("Concat", ["m", "m"], ["y"], axis=1),
-    ]
-    path = graph(tmp_path / "g.onnx", nodes, ["n", 1, 8, 8], ["n", 2])
-    preprocessing = open_onnx(path, InputHandling()).preprocessing
-    assert (preprocessing.channels, preprocessing.size) == (1, (8, 8))
-    assert preprocessing.mean[0] == pytest.approx(np.mean(IMAGENET.mean))
-
-
 WORDS = st.lists(st.text("abcdefg ü", min_size=1).map(str.strip).filter(bool), min_size=2)
 
 
@@ -376,7 +365,6 @@ def test_a_file_with_a_mark_of_its_encoding(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "does not exist"),
         (b"\xff\xfe\xff", "is no text"),
         (b"\n", "names no classes"),
         (b"cat\ndog\ncat\n", "has 'cat' twice"),
@@ -385,10 +373,13 @@ def test_a_file_with_a_mark_of_its_encoding(tmp_path):
 )
 def test_unusable_names_are_refused(tmp_path, content, says):
     path = tmp_path / "names.txt"
-    if content is not None:
-        path.write_bytes(content)
+    with pytest.raises(ModelError, match="does not exist"):
+        read_names(path)
+    path.write_bytes(content)
     with pytest.raises(ModelError, match=says):
         read_names(path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_names(tmp_path)
 
 
 def test_each_class_of_imagenet_has_a_name_of_its_own():

@@ -160,11 +160,7 @@ class SoundHeader:
 
 
 def is_sound(payload: bytes) -> bool:
-    """Whether the first bytes are those of a supported audio file.
-
-    >>> is_sound(b"fLaC\\0\\0\\0\\x22"), is_sound(b"\\x89PNG\\r\\n")
-    (True, False)
-    """
+    """Whether the first bytes are those of a supported audio file."""
     return _kind(payload) is not None
 
 
@@ -175,10 +171,7 @@ def _kind(payload: bytes) -> str | None:
 
 
 def read_sound_header(payload: bytes, name: str) -> SoundHeader:
-    """Read the header of an audio file.
-
-    Raises: DataError if it is none, is damaged, empty or too large, or a package is missing.
-    """
+    """The header of an audio file. Raises: DataError if damaged, or a package is missing."""
     return guard(lambda: _read_header(payload, name), payload, name)
 
 
@@ -197,11 +190,6 @@ def _read_header(payload: bytes, name: str) -> SoundHeader:
             raise DataError(f"{name} is cut off")  # libsndfile would read what is there
         with _open(payload, name) as file:
             header = SoundHeader(kind, int(file.frames), int(file.samplerate), int(file.channels))
-    _check(header, name)
-    return header
-
-
-def _check(header: SoundHeader, name: str) -> None:
     low, high = SAMPLE_RATES
     if not 1 <= header.channels <= MAX_CHANNELS or not low <= header.sample_rate <= high:
         raise DataError(
@@ -216,13 +204,13 @@ def _check(header: SoundHeader, name: str) -> None:
             f"({header.frames * header.channels / 1e6:,.0f} million samples); the limit is "
             f"{MAX_SAMPLES // 10**6} million. Cut it into clips."
         )
+    return header
 
 
 def decode_sound(payload: bytes, name: str) -> tuple[Samples, int]:
     """The waveform of an audio file, its channels averaged, and its sample rate.
 
-    Full scale is -1 to 1; floats beyond that are not clipped. Thread-safe.
-    Shapes: (n,) float32.
+    Full scale is -1 to 1; floats beyond that are not clipped. Thread-safe. Shapes: (n,) float32.
     Raises: DataError "NAME is cut off", "NAME is silent", … for every failure.
     """
     return guard(lambda: _decode(payload, name), payload, name)
@@ -294,12 +282,7 @@ def sound_of(load: Load, examples: Sequence[Example]) -> Sound:
 
 
 def default_sound(sample_rate: int, seconds: float, mels: int = MELS) -> Sound:
-    """The default spectrogram of clips of this sample rate and length.
-
-    >>> sound = default_sound(8000, 0.64)
-    >>> sound.window, sound.hop, sound.high
-    (256, 22, 4000.0)
-    """
+    """The default spectrogram of clips of this sample rate and length."""
     return Sound(
         sample_rate=sample_rate,
         seconds=round(seconds, 2),
@@ -392,10 +375,8 @@ def log_mel(wave: Samples, sound: Sound) -> NDArray[np.float32]:
 
 def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
     """The picture of a clip (n,), its loudest value 255. Shapes: returns (mels, frames)."""
-    wave = crop_or_pad(
-        resample(wave, sample_rate, sound.sample_rate), round(sound.seconds * sound.sample_rate)
-    )
-    levels = log_mel(wave, sound)
+    n = round(sound.seconds * sound.sample_rate)
+    levels = log_mel(crop_or_pad(resample(wave, sample_rate, sound.sample_rate), n), sound)
     shares = 1 + (levels - levels.max()) / sound.range_db
     rows: Pixels = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
     return np.ascontiguousarray(rows[::-1])
@@ -405,12 +386,7 @@ def draw_spectrogram(wave: Samples, sample_rate: int, sound: Sound) -> Pixels:
 
 
 def prepare_wave(wave: Samples, sample_rate: int, inputs: WaveInputs) -> NDArray[np.float32]:
-    """The middle of a clip, resampled, scaled, padded with silence. Shapes: (m,) to (n,).
-
-    >>> inputs = WaveInputs(sample_rate=4, seconds=1.0, is_scaled=True)
-    >>> prepare_wave(np.array([1, 3], np.float32), 4, inputs).round(3).tolist()
-    [0.0, -1.0, 1.0, 0.0]
-    """
+    """The middle of a clip, resampled, scaled, padded with silence. Shapes: (m,) to (n,)."""
     (n,) = inputs.shape
     wave = resample(wave, sample_rate, inputs.sample_rate)
     wave = crop_or_pad(wave, min(n, len(wave)))
@@ -434,19 +410,6 @@ def waveform_similarity(first: bytes, second: bytes) -> float:
     A recording that is re-encoded, resampled or slightly cut stays similar; the same word spoken
     twice does not, nor do two tones that differ by a few hertz, since phases drift apart.
     Raises: DataError if either is not a valid audio file.
-
-    >>> import io, wave
-    >>> def clip(pitch):
-    ...     file = io.BytesIO()
-    ...     with wave.open(file, "wb") as out:
-    ...         out.setparams((1, 2, 8000, 0, "NONE", ""))
-    ...         wave_form = np.sin(np.arange(4000) * pitch * 2 * np.pi / 8000)
-    ...         out.writeframes(np.int16(9000 * wave_form).tobytes())
-    ...     return file.getvalue()
-    >>> round(waveform_similarity(clip(440), clip(440)), 2)
-    1.0
-    >>> waveform_similarity(clip(440), clip(447)) < 0.5
-    True
     """
     a, b = (_low_rate(payload) for payload in (first, second))
     n = 1 << (len(a) + len(b) - 1).bit_length()
@@ -475,12 +438,11 @@ SOUND_CROP = 0.8  # v0
 
 
 def _seconds_choice(value: float) -> Choice:
-    return Choice(
-        value=value,
-        source="measured",
-        because="nineteen of twenty clips are no longer, up to ten seconds; longer ones are cut "
-        "to their middle, shorter ones padded with silence",
+    because = (
+        "nineteen of twenty clips are no longer, up to ten seconds; longer ones are cut "
+        "to their middle, shorter ones padded with silence"
     )
+    return Choice(value=value, source="measured", because=because)
 
 
 class AudioModality(Modality[WaveInputs]):

@@ -185,11 +185,7 @@ def input_choice(value: int, base: int | None, because: str) -> Choice:
 
 
 def suffixes_of(names: str) -> frozenset[str]:
-    """Suffixes from their names, separated by spaces.
-
-    >>> sorted(suffixes_of("jpg png"))
-    ['.jpg', '.png']
-    """
+    """Suffixes from their names, separated by spaces."""
     return frozenset(f".{suffix}" for suffix in names.split())
 
 

@@ -45,11 +45,7 @@ def has_sign(cell: str) -> bool:
 
 
 def pack(cells: Mapping[str, str]) -> bytes:
-    """A row as bytes, which are its content and are hashed.
-
-    >>> pack({"b": "2", "a": "1"})
-    b'{"a": "1", "b": "2"}'
-    """
+    """A row as bytes, which are its content and are hashed."""
     return json.dumps(dict(cells), sort_keys=True, ensure_ascii=False).encode()
 
 
@@ -63,11 +59,6 @@ def encode_row(payload: bytes, name: str, inputs: TableInputs) -> NDArray[np.flo
     """One row as input of the network; `name` is for messages. Shapes: returns (width,) float32.
 
     Raises: DataError if a column is missing, or a cell of a numeric one is not a number.
-
-    >>> from warmstart.records.inputs import ColumnRecord
-    >>> inputs = TableInputs(columns=(ColumnRecord(name="age", kind="number", mean=50, std=10),))
-    >>> encode_row(pack({"age": "60"}), "line 2", inputs).tolist()
-    [1.0]
     """
     cells, values = unpack(payload), np.zeros(inputs.shape, np.float32)
     at = 0

@@ -41,20 +41,13 @@ def normal(text: str) -> str:
     """A text in Unicode's composed form (NFC), with single spaces for white space.
 
     NUL is removed; emoji, direction marks and letters of any script stay.
-
-    >>> normal("  cafe\\u0301\\n au  lait ")
-    'café au lait'
     """
     text = unicodedata.normalize("NFC", text.replace("\0", ""))
     return _SPACES.sub(" ", text).strip()
 
 
 def payload_of(text: str) -> bytes:
-    """A text as the bytes of its example: its normal form in UTF-8.
-
-    >>> payload_of(" naïve ").decode()
-    'naïve'
-    """
+    """A text as the bytes of its example: its normal form in UTF-8."""
     return normal(text).encode("utf-8", "replace")
 
 
@@ -70,11 +63,7 @@ def decode_utf8(payload: bytes) -> str:
 
 
 def letters_of(text: str) -> str:
-    """What is the same where texts differ only in case, punctuation and spaces.
-
-    >>> letters_of("Good film."), letters_of("good  film!")
-    ('goodfilm', 'goodfilm')
-    """
+    """What is the same where texts differ only in case, punctuation and spaces."""
     return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
@@ -84,10 +73,6 @@ def word_counts(texts: Sequence[str], width: int = WIDTH) -> NDArray[np.float32]
     Words are hashed into `width` slots (Weinberger et al. 2009, "Feature Hashing"); in text
     without spaces, neighbouring letters count as words. Counts are damped by ln(1 + count),
     and rows have length 1.
-
-    >>> counts = word_counts(["good film", "Good film", "bad"])
-    >>> bool((counts[0] == counts[1]).all()), counts.shape
-    (True, (3, 2048))
     """
     counts = np.zeros((len(texts), width), np.float32)
     for row, text in enumerate(texts):
@@ -119,9 +104,6 @@ def register_tokenizer(payload: str) -> str:
     """Register the text of a tokenizer.json; returns its digest.
 
     Raises: ModelError if it is not a JSON object.
-
-    >>> tokenizer_json(register_tokenizer('{"model": {}}'))
-    '{"model": {}}'
     """
     try:
         is_object = isinstance(json.loads(payload), dict)

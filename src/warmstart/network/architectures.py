@@ -48,9 +48,8 @@ def build(
 ) -> nn.Module:
     """Build a network with random weights, its head as wide as the one in `weights`.
 
-    `size` (height, width in px) matters only to networks made for one input size.
-    The global random state is left unchanged.
-    Raises: ModelError for an unknown architecture, TypeError where the size cannot be chosen.
+    `size` (height, width in px) matters only to networks made for one input size. The global
+    random state stays. Raises: ModelError for an unknown architecture, TypeError for such a size.
 
     >>> build("timm:resnet18", {"fc.weight": torch.zeros(7, 512)}).num_classes
     7

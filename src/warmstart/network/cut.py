@@ -124,10 +124,9 @@ NEAR = 1.1  # times the least time of an update, within which partitions count a
 class PipelineStage(nn.Module):
     """Consecutive unfrozen blocks; the last stage ends with the head.
 
-    Its inputs are those of the unfrozen blocks, or the outputs of the stage before: main
-    (b, …), then a (b, d) for each feature layer so far. Its outputs are the same, or logits
-    (b, K). They can be sent to another process and get a gradient back: dense, and with
-    gradients on.
+    Inputs: those of the unfrozen blocks, or the outputs of the stage before: main (b, …), then a
+    (b, d) for each feature layer so far. Outputs: the same, or logits (b, K), dense and with
+    gradients on, so that they can be sent to another process and get a gradient back.
     """
 
     def __init__(self, unfrozen: UnfrozenBlocks, numbers: range, is_last: bool) -> None:
@@ -302,10 +301,8 @@ def assign_stages(
 ) -> dict[str, int]:
     """Index of the stage that holds each tensor, by name. `stages`: block numbers, from 1.
 
-    Tensors of no block (neck, output) belong to the last stage; those below the cut, which no
-    stage runs, to the first.
-    Raises: PlanError where a tensor is in two stages, or one reads another's tensor:
-    gradients would have to meet.
+    Tensors of no block (neck, output) belong to the last stage, those below the cut to the first.
+    Raises: PlanError where a tensor is in two stages: gradients would have to meet.
     """
     blocks = unfrozen.scan.steps.blocks
     by_block = {blocks[n - 1].name: k for k, numbers in enumerate(stages) for n in numbers}

@@ -81,8 +81,7 @@ class ExternalClassifier:
 class InputHandling:
     """The user's preprocessing; None, empty: the model's own.
 
-    `size` is (height, width) in px; mean and std are of values 0..1, one for all channels or
-    one each.
+    `size`: height and width in px; mean and std: of values 0..1, one for all channels or each.
     """
 
     size: tuple[int, int] | None = None

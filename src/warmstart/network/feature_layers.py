@@ -172,8 +172,7 @@ def plan_scan(network: Network, layers: Sequence[FeatureLayer]) -> LayerOrder:
 class LayerReader(nn.Module):
     """A backbone up to its deepest feature layer: inputs (B, C, H, W) to (B, d) float32 per layer.
 
-    The backbone is a child, so that it is moved, put into channels_last, traced and exported like
-    any module.
+    The backbone is a child, so that it is moved, traced and exported like any module.
     """
 
     def __init__(self, backbone: nn.Module, scan: LayerOrder) -> None:

@@ -41,8 +41,7 @@ _BRANCH_PREFIX = f"{_BACKBONE}{BRANCH}."
 class FinishedRunModel(PretrainedModel):
     """A run as base model: `head` reads `feature_layers`; `added` are blocks of earlier runs.
 
-    `module` has a random classifier, which nothing may read, and no added blocks: partition it
-    with `partition_base`.
+    `module` has a random classifier and no added blocks: partition it with `partition_base`.
     """
 
     head: MultiLayerHead
@@ -77,11 +76,10 @@ def rebuild_finished_run(
 ) -> FinishedRunModel:
     """Rebuild a run's network from the tensors in its model.safetensors, strictly.
 
-    `record` describes the base model; its digest and its numbers of parameters and classes are
-    filled in here. The digest is over the backbone alone, as features do not depend on a head. Of
-    an ensemble from block `ensemble` on, the fine-tuned blocks and their share of the head count.
-    Raises: ModelError if the architecture is unknown, or a tensor is missing, extra, of another
-    shape, or not finite.
+    The record's digest and numbers of parameters and classes are filled in here. The digest is
+    over the backbone alone, as features do not depend on a head. Of an ensemble from block
+    `ensemble` on, the fine-tuned blocks and their share of the head count.
+    Raises: ModelError as `rebuild`.
     """
     own = {n: t for n, t in tensors.items() if ensemble is None or not n.startswith(_BRANCH_PREFIX)}
     backbone = {n.removeprefix(_BACKBONE): t for n, t in own.items() if n.startswith(_BACKBONE)}
@@ -172,8 +170,7 @@ def partition_base(base: PretrainedModel) -> Network:
 def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunModel:
     """Adapt the network and head of a run on a table to other columns.
 
-    Dropped columns count with their mean for good.
-    Raises: ModelError where the run was on other data, or no column has the same name.
+    Dropped columns count with their mean. Raises: ModelError where none has the same name.
     """
     if not isinstance(base.module, TableNet):
         raise ModelError(

@@ -144,10 +144,9 @@ def _set_eval(module: nn.Module, _: object) -> None:
 def eval_modules(model: nn.Module, actions: Actions, owners: Owners) -> tuple[nn.Module, ...]:
     """The modules that stay in eval mode.
 
-    A module with tensors of its own stays if one of them is frozen; in a fine-tuned block, if it
-    keeps statistics. A container stays if all tensors below it are frozen. A module without
-    tensors (dropout, say) follows its step in a `WarmModel`, else the sibling before it, or
-    after it where it is the first.
+    A module with tensors stays if one of them is frozen; in a fine-tuned block, if it keeps
+    statistics. A container stays if all tensors below it are frozen. One without tensors (dropout,
+    say) follows its step in a `WarmModel`, else the sibling before it, or the first one after it.
     """
     own = _own_modes(model, actions, owners)
     inherited = dict(_sibling_modes(model, own))

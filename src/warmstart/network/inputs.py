@@ -56,8 +56,7 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     """The network for squares of `size` px; the crop keeps its share of the image.
 
     `module` is left unchanged, and returned where it takes that size without a change.
-    Raises: ModelError for a size that no network is tried with, and one that names the nearest
-    possible sizes where this network does not take the size.
+    Raises: ModelError that names the nearest possible sizes where it does not take the size.
     """
     if preprocessing.size == (size, size):
         return Resized(module, preprocessing)
@@ -70,11 +69,9 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     if isinstance(result, Resized):
         return result
 
-    def is_possible(n: int) -> bool:
-        return isinstance(_attempt(module, arch, preprocessing, n), Resized)
-
     cure = f"it takes {' x '.join(map(str, preprocessing.size))} px only"
-    if sizes := _nearest(size, _patch(module), is_possible):
+    attempt = partial(_attempt, module, arch, preprocessing)
+    if sizes := _nearest(size, _patch(module), lambda n: isinstance(attempt(n), Resized)):
         noun = "size" if len(sizes) == 1 else "sizes"
         cure = f"the nearest {noun} that it takes: {' and '.join(map(str, sizes))}"
     raise ModelError(f"{name} cannot take images of {size} px ({result}); {cure}.")
@@ -184,8 +181,7 @@ def _convert(
 def set_size(module: nn.Module, size: tuple[int, int]) -> None:
     """Set the input size (height, width in px) of your own module, in place.
 
-    Supported by timm's networks with `set_input_size`, and torchvision's ViT; others are
-    left unchanged.
+    Supported by timm's networks with `set_input_size`, and torchvision's ViT; others stay.
     """
     if (setter := _setter(module)) is not None:
         with warnings.catch_warnings():  # of timm's own resampling
@@ -601,8 +597,7 @@ def change_inputs(
 ) -> tuple[nn.Module, BaseModelRecord, tuple[InputChange, ...]]:
     """Adapt a network to other inputs, in place or rebuilt; its new record and changed tensors.
 
-    Raises: ModelError if it cannot be done, or if the images are pictures and the network is
-    one for bands.
+    Raises: ModelError if it cannot be done, or pictures are meant for a network for bands.
     """
     inputs, modality = record.preprocessing, modality_of(record.preprocessing)
     if not modality.has_pixels:
@@ -618,7 +613,10 @@ def change_inputs(
         resized = resize(module, record.arch, prep, options.size)
         module, prep, changes = resized.module, resized.preprocessing, resized.changes
     number = prep.channels if options.channels is None else options.channels
-    is_tuned = _tunes_stem(module, options)
+    # Whether the first layer is trained: the user's choice for its block, else the strategy's.
+    stem = next((n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d)), "")
+    choices = [t for name, t in options.tuned_blocks if f"{stem}.".startswith(f"{name}.")]
+    is_tuned = choices[-1] if choices else options.is_tuned
     prep, adapted = rechannel(module, prep, number, options.rgb or (0, 1, 2), is_tuned)
     if options.ranges and len(options.ranges) != prep.channels:
         raise ModelError(
@@ -667,10 +665,3 @@ def _actual_channels(module: nn.Module, prep: Preprocessing) -> int:
     except ModelError:
         return first.in_channels
     return prep.channels
-
-
-def _tunes_stem(module: nn.Module, options: InputOptions) -> bool:
-    """Whether the first layer is trained: the user's choice for its block, else the strategy's."""
-    first = next((n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d)), "")
-    choices = [t for name, t in options.tuned_blocks if f"{first}.".startswith(f"{name}.")]
-    return choices[-1] if choices else options.is_tuned

@@ -36,12 +36,11 @@ def inject(
 ) -> tuple[str, ...]:
     """Add updates of rank `rank` to the layers of the named blocks, in place.
 
-    In a `Network`, `names` are those of its blocks; in any other module the dotted names of its
-    submodules. Layers are nn.Linear and nn.Conv2d without groups, if the network calls them: the
-    updates of a layer whose weights are read directly would never be used. Layers with tied weights
-    are skipped. The global random state, modes and gradient flags of existing tensors stay.
-    Returns: the dotted names of the layers. Raises: PlanError if peft is not installed, the rank
-    is below 1, or a block has no such layer.
+    `names`: of blocks of a `Network`, or dotted ones of submodules. Layers are nn.Linear and
+    nn.Conv2d without groups or tied weights, if the network calls them: the updates of a layer
+    whose weights are read directly would never be used. The global random state, modes and
+    gradient flags stay. Returns: the dotted names of the layers.
+    Raises: PlanError if peft is not installed, the rank is below 1, or a block has no such layer.
     """
     if rank < 1:
         raise PlanError(f"training.lora_rank {rank}: low-rank updates have a rank of 1 or more.")
@@ -101,8 +100,17 @@ def original_names(module: nn.Module) -> dict[str, tuple[str, bool]]:
 
     A tensor of an update maps to the weight that it is added to.
     """
-    adapted = set(_adapted(module))
-    return {name: _original(name, adapted) for name in module.state_dict(keep_vars=True)}
+    adapted, origins = set(_adapted(module)), dict[str, tuple[str, bool]]()
+    for name in module.state_dict(keep_vars=True):
+        pieces, origins[name] = name.split("."), (name, False)
+        for end in range(len(pieces) - 1, 0, -1):
+            layer = ".".join(pieces[:end])
+            if layer in adapted:
+                is_base = pieces[end] == "base_layer"
+                origin = ".".join([layer, *pieces[end + 1 :]]) if is_base else f"{layer}.weight"
+                origins[name] = origin, not is_base
+                break
+    return origins
 
 
 def base_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -113,17 +121,6 @@ def base_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _adapted(module: nn.Module) -> list[str]:
     return [n for n, m in module.named_modules() if {"base_layer", "lora_A"} <= m._modules.keys()]
-
-
-def _original(name: str, adapted: set[str]) -> tuple[str, bool]:
-    pieces = name.split(".")
-    for end in range(len(pieces) - 1, 0, -1):
-        layer = ".".join(pieces[:end])
-        if layer in adapted:
-            if pieces[end] == "base_layer":
-                return ".".join([layer, *pieces[end + 1 :]]), False
-            return f"{layer}.weight", True
-    return name, False
 
 
 def _block_layers(network: Network, name: str) -> list[str]:

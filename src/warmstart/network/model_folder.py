@@ -29,10 +29,7 @@ from torch import Tensor
 from warmstart.errors import ModelError, RunFolderError, first_line, no_folder
 from warmstart.modalities.registry import modality_of
 from warmstart.network.weights import chunks
-from warmstart.records.answer import (
-    CalibrationRecord,
-    ModelRecord,
-)
+from warmstart.records.answer import CalibrationRecord, ModelRecord
 from warmstart.records.run_folder import (
     RunFolder,
     fields_of,
@@ -88,7 +85,14 @@ def read_bundle(run: Path) -> Bundle:
     if not run.is_dir():
         raise RunFolderError(no_folder(run, "name a folder that `warmstart fit` wrote."))
     if not folder.is_dir():
-        raise RunFolderError(f"{run} {_why_none(run)}")
+        why = "is not a finished run folder; name one that `warmstart fit` wrote."
+        if (run / "DONE").exists():
+            why = "holds no model: none was shipped, as no signal was found in its data."
+            why = f"{why} {run / 'summary.json'} says more."
+        elif RunFolder(run).is_unfinished:
+            command = RunFolder(run).resume_command
+            why = f"holds no model: its run did not finish. Run {command}."
+        raise RunFolderError(f"{run} {why}")
     record = read_json(folder / "config.json", ModelRecord)
     calibration = read_json(folder / "calibration.json", TASKS[record.task].calibration_record)
     tensors = _read(folder / "model.safetensors", load_file)
@@ -165,13 +169,3 @@ def _read_neighbours(path: Path) -> tuple[Arrays, list[str]]:
 
 def _damaged(path: Path, why: str) -> RunFolderError:
     return RunFolderError(f"{path} cannot be read ({why}); restore it, or make the run again.")
-
-
-def _why_none(run: Path) -> str:
-    if (run / "DONE").exists():
-        why = "none was shipped, as no signal was found in its data"
-        return f"holds no model: {why}. {run / 'summary.json'} says more."
-    folder = RunFolder(run)
-    if folder.is_unfinished:
-        return f"holds no model: its run did not finish. Run {folder.resume_command}."
-    return "is not a finished run folder; name one that `warmstart fit` wrote."

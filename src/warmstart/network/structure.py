@@ -26,12 +26,10 @@ OUTPUT_NAMES = ("classifier", "score", "head", "fc", "lm_head", OUTPUT)
 def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
     """Names of the blocks, and for every tensor's name its block or "output".
 
-    Blocks are the members of lists (`nn.ModuleList`, `nn.Sequential`), else the children; the
-    order of registration stands for the order of computation. Tensors registered before the
-    first block are a block of their own, those between and behind blocks belong to the block
-    before. The output is whatever a transformers network has beside its base, else the layer
-    named `classifier`, `score`, `head`, `fc`, `lm_head` or `output`, else the last linear layer,
-    else the last child.
+    Blocks are the members of lists (`nn.ModuleList`, `nn.Sequential`), else the children, in order
+    of registration. Tensors before the first block are a block of their own, those between and
+    behind blocks belong to the block before. The output is whatever a transformers network has
+    beside its base, else a layer of `OUTPUT_NAMES`, else the last linear layer or child.
     """
     children = {name: child for name, child in module.named_children() if len(child.state_dict())}
     base = getattr(module, "base_model_prefix", "")  # of a transformers network
@@ -175,9 +173,9 @@ def sections(
 ) -> Sections:
     """Partition any module; nothing in it is changed, its modes and gradient flags included.
 
-    `inputs` is a batch of the network: a tensor (B, C, H, W), or a mapping that holds one.
-    Without it the size is that of the network's own configuration, else 3×224×224.
-    A network that does not take such inputs is partitioned by its registration.
+    `inputs`: a batch (B, C, H, W), or a mapping that holds one; else the size is that of the
+    network's own configuration, or 3×224×224. A network that does not take such inputs is
+    partitioned by its registration.
     Raises: ModelError if the module has no tensors.
     """
     if not unique_tensors(module):
@@ -207,10 +205,9 @@ def sections_for(module: nn.Module, plan: Plan) -> Sections:
     own = (*candidate.names, OUTPUT)
     if own == names:
         return candidate
-    missing = [name for name in names if name not in own]
+    missing = next((name for name in names if name not in own), None)
     difference = f"{len(own) - 1} blocks, not {len(names) - 1}"
-    if missing:
-        difference = f"no block {missing[0]!r}"
+    difference = difference if missing is None else f"no block {missing!r}"
     raise PlanError(
         f"the plan was made for another network: this {type(module).__name__} has {difference}; "
         "make a plan for it with warmstart.plan(network)."

@@ -127,11 +127,10 @@ def rebuild(
 ) -> WarmModel:
     """Rebuild a warm model from its architecture and its saved tensors, strictly.
 
-    `network` is your own module where `arch` is "module:…"; it is left unchanged.
-    `added` is the hidden width of each block added behind the last one, `ensemble` the block
-    above which the base model's own blocks run beside fine-tuned ones.
-    Raises: ModelError if the architecture is unknown or a tensor is missing, extra, of
-    another shape, or not finite.
+    `network`: your own module where `arch` is "module:…", left unchanged; `added`: the hidden
+    width of each added block; `ensemble`: the block above which the base model's own blocks run
+    beside fine-tuned ones. Raises: ModelError if the architecture is unknown or a tensor is
+    missing, extra, of another shape, or not finite.
     """
     where = "model.safetensors"
     weight = state.get("head.weight", torch.empty(0))
@@ -216,11 +215,10 @@ def refresh(
 ) -> tuple[str, ...]:
     """Reinitialise the parameters of the named blocks, in place, and reset their statistics.
 
-    In a `Network`, `names` are those of its blocks, and the neck goes with the last block; in
-    any other module they are the dotted names of its submodules. Tensors of other blocks, tied
-    ones too, and constant tables in buffers stay unchanged. Layers use their own
-    `reset_parameters`; without one, matrices get a normal distribution (0.02, cut at two of it),
-    vectors 1, or 0 where they shift, by their names. The global random state stays unchanged.
+    `names`: of blocks of a `Network`, where the neck goes with the last one, or dotted ones of
+    submodules. Tensors of other blocks, tied ones too, constant tables in buffers and the global
+    random state stay. Layers use their own `reset_parameters`; without one, matrices get a normal
+    distribution (0.02, cut at two of it), vectors 1, or 0 where they shift, by their names.
     Returns: the names of the parameters. Raises: PlanError for an unknown name.
     """
     existing: Collection[str]

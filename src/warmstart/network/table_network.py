@@ -121,9 +121,8 @@ def match_columns(old: TableInputs, new: TableInputs, name: str) -> TableInputs:
     """The columns of new data for a network trained on `old` ones; `name` is the base model's.
 
     Numbers keep the base model's spans, on the scale of the new rows: what was high there is high
-    here, whatever the unit, the instrument or the place (Li et al. 2016, "Revisiting Batch
-    Normalization For Practical Domain Adaptation", §3). Categories keep their slots; new ones
-    are added.
+    here (Li et al. 2016, "Revisiting Batch Normalization For Practical Domain Adaptation", §3).
+    Categories keep their slots; new ones are added.
     Raises: ModelError where no column has the name of one of the base model's.
     """
     by_name = {column.name: column for column in old.columns}

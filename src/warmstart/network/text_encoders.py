@@ -149,7 +149,6 @@ def arch_of(config: Settings, pooling: str) -> str:
 def build_text(arch: str, *, is_random: bool = True) -> TextNetwork:
     """The network of a line of `arch_of`, its weights initialised if `is_random`.
 
-    The global random state stays unchanged.
     Raises: ModelError if transformers is missing, or cannot build it.
     """
     kind, settings = settings_of(arch, PREFIX, TEXT_KINDS)

@@ -54,8 +54,7 @@ def read_weights(path: Path) -> Weights:
 def map_weights(path: Path) -> Weights:
     """As `read_weights`, with large tensors memory-mapped: each is read when it is used.
 
-    Raises: ModelError for any other file than .safetensors, a damaged one, or weights that are
-    not float32.
+    Raises: ModelError for another file than .safetensors, a damaged one, or not of float32.
     """
     if path.suffix != ".safetensors" or not path.is_file():
         raise ModelError(
