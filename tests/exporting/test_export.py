@@ -85,18 +85,6 @@ def test_eight_bits_come_with_what_they_cost(finished, tmp_path, capsys):
     assert "## 8-bit numbers" in (tmp_path / "o" / "README.md").read_text()
 
 
-def test_a_single_layer_head_is_shown_with_its_figure(finished, tmp_path, capsys):
-    words = ["export", str(finished.path), "--to", "timm", "--out", str(tmp_path / "out")]
-    assert main(words) == 0
-    record = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert names(tmp_path / "out") == {"model.safetensors", "config.json", *ALWAYS}
-    if record["single_layer"] is None:
-        pytest.skip("the run's own head is on the last feature layer alone")
-    assert "Single-layer head: " in " ".join(capsys.readouterr().out.split())
-    card = (tmp_path / "out" / "README.md").read_text()
-    assert f"value: {record['single_layer']['estimate']['value']:.4f}" in card
-
-
 def test_images_that_have_moved_can_be_named_and_others_are_not_taken_for_them(
     own_run, finished, tmp_path
 ):
