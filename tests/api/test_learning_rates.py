@@ -41,14 +41,10 @@ def test_three_learning_rates_are_tried_from_the_same_base_model(pictures):
     assert steps == list(range(1, 37))
 
 
-def test_the_same_question_has_the_same_answer(pictures):
-    one, other = (compare_learning_rates(pictures, **small()) for _ in range(2))
-    assert one == other
-
-
-def test_the_middle_one_is_what_a_run_would_do_first(pictures):
-    """Tried alone it gives the same loss: the three do not touch each other."""
+def test_the_three_do_not_touch_each_other(pictures):
+    """The same again, and each alone: the middle one is what a run would do first."""
     whole = compare_learning_rates(pictures, **small(lr=0.003))
+    assert whole == compare_learning_rates(pictures, **small(lr=0.003))
     third = compare_learning_rates(pictures, **small(lr=0.001))
     assert third.results[1].loss == pytest.approx(whole.results[0].loss, rel=1e-4)
 
@@ -60,33 +56,32 @@ def test_a_learning_rate_that_diverges_is_named(pictures):
     assert result.sentence
 
 
-def test_a_strategy_that_trains_nothing_has_no_learning_rate(pictures):
-    with pytest.raises(UsageError, match="strategy head fine-tunes no block"):
-        compare_learning_rates(pictures, **small(strategy="head", settings=()))
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"strategy": "head", "settings": ()}, "strategy head fine-tunes no block"),
+        ({"steps": 0}, "steps=0: it needs a whole number"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(pictures, options, says):
+    with pytest.raises(UsageError, match=says):
+        compare_learning_rates(pictures, **small(**options))
 
 
-def test_steps_are_counted_from_one(pictures):
-    with pytest.raises(UsageError, match="steps=0: it needs a whole number"):
-        compare_learning_rates(pictures, **small(steps=0))
-
-
-def test_a_difference_by_chance_is_no_reason_to_change():
-    result = probed(tried(1e-4, 0.52, 0.02), tried(3e-4, 0.51, 0.01), tried(9e-4, 0.50, 0.0))
-    assert result.sentence.endswith("The plan's 0.0003 ties with the best.")
-
-
-def test_a_better_learning_rate_is_what_to_type():
-    result = probed(tried(1e-4, 0.8, 0.3), tried(3e-4, 0.7, 0.2), tried(9e-4, 0.5, 0.0))
-    assert result.sentence.endswith("0.0009 is better than the plan's 0.0003: --lr 0.0009.")
-
-
-def test_all_worse_than_before_is_said():
-    result = probed(tried(1e-4, 1.0, 0.0), tried(3e-4, 1.1, 0.1), tried(9e-4, None))
-    assert "None is better than the linear probe alone." in result.sentence
-    assert "0.0009: diverged" in result.sentence
-
-
-def test_all_diverged():
-    result = probed(*(tried(rate, None) for rate in (1.0, 3.0, 9.0)))
-    assert result.best is None
-    assert result.sentence.endswith("All three diverged; try --lr a hundred times lower.")
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ((0.52, 0.51, 0.50), "The plan's 0.0003 ties with the best."),  # by chance
+        ((0.8, 0.7, 0.5), "0.0009 is better than the plan's 0.0003: --lr 0.0009."),
+        ((1.0, 1.1, None), "None is better than the linear probe alone."),
+        ((1.0, 1.1, None), "0.0009: diverged"),
+        ((None,) * 3, "All three diverged; try --lr a hundred times lower."),
+    ],
+)
+def test_the_result_is_said_with_what_to_type(losses, says):
+    least = min((loss for loss in losses if loss is not None), default=0.0)
+    rates = zip((1e-4, 3e-4, 9e-4), losses, strict=True)
+    results = [tried(lr, loss, None if loss is None else loss - least) for lr, loss in rates]
+    result = probed(*results)
+    assert says in result.sentence
+    assert (result.best is None) == (losses == (None,) * 3)

@@ -1,4 +1,4 @@
-"""Plans for a network of one's own: what is frozen, and how fast the rest moves."""
+"""Plans for a network of one's own: what is frozen, how fast the rest moves, and freezing it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,7 @@ def test_rates_fall_towards_the_input():
     assert rates(plan)["layer4.0"] == pytest.approx(0.01 * decay, rel=1e-3)
     assert rates(plan)["output"] == 0.1
     assert (plan.training.lr.source, plan.training.lr.rule) == ("user", 1e-3)
-
-
-def test_where_the_output_alone_is_trained_the_rate_is_its_own():
-    assert rates(warmstart.plan(mlp(), lr=0.02))["output"] == 0.02
+    assert rates(warmstart.plan(mlp(), lr=0.02))["output"] == 0.02  # trained alone: its own rate
 
 
 def test_every_strategy_of_the_grammar_that_needs_no_surgery():
@@ -57,14 +54,12 @@ def test_every_strategy_of_the_grammar_that_needs_no_surgery():
         assert str(plan.strategy.value) in ("head", "last:1", "frozen:1", "full")
 
 
-def test_sgd_has_rates_of_its_own():
+def test_sgd_has_rates_of_its_own_and_the_number_of_examples_sets_the_length():
     plan = warmstart.plan(mlp(), "full", optimizer="sgd")
     assert plan.training.optimizer.value == "sgd"
     assert plan.training.lr.value == 1e-2
     assert plan.training.weight_decay.value == 1e-4
 
-
-def test_the_number_of_examples_sets_the_length():
     assert warmstart.plan(mlp()).training.epochs.value == 10
     assert warmstart.plan(mlp(), n=600).training.epochs.value == 10
     assert warmstart.plan(mlp(), n=50).training.epochs.value == 20
@@ -101,9 +96,6 @@ def test_planning_changes_nothing():
 def test_what_cannot_be_followed_is_said(options, says):
     with pytest.raises(PlanError, match=says):
         warmstart.plan(mlp(), **options)
-
-
-def test_the_right_number_of_classes_passes():
     assert warmstart.plan(mlp(), classes=2)
 
 
@@ -112,3 +104,46 @@ def test_a_network_without_an_output_layer_needs_a_depth():
     with pytest.raises(PlanError, match="no output layer of its own"):
         warmstart.plan(net)
     assert actions(warmstart.plan(net, "last:1")) == ["frozen", "frozen", "tuned", "tuned"]
+
+
+# ---- freezing for an optimizer of one's own ----
+
+
+def small():
+    return nn.Sequential(
+        nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)
+    )
+
+
+def test_groups_hold_what_moves_at_the_rates_of_the_plan():
+    net = small()
+    plan = warmstart.plan(net, "last:1", lr=0.01)
+    with warmstart.freeze(net, plan) as frozen:
+        groups = frozen.groups()
+    moving = [parameter for group in groups for parameter in group["params"]]
+    expected = [net[3].weight, net[3].bias, net[5].weight, net[5].bias]
+    assert set(map(id, moving)) == set(map(id, expected))
+    assert len(moving) == len(expected)
+    assert {(g["block"], g["lr"]) for g in groups} == {("3", 0.01), ("output", 0.1)}
+
+
+def test_an_optimizer_with_decay_leaves_the_rest_alone():
+    net = small()
+    frozen = warmstart.freeze(net, warmstart.plan(net, "last:1"))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.5)  # all of it
+    before = [tensor.clone() for tensor in (net[0].weight, net[1].running_mean, net[1].weight)]
+    for _ in range(3):
+        net.train()
+        net(torch.randn(6, 4)).square().sum().backward()
+        optimizer.step()
+    after = [net[0].weight, net[1].running_mean, net[1].weight]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    frozen.remove()
+    assert all(parameter.requires_grad for parameter in net.parameters())
+
+
+def test_gradients_that_are_left_from_before_are_dropped():
+    net = small()
+    net(torch.randn(6, 4)).sum().backward()
+    with warmstart.freeze(net, warmstart.plan(net)):
+        assert net[0].weight.grad is None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
 import pytest
 import torch
 
 import warmstart
 from tiny import PREP, fit, lines, network
-from warmstart.api.run import Run
+from warmstart.api.run import Run, run_html
 from warmstart.errors import DataError, PlanError, RunFolderError, UsageError
+from warmstart.evaluation.readiness import readiness_line
 from warmstart.events import Event
+from warmstart.records.summary import ShippedCandidate, Verdict
+from warmstart.terminal.result_text import estimate_text
 
 
 def test_a_run_says_what_its_summary_says(finished):
@@ -65,6 +72,8 @@ def test_a_run_from_a_module_answers_at_once_and_its_folder_wants_the_module(pic
     assert [answer.label for answer in answers] == [path.parent.name for path in paths]
     again = Run.open(run.path)
     assert again == run
+    with pytest.raises(warmstart.ModelError):
+        warmstart.load(run.path, network=network("attention"))
     with pytest.raises(warmstart.ModelError, match="pass an instance of it as `network`"):
         again.predict(paths)
     assert warmstart.load(run.path, network=network()).predict(paths) == answers
@@ -92,11 +101,7 @@ def test_an_error_of_the_watcher_marks_the_folder_at_once(pictures, tmp_path):
         ({"budget": "quick"}, UsageError, "--budget quick is not one of fast, balanced, thorough"),
         ({"strategy": "best"}, PlanError, "--strategy best: best is not a word of it"),
         ({"lr": -1.0}, UsageError, "--lr -1: it needs a number above 0"),
-        (
-            {"settings": {"training.batch_size": "auto"}},
-            PlanError,
-            "training.batch_size=auto: auto is not a value",
-        ),
+        ({"settings": {"training.batch_size": "auto"}}, PlanError, "batch_size=auto: auto is not"),
         ({"settings": {"lr": 0.1}, "strategy": "full"}, PlanError, "did you mean training.lr"),
         ({"settings": ["lr=0.1"], "strategy": "full"}, PlanError, "did you mean training.lr"),
         ({"settings": "lr=0.1"}, UsageError, "settings of type str are not read; give "),
@@ -120,24 +125,10 @@ def test_wrong_values_are_typed_errors_and_make_nothing(
     assert not (tmp_path / "runs").exists()
 
 
-def test_seed_is_written_as_the_users_and_repeats(pictures, tmp_path):
-    plans = [fit(pictures, seed=5, out=tmp_path / name).plan for name in "ab"]
-    assert plans[0] == plans[1]
-    assert (plans[0].training.seed.value, plans[0].training.seed.source) == (5, "user")
-
-
 @pytest.mark.parametrize("wrong", [3, None, network])
 def test_load_wants_a_path(wrong):
     with pytest.raises(UsageError, match="wants the path of a run folder"):
         warmstart.load(wrong)
-
-
-def test_a_network_of_another_kind_is_refused(pictures, tmp_path):
-    run = fit(pictures, out=tmp_path / "out")
-    with pytest.raises(warmstart.ModelError):
-        warmstart.load(run.path, network=network("attention"))
-    answers = warmstart.load(run.path, network=network()).predict([pictures / "red" / "000.png"])
-    assert answers[0].label == "red"
 
 
 def test_a_module_left_in_training_mode_is_extracted_in_eval_mode(pictures, tmp_path):
@@ -152,6 +143,61 @@ def test_settings_are_a_mapping_or_texts(pictures, tmp_path):
         "a": {"head.penalties": (0.1, 1), "head.outer_folds": 4},
         "b": ["head.penalties=0.1,1", "head.outer_folds=4"],
     }
-    plans = [fit(pictures, settings=s, out=tmp_path / name).plan for name, s in given.items()]
+    plans = [fit(pictures, settings=s, seed=5, out=tmp_path / k).plan for k, s in given.items()]
     assert plans[0] == plans[1]
+    assert (plans[0].training.seed.value, plans[0].training.seed.source) == (5, "user")
     assert plans[0].head.outer_folds.value == 4
+
+
+# ---- a run in a notebook cell ----
+
+
+class Texts(HTMLParser):
+    """The tags and the texts of a page; unclosed ones stay in `open`."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.texts, self.tags, self.open = [], set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_it_says_what_a_reader_wants_first(finished):
+    page = Texts(finished._repr_html_())
+    assert page.open == []
+    assert page.tags == {"div", "p", "b", "table", "tr", "th", "td"}
+    text = " ".join(page.texts)
+    assert page.texts[0] == readiness_line(finished.summary.readiness)
+    assert finished.verdict.sentence.rstrip(".") in text
+    assert estimate_text(finished.estimate) in text
+    assert "on the test set" in text
+    assert str(finished.path) in text
+    assert finished.summary.shipped.strategy in text
+
+
+def test_nothing_in_it_can_run(finished):
+    evil = "<script>alert(1)</script> & \x1b[2J\nmore"
+    summary = replace(
+        finished.summary,
+        verdict=Verdict(kind="inconclusive", sentence=evil),
+        shipped=ShippedCandidate(strategy="head", why=evil),
+    )
+    page = run_html(summary, Path("a<img src=x onerror=y>"))
+    assert Texts(page).tags == {"div", "p", "b", "table", "tr", "th", "td"}
+    assert "\x1b" not in page
+
+
+def test_without_a_model_there_is_no_accuracy(finished):
+    summary = replace(finished.summary, shipped=ShippedCandidate(strategy="none", why="no signal"))
+    texts = Texts(run_html(summary, Path("x"))).texts
+    assert "Accuracy" not in texts
+    assert "nothing: no signal." in texts

@@ -18,7 +18,7 @@ from warmstart.events import follow
 from warmstart.evidence import check
 from warmstart.planning.schedule import given_up as alone
 from warmstart.planning.verdict import BASE
-from warmstart.records.summary import Estimate, Evidence, GuardNote, Inspection, Verdict
+from warmstart.records.summary import Estimate, Evidence, Inspection, Verdict
 from warmstart.request import Request
 from warmstart.run import fit
 from warmstart.training import score
@@ -53,31 +53,22 @@ def transfer_gain(value, error):
 
 
 @pytest.mark.parametrize(
-    ("p", "mde", "kind"),
+    ("p", "mde", "known", "kind"),
     [
-        (0.5, 0.1, "no-signal"),
-        (0.5, 0.31, "inconclusive"),
-        (0.001, 0.1, "inconclusive"),
+        (0.5, 0.1, None, "no-signal"),
+        (0.5, 0.31, None, "inconclusive"),
+        (0.001, 0.1, None, "inconclusive"),
+        (0.001, 0.1, (0.3, 0.05), "inconclusive"),
+        (0.001, 0.1, (0.01, 0.02), "no-transfer"),
+        (0.001, 0.1, (0.05, 0.08), "inconclusive"),
+        (0.001, 0.1, (None, 0.0), "inconclusive"),
     ],
 )
-def test_the_verdict_carries_its_evidence(p, mde, kind):
-    result = inspection(p, mde)
+def test_the_verdict_weighs_and_carries_its_evidence(p, mde, known, kind):
+    result = inspection(p, mde, *([transfer_gain(*known)] if known else []))
     verdict = check.judge(result)
     assert (verdict.kind, verdict.evidence) == (kind, result.evidence)
     assert verdict.sentence.endswith(".")
-
-
-@pytest.mark.parametrize(
-    ("known", "kind"),
-    [
-        ((0.3, 0.05), "inconclusive"),
-        ((0.01, 0.02), "no-transfer"),
-        ((0.05, 0.08), "inconclusive"),
-        ((None, 0.0), "inconclusive"),
-    ],
-)
-def test_the_verdict_weighs_what_the_start_knows(known, kind):
-    assert check.judge(inspection(0.001, 0.1, transfer_gain(*known))).kind == kind
 
 
 @pytest.mark.parametrize(
@@ -276,7 +267,6 @@ def after(
     strategy="auto",
     gain=None,
     given_up="",
-    guards=(),
     probe=0.9,
     answers=UNHEARD,
     baselines=(),
@@ -292,7 +282,6 @@ def after(
         SimpleNamespace(),
         plan,
         given_up=given_up,
-        guards=guards,
         baselines=baselines,
     )
     value = probe + (gain.value if gain else 0.0)
@@ -336,14 +325,10 @@ def test_what_was_done_is_said_after_that_there_is_nothing_to_learn_from(p, know
     assert not verdict.sentence.startswith("full")
 
 
-def test_a_training_that_was_given_up_is_called_that_and_why():
-    note = GuardNote(kind="diverged", step=3, action="training was given up")
-    why = "training diverged at rate 5"
-    _, verdict = after(inspection(0.001, 0.1), "full", given_up=why, guards=(note,))
+@pytest.mark.parametrize("why", ["training diverged at rate 5", "the minutes did not suffice"])
+def test_a_training_that_was_given_up_is_called_that_and_why(why):
+    _, verdict = after(inspection(0.001, 0.1), "full", given_up=why)
     assert verdict.sentence.startswith(f"full was given up: {why}. The labels can be")
-    assert "not tried" not in verdict.sentence
-    _, verdict = after(inspection(0.001, 0.1), "full", given_up="the minutes did not suffice")
-    assert verdict.sentence.startswith("full was given up: the minutes did not suffice. The labels")
     assert "not tried" not in verdict.sentence
     _, verdict = after(inspection(0.001, 0.1), "head")
     assert "given up" not in verdict.sentence

@@ -28,9 +28,6 @@ BLACK = np.zeros((2, 8, 8, 3), np.uint8)
 )
 def test_paths(X):
     assert as_images(X) == PATHS
-
-
-def test_paths_of_another_kind_stay_as_they_are():
     assert as_images([Path("a.png")]) == [Path("a.png")]
 
 

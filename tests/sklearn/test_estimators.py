@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: its promises, tables, images, weights, pickles."""
+"""The scikit-learn estimators: their promises, tables, images, weights, pickles."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 from sklearn.ensemble import AdaBoostClassifier
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -29,7 +29,13 @@ from warmstart.machine import default_root
 from warmstart.sklearn.estimators import WarmStartClassifier, WarmStartRegressor
 
 
-@parametrize_with_checks([WarmStartClassifier(), WarmStartClassifier(base=None, strategy="head")])
+@parametrize_with_checks(
+    [
+        made(**options)
+        for made in (WarmStartClassifier, WarmStartRegressor)
+        for options in ({}, {"base": None, "strategy": "head"})
+    ]
+)
 def test_it_keeps_what_scikit_learn_promises(estimator, check):
     check(estimator)
 
@@ -63,34 +69,36 @@ def test_random_labels_in_a_table_come_out_at_chance():
     assert abs(scores.mean() - 1 / 3) < 3 * np.sqrt(2 / 9 / 300)
 
 
-def test_weights_change_a_table_as_repeated_rows_do():
-    X, y = load_wine(return_X_y=True)
+SINE = np.random.default_rng(0).normal(size=(60, 3))
+TABLES = [
+    (WarmStartClassifier(), *load_wine(return_X_y=True)),
+    (WarmStartRegressor(), SINE, np.sin(2 * SINE[:, 0]) + SINE[:, 1] ** 2 / 9),  # a curve
+    (WarmStartRegressor(), SINE, SINE @ [1.0, -2.0, 0.5] + SINE[::-1, 0]),
+]
+
+
+def outputs(estimator, X):
+    is_classifier = isinstance(estimator, WarmStartClassifier)
+    return estimator.predict_proba(X) if is_classifier else estimator.predict(X)
+
+
+@pytest.mark.parametrize(("estimator", "X", "y"), TABLES, ids=["classes", "curve", "line"])
+def test_weights_change_a_table_as_repeated_rows_do(estimator, X, y):
     times = np.random.default_rng(0).integers(0, 4, len(y))
     again = np.repeat(np.arange(len(y)), times)
-    one = WarmStartClassifier().fit(X, y, sample_weight=times).predict_proba(X)
-    other = WarmStartClassifier().fit(X[again], y[again]).predict_proba(X)
+    one = outputs(clone(estimator).fit(X, y, times), X)
+    other = outputs(clone(estimator).fit(X[again], y[again]), X)
     np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-6, 1e6, 1e300])
-def test_only_the_ratios_of_weights_count_in_a_table(scale):
-    X, y = load_wine(return_X_y=True)
+@pytest.mark.parametrize(("estimator", "X", "y"), TABLES, ids=["classes", "curve", "line"])
+def test_only_the_ratios_of_weights_count_in_a_table(estimator, X, y, scale):
     weights = np.random.default_rng(0).uniform(0.5, 4, len(y))
-    one = WarmStartClassifier().fit(X, y, sample_weight=weights)
-    other = WarmStartClassifier().fit(X, y, sample_weight=scale * weights)
+    one = clone(estimator).fit(X, y, weights)
+    other = clone(estimator).fit(X, y, scale * weights)
     assert one.penalty_ == other.penalty_
-    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), rtol=1e-6, atol=1e-9)
-
-
-def test_weights_that_sum_to_1_are_as_good_as_with_logistic_regression():
-    X, y = load_wine(return_X_y=True)
-    weights = np.random.default_rng(0).uniform(0.5, 2, len(y))
-    train, test = np.arange(len(y)) % 2 == 0, np.arange(len(y)) % 2 == 1
-    weights = weights[train] / weights[train].sum()
-    usual = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    usual.fit(X[train], y[train], logisticregression__sample_weight=len(weights) * weights)
-    ours = WarmStartClassifier().fit(X[train], y[train], sample_weight=weights)
-    assert ours.score(X[test], y[test]) > usual.score(X[test], y[test]) - 0.03
+    np.testing.assert_allclose(outputs(one, X), outputs(other, X), rtol=1e-6, atol=1e-9)
 
 
 def test_it_can_be_boosted():
@@ -137,7 +145,7 @@ def test_weights_that_are_none(weights, message):
 
 
 def pictures(n=36, seed=0):
-    """n pictures in three hues as one array, and what they are called."""
+    """n images in three hues as one array, and their labels."""
     rng = np.random.default_rng(seed)
     hues = np.arange(n) % 3
     X = np.stack([np.asarray(draw(rng, hue)) for hue in hues])
@@ -200,21 +208,6 @@ def test_no_folder_is_left_behind(tmp_path, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("kind", ["list", "tuple", "array", "column", "Path"])
-def test_paths_in_any_usual_form(paths, kind):
-    files, y = paths
-    forms = {
-        "list": files,
-        "tuple": tuple(files),
-        "array": np.array(files),
-        "column": np.array(files, dtype=object)[:, None],
-        "Path": [Path(f) for f in files],
-    }
-    X = forms[kind]
-    fitted = tiny().fit(X, y)
-    assert (fitted.predict(X) == y).mean() > 0.9
-
-
 def test_validation_and_search_pass_each_image_once(paths):
     files, y = paths
     assert cross_val_score(tiny(), files, y, cv=3).mean() > 0.9
@@ -230,12 +223,12 @@ def test_validation_and_search_pass_each_image_once(paths):
 
 def test_images_that_were_extracted_need_no_network(paths, monkeypatch):
     files, y = paths
-    fitted = tiny().fit(files, y)
+    fitted = tiny().fit([Path(file) for file in files], y)
     monkeypatch.setattr("warmstart.sklearn.learner.open_base", None)
     assert (fitted.predict(files) == y).mean() > 0.9
 
 
-def test_search_over_strategies_trains_them():
+def test_a_strategy_that_fine_tunes_can_be_pickled():
     X, y = pictures()
     short = {"training.epochs": 1.7778, "training.batch_size": 8, "training.folds": 1}
     fitted = tiny(strategy="last:1", settings=short).fit(X, y)
@@ -281,16 +274,7 @@ def test_only_the_ratios_of_weights_of_images_count():
     plain = tiny().fit(X, y).predict_proba(fresh)
     same = tiny().fit(X, y, sample_weight=np.full(len(y), 1 / len(y))).predict_proba(fresh)
     np.testing.assert_array_equal(same, plain)
-
-
-def test_weights_of_one_are_none():
-    X, y = pictures(24)
-    fresh, _ = pictures(12, seed=5)
-    plain = tiny().fit(X, y).predict_proba(fresh)
-    same = tiny().fit(X, y, sample_weight=np.ones(len(y))).predict_proba(fresh)
-    np.testing.assert_array_equal(same, plain)
-    heavy = tiny().fit(X, y, sample_weight=np.arange(1, 25)).predict_proba(fresh)
-    assert not np.allclose(heavy, plain, atol=1e-4)
+    assert not np.allclose(one, plain, atol=1e-4)
 
 
 def test_a_weight_of_nothing_is_an_image_left_out():
@@ -402,3 +386,84 @@ def test_texts_are_learnt_and_answered_like_images(tmp_path):
     assert weighted.predict(["bread and cheese"]).tolist() == ["food"]
     with pytest.raises(DataError, match=r"X\[1\] is an empty text; fill it in or drop the row"):
         fitted.predict(["a goal", " "])
+
+
+# ---- numbers ----
+
+
+def test_on_a_table_it_is_as_good_as_ridge():
+    X, y = load_diabetes(return_X_y=True)
+    usual = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 4, 15)))
+    ours = cross_val_score(WarmStartRegressor(), X, y, cv=5)
+    assert ours.mean() > cross_val_score(usual, X, y, cv=5).mean() - 0.005
+
+
+def test_without_noise_it_is_the_line():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = X @ [1.0, -2.0, 0.5] + 7
+    result = WarmStartRegressor().fit(X, y)
+    np.testing.assert_allclose(result.coef_, LinearRegression().fit(X, y).coef_, rtol=1e-2)
+
+
+@pytest.fixture(scope="module")
+def levels():
+    rng = np.random.default_rng(0)
+    light = rng.uniform(40, 200, size=60)
+    X = np.clip(light[:, None, None, None] + rng.normal(0, 9, (60, 32, 32, 3)), 0, 255)
+    return X.astype(np.uint8), light / 10
+
+
+def test_on_images_it_learns_a_number_and_can_be_pickled(levels):
+    X, y = levels
+    result = WarmStartRegressor(network(), preprocessing=PREP).fit(X[:50], y[:50])
+    said = result.predict(X[50:])
+    assert np.abs(said - y[50:]).mean() < 1.0
+    assert result.summary_.task == "regress"
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(result)).predict(X[50:]), said, rtol=1e-5)
+    with pytest.raises(DataError, match="not an array of images"):
+        result.predict(y[:, None])
+    result.set_params(base=None).fit(y[:, None], y)
+    assert result.predict(y[:2, None]).shape == (2,)
+    assert not hasattr(result, "summary_")
+
+
+def test_numbers_without_a_signal_are_answered_by_their_mean(levels):
+    X, y = levels
+    shuffled = np.random.default_rng(1).permutation(y)
+    result = WarmStartRegressor(network(), preprocessing=PREP).fit(X, shuffled)
+    assert result.summary_.verdict.kind == "no-signal"
+    np.testing.assert_allclose(result.predict(X[:2]), shuffled.mean())
+
+
+@pytest.mark.parametrize(
+    ("estimator", "X", "y", "words"),
+    [
+        (WarmStartRegressor("lite0"), np.ones((4, 2)), [1, 2, 3, 4], "a network for images"),
+        (WarmStartRegressor(strategy="last:1"), np.ones((4, 2)), [1, 2, 3, 4], "a table has none"),
+        (WarmStartRegressor(None), np.ones((4, 8, 8, 3)), [1, 2, 3, 4], "is for tables"),
+        (WarmStartRegressor(), np.ones((4, 8, 8, 3)), [1, 2], "X has 4 rows, y has 2"),
+    ],
+)
+def test_options_that_do_not_fit(estimator, X, y, words):
+    with pytest.raises((UsageError, DataError), match=words):
+        estimator.fit(X, y)
+
+
+def test_weights_and_tables_where_images_were_learnt(levels):
+    X, y = levels
+    with pytest.raises(UsageError, match="sample_weight counts rows of a table"):
+        WarmStartRegressor().fit(X, y, np.ones(60))
+
+
+def test_it_bends_where_rows_left_out_say_so():
+    rng = np.random.default_rng(3)
+    X = rng.uniform(-2, 2, size=(200, 3))
+    y = np.abs(X[:, 0]) + np.sin(2 * X[:, 1]) + 0.1 * rng.normal(size=200)
+    result = WarmStartRegressor().fit(X[:150], y[:150])
+    assert result.width_
+    assert not hasattr(result, "coef_")
+    line = LinearRegression().fit(X[:150], y[:150])
+    assert result.score(X[150:], y[150:]) > line.score(X[150:], y[150:]) + 0.3
+    result.fit(X, X @ [1.0, 2.0, 3.0] + rng.normal(size=200))
+    assert result.width_ is None
+    np.testing.assert_allclose(result.predict(X), X @ result.coef_ + result.intercept_)
