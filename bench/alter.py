@@ -56,7 +56,10 @@ def see(folder: Path) -> Seen:
         classes=classes,
         glances=extracted.thumbnails(examples),
         pool=Pool(
-            {layer: extracted.features.read(examples, layer) for layer in extracted.feature_layers},
+            {
+                layer: extracted.features.reader(examples)(layer)
+                for layer in extracted.feature_layers
+            },
             labels,
         ),
     )

@@ -40,7 +40,7 @@ def extracted(args: Namespace, name: str, split: str | None = None, base: str = 
     number = {label: i for i, label in enumerate(collection.record.classes)}
     labels = np.array([number[e.label] for e in examples])
     return Pool(
-        {layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, labels
+        {layer: seen.features.reader(examples)(layer) for layer in seen.feature_layers}, labels
     )
 
 

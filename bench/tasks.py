@@ -119,7 +119,9 @@ def _stored(root: Path, task: Task, name: str, n_train: int, n_test: int) -> Poo
     target = target_of(task, texts)
     truth = target.read(texts, collection.record.classes)
     return Pool(
-        {layer: seen.features.read(examples, layer) for layer in seen.feature_layers}, truth, target
+        {layer: seen.features.reader(examples)(layer) for layer in seen.feature_layers},
+        truth,
+        target,
     )
 
 
@@ -208,7 +210,7 @@ def _against_ridge(
 
 def _wine(args: Namespace, name: str) -> dict[str, Any]:
     """Quality of wine as a number, a table without a network."""
-    from warmstart.sklearn.regressor import WarmStartRegressor
+    from warmstart.sklearn.estimators import WarmStartRegressor
 
     x, y = wine_table(args)
     order = np.random.default_rng(int(name.split()[-1])).permutation(len(x))

@@ -18,9 +18,9 @@ from warmstart.request import Request, read_data
 from warmstart.run import cleaning
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import choose_base
-from warmstart.run.candidates import fine_tuning_gain, restrict_to_rows_of
-from warmstart.run.candidates import measure as claims
 from warmstart.run.deliver import origin_of
+from warmstart.run.fit import fine_tuning_gain, restrict_to_rows_of
+from warmstart.run.fit import measure as claims
 from warmstart.training import score
 from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset

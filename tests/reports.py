@@ -24,6 +24,7 @@ from warmstart.records.summary import (
     DataCounts,
     Estimate,
     Evidence,
+    FineTuningGain,
     FrozenProof,
     GuardNote,
     Inspection,
@@ -336,6 +337,13 @@ def plan() -> Plan:
 def guard() -> GuardNote:
     """What a summary keeps of a guard."""
     return GuardNote(kind="forgetting", step=60, action="kept: it has the better validation loss")
+
+
+def gain(value: float, low: float, high: float) -> FineTuningGain:
+    """What fine-tuning changed, with its interval."""
+    log_loss = {"log_loss": 0.5, "log_loss_change": -0.1}
+    log_loss |= {"log_loss_low": -0.15, "log_loss_high": -0.05}
+    return FineTuningGain(value=value, low=low, high=high, n=300, **log_loss)
 
 
 def nothing() -> ReportFacts:

@@ -126,7 +126,7 @@ def pressed(place, module, command):
 
 @pytest.mark.parametrize(
     "module",
-    ["warmstart.cli", "warmstart.cli.verbs", "numpy", "torch", "torch.nn", "warmstart.run.fit"],
+    ["warmstart.cli", "warmstart.cli.parse", "numpy", "torch", "torch.nn", "warmstart.run.fit"],
 )
 def test_two_interrupts_while_libraries_load_are_one_line(place, module):
     job = pressed(place, module, FIT)

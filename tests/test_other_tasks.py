@@ -20,8 +20,8 @@ from warmstart.events import drain
 from warmstart.network.external_classifier import InputHandling
 from warmstart.records.answer import LabelAnswer, NumberAnswer
 from warmstart.records.summary import LabelScores, NumberScores
-from warmstart.run.evaluate import evaluate
 from warmstart.run.fit import check
+from warmstart.run.predictor import evaluate
 from warmstart.run.suggest import suggest
 
 N, TEST = 60, 20

@@ -20,7 +20,7 @@ _HOMES = {
     "Preprocessing": "warmstart.records.inputs",
     "Run": "warmstart.api.run",
     "ModelError": "warmstart.errors",
-    "WarmStartClassifier": "warmstart.sklearn.classifier",
+    "WarmStartClassifier": "warmstart.sklearn.estimators",
     "WarmstartError": "warmstart.errors",
     "compare": "warmstart.run.compare",
     "export": "warmstart.exporting.export",

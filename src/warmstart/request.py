@@ -19,11 +19,11 @@ from warmstart.events import Steps
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
-from warmstart.planning.settings import COLUMN, parse_settings
-from warmstart.planning.strategy import nearest, parse
+from warmstart.planning.settings import COLUMN, PATHS, parse_settings, parse_value
+from warmstart.planning.strategy import Strategy, nearest, parse
 from warmstart.records.data import TaskOption, codes
 from warmstart.records.inputs import KindOption, Preprocessing
-from warmstart.records.plan import Choice, Plan
+from warmstart.records.plan import Choice, Plan, Value
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
 from warmstart.tasks.registry import TASKS
 from warmstart.training.device import check_device
@@ -82,6 +82,21 @@ class Request:
     def overrides(self) -> dict[str, str]:
         """The texts of `settings` by their paths."""
         return parse_settings(self.settings)
+
+    def setting(self, path: str) -> Value | None:
+        """The value of --set, None without one. Raises: PlanError if it is of another type."""
+        text = self.overrides.get(path)
+        return None if text is None else parse_value(path, text, PATHS.get(path, "switch"))
+
+    @property
+    def depth(self) -> Strategy:
+        """The strategy, parsed."""
+        return parse(self.strategy)
+
+    @property
+    def followed(self) -> Plan | None:
+        """The plan to follow, once its file is read."""
+        return self.plan if isinstance(self.plan, Plan) else None
 
     @property
     def base_is_auto(self) -> bool:
@@ -152,7 +167,7 @@ def read_data(request: Request) -> Steps[Collection]:
     }
     if MODALITIES[collection.record.kind].form == "rows":
         # What the rules chose in a plan is chosen anew.
-        columns = (request.plan.columns if isinstance(request.plan, Plan) else None) or ()
+        columns = (request.followed.columns if request.followed else None) or ()
         planned = {
             column.name: ColumnSetting(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
             for column in columns

@@ -19,14 +19,7 @@ SIGNAL = Evidence(
     meaning="The network's best guess is right 83 % of the time; with shuffled labels it is "
     "right 29 to 39 %.",
 )
-GAIN = Evidence(
-    name="fine_tuning_gain",
-    value=None,
-    low=None,
-    high=None,
-    n=0,
-    meaning="Not measured: nothing was fine-tuned.",
-)
+GAIN = replace(SIGNAL, name="fine_tuning_gain", value=None, meaning="Not measured.")
 LEAK = Finding(
     kind="leakage",
     sentence="4 test images are in the training data as well.",
@@ -60,19 +53,11 @@ FAIL      WS104 leakage: 4 test images are in the training data as well:
 PASS      permutation test: The network's best guess is right 83 % of the time;
           with shuffled labels it is right 29 to 39 %.
 PASS      label issues: No label issues found.
-INFO      fine tuning gain: Not measured: nothing was fine-tuned.
+INFO      fine tuning gain: Not measured.
 
 Next      warmstart check 'my photos' --label kind --out problems
           warmstart fit 'my photos' --label kind"""
     )
-
-
-def test_commands_have_a_comment_where_it_fits():
-    lines = check_text(CHECKED, ["photos"]).splitlines()
-    assert lines[-2:] == [
-        "Next      warmstart check photos --out problems  # write the lists to files",
-        "          warmstart fit photos                   # fine-tune on it",
-    ]
 
 
 def test_files_are_named_and_the_list_comes_back():
@@ -88,6 +73,8 @@ def test_clean_data_is_called_clean_and_no_file_is_offered():
     assert "PASS      findings: no problems found in the data." in text
     assert "--out" not in text
     assert text.endswith("Next      warmstart fit photos  # fine-tune on it")
+    rows = check_text(CHECKED, ["photos"]).splitlines()[-2:]
+    assert rows[0].endswith("warmstart check photos --out problems  # write the lists to files")
 
 
 def test_without_a_signal_the_figures_come_first_and_no_fit_is_offered():
@@ -117,21 +104,13 @@ def test_long_names_and_control_characters_do_not_break_the_lines():
     assert not any("#" in line for line in commands)
 
 
-def test_counted_label_issues_are_listed_once_as_a_finding():
-    label_issues = issues(issue("a/7.jpg", "a", "b"), sentence="1 label issue among 180 labels.")
-    finding = Finding(kind="label-issue", sentence=label_issues.sentence, items=("a/7.jpg: a",))
-    text = check_text(replace(CHECKED, label_issues=label_issues, findings=(finding,)), ["photos"])
+def test_label_issues_are_listed_once_with_the_reason_for_no_count():
+    counted = issues(issue("a/7.jpg", "a", "b"), sentence="1 label issue among 180 labels.")
+    finding = Finding(kind="label-issue", sentence=counted.sentence, items=("a/7.jpg: a",))
+    text = check_text(replace(CHECKED, label_issues=counted, findings=(finding,)), ["photos"])
     assert text.count("1 label issue among 180 labels") == 1
-
-
-def test_the_reason_for_no_count_is_printed():
-    sentence = "The model disagrees with 119 of 384 labels; it is itself wrong about 4 times in 10."
-    label_issues = issues(ISSUE, count=None, why="weak-model", sentence=sentence)
-    text = check_text(replace(CHECKED, label_issues=label_issues), ["photos"])
-    assert sentence in " ".join(text.split())
-
-
-def test_outcomes_of_a_table_are_not_to_be_corrected():
-    label_issues = issues(ISSUE, count=None, why="outcome", sentence="A target is an outcome.")
-    text = check_text(replace(CHECKED, label_issues=label_issues, path="out"), ["rows.csv"])
-    assert "--relabel" not in text
+    weak = issues(ISSUE, count=None, why="weak-model", sentence="It is itself wrong about 4 in 10.")
+    assert weak.sentence in check_text(replace(CHECKED, label_issues=weak), ["photos"])
+    outcome = issues(ISSUE, count=None, why="outcome", sentence="A target is an outcome.")
+    checked = replace(CHECKED, label_issues=outcome, path="out")
+    assert "--relabel" not in check_text(checked, ["rows.csv"])  # nothing is to be corrected

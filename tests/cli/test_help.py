@@ -1,174 +1,49 @@
 """Help: short, quick to load, and no option that nobody decided on."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 import warmstart
+from warmstart.cli import all_verbs
+from warmstart.cli.completion import SHELLS, script
 from warmstart.cli.main import main
-from warmstart.cli.verbs import all_verbs
 
 VERBS = {verb.name: verb for verb in all_verbs()}
 
 # A new option is a promise to users: it enters here when it was decided, never by accident.
+COMMON, PLAIN = "--json -q --quiet --debug -h --help", "--json --debug -h --help"
 FROZEN = {
-    "fit": [
-        "--base",
-        "--arch",
-        "--strategy",
-        "--budget",
-        "--lr",
-        "--minutes",
-        "--device",
-        "--parallel",
-        "--plan",
-        "--set",
-        "--dry-run",
-        "--test",
-        "--label",
-        "--text",
-        "--task",
-        "--group",
-        "--kind",
-        "--relabel",
-        "--fix",
-        "--ignore",
-        "--strict",
-        "--track",
-        "--out",
-        "--seed",
-        "--json",
-        "-q",
-        "--quiet",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "resume": ["--json", "-q", "--quiet", "--debug", "-h", "--help"],
-    "check": [
-        "--base",
-        "--arch",
-        "--budget",
-        "--test",
-        "--label",
-        "--text",
-        "--task",
-        "--group",
-        "--kind",
-        "--relabel",
-        "--fix",
-        "--ignore",
-        "--strict",
-        "--out",
-        "--seed",
-        "--json",
-        "-q",
-        "--quiet",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "predict": ["--csv", "--json", "--debug", "-h", "--help"],
-    "evaluate": ["--label", "--group", "--text", "--json", "--debug", "-h", "--help"],
-    "compare": [
-        "--strategies",
-        "--base",
-        "--arch",
-        "--budget",
-        "--minutes",
-        "--device",
-        "--set",
-        "--test",
-        "--label",
-        "--task",
-        "--group",
-        "--relabel",
-        "--fix",
-        "--strict",
-        "--seed",
-        "--json",
-        "-q",
-        "--quiet",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "rank": [
-        "--models",
-        "--label",
-        "--task",
-        "--group",
-        "--strict",
-        "--seed",
-        "--json",
-        "-q",
-        "--quiet",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "audit": [
-        "--base",
-        "--arch",
-        "--labels",
-        "--train",
-        "--label",
-        "--group",
-        "--size",
-        "--mean",
-        "--std",
-        "--json",
-        "-q",
-        "--quiet",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "export": [
-        "--to",
-        "--out",
-        "--int8",
-        "--pixels",
-        "--data",
-        "--test",
-        "--json",
-        "-q",
-        "--quiet",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "suggest": ["--count", "--out", "--json", "-q", "--quiet", "--debug", "-h", "--help"],
-    "serve": [
-        "--host",
-        "--port",
-        "--token",
-        "--allow-host",
-        "--open",
-        "--json",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "studio": [
-        "--out",
-        "--base",
-        "--label",
-        "--task",
-        "--group",
-        "--port",
-        "--no-open",
-        "--json",
-        "--debug",
-        "-h",
-        "--help",
-    ],
-    "report": ["--open", "--json", "--debug", "-h", "--help"],
-    "models": ["--json", "--debug", "-h", "--help"],
-    "cache": ["--json", "--debug", "-h", "--help"],
-    "completion": ["--json", "--debug", "-h", "--help"],
+    "fit": (
+        "--base --arch --strategy --budget --lr --minutes --device --parallel --plan "
+        "--set --dry-run --test --label --text --task --group --kind --relabel --fix "
+        f"--ignore --strict --track --out --seed {COMMON}"
+    ),
+    "resume": COMMON,
+    "check": (
+        "--base --arch --budget --test --label --text --task --group --kind --relabel "
+        f"--fix --ignore --strict --out --seed {COMMON}"
+    ),
+    "predict": f"--csv {PLAIN}",
+    "evaluate": f"--label --group --text {PLAIN}",
+    "compare": (
+        "--strategies --base --arch --budget --minutes --device --set --test --label "
+        f"--task --group --relabel --fix --strict --seed {COMMON}"
+    ),
+    "rank": f"--models --label --task --group --strict --seed {COMMON}",
+    "audit": f"--base --arch --labels --train --label --group --size --mean --std {COMMON}",
+    "export": f"--to --out --int8 --pixels --data --test {COMMON}",
+    "suggest": f"--count --out {COMMON}",
+    "serve": f"--host --port --token --allow-host --open {PLAIN}",
+    "studio": f"--out --base --label --task --group --port --no-open {PLAIN}",
+    "report": f"--open {PLAIN}",
+    "models": PLAIN,
+    "cache": PLAIN,
+    "completion": PLAIN,
 }
 UNWELCOME = re.compile(r"SOTA|state-of-the-art|robust|seamless|successful", re.IGNORECASE)
 
@@ -189,7 +64,7 @@ def test_no_option_is_new(verb, capsys):
     listed = help_text(capsys, verb, "--help").split("Options:\n")[1].split("\nExamples:")[0]
     signatures = re.findall(r"^  (-.*?)(?:  |$)", listed, re.MULTILINE)
     options = [word for line in signatures for word in re.findall(r"--?[\w-]+", line)]
-    assert options == FROZEN[verb]
+    assert options == FROZEN[verb].split()
 
 
 @pytest.mark.parametrize("words", [(), *((verb,) for verb in FROZEN)])
@@ -211,11 +86,6 @@ def test_the_examples_of_the_help_can_be_parsed(verb):
         parse(re.split("  # | > ", example)[0].split()[1:])
 
 
-def test_every_verb_is_offered(capsys):
-    offered = re.findall(r"^  ([a-z]+)", help_text(capsys, "--help"), re.MULTILINE)
-    assert set(offered) == {*VERBS, "warmstart"}
-
-
 def test_help_has_several_spellings(capsys):
     assert help_text(capsys) == help_text(capsys, "-h") == help_text(capsys, "help")
     assert help_text(capsys, "help", "fit") == help_text(capsys, "fit", "-h")
@@ -224,34 +94,96 @@ def test_help_has_several_spellings(capsys):
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ["--help"],
-        ["fit", "--help"],
-        ["--version"],
-        ["train"],
-        ["completion", "zsh"],
-        ["fit", "no/such/photos"],
-    ],
+    "command", ["fit --help", "--version", "train", "completion zsh", "fit no/such/photos"]
 )
-def test_nothing_heavy_is_imported_to_answer(words):
+def test_nothing_heavy_is_imported_to_answer(command):
     code = (
         "import sys\n"
         "from warmstart.cli.main import main\n"
-        f"main({words!r})\n"
+        f"main({command.split()!r})\n"
         "print('LOADED', *{'torch', 'numpy', 'rich', 'PIL'} & sys.modules.keys())\n"
     )
     job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert job.stdout.splitlines()[-1] == "LOADED"
 
 
-def test_the_module_is_the_command():
-    job = subprocess.run(
-        [sys.executable, "-m", "warmstart", "--version"], capture_output=True, text=True
-    )
-    assert (job.returncode, job.stdout) == (0, f"warmstart {warmstart.__version__}\n")
-    job = subprocess.run(
-        [sys.executable, "-m", "warmstart", "train"], capture_output=True, text=True
-    )
-    assert job.returncode == 2
-    assert job.stderr == "warmstart: unknown verb `train`. Here it is `fit`.\n"
+@pytest.mark.parametrize(
+    ("word", "code", "text"),
+    [
+        ("--version", 0, f"warmstart {warmstart.__version__}\n"),
+        ("train", 2, "warmstart: unknown verb `train`. Here it is `fit`.\n"),
+    ],
+)
+def test_the_module_is_the_command(word, code, text):
+    command = [sys.executable, "-m", "warmstart", word]
+    job = subprocess.run(command, capture_output=True, text=True)
+    assert (job.returncode, job.stdout + job.stderr) == (code, text)
+
+
+# ---- The Tab key knows the verbs, their options and the values that an option takes.
+
+ALL = tuple(VERBS.values())
+
+
+def completed(*words):
+    """What bash offers after these words, the last of which is being typed."""
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    typed = " ".join(f"'{word}'" for word in ("warmstart", *words))
+    code = f"{script('bash', ALL)}\nCOMP_WORDS=({typed}); COMP_CWORD={len(words)}; _warmstart\n"
+    code += 'printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes_verbs_and_their_options():
+    assert completed("") == list(VERBS)
+    assert completed("stu") == ["studio"]
+    for verb in ("fit", "export", "cache"):
+        flags = [name for o in VERBS[verb].options for name in (o.name, o.short) if name]
+        assert completed(verb, "-") == flags
+
+
+def test_bash_completes_values_and_leaves_files_to_the_shell():
+    assert completed("fit", "photos", "--budget", "") == ["fast", "balanced", "thorough"]
+    assert completed("export", "runs/a", "--to", "o") == ["onnx", "openvino"]
+    assert completed("cache", "") == ["info", "clear"]
+    assert completed("completion", "") == list(SHELLS)
+    assert completed("fit", "pho") == []
+    assert completed("fit", "--test", "x") == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_shell_can_read_its_script(shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([shell, "-n"], input=script(shell, ALL), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_fish_completes_values():
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not installed")
+    code = script("fish", ALL) + "\ncomplete -C 'warmstart fit photos --budget '\n"
+    done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True)
+    words = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert words == ["balanced", "fast", "thorough"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_verb_and_option_stands_in_every_script(shell):
+    text = script(shell, ALL)
+    for verb in ALL:
+        assert verb.name in text
+        for option in verb.options:
+            assert f"-l {option.name[2:]}" in text if shell == "fish" else option.name in text
+
+
+def test_the_command_prints_it(capsys):
+    assert main(["completion", "bash"]) == 0
+    assert capsys.readouterr().out == script("bash", ALL) + "\n"
+    assert main(["completion", "zsh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"shell": "zsh", "script": script("zsh", ALL)}
+    assert main(["completion", "bsh"]) == 2
+    assert "bsh is not one of bash, zsh, fish. Did you mean bash?" in capsys.readouterr().err

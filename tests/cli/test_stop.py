@@ -67,14 +67,6 @@ def test_a_signal_after_the_last_event_lets_the_work_come_to_its_end(capfd):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_other_errors_pass_through():
-    def broken(_):
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError), stoppable(broken) as see:
-        see(BEGIN)
-
-
 def test_other_threads_have_no_signals():
     events = []
 

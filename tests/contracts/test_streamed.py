@@ -23,7 +23,7 @@ from warmstart.cli.main import main
 from warmstart.errors import ModelError, PlanError
 from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
-from warmstart.run import inputs
+from warmstart.run import plan as inputs
 
 SMALL = (
     "training.epochs=1.3333",

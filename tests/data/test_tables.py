@@ -1,307 +1,272 @@
-"""CSV, TSV and JSON lines."""
+"""Tables of paths, of plain columns and of texts; what columns are, told from their cells."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
 
-from warmstart.data.parsing import parse
+from image_files import fails, paint, rows
 from warmstart.data.read import read, read_for_scoring
+from warmstart.data.tables import ColumnSetting, knots, type_columns
 from warmstart.errors import DataError
 from warmstart.events import drain
 
 ROWS = [("img/0.png", "cat"), ("img/1.png", "dog"), ("img/2.png", "cat"), ("img/3.png", "dog")]
+PATHS = [path for path, _ in ROWS]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    (tmp_path / "img").mkdir()
-    for value, (path, _) in enumerate(ROWS):
-        Image.new("L", (2, 2), value).save(tmp_path / path)
-    return tmp_path
+    return paint(tmp_path, {path: value for value, path in enumerate(PATHS)})
 
 
-def write(root: Path, text: str | bytes, name: str = "labels.csv") -> Path:
-    path = root / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
+def write(root: Path, body, header: str = "path,label", name: str = "labels.csv") -> Path:
+    (root / name).write_text("\n".join([header, *(",".join(map(str, row)) for row in body)]))
+    return root / name
 
 
-def csv(header: str = "path,label", rows=ROWS, sep: str = ",") -> str:
-    return "\n".join([header, *(sep.join(row) for row in rows)])
+def lines(root: Path, *texts: str) -> Path:
+    (root / "l.jsonl").write_text("\n".join(texts))
+    return root / "l.jsonl"
 
 
 def pairs(source, **options) -> list[tuple[str, str]]:
-    return [(e.id, e.label) for e in drain(read(source, **options)).record.examples]
+    return [(id, label) for id, label, _ in rows(source, **options)]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("labels.csv", csv()),
-        ("labels.csv", "\ufeff" + csv("Image,Category")),
-        ("labels.csv", csv("file_name;target", sep=";")),
-        ("labels.csv", csv().replace("\n", "\r\n") + "\r\n\r\n"),
-        ("labels.tsv", csv("filename\tclass", sep="\t")),
-        ("labels.jsonl", "\n".join(json.dumps({"path": p, "label": k}) for p, k in ROWS) + "\n"),
-    ],
-)
-def test_every_dialect_gives_the_same_rows(root, name, text):
-    assert pairs(write(root, text, name)) == ROWS
+# ---- tables of paths --------------------------------------------------------------------------
 
 
-def test_metadata_inside_a_folder(root):
-    write(root, csv("file_name,label"), "metadata.csv")
-    assert pairs(root) == ROWS
+@pytest.mark.parametrize("header", ["path,label", "Image,Category", "file_name,target"])
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
+def test_a_table_and_the_folder_it_lies_in(root, header, name):
+    table = write(root, ROWS, header, name)
+    assert pairs(table) == pairs(root) == ROWS
     assert drain(read(root)).record.name == root.name
-
-
-def test_the_only_table_of_a_folder_without_class_folders(root):
-    write(root, csv(), "labels.csv")
-    assert pairs(root) == ROWS
+    assert pairs(table, test=table)[4:] == [("test/" + path, label) for path, label in ROWS]
 
 
 @pytest.mark.parametrize("folders", [("train/cat", "train/dog"), ("cat", "dog")])
 def test_class_folders_come_before_a_table_that_lies_beside_them(tmp_path, folders):
-    for folder in folders:
-        (tmp_path / folder).mkdir(parents=True)
-        for value in range(2):
-            Image.new("L", (2, 2), value).save(tmp_path / folder / f"{value}.png")
-    write(tmp_path, "anything,else\n1,2\n", "notes.csv")
+    paint(tmp_path, {f"{folder}/{value}.png": value for folder in folders for value in range(2)})
+    write(tmp_path, [(1, 2)], "anything,else", "notes.csv")
     assert drain(read(tmp_path)).record.classes == ("cat", "dog")
 
 
-def test_split_and_group_columns(root):
-    rows = [
-        (*row, split, user)
-        for row, split, user in zip(
-            ROWS * 2, ["train"] * 4 + ["test"] * 4, ["u1", "u2", "", "u1"] * 2, strict=True
-        )
-    ]
-    rows = rows[:4] + [("./" + path, label, "VAL", user) for path, label, _, user in rows[4:]]
-    table = write(root, csv("path,label,Split,user", rows))
+def test_split_group_and_label_columns(root):
+    users = ["u1", "u2", "", "u1"]
+    body = [(*row, "train", user, row[1][::-1]) for row, user in zip(ROWS, users, strict=True)]
+    body += [("./" + path, label, "VAL", user, other) for path, label, _, user, other in body]
+    table = write(root, body, "path,label,Split,user,other")
     examples = drain(read(table, group="user")).record.examples
     assert [e.split for e in examples] == ["train"] * 4 + ["holdout"] * 4
     assert [e.group for e in examples[:4]] == ["u1", "u2", None, "u1"]
-
-
-def test_the_label_column_a_user_names(root):
-    rows = [(path, label, label[::-1]) for path, label in ROWS]
-    table = write(root, csv("path,label,other", rows))
-    assert [label for _, label in pairs(table, label="Other")] == ["tac", "god", "tac", "god"]
-
-
-def test_json_numbers_are_labels(root):
-    lines = [json.dumps({"path": path, "label": label == "dog"}) for path, label in ROWS]
-    assert pairs(write(root, "\n".join(lines), "l.jsonl"))[0] == ("img/0.png", "False")
-
-
-def test_a_table_as_test_set(root):
-    table = write(root, csv())
-    assert pairs(table, test=table)[4:] == [("test/" + path, label) for path, label in ROWS]
-
-
-def fails(source, *parts: str, **options) -> None:
-    with pytest.raises(DataError) as caught:
-        drain(read(source, **options))
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
-
-
-def test_a_misspelt_column_gets_a_suggestion(root):
-    table = write(root, csv("path,label,user", [(*row, "u") for row in ROWS]))
-    fails(
-        table,
-        'labels.csv has no column "lable". It has: path, label, user. Did you mean --label label?',
-        label="lable",
-    )
-    fails(table, 'no column "users"', "Did you mean --group user?", group="users")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "part"),
-    [
-        ("labels.csv", "", "is empty; its first line should be: path,label"),
-        ("labels.csv", "path,label\n", "has no rows"),
-        ("labels.csv", csv("path,kind"), "looks like the label. It has: path, kind. Name it"),
-        ("labels.csv", csv("photo,label"), "looks like the path. It has: photo, label. Call it"),
-        ("labels.csv", csv("label,label"), 'two columns "label"'),
-        ("labels.csv", csv() + "\na,b,c", "line 6 has 3 cells, the first line 2"),
-        ("labels.csv", csv() + "\n,cat", "(first: a cell without a path, line 6, has no path)"),
-        ("labels.csv", csv() + "\nimg/4.png,", "line 6 has an empty label"),
-        ("labels.csv", csv() + "\nimg/0.png,dog", "names img/0.png in lines 2 and 6"),
-        ("labels.csv", csv() + "\nimg/9.png,cat", "1 of 5 files not found (first: img/9.png, line"),
-        ("labels.csv", csv() + "\nhttp://a.b/c.png,cat", "line 6, is a web address: download it"),
-        ("labels.csv", csv() + '\n"img/4.png,cat', "unexpected end of data"),
-        ("labels.csv", csv().encode("utf-16"), "is UTF-16; save it again as UTF-8 (Excel: CSV UT"),
-        ("labels.csv", csv().encode("utf-16-le"), "is UTF-16; save it again as UTF-8"),
-        ("labels.csv", csv() + "\nimg/\0.png,cat", "line 6 holds a NUL byte, which is not text"),
-        ("labels.tsv", csv(), "has no tabs but commas; call it .csv, or separate cells by tabs"),
-        ("labels.csv", csv().encode() + b"\nimg/4.png,caf\xe9", "is not UTF-8 (byte"),
-        ("labels.csv", csv("label,path"), "4 of 4 files not found (first: cat, line 2)"),
-        ("l.jsonl", '{"path": "img/0.png", "label": "a"}\nnope', "line 2 is not JSON"),
-        ("l.jsonl", "[" * 100_000, "line 1 is not JSON"),
-        ("l.jsonl", '["a"]', "line 1 is not a JSON object"),
-        ("l.jsonl", '{"path": "img/0.png", "label": {"a": 1}}', '"label" is not a text'),
-        ("l.jsonl", '{"path": "img/0.png", "label": NaN}', "line 1 has an empty label"),
-        (
-            "l.jsonl",
-            '{"path": "img/0.png", "label": "\\ud800"}',
-            "the name of \\ud800 is not UTF-8",
-        ),
-        (
-            "l.jsonl",
-            '{"path": "img/0.png", "label": "a"}\n{"path": "im',
-            "may be cut off; copy it aga",
-        ),
-        ("l.jsonl", '{"path": "img/0.png", "label": null}', "line 1 has an empty label"),
-        ("l.jsonl", '{"path": "img/0.png", "label": "a"}\n{"path": "b"}', 'line 2 has no "label"'),
-        ("l.jsonl", "\n\n", "has no rows"),
-        ("l.jsonl", '{"path": "img/9.png", "label": 1.5, "box": [1]}', "1 of 1 file not"),
-    ],
-)
-def test_tables_that_do_not_fit(root, name, text, part):
-    fails(write(root, text, name), part)
-
-
-def test_an_unknown_split_value(root):
-    rows = [(*row, "3") for row in ROWS]
-    fails(write(root, csv("path,label,split", rows)), 'line 2: split is "3"; write train, val')
-
-
-def test_the_path_column_as_label(root):
-    fails(write(root, csv()), '"path" holds the paths; name another', label="path")
-
-
-def test_a_class_with_one_row(root):
-    fails(
-        write(root, csv(rows=[*ROWS[:3]])),
-        'labels.csv: class "dog" has 1 training image',
-        "remove its row.",
-    )
-
-
-def test_a_table_that_is_too_large(root, monkeypatch):
-    monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
-    fails(write(root, csv()), "labels.csv is larger than 512 MB")
-
-
-def test_labels_that_are_all_different(root):
-    rows = [(path, f"photo {i}", kind) for i, (path, kind) in enumerate(ROWS)]
-    table = write(root, csv("path,label,kind", rows))
-    fails(
-        table,
-        'labels.csv: all 4 labels in "label" are different, so they cannot be classes; '
-        "did you mean --label kind?",
-    )
-    table = write(root, csv("path,label", [row[:2] for row in rows]))
-    fails(table, 'all 4 labels in "label" are different', "name another one with --label")
-
-
-def test_labels_that_are_measurements(root):
-    rows = [(path, f"{1.5 * i}") for i, (path, _) in enumerate(ROWS)]
-    table = write(root, csv("path,label", rows))
-    fails(
-        table,
-        'labels.csv: "label" holds measurements (0.0, 1.5',
-        "not classes; use --task regress",
-        task="classify",
-    )
-    record = drain(read(table)).record
-    assert record.task == "regress"
-    assert record.classes == ("label",)
-    assert [example.label for example in record.examples] == ["0", "1.5", "3", "4.5"]
-
-
-def test_a_few_fractions_are_classes(root):
-    rows = [(path, f"{0.5 + i % 2}") for i, (path, _) in enumerate(ROWS)]
-    assert [label for _, label in pairs(write(root, csv("path,label", rows)))] == [
-        "0.5",
-        "1.5",
-        "0.5",
-        "1.5",
-    ]
-
-
-def test_few_images_to_score_may_all_differ(root):
-    rows = [(path, f"{i}.5") for i, (path, _) in enumerate(ROWS)]
-    table = write(root, csv("path,label", rows))
-    classes = ("0.5", "1.5", "2.5", "3.5", "4.5")
-    assert len(drain(read_for_scoring(table, classes)).record.examples) == 4
-
-
-def test_separators_from_windows(root):
-    rows = [(path.replace("/", "\\"), label) for path, label in ROWS]
-    collection = drain(read(write(root, csv(rows=rows))))
-    assert collection.record.examples[0].id == "img\\0.png"
-    assert collection.load("img\\0.png") == (root / "img/0.png").read_bytes()
+    assert [label for _, label in pairs(table, label="Other")] == ["tac", "god"] * 4
+    assert pairs(
+        lines(
+            root,
+            *(
+                f'{{"path": "{p}", "label": {v}}}'
+                for p, v in zip(PATHS, ["true", "false"] * 2, strict=True)
+            ),
+        )
+    )[0] == ("img/0.png", "True")
 
 
 def test_a_table_on_disk_may_name_any_path(root):
     (root / "lists").mkdir()
-    rows = [("../" + ROWS[0][0], "cat"), (str(root / ROWS[2][0]), "cat")]
-    rows += [("../" + ROWS[1][0], "dog"), ("../" + ROWS[3][0], "dog")]
-    assert pairs(write(root / "lists", csv(rows=rows))) == rows
+    body = [("../" + PATHS[0], "cat"), (str(root / PATHS[2]), "cat")]
+    body += [("../" + PATHS[1], "dog"), ("../" + PATHS[3], "dog")]
+    assert pairs(write(root / "lists", body)) == body
+    collection = drain(read(write(root, [(p.replace("/", "\\"), k) for p, k in ROWS])))
+    assert collection.record.examples[0].id == "img\\0.png"  # from Windows
+    assert collection.load("img\\0.png") == (root / "img/0.png").read_bytes()
 
 
 def test_a_table_inside_a_folder_does_not_lead_out_of_it(root):
-    outside = root / "outside.png"
-    outside.write_bytes((root / "img/0.png").read_bytes())
+    paint(root, {"outside.png": 9})
     data = root / "img"
-    (data / "link.png").symlink_to(outside)
-    write(data, csv(rows=[("0.png", "a"), ("../outside.png", "a")]), "metadata.csv")
+    (data / "link.png").symlink_to(root / "outside.png")
+    write(data, [("0.png", "a"), ("../outside.png", "a")], name="metadata.csv")
     fails(data, "1 of 2 files not found (first: ../outside.png, line 3)")
-    write(data, csv(rows=[("0.png", "a"), ("link.png", "a")]), "metadata.csv")
+    write(data, [("0.png", "a"), ("link.png", "a")], name="metadata.csv")
     fails(data, "(first: link.png, line 3, a link that leads out of the data folder)")
 
 
-def test_a_table_in_a_folder_that_is_too_large(root, monkeypatch):
-    write(root, csv(), "metadata.csv")
-    monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
-    fails(root, "metadata.csv is larger than 512 MB; copy it again, or remove it")
+@pytest.mark.parametrize(
+    ("extra", "header", "part"),
+    [
+        ((), "path,kind", "looks like the label. It has: path, kind. Name it"),
+        ((), "photo,label", "looks like the path. It has: photo, label. Call it"),
+        ((), "label,path", "4 of 4 files not found (first: cat, line 2)"),
+        (("", "cat"), "path,label", "(first: a cell without a path, line 6, has no path)"),
+        (("img/4.png", ""), "path,label", "line 6 has an empty label"),
+        (("img/0.png", "dog"), "path,label", "names img/0.png in lines 2 and 6"),
+        (("img/9.png", "cat"), "path,label", "1 of 5 files not found (first: img/9.png, line"),
+        (("http://a.b/c.png", "cat"), "path,label", "line 6, is a web address: download it"),
+        (("img/0.png", "cow"), "path,label", "labels.csv names"),
+    ],
+)
+def test_tables_that_do_not_fit(root, extra, header, part):
+    fails(write(root, [*ROWS, extra] if extra else ROWS, header), part)
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("label", "part"),
     [
-        ("t.csv", "text,label\n" + "some words here,a\n" * 50_000),
-        ("t.tsv", "a\tb\tlabel\n" + "1\t2\tx\n" * 100_000),
-        ("t.jsonl", '{"text": "' + "x" * 4_000_000 + '", "label": "a"}\n'),
-        ("t.jsonl", '{"text": [' + "[]," * 200_000 + '[]], "label": "a"}\n'),
+        ('{"a": 1}', '"label" is not a text'),
+        ("NaN", "line 1 has an empty label"),
+        ("null", "line 1 has an empty label"),
+        ('"\\ud800"', "the name of \\ud800 is not UTF-8"),
+        ('"a", "path": "no.png", "box": [1]', "1 of 1 file not"),
     ],
 )
-def test_a_table_that_does_not_fit_into_memory(tmp_path, monkeypatch, name, text):
-    monkeypatch.setattr("warmstart.machine.free_memory", lambda: 10_000_000)
-    (tmp_path / name).write_text(text)
-    fails(tmp_path / name, f"{name} takes about", "of memory when it is read, and 5 MB may be used")
+def test_labels_in_json_that_do_not_fit(root, label, part):
+    fails(lines(root, f'{{"path": "img/0.png", "label": {label}}}'), part)
 
 
-def test_a_table_of_many_columns_is_read_once_a_column(tmp_path):
-    """Looking up the place of a column in each row made 20,000 columns take minutes."""
+def test_options_and_columns_that_do_not_fit(root, monkeypatch):
+    table = write(root, [(*row, "u", "3") for row in ROWS], "path,label,user,splits")
+    fails(
+        table,
+        'no column "lable". It has: path, label, user, splits.',
+        "Did you mean --label label?",
+        label="lable",
+    )
+    fails(table, 'no column "users"', "Did you mean --group user?", group="users")
+    fails(table, '"path" holds the paths; name another', label="path")
+    fails(write(root, [(*row, "3") for row in ROWS], "path,label,split"), 'line 2: split is "3"')
+    fails(write(root, ROWS[:3]), 'labels.csv: class "dog" has 1 training image', "its row.")
+    monkeypatch.setattr("warmstart.data.place.MAX_FILE_BYTES", 10)
+    fails(table, "labels.csv is larger than 512 MB")
+    fails(root, "labels.csv is larger than 512 MB; copy it again, or remove it")
 
-    class Name(str):
-        n_compared = 0
 
-        def __eq__(self, other):
-            Name.n_compared += 1
-            return str.__eq__(self, other)
+def test_labels_that_are_all_different(root):
+    body = [(path, f"photo {i}", kind) for i, (path, kind) in enumerate(ROWS)]
+    part = 'labels.csv: all 4 labels in "label" are different, so they cannot be classes; '
+    fails(write(root, body, "path,label,kind"), part + "did you mean --label kind?")
+    fails(write(root, [row[:2] for row in body]), part + "name another one with --label")
 
-        __hash__ = str.__hash__
 
-    names = [f"c{n}" for n in range(500)]
-    table = parse("\n".join([",".join(names), *[",".join(["1"] * 500)] * 40]).encode(), "t.csv")
-    for name in names:
-        table.texts(Name(name))
-    assert Name.n_compared <= 2 * len(names)
+def test_labels_that_are_measurements(root):
+    table = write(root, [(path, 1.5 * i) for i, path in enumerate(PATHS)])
+    fails(table, 'labels.csv: "label" holds measurements (0.0, 1.5', task="classify")
+    record = drain(read(table)).record
+    assert (record.task, record.classes) == ("regress", ("label",))
+    assert [example.label for example in record.examples] == ["0", "1.5", "3", "4.5"]
+    # A few fractions are classes, and few images to score may all differ.
+    table = write(root, [(path, 0.5 + i % 2) for i, path in enumerate(PATHS)])
+    assert [label for _, label in pairs(table)] == ["0.5", "1.5", "0.5", "1.5"]
+    table = write(root, [(path, f"{i}.5") for i, path in enumerate(PATHS)])
+    classes = ("0.5", "1.5", "2.5", "3.5", "4.5")
+    assert len(drain(read_for_scoring(table, classes)).record.examples) == 4
 
 
 def test_a_table_of_too_many_columns_says_what_to_do(tmp_path):
-    names = [*(f"c{n}" for n in range(20_000)), "label"]
-    rows_of = ["1," * 20_000 + "ab"[n % 2] for n in range(6)]
-    (tmp_path / "t.csv").write_text("\n".join([",".join(names), *rows_of]))
-    fails(tmp_path / "t.csv", "t.csv has 20,001 columns; the maximum is 8,000", "WarmStartClassif")
+    names = ",".join([*(f"c{n}" for n in range(20_000)), "label"])
+    table = write(tmp_path, [["1"] * 20_000 + ["ab"[n % 2]] for n in range(6)], names, "t.csv")
+    fails(table, "t.csv has 20,001 columns; the maximum is 8,000", "WarmStartClassif")
+
+
+# ---- the types of columns -----------------------------------------------------------------------
+
+MANY = [f"{x:.3f}" for x in np.random.default_rng(0).normal(5, 2, 40)]
+SITES = ["north", "south"] * 20
+
+
+def typed(settings=None, **columns):
+    kinds = (settings or {}).items()
+    settings = {name: ColumnSetting(kind, f"--set column.{name}={kind}") for name, kind in kinds}
+    body = [
+        dict(zip(columns, map(str, row), strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+    return type_columns(body, [f"line {row + 2}" for row in range(len(body))], "t.csv", settings)
+
+
+def test_numbers_and_categories():
+    age, site = typed(age=MANY, site=SITES).columns
+    assert (age.kind, site.kind, site.values) == ("number", "category", ("north", "south"))
+    numbers = np.array(MANY, float)
+    assert (age.mean, age.std) == (pytest.approx(numbers.mean()), pytest.approx(numbers.std()))
+    assert (len(age.knots), age.has_missing) == (5, False)
+    age, site = typed(age=["", *MANY[1:]], site=["?", *SITES[1:]]).columns
+    assert age.slots == ("age", "age is missing")
+    assert site.slots[-1] == "site is missing"
+    assert "?" not in site.values
+    (site,) = typed(site=[*SITES[:38], "odd", "even"]).columns
+    assert site.values == ("north", "south")  # rare ones share the slot of "none"
+
+
+def test_codes_stay_numbers_with_a_knot_each_unless_the_user_says_otherwise():
+    (code,) = typed(cp=[0, 1, 2, 3] * 10).columns
+    assert (code.kind, len(code.knots)) == ("number", 4)
+    (code,) = typed({"cp": "category"}, cp=[0, 1, 2, 3] * 10).columns
+    assert (code.kind, code.values) == ("category", ("0", "1", "2", "3"))
+    (price,) = typed({"price": "category"}, price=["1,5", "2,5"] * 20).columns
+    assert price.values == ("1,5", "2,5")
+
+
+def test_what_tells_nothing_of_a_new_row_is_left_out_and_said():
+    result = typed(
+        age=MANY,
+        same=["x"] * 40,
+        number=range(40),
+        name=[f"row {n}" for n in range(40)],
+        gone=["1"] + [""] * 39,
+    )
+    assert [column.name for column in result.columns] == ["age"]
+    assert {finding.kind for finding in result.findings} == {"columns"}
+    sentences = {finding.items: finding.sentence for finding in result.findings}
+    assert sentences[("same",)] == "1 column is left out: the same in every row."
+    assert "it only counts the rows" in sentences[("number",)]
+    assert "another text in nearly every row" in sentences[("name",)]
+    assert "almost always missing" in sentences[("gone",)]
+
+
+def test_every_column_has_its_reason_and_what_the_rule_would_have_said():
+    settings = {"cp": "category", "age": "left-out", "number": "number"}
+    columns = {"age": MANY, "cp": [0, 1] * 20, "site": SITES, "same": ["x"] * 40}
+    result = typed(settings, **columns, number=range(40))
+    choices = {c.name: (c.kind.value, c.kind.rule, c.kind.source) for c in result.choices}
+    assert choices == {
+        "age": ("left-out", "number", "user"),
+        "cp": ("category", "number", "user"),
+        "site": ("category", "category", "rule"),
+        "same": ("left-out", "left-out", "rule"),
+        "number": ("number", "left-out", "user"),
+    }
+    assert [column.name for column in result.columns] == ["cp", "site", "number"]
+    assert result.choices[3].kind.because == "the same in every row"
+    assert result.findings[0].sentence == "1 column is left out: as you chose."
+
+
+@pytest.mark.parametrize(
+    ("settings", "cells", "part"),
+    [
+        ({}, ["1,5", "2,25", *["3"] * 38], "\"x\" has numbers with commas ('1,5', line 2)"),
+        ({}, [f"{n},{n}00" for n in range(1, 41)], "numbers with commas"),
+        ({}, [*MANY[:2], "old", *MANY[3:]], "\"x\" holds numbers, but 'old' in line 4; correct it"),
+        ({"x": "number"}, SITES, "holds numbers, but 'north' in line 2"),
+        ({}, ["inf", *MANY[1:]], '"x" is inf in line 2; give a number, or leave it empty'),
+        ({}, ["1e308", "-1e308", *MANY[2:]], '"x" holds numbers too large to compute with'),
+        ({}, ["x"] * 40, "t.csv has no column to learn from (x the same in every row)"),
+        ({"y": "number"}, MANY, "--set column.y=number: t.csv has no such column. It has: x"),
+        ({"x": "colour"}, MANY, "--set column.x=colour: a column is number, category or left-out"),
+    ],
+)
+def test_columns_that_do_not_fit(settings, cells, part):
+    with pytest.raises(DataError) as caught:
+        typed(settings, x=cells)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_knots_rise_and_are_quantiles():
+    result = knots(np.random.default_rng(1).normal(size=1000))
+    assert len(result) == 5
+    assert list(result) == sorted(set(result))
+    assert result[2] == pytest.approx(0, abs=0.1)

@@ -1,23 +1,29 @@
 """Label issues: a ranking always, a number only where a test earns it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from refit import kernel_of, singles
 from warmstart.evidence.label_issues import (
     LEAST,
     MOST_WRONG,
+    POWERS,
     RATES,
+    JudgedLabels,
     fit_noise,
     judge_labels,
+    judge_numbers,
     judge_sets,
     label_finding,
+    label_noise_ceiling,
     of_classes,
+    of_numbers,
     of_sets,
-    summarize,
 )
 from warmstart.evidence.probe import best_probabilities
 from warmstart.records.data import Share
-from warmstart.solve.kernels import mixed_kernels
 
 
 def honest(n, k, strength, seed, flipped=0.0):
@@ -118,12 +124,8 @@ def test_near_copies_of_one_mistake_are_one_mistake():
     p, labels, _ = honest(150, 3, 8.0, 2)
     sure = int((p.max(axis=1) * (p.argmax(axis=1) == labels)).argmax())
     wrong = (labels[sure] + 1) % 3
-    copies = np.full(233, 150)
-    p, labels = (
-        np.concatenate([p, np.tile(p[sure], (233, 1))]),
-        np.append(labels, copies * 0 + wrong),
-    )
-    groups = np.concatenate([np.arange(150), copies])
+    p = np.concatenate([p, np.tile(p[sure], (233, 1))])
+    labels, groups = np.append(labels, [wrong] * 233), np.append(np.arange(150), [150] * 233)
     result, apart = judge_labels(p, labels, groups), fit_noise(p, labels, np.ones(383))
     assert result.count == 1
     assert result.rate.high < 0.1 < 0.4 < apart.high
@@ -156,16 +158,15 @@ def test_where_every_fifth_label_went_to_the_next_class_nobody_says_that_none_is
     """A head that learnt from these holds the next class for likely: no test of labels that go
     anywhere sees them."""
     rng, truth = np.random.default_rng(1), np.arange(400) % 5
-    x = (rng.normal(size=(400, 30)) + 8 * np.eye(5, 30)[truth]).astype(np.float32)
-    kernel = mixed_kernels([("one", x)], {"one": {"one": 1.0}})["one"]
-    wrong = rng.random(400) < 0.2
-    result = {}
-    for name, labels in (("clean", truth), ("moved", np.where(wrong, (truth + 1) % 5, truth))):
-        p = best_probabilities([kernel], labels, [np.array([row]) for row in range(400)], 5)
-        result[name] = judge(p, labels)
-    assert (result["clean"].count, result["clean"].why) == (0, "not-significant")
-    assert (result["moved"].count, result["moved"].why) == (None, "rate-unclear")
-    assert result["moved"].upper > 0.2
+    kernel = kernel_of(rng.normal(size=(400, 30)) + 8 * np.eye(5, 30)[truth])
+    moved = np.where(rng.random(400) < 0.2, (truth + 1) % 5, truth)
+    clean, wrong = (
+        judge(best_probabilities([kernel], labels, singles(400), 5), labels)
+        for labels in (truth, moved)
+    )
+    assert (clean.count, clean.why) == (0, "not-significant")
+    assert (wrong.count, wrong.why) == (None, "rate-unclear")
+    assert wrong.upper > 0.2
 
 
 def test_many_rows_are_fitted_by_a_draw(monkeypatch):
@@ -176,21 +177,60 @@ def test_many_rows_are_fitted_by_a_draw(monkeypatch):
     assert flipped[result.rows[result.is_issue]].mean() > 0.7
 
 
-# ---- words ---------------------------------------------------------------------------------
+def test_the_fit_is_the_most_likely_of_a_grid():
+    """Of the mixture in the docstring, with all wrong labels going to every other class alike."""
+    p, labels, _ = honest(300, 2, 5.0, 6, flipped=0.1)
+    own = np.clip(p, 1e-6, 1)[np.arange(300), labels]
+    slow = np.empty((len(RATES), len(POWERS)))
+    for column, power in enumerate(POWERS):
+        q = own**power / (own**power + np.clip(1 - own, 1e-6, 1) ** power)
+        slow[:, column] = [np.log((1 - rate) * q + rate * (1 - q)).sum() for rate in RATES]
+    fit, profile = fit_noise(p, labels, np.ones(300)), slow.max(axis=1)
+    rate, power = np.unravel_index(slow.argmax(), slow.shape)
+    assert (fit.rate, fit.plain, fit.power) == (RATES[rate], RATES[rate], POWERS[power])
+    assert fit.gain == pytest.approx(2 * (profile.max() - profile[0]))
+    inside = RATES[profile >= profile.max() - 1.92]
+    assert (fit.low, fit.high) == (inside.min(), inside.max())
 
 
-def test_the_sentence_holds_the_numbers_of_the_record():
+# ---- words ----
+
+
+def judged_of(n=384, n_other=119, n_issues=0, rate=None, upper=None, rows=None, **more):
+    """Judged labels of two classes, the first `n_other` of which the model contradicts."""
+    made = JudgedLabels(
+        rows=np.arange(n) if rows is None else rows,
+        labels=np.zeros(n, int),
+        suggested=(np.arange(n) < n_other).astype(int),
+        probability=np.full(n, 0.9),
+        score=np.full(n, 0.1),
+        is_issue=np.arange(n) < n_issues,
+        count=n_issues,
+        why=None,
+        error=0.41,
+        upper=upper,
+        rate=Share(**dict(zip(("value", "low", "high"), rate, strict=True))) if rate else None,
+    )
+    return replace(made, **more)
+
+
+def sentence(judged):
+    ids = [str(i) for i in range(len(judged.rows))]
+    return of_classes(judged, ids, ["cat", "dog"], 60).sentence
+
+
+def test_the_sentence_and_the_finding_hold_the_numbers_of_the_record():
     p, labels, _ = honest(600, 2, 8.0, 1, flipped=0.06)
     record = of_classes(judge(p, labels), [f"{i}.jpg" for i in range(600)], ["cat", "dog"], 60)
     assert record.sentence.startswith(f"{record.count} label issues among 600 labels: ")
     shares = [f"{100 * x:.1f}" for x in (record.rate.value, record.rate.low, record.rate.high)]
     assert f"About {shares[0]} % of all labels are wrong (95 % CI {shares[1]}–" in record.sentence
-    assert len(record.issues) == record.count
     finding = label_finding(record)
     assert (finding.kind, finding.sentence) == ("label-issue", record.sentence)
-    assert len(finding.items) == record.count
-    first = record.ranked[0]
-    assert finding.items[0].startswith(f"{first.id}: {first.label}, looks like {first.suggested} (")
+    assert len(finding.items) == len(record.issues) == record.count
+    first, percent = record.ranked[0], f"({100 * record.ranked[0].probability:.0f} %)"
+    item = f"{first.id}: {first.label}, looks like {first.suggested} {percent}"
+    assert finding.items[0] == item
 
 
 def test_a_list_without_a_number_makes_no_finding():
@@ -199,50 +239,40 @@ def test_a_list_without_a_number_makes_no_finding():
     assert label_finding(record) is None
     assert record.ranked
     assert not record.issues
-    assert all(one.label != one.suggested for one in record.ranked)
-    assert all(0 <= one.score <= 0.5 for one in record.ranked)
+    assert all(one.label != one.suggested and 0 <= one.score <= 0.5 for one in record.ranked)
 
 
 @pytest.mark.parametrize(
     ("why", "words"),
     [
-        ("outcome", "A table's target is an outcome, not a label to correct"),
-        ("distribution-shift", "The test images differ from the training images, so no label"),
-        ("no-signal", "No signal was found, so no label issues are counted"),
-        ("too-few", "Too few images to count label issues"),
-        (
-            "weak-model",
-            "The model disagrees with 119 of 384 labels; it is itself wrong about 4 "
-            "times in 10, so most of these are probably its own mistakes.",
-        ),
+        ("outcome", "outcome, not a label to correct, so no label issues are counted"),
+        ("distribution-shift", "The test images differ from the training images"),
+        ("no-signal", "No signal was found"),
+        ("too-few", "Too few images to count label issues: the model disagrees with 119 of 384"),
+        ("weak-model", "The model disagrees with 119 of 384 labels; it is itself wrong about 4 "),
         ("rate-unclear", "their number is unclear"),
         ("not-significant", "No label issues found: the model disagrees with 119 of 384 labels"),
     ],
 )
 def test_each_reason_has_its_sentence(why, words):
-    count = 0 if why == "not-significant" else None
-    text = summarize(judged=384, disagreements=119, count=count, rate=None, why=why, error=0.41)
-    assert words in text
-    assert text.endswith(".")
-    of_numbers = summarize(
-        judged=384, disagreements=19, count=count, rate=None, why=why, error=None, noun="number"
-    )
-    assert "labels" not in of_numbers
-    assert " None" not in of_numbers
+    judged = judged_of(count=0 if why == "not-significant" else None, why=why)
+    assert words in sentence(judged)
+    numbers = of_numbers(judged, ["x"] * 384, ["1"] * 384, np.ones(384), 9).sentence
+    assert numbers.endswith(".")
+    assert "labels" not in numbers
+    assert "None" not in numbers
 
 
 def test_agreement_and_a_single_issue_are_said_plainly():
-    none = summarize(
-        judged=9, disagreements=0, count=0, rate=None, why="not-significant", error=0.0
-    )
+    none = sentence(judged_of(n=9, n_other=0, why="not-significant", error=0.0))
     assert none == "No label issues found: the model agrees with all 9 labels."
-    rate = Share(value=0.123, low=0.1, high=0.2)
-    one = summarize(judged=300, disagreements=4, count=1, rate=rate, why=None, error=0.1, listed=3)
+    one = sentence(judged_of(n=300, n_other=4, n_issues=3, count=1, rate=(0.123, 0.1, 0.2)))
     assert one.startswith("1 label issue among 300 labels (3 with near-duplicates and groups): ")
     assert "About 12 % of all labels are wrong (95 % CI 10–20)." in one
+    assert one.endswith("correct the label.")
 
 
-# ---- several labels ------------------------------------------------------------------------
+# ---- several labels ----
 
 NAMES = ("cat", "dog", "owl")
 
@@ -291,3 +321,151 @@ def test_rows_of_several_labels_that_no_fold_held_out_are_not_judged():
     p, truth, _ = turned()
     p[0] = np.nan
     assert not (judge_sets(p, truth, np.arange(200)).rows // 3 == 0).any()
+
+
+# ---- numbers ----
+
+SHAPES = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "flat": lambda rng, n: rng.uniform(-1.7, 1.7, size=n),
+    "heavy": lambda rng, n: rng.standard_t(3, size=n),
+    "uneven": lambda rng, n: rng.normal(size=n) * rng.choice([0.3, 1.5], size=n),
+}
+
+
+def numbers(shape="normal", n=300, noise=0.2, seed=0):
+    """What a model predicts, and numbers that are off by such errors. Shapes: (n,) both."""
+    rng = np.random.default_rng(seed)
+    answers = rng.normal(size=n)
+    return answers, answers + noise * SHAPES[shape](rng, n)
+
+
+def judge_each(answers, truth, **options):
+    return judge_numbers(answers, truth, np.arange(len(truth)), **options)
+
+
+def named(result):
+    return result.rows[result.is_issue].tolist()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_honest_errors_of_any_shape_are_not_called_wrong(shape):
+    assert sum(judge_each(*numbers(shape, seed=seed)).count or 0 for seed in range(4)) <= 3
+
+
+def test_numbers_of_others_are_named():
+    answers, truth = numbers()
+    truth[:15] = np.roll(truth[:15], 1)
+    result = judge_each(answers, truth)
+    wrong = set(named(result))
+    far = {row for row in range(15) if abs(answers[row] - truth[row]) > 1.2}
+    assert far
+    assert far <= wrong
+    assert len(wrong & set(range(15))) >= 0.9 * len(wrong)
+    assert result.count == len(wrong)
+    assert 0 < result.rate.low <= result.rate.value <= result.rate.high
+
+
+def test_a_slip_of_the_decimal_point_is_named():
+    answers, truth = numbers()
+    truth[7] *= 40
+    result = judge_each(answers, truth)
+    assert (named(result), result.count) == ([7], 1)
+    ids, labels = [f"{n}.jpg" for n in range(300)], [f"{value:.3f}" for value in truth]
+    record = of_numbers(result, ids, labels, answers, 20)
+    lines = record.ranked
+    assert (lines[0].id, lines[0].label, lines[0].probability) == ("7.jpg", labels[7], None)
+    assert len(lines) == 20
+    assert [line.is_issue for line in lines[:2]] == [True, False]
+    assert [line.score for line in lines] == sorted(line.score for line in lines)
+    finding = label_finding(record)
+    assert finding.items == (f"7.jpg: {labels[7]}, looks like {answers[7]:.4g}",)
+    assert finding.sentence.startswith("1 label issue among 300 numbers: ")
+
+
+def test_copies_of_one_slip_are_one_slip():
+    answers, truth = numbers()
+    truth[7] *= 40
+    more = np.append(np.arange(300), [7] * 50)
+    result = judge_numbers(answers[more], truth[more], more)
+    assert result.count == 1
+    assert result.is_issue.sum() == 51
+
+
+@pytest.mark.parametrize("why", ["outcome", "distribution-shift", "no-signal"])
+def test_numbers_are_ranked_whatever_forbids_a_count(why):
+    answers, truth = numbers()
+    truth[7] *= 40
+    result = judge_each(answers, truth, excuse=why)
+    assert (result.rows[0], result.count, result.rate, result.why) == (7, None, None, why)
+    assert not result.is_issue.any()
+
+
+def test_a_model_that_knows_little_accuses_nothing():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(-1.7, 1.7, size=300)
+    result = judge_each(0.2 * truth, truth)
+    assert (result.count, result.why) == (None, "weak-model")
+    record = of_numbers(result, ["x"] * 300, ["1"] * 300, truth, 5)
+    assert label_finding(record) is None
+    assert "probably its own mistakes" in record.sentence
+
+
+def test_few_rows_tell_nothing():
+    answers, truth = numbers(n=40)
+    truth[3] = 50.0
+    assert judge_each(answers, truth).why == "too-few"
+    answers[:] = np.nan
+    assert judge_each(answers, truth).rows.size == 0
+
+
+def test_grades_that_are_told_roughly_are_not_called_wrong():
+    rng = np.random.default_rng(0)
+    grades = rng.choice([-1.0, 0.0, 1.0], p=[0.5, 0.35, 0.15], size=400)
+    answers = 0.35 * grades + 0.3 * rng.normal(size=400)
+    assert not judge_each(answers, grades).count
+
+
+# ---- the label-noise ceiling ----
+
+LABELS = np.array([0, 1] * 50)
+
+
+def ceiling(pairs=(), **judged):
+    return label_noise_ceiling(judged_of(n=100, **judged), pairs, LABELS)
+
+
+def test_the_share_of_wrong_labels_bounds_every_model():
+    result = ceiling(rate=(0.05, 0.02, 0.08), upper=0.08)
+    assert (result.value, result.low, result.high) == pytest.approx((0.95, 0.92, 0.98))
+    assert "no model can agree with more than about 95.0 %" in result.meaning
+    assert (result.n, result.details) == (100, {"rate": 0.05, "conflicts": 0})
+
+
+def test_near_duplicates_with_two_labels_add_one_wrong_label_a_pair():
+    result = ceiling([(0, 1), (2, 4), (6, 7)], upper=0.02)
+    assert result.value == pytest.approx(0.98)  # two pairs of the three conflict
+    assert result.low == pytest.approx(0.96)
+    assert result.details["conflicts"] == 2
+    assert "(2 near-duplicate pairs have two labels)" in result.meaning
+    chain = ceiling([(0, 1), (1, 2), (2, 3)], upper=0.02)  # 1 and 3 explain all three
+    assert chain.value == pytest.approx(0.98)
+
+
+def test_a_pair_with_a_label_issue_adds_nothing():
+    result = ceiling([(0, 1)], n_issues=1, rate=(0.01, 0.0, 0.02), upper=0.02)
+    assert result.value == pytest.approx(0.99)
+    assert "(1 pair of near-duplicates has two labels)" in result.meaning
+
+
+def test_no_sign_of_wrong_labels_is_said_with_what_cannot_be_excluded():
+    result = ceiling(upper=0.03)
+    assert (result.value, result.high, result.low) == pytest.approx((1.0, 1.0, 0.97))
+    assert "up to 3 %" in result.meaning
+
+
+@pytest.mark.parametrize("why", ["too-few", "weak-model", "distribution-shift"])
+def test_where_no_number_is_stated_there_is_no_ceiling(why):
+    result = ceiling(count=None, why=why)
+    assert result.value is result.low is result.high is None
+    assert result.meaning == "Not measured: the number of wrong labels is unclear here."

@@ -1,21 +1,34 @@
-"""A warning needs another way to feed images in that is better beyond chance."""
+"""A warning needs another preprocessing that is better beyond chance."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from scipy.special import ndtri
 
+from extraction import scene_of
+from hue_images import fill
 from refit import kernel_of, singles
+from tiny import PREP, network
+from warmstart.evidence import preprocessing as module
 from warmstart.evidence.preprocessing import (
     LEAST,
     LEVEL,
+    SWAPPED,
     USUAL,
     all_grey,
     is_open,
     preprocessing,
+    try_preprocessing,
     warning,
     worth_trying,
 )
-from warmstart.evidence.probe import best_left_out
+from warmstart.evidence.probe import best_left_out, open_probe
+from warmstart.features.batches import normalised
+from warmstart.planning import rules
+from warmstart.records.summary import Evidence
 from warmstart.stats.intervals import number_groups, standard_error
 
 
@@ -124,3 +137,107 @@ def test_each_habit_is_what_its_name_says():
     mean, spread = USUAL["0 to 255"]
     assert (1 - np.array(mean)) / np.array(spread) == pytest.approx([255] * 3)
     assert USUAL["0 to 1"] == ((0.0,) * 3, (1.0,) * 3)
+
+
+# ---- tried on a network ----
+
+
+def settled_on(images, prep):
+    """A network whose statistics are those of images that are normalised by `prep`."""
+    settled = network("convolutions")
+    for norm in (settled.norm, settled.again):
+        norm.reset_running_stats()
+        norm.momentum = None
+    settled.train()
+    with torch.no_grad():
+        settled(normalised(images, prep))
+    return settled.eval()
+
+
+def test_alternatives_that_come_nearer_to_the_pretraining_data_are_tried(pictures):
+    images = open_probe(scene_of(pictures))(99).images
+    for wrong, right in (("0 to 255", "0 to 1"), ("0 to 1", "mean 0.5, spread 0.5")):
+        preps = {name: replace(PREP, mean=USUAL[name][0], std=USUAL[name][1]) for name in USUAL}
+        settled = settled_on(images, preps[right])
+        probe = open_probe(scene_of(pictures, settled, prep=preps[wrong]))(24)
+        blind, nearer = module._worth_trying(probe)
+        assert blind == (SWAPPED,)
+        assert right in nearer
+        assert wrong not in nearer
+        probe = open_probe(scene_of(pictures, settled, prep=preps[right]))(24)
+        blind, nearer = module._worth_trying(probe)
+        assert wrong not in blind + nearer
+
+
+def test_grey_pictures_have_no_channels_to_exchange(tmp_path):
+    root = fill(tmp_path / "photos", {"blue": 12, "green": 12, "red": 12})
+    for path in root.rglob("*.png"):
+        with Image.open(path) as picture:
+            picture.convert("L").save(path)
+    blind, _ = module._worth_trying(open_probe(scene_of(root))(24))
+    assert SWAPPED not in blind
+
+
+def test_without_statistics_every_usual_way_is_tried(pictures):
+    names, nearer = module._worth_trying(open_probe(scene_of(pictures, "layers"))(24))
+    assert nearer == ()
+    assert set(names) == {SWAPPED, *USUAL} - {"mean 0.5, spread 0.5"}
+
+
+class Saturated(torch.nn.Module):
+    """Sees colours between -1 and 1 alone: beyond, everything looks the same."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Conv2d(3, 6, 1)
+        torch.nn.init.orthogonal_(self.mix.weight)
+        torch.nn.init.zeros_(self.mix.bias)
+        self.out = torch.nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.mix(x.clamp(-1.0, 1.0)))
+        return self.out(x.mean((2, 3)))
+
+
+def test_a_wrong_way_to_feed_images_in_is_warned_of_and_the_right_one_named(tmp_path):
+    root = fill(tmp_path / "photos", {"blue": 24, "green": 24, "red": 24})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        saturated = Saturated().eval()
+    right, wrong = PREP, replace(PREP, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    result = try_preprocessing(open_probe(scene_of(root, saturated, prep=wrong)))
+    finding = warning(result)
+    assert finding is not None
+    assert finding.items[0] in USUAL
+    assert result.value > 0.2
+    assert warning(try_preprocessing(open_probe(scene_of(root, saturated, prep=right)))) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "nearer", "stages"),
+    [
+        (0.04, (), [(8, ("a",)), (20, ("a",))]),  # more images while the answer is open
+        (0.01, (), [(8, ("a",))]),
+        (None, ("b",), [(20, ("a", "b"))]),  # many at once where BatchNorm's statistics speak
+    ],
+)
+def test_images_are_taken_in_two_stages(pictures, monkeypatch, value, nearer, stages):
+    seen = []
+
+    def compare(probe, names, nearer):
+        seen.append((len(probe.rows), names))
+        return Evidence(
+            name="preprocessing",
+            value=value,
+            low=None,
+            high=None,
+            n=9,
+            meaning=".",
+            details={"error": 0.05, "best": "x"},
+        )
+
+    monkeypatch.setattr(rules, "PREPROCESSING_STAGES", (8, 20))
+    monkeypatch.setattr(module, "_compare_preprocessings", compare)
+    monkeypatch.setattr(module, "_worth_trying", lambda probe: (("a",), nearer))
+    try_preprocessing(open_probe(scene_of(pictures)))
+    assert seen == stages

@@ -1,17 +1,25 @@
-"""One block after the other over everything; a finished block is not run again."""
+"""One block after the other over everything is the network; a finished one is not run again."""
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+
+from networks import KINDS, cut_once, inputs_for
 
 from warmstart.errors import TrainingError
 from warmstart.events import drain
 from warmstart.features.cache_key import BATCH
-from warmstart.features.offload import BlockQueue, OffloadedBlock, clear_queues
+from warmstart.features.offload import BlockQueue, OffloadedBlock, SingleBlock, clear_queues
+from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 
 CONTENTS = [f"{number:064x}" for number in range(BATCH + 5)]
 
@@ -40,6 +48,15 @@ def block_queue(folder, calls, names=("a", "b", "c"), **options):
     return queue
 
 
+def stop_after(n_batches, queue):
+    """Stop after some batches: two make a block."""
+    work = queue.run(len(CONTENTS), feed)
+    for _ in range(n_batches):
+        event = next(work)
+    assert event.values["block"] == (n_batches + 1) // 2
+    work.close()
+
+
 def test_rows_go_through_every_block_in_order(tmp_path):
     queue = block_queue(tmp_path, calls := [], keeps_last=True)
     drain(queue.run(len(CONTENTS), feed))
@@ -51,24 +68,13 @@ def test_rows_go_through_every_block_in_order(tmp_path):
     assert np.array_equal(main[:, 0], numbers + 3)
     assert np.array_equal(first[:, 1], 10 * (numbers + 1))
     assert np.array_equal(last[:, 1], 10 * (numbers + 3))
-    assert {p.name for p in queue.folder.iterdir()} == {
-        "progress.json",
-        "main-3.rows",
-        "layers-1.rows",
-        "layers-2.rows",
-        "layers-3.rows",
-    }
+    assert not (queue.folder / "main-2.rows").exists()
     queue.clear()
     assert not queue.folder.exists()
 
 
 def test_a_finished_block_is_not_run_again(tmp_path):
-    queue = block_queue(tmp_path, calls := [])
-    work = queue.run(len(CONTENTS), feed)
-    for _ in range(3):  # two batches of the first block, one of the second
-        event = next(work)
-    assert event.values["block"] == 2
-    work.close()
+    stop_after(3, block_queue(tmp_path, []))
     again = block_queue(tmp_path, calls := [])
     assert again.progress.blocks == 1
     drain(again.run(len(CONTENTS), feed))
@@ -78,11 +84,7 @@ def test_a_finished_block_is_not_run_again(tmp_path):
 
 def test_the_output_of_one_block_is_saved_beside_the_feature_layers(tmp_path):
     """Also where a later process goes on; one that needs a removed file starts again."""
-    queue = block_queue(tmp_path, [], saved_block=1)
-    work = queue.run(len(CONTENTS), feed)
-    for _ in range(5):  # two batches of the first and second block, one of the third
-        next(work)
-    work.close()
+    stop_after(5, block_queue(tmp_path, [], saved_block=1))
     queue = block_queue(tmp_path, calls := [], saved_block=1)
     assert queue.progress.blocks == 2
     drain(queue.run(len(CONTENTS), feed))
@@ -97,10 +99,7 @@ def test_the_output_of_one_block_is_saved_beside_the_feature_layers(tmp_path):
 @pytest.mark.parametrize("harm", ["another set", "a file cut short", "a file gone", "no JSON"])
 def test_what_does_not_belong_together_is_started_again(tmp_path, harm):
     queue = block_queue(tmp_path, [], ("a", "b"))
-    work = queue.run(len(CONTENTS), feed)
-    for _ in range(3):
-        next(work)
-    work.close()
+    stop_after(3, queue)
     path = queue.folder / "main-1.rows"
     if harm == "another set":
         queue.open(CONTENTS[1:])
@@ -116,13 +115,10 @@ def test_what_does_not_belong_together_is_started_again(tmp_path, harm):
 
 
 def test_half_precision_that_cannot_hold_a_value_says_which_block(tmp_path):
-    def open_it():
-        return lambda rows: (np.full((len(rows), 1), 1e6, np.float32), [])
+    def run(rows):
+        return np.full((len(rows), 1), 1e6, np.float32), []
 
-    blocks = [
-        OffloadedBlock(name="stem", cost=1, open=open_it),
-        OffloadedBlock(name="top", cost=1, open=open_it),
-    ]
+    blocks = [OffloadedBlock(name=name, cost=1, open=lambda: run) for name in ("stem", "top")]
     queue = BlockQueue(folder=tmp_path / "offload" / "one", blocks=blocks, dtype="float16")
     queue.folder.mkdir(parents=True)
     with pytest.raises(TrainingError, match=r"block 1 \(stem\) gives 1e\+06.*offload=float32"):
@@ -138,3 +134,30 @@ def test_what_was_left_is_thrown_away_unless_it_is_at_work(tmp_path):
     time.sleep(0.01)
     assert clear_queues(tmp_path) > 1000
     assert not queue.folder.exists()
+
+
+# ---- blocks one by one, each on its own copies
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_one_after_the_other_compute_the_network(name):
+    _, network = cut_once(name)
+    offered, main = feature_layers(network.record), inputs_for(name)
+    result = {}
+    with torch.inference_mode():
+        expected = FeatureExtractor(network, offered)(main.clone())
+        for number in range(1, len(network.blocks) + 1):
+            module = SingleBlock(network, number, offered)
+            main, *selected = module(main.clone())
+            result |= dict(zip(module.feature_layers, selected, strict=True))
+    assert [*result] == [*offered]
+    for layer, values in zip(offered, expected, strict=True):
+        assert torch.allclose(result[layer], values, atol=1e-5, rtol=1e-5), layer.name
+
+
+def test_a_block_holds_its_own_tensors_alone():
+    _, network = cut_once("resnet18")
+    module = SingleBlock(network, 2, feature_layers(network.record))
+    own = {id(tensor) for tensor in network.backbone.parameters()}
+    assert sum(p.numel() for p in module.parameters()) == network.record.blocks[1].parameters
+    assert not own & {id(parameter) for parameter in module.parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -11,14 +12,10 @@ from torch import nn
 from torch.nn.functional import batch_norm
 from torch.nn.utils import parametrizations, spectral_norm
 
+from small_networks import noise, prep, rng, seeded, warm
 from warmstart.errors import PlanError
 from warmstart.network import freeze, lora
-from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.partition import cut
-from warmstart.network.surgery import assemble
-from warmstart.records.inputs import Preprocessing
-
-SMALL = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def _block(width):
@@ -48,17 +45,15 @@ def _owners(module):
 
 @pytest.fixture
 def net():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        return Three()
+    return seeded(Three).train()
 
 
 @pytest.fixture
 def x():
-    return torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    return noise(8, 4)
 
 
-def _asking(module):
+def with_gradients(module):
     return {name for name, p in module.named_parameters() if p.requires_grad}
 
 
@@ -69,61 +64,53 @@ def _below(module, *names):
 ACTIONS = {"a": "frozen", "b": "tuned", "c": "fresh", "output": "replaced"}
 
 
-# ---- gradients -------------------------------------------------------------------------------
+def unmoved(module, before):
+    """Names of tensors that are what they were."""
+    return {n for n, value in module.state_dict().items() if torch.equal(before[n], value)}
 
 
 def test_only_what_is_to_move_has_gradients(net):
     freeze.apply(net, ACTIONS, _owners(net))
-    assert _asking(net) == _below(net, "b", "c", "output")
+    assert with_gradients(net) == _below(net, "b", "c", "output")
     freeze.apply(net, {**ACTIONS, "a": "tuned", "b": "frozen"}, _owners(net))
-    assert _asking(net) == _below(net, "a", "c", "output")
+    assert with_gradients(net) == _below(net, "a", "c", "output")
+    all_frozen = dict.fromkeys(ACTIONS, "frozen")
+    assert freeze.groups(net, all_frozen, _owners(net), {}) == []
 
 
 def test_an_optimizer_that_still_holds_what_is_now_frozen_cannot_move_it(net, x):
-    owners = _owners(net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.5)
     net(x).sum().backward()
     optimizer.step()
     before = copy.deepcopy(net.a.state_dict())
-    freeze.apply(net, ACTIONS, owners)
-    with freeze.FrozenBlocks(net, ACTIONS, owners):
+    with freeze.FrozenBlocks(net, ACTIONS, _owners(net)):
         net(x).sum().backward()
         optimizer.step()
-    assert all(torch.equal(before[name], value) for name, value in net.a.state_dict().items())
+    assert unmoved(net.a, before) == before.keys()
 
 
 def test_of_low_rank_blocks_the_updates_alone_move(net):
     pytest.importorskip("peft")
     owners = _owners(net)
-    lora.inject(net, ["b"], 1, torch.Generator())
+    lora.inject(net, ["b"], 1, rng())
     actions = {"a": "frozen", "b": "low-rank", "c": "frozen", "output": "replaced"}
     freeze.apply(net, actions, owners)
-    assert _asking(net) == {
-        "b.0.lora_A.default.weight",
-        "b.0.lora_B.default.weight",
-        "output.weight",
-        "output.bias",
-    }
+    updates = {f"b.0.lora_{letter}.default.weight" for letter in "AB"}
+    assert with_gradients(net) == updates | {"output.weight", "output.bias"}
     frozen = freeze.eval_modules(net, actions, owners)
     assert {id(m) for m in frozen} > {id(m) for m in net.b.modules()}
 
 
 def test_what_is_tied_to_a_frozen_block_is_frozen():
-    net = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2), "output": nn.Linear(2, 2)})
+    net = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b", "output")})
     net["b"].weight = net["a"].weight
     owners = _owners(net)  # both names have an owner
-    for actions in (
-        {"a": "frozen", "b": "tuned"},
-        {"a": "tuned", "b": "frozen"},
-        {"a": "frozen", "b": "fresh"},
-    ):
+    for a, b in (("frozen", "tuned"), ("tuned", "frozen"), ("frozen", "fresh")):
+        actions = {"a": a, "b": b}
         freeze.apply(net, actions, owners)
         assert not net["a"].weight.requires_grad
-        assert net["b"].bias.requires_grad == (actions["b"] != "frozen")
-        assert {id(m) for m in freeze.eval_modules(net, actions, owners)} >= {
-            id(net["a"]),
-            id(net["b"]),
-        }
+        assert net["b"].bias.requires_grad == (b != "frozen")
+        assert {net["a"], net["b"]} <= {*freeze.eval_modules(net, actions, owners)}
     freeze.apply(net, {"a": "tuned", "b": "tuned"}, owners)
     assert net["a"].weight.requires_grad
     del owners["b.weight"]  # named once: it goes with that name
@@ -132,8 +119,6 @@ def test_what_is_tied_to_a_frozen_block_is_frozen():
 
 
 # ---- groups ----------------------------------------------------------------------------------
-
-
 def test_groups_hold_each_moving_parameter_once_at_the_rate_of_its_block(net):
     owners, rates = _owners(net), {"b": 0.1, "c": 0.2, "output": 0.3}
     groups = freeze.groups(net, ACTIONS, owners, rates)
@@ -150,18 +135,15 @@ def test_groups_hold_each_moving_parameter_once_at_the_rate_of_its_block(net):
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.25}
 
 
-def test_tokens_are_not_decayed():
-    net = nn.Module()
-    net.token, net.table = nn.Parameter(torch.ones(1, 1, 6)), nn.Parameter(torch.ones(1, 4, 6))
-    groups = freeze.groups(net, {"p": "tuned"}, {"token": "p", "table": "p"}, {"p": 1.0})
-    assert [(len(g["params"]), g.get("weight_decay")) for g in groups] == [(1, 0.0), (1, None)]
-
-
-def test_tied_parameters_stand_once():
+def test_tied_parameters_stand_once_and_vectors_are_not_decayed():
     net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     net[1].weight = net[0].weight
     (group,) = freeze.groups(net, {"p": "tuned"}, {"0.weight": "p"}, {"p": 1.0})
     assert group["params"] == [net[0].weight]
+    net = nn.Module()
+    net.token, net.table = nn.Parameter(torch.ones(1, 1, 6)), nn.Parameter(torch.ones(1, 4, 6))
+    groups = freeze.groups(net, {"p": "tuned"}, {"token": "p", "table": "p"}, {"p": 1.0})
+    assert [(len(g["params"]), g.get("weight_decay")) for g in groups] == [(1, 0.0), (1, None)]
 
 
 def test_the_neck_goes_with_the_highest_rate_of_its_action():
@@ -175,56 +157,35 @@ def test_the_neck_goes_with_the_highest_rate_of_its_action():
     assert {g["block"] for g in freeze.groups(net, actions, owners, rates)} == {"a", "b"}
 
 
-def test_a_trained_block_needs_a_learning_rate(net):
-    with pytest.raises(
-        PlanError, match=r"block 'c' is fresh but has no learning rate; set block.c.lr"
-    ):
-        freeze.groups(net, ACTIONS, _owners(net), {"b": 0.1, "output": 0.1})
-
-
-def test_nothing_moves_where_all_is_frozen(net):
-    actions = dict.fromkeys(ACTIONS, "frozen")
-    assert freeze.groups(net, actions, _owners(net), {}) == []
-
-
-# ---- modes and statistics --------------------------------------------------------------------
-
-
 def test_frozen_rests_tuned_keeps_its_statistics_fresh_learns_them(net, x):
     before = copy.deepcopy(net.state_dict())
     with freeze.FrozenBlocks(net, ACTIONS, _owners(net)):
         net.train()
-        net(x)
+        net(x).sum().backward()
         assert not any(module.training for module in net.a.modules())
         assert [m.training for m in net.b] == [True, False, True, True]
         assert all(module.training for module in net.c.modules())
         assert not net.early.training  # goes with what comes after it: it stands first
         assert net.late.training
-    moved = {n for n, value in net.state_dict().items() if not torch.equal(before[n], value)}
-    assert moved == {f"c.1.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")}
-
-
-def test_scale_and_shift_of_a_tuned_norm_are_trained_and_its_dropout_drops(net, x):
-    with freeze.FrozenBlocks(net, {**ACTIONS, "c": "frozen"}, _owners(net)):
-        net.train()
-        one, two = net.b(x), net.b(x)
-        net(x).sum().backward()
-    assert not torch.equal(one, two)
-    assert net.b[1].weight.grad is not None
-    assert bool(net.b[1].bias.grad.any())
-
-
-def test_blocks_that_are_called_one_by_one_rest_too(net, x):
-    """A container that is frozen as a whole need not be called: its members are."""
-    owners = _owners(net)
-    before = copy.deepcopy(net.state_dict())
-    with freeze.FrozenBlocks(net, dict.fromkeys(ACTIONS, "frozen"), owners):
-        net.train()
-        for layer in net.a:
+        assert bool(net.b[1].bias.grad.any())  # scale and shift of the norm are trained
+        assert not torch.equal(net.b(x), net.b(x))  # dropout
+        for layer in net.a:  # a frozen container need not be called: its members are
             x = layer(x)
-        net.b[1].train()
-        net.b[1](x)
-    assert all(torch.equal(before[n], value) for n, value in net.state_dict().items())
+    moved = {f"c.1.{n}" for n in ("running_mean", "running_var", "num_batches_tracked")}
+    assert unmoved(net, before) == before.keys() - moved
+
+
+def test_norms_with_statistics_of_other_kinds():
+    net = nn.ModuleDict(
+        {
+            "one": nn.InstanceNorm1d(3, track_running_stats=True),
+            "two": nn.BatchNorm1d(3, track_running_stats=False),
+            "three": nn.GroupNorm(1, 3),
+        }
+    )
+    owners = dict.fromkeys(net.state_dict(), "p")
+    for action, wanted in (("tuned", {net["one"]}), ("frozen", {*net.modules()}), ("fresh", set())):
+        assert {*freeze.eval_modules(net, {"p": action}, owners)} == wanted
 
 
 class Reading(nn.Module):
@@ -248,71 +209,45 @@ def test_norms_that_are_read_and_not_called_rest_too(x):
     with freeze.FrozenBlocks(net, {"norm": "frozen"}, _owners(net)):
         net.train()
         net(x)
-    assert all(torch.equal(before[n], value) for n, value in net.norm.state_dict().items())
+    assert unmoved(net.norm, before) == before.keys()
 
 
 @pytest.mark.parametrize("wrap", [spectral_norm, parametrizations.spectral_norm])
 def test_power_iterations_of_spectral_norms_stop(wrap):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # with some weights one iteration converges, and nothing moves
-        net = nn.ModuleDict({"a": wrap(nn.Linear(4, 4)), "output": nn.Linear(4, 2)})
-    owners = _owners(net)
+    # With some weights one iteration converges, and nothing moves.
+    make = lambda: nn.ModuleDict({"a": wrap(nn.Linear(4, 4)), "output": nn.Linear(4, 2)})  # noqa: E731
+    net = seeded(make, 0)
     before = copy.deepcopy(net["a"].state_dict())
-    value = torch.ones(2, 4)
 
     def step():
         net.train()
-        net["output"](net["a"](value)).sum().backward()
+        net["output"](net["a"](torch.ones(2, 4))).sum().backward()
 
-    with freeze.FrozenBlocks(net, {"a": "frozen"}, owners):
+    with freeze.FrozenBlocks(net, {"a": "frozen"}, _owners(net)):
         step()
-    state = net["a"].state_dict()
-    assert all(torch.equal(before[name], tensor) for name, tensor in state.items())
+    assert unmoved(net["a"], before) == before.keys()
     step()  # not held: it moves
-    assert not all(torch.equal(before[n], t) for n, t in net["a"].state_dict().items())
+    assert unmoved(net["a"], before) != before.keys()
 
 
-def test_norms_with_statistics_of_other_kinds():
-    net = nn.ModuleDict(
-        {
-            "one": nn.InstanceNorm1d(3, track_running_stats=True),
-            "two": nn.BatchNorm1d(3, track_running_stats=False),
-            "three": nn.GroupNorm(1, 3),
-        }
-    )
-    owners = dict.fromkeys(net.state_dict(), "p")
-    assert freeze.eval_modules(net, {"p": "tuned"}, owners) == (net["one"],)
-    assert {*freeze.eval_modules(net, {"p": "frozen"}, owners)} == {*net.modules()}
-    assert freeze.eval_modules(net, {"p": "fresh"}, owners) == ()
-
-
-def test_remove_puts_flags_modes_and_hooks_back(net, x):
+def test_remove_puts_flags_modes_and_hooks_back_after_an_error_too(net):
     net.a.eval()
     net.b.requires_grad_(False)
     flags = {n: p.requires_grad for n, p in net.named_parameters()}
     modes = {n: m.training for n, m in net.named_modules()}
     frozen = freeze.FrozenBlocks(net, ACTIONS, _owners(net))
-    assert {n: p.requires_grad for n, p in net.named_parameters()} != flags
-    net.train()
-    frozen.remove()
+    with contextlib.suppress(RuntimeError), frozen:
+        assert {n: p.requires_grad for n, p in net.named_parameters()} != flags
+        net.train()
+        raise RuntimeError("stop")
     assert {n: p.requires_grad for n, p in net.named_parameters()} == flags
     assert {n: m.training for n, m in net.named_modules()} == modes
     assert not any(m._forward_pre_hooks for m in net.modules())
     frozen.remove()  # once is enough
-    net.train()
-    net(x)
-    assert net.a.training
-
-
-def test_remove_comes_after_an_error_too(net):
-    with pytest.raises(RuntimeError, match="stop"), freeze.FrozenBlocks(net, ACTIONS, _owners(net)):
-        raise RuntimeError("stop")
-    assert not any(m._forward_pre_hooks for m in net.modules())
+    assert net.train().a.training
 
 
 # ---- whose tensor is it ----------------------------------------------------------------------
-
-
 class Mixed(nn.Module):
     """Dropout that is defined far from where it is used: only the steps know its place."""
 
@@ -327,17 +262,14 @@ class Mixed(nn.Module):
         return self.head(self.drop_second(self.second(x).relu()).mean((2, 3)))
 
 
-def _warm(module):
-    network = cut(module.eval(), SMALL)
-    last = feature_layers(network.record)[-1]
-    width = layer_width(network.record, last)
-    return network, assemble(network, [last], torch.zeros(3, width), torch.zeros(3))
+def _mixed():
+    network = cut(Mixed().eval(), prep(8))
+    return network, warm(network)
 
 
 def test_in_a_warm_model_dropout_goes_with_its_step(x):
-    network, model = _warm(Mixed())
-    actions = {"first": "frozen", "second": "tuned"}
-    with freeze.FrozenBlocks(model, actions, network.owners):
+    network, model = _mixed()
+    with freeze.FrozenBlocks(model, {"first": "frozen", "second": "tuned"}, network.owners):
         model.train()
         model(x)
         assert not model.backbone.drop_first.training
@@ -347,49 +279,42 @@ def test_in_a_warm_model_dropout_goes_with_its_step(x):
         assert torch.equal(frozen, network.steps.blocks[0].run(model.backbone, x))
 
 
-def test_the_head_of_a_warm_model_is_the_output_whatever_the_old_one_was_called(x):
-    network, model = _warm(Mixed())
+def test_the_head_of_a_warm_model_is_the_output_whatever_the_old_one_was_called():
+    network, model = _mixed()
     assert network.owners["head.weight"] == "head"
-    assert freeze.tensor_blocks(model, network.owners)["head.weight"] == "output"
+    blocks = freeze.tensor_blocks(model, network.owners)
+    assert (blocks["head.weight"], blocks["backbone.first.weight"]) == ("output", "first")
+    full = {f"backbone.{n}": block for n, block in network.owners.items() if block != "head"}
+    assert freeze.tensor_blocks(model, full) == blocks  # owners may use the names of the model
     actions = {"first": "frozen", "second": "frozen"}
     freeze.apply(model, actions, network.owners)
-    assert _asking(model) == {"head.weight", "head.bias"}
+    assert with_gradients(model) == {"head.weight", "head.bias"}
     freeze.apply(model, {**actions, "output": "frozen"}, network.owners)
-    assert _asking(model) == set()
-
-
-def test_owners_may_carry_the_names_of_the_model():
-    network, model = _warm(Mixed())
-    full = {f"backbone.{n}": block for n, block in network.owners.items() if block != "head"}
-    expected = freeze.tensor_blocks(model, network.owners)
-    assert freeze.tensor_blocks(model, full) == expected
-    assert expected["backbone.first.weight"] == "first"
+    assert with_gradients(model) == set()
 
 
 def test_updates_belong_to_the_block_of_their_layer():
     pytest.importorskip("peft")
-    network, model = _warm(timm.create_model("resnet18", num_classes=2))
-    lora.inject(network, ["layer4.1"], 2, torch.Generator())
+    network = cut(timm.create_model("resnet18", num_classes=2).eval(), prep(8))
+    model = warm(network)
+    lora.inject(network, ["layer4.1"], 2, rng())
     blocks = freeze.tensor_blocks(model, network.owners)
-    assert blocks["backbone.layer4.1.conv1.lora_A.default.weight"] == "layer4.1"
-    assert blocks["backbone.layer4.1.conv1.base_layer.weight"] == "layer4.1"
-    rates = {"layer4.1": 0.1, "output": 0.2}
+    for name in ("lora_A.default", "base_layer"):
+        assert blocks[f"backbone.layer4.1.conv1.{name}.weight"] == "layer4.1"
     actions = {block.name: "frozen" for block in network.blocks} | {"layer4.1": "low-rank"}
-    groups = freeze.groups(model, actions, network.owners, rates)
-    assert [(g["block"], len(g["params"])) for g in groups] == [
-        ("layer4.1", 4),
-        ("output", 1),
-        ("output", 1),
-    ]
+    groups = freeze.groups(model, actions, network.owners, {"layer4.1": 0.1, "output": 0.2})
+    sizes = [(g["block"], len(g["params"])) for g in groups]
+    assert sizes == [("layer4.1", 4), ("output", 1), ("output", 1)]
 
 
-def test_a_missing_action_is_an_error(net):
-    owners = _owners(net)
-    before = _asking(net)
+def test_a_missing_action_rate_or_owner_is_an_error(net):
+    owners, before = _owners(net), with_gradients(net)
+    with pytest.raises(PlanError, match=r"block 'c' is fresh but has no learning rate; set block."):
+        freeze.groups(net, ACTIONS, owners, {"b": 0.1, "output": 0.1})
     with pytest.raises(PlanError, match=r"no action for block 'c'; set block.c.action"):
         freeze.FrozenBlocks(net, {"a": "frozen", "b": "tuned"}, owners)
     del owners["b.0.weight"]
     with pytest.raises(PlanError, match=r"tensor b.0.weight belongs to no block"):
         freeze.apply(net, ACTIONS, owners)
-    assert _asking(net) == before
+    assert with_gradients(net) == before
     assert not any(m._forward_pre_hooks for m in net.modules())

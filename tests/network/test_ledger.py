@@ -1,4 +1,4 @@
-"""The ledger tells by bytes what became of each tensor."""
+"""The ledger says by bytes what became of each tensor."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 
+from small_networks import prep, rng, warm
 from warmstart.errors import PlanError
 from warmstart.network import lora, surgery
-from warmstart.network.feature_layers import feature_layers, layer_width
 from warmstart.network.ledger import (
     prove_frozen,
     summary_lines,
@@ -20,25 +20,23 @@ from warmstart.network.ledger import (
     write_ledger,
 )
 from warmstart.network.partition import cut
-from warmstart.network.surgery import assemble
 from warmstart.network.weights import digest
-from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import InputChange, Ledger, LedgerRow
 from warmstart.records.run_folder import from_plain, to_plain
 
-SMALL = Preprocessing(size=(32, 32), resize=32, mean=(0.5,) * 3, std=(0.5,) * 3)
 PARTS = ("conv1", *(f"layer{n}.{k}" for n in (1, 2, 3, 4) for k in (0, 1)))
+
+
 TUNED = dict.fromkeys(PARTS, "tuned")
+
+
 FROZEN = dict.fromkeys(PARTS, "frozen")
 
 
 @pytest.fixture
 def case():
-    network = cut(timm.create_model("resnet18", num_classes=6).eval(), SMALL)
-    before = take_digests(network)
-    last = feature_layers(network.record)[-1]
-    model = copy.deepcopy(assemble(network, [last], torch.zeros(3, 512), torch.zeros(3)))
-    return before, network, model
+    network = cut(timm.create_model("resnet18", num_classes=6).eval(), prep(32))
+    return take_digests(network), network, copy.deepcopy(warm(network))
 
 
 def _row(ledger, name):
@@ -46,14 +44,22 @@ def _row(ledger, name):
 
 
 def test_fates_without_training(case):
+    before, network, model = case
+    assert before == {name: digest(tensor) for name, tensor in tensors_of(network).items()}
     ledger = write_ledger(*case)
-    assert _row(ledger, "conv1.weight").fate == "unchanged"
-    assert _row(ledger, "conv1.weight").block == "conv1"
+    assert (_row(ledger, "conv1.weight").fate, _row(ledger, "conv1.weight").block) == (
+        "unchanged",
+        "conv1",
+    )
     assert _row(ledger, "bn1.running_mean").buffer
-    assert _row(ledger, "fc.weight").fate == "dropped"
-    assert _row(ledger, "fc.weight").after is None
-    assert _row(ledger, "head.weight").fate == "new"
-    assert _row(ledger, "head.weight").before is None
+    dropped, new = _row(ledger, "fc.weight"), _row(ledger, "head.weight")
+    assert (dropped.fate, dropped.after) == ("dropped", None)
+    assert (new.fate, new.before) == ("new", None)
+    assert from_plain(Ledger, to_plain(ledger)) == ledger
+    lines = summary_lines(ledger)
+    assert [line.split()[0] for line in lines] == ["unchanged", "new", "dropped"]
+    parameters = sum(p.numel() for p in model.backbone.parameters())
+    assert lines[0] == f"unchanged 120 tensors, {parameters:,} weights, the same bit for bit"
 
 
 def test_one_changed_bit_is_trained_and_breaks_the_proof_of_its_block(case):
@@ -75,40 +81,33 @@ def _fates(ledger, block):
     return {row.fate for row in ledger.rows if row.block == block}
 
 
+@pytest.mark.parametrize("action", ["tuned", "frozen"])
+def test_a_block_that_moved_is_trained_whatever_the_plan_says(case, action):
+    before, network, model = case
+    _move(model.backbone.layer4[1])
+    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": action})
+    for row in ledger.rows:
+        if row.block == "layer4.1":
+            assert row.fate == ("frozen" if row.buffer else "trained")
+    assert _fates(ledger, "layer4.0") == {"frozen"}
+    assert _fates(ledger, "head") == {"new", "dropped"}
+    assert not prove_frozen(ledger, frozenset(PARTS)).identical
+
+
 def _move(module):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 0.1
 
 
-def test_tuned_tensors_are_trained_and_those_that_did_not_move_frozen(case):
-    before, network, model = case
-    _move(model.backbone.layer4[1])
-    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "tuned"})
-    for row in ledger.rows:
-        if row.block == "layer4.1":
-            assert row.fate == ("frozen" if row.buffer else "trained")
-    assert _fates(ledger, "layer4.0") == {"frozen"}
-    assert _fates(ledger, "head") == {"new", "dropped"}
-
-
-def test_a_frozen_block_that_moved_is_called_trained_whatever_the_plan_says(case):
-    before, network, model = case
-    _move(model.backbone.layer4[1])
-    ledger = write_ledger(before, network, model, actions=FROZEN)
-    assert _row(ledger, "layer4.1.conv1.weight").fate == "trained"
-    assert not prove_frozen(ledger, frozenset(PARTS)).identical
-
-
 def test_fresh_tensors_are_dropped_and_new_under_one_name(case):
     before, network, model = case
-    surgery.refresh(model.backbone, ["layer4.1"], torch.Generator())
+    surgery.refresh(model.backbone, ["layer4.1"], rng())
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
     own = [row for row in ledger.rows if row.block == "layer4.1"]
     names = [n for n, block in network.owners.items() if block == "layer4.1"]
-    assert sorted((row.tensor, row.fate) for row in own) == sorted(
-        (name, fate) for name in names for fate in ("dropped", "new")
-    )
+    pairs = {(name, fate) for name in names for fate in ("dropped", "new")}
+    assert {(row.tensor, row.fate) for row in own} == pairs
     for row in own:
         digests = (before[row.tensor], None) if row.fate == "dropped" else (None, row.after)
         assert (row.before, row.after) == digests
@@ -117,9 +116,9 @@ def test_fresh_tensors_are_dropped_and_new_under_one_name(case):
 def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_block_frozen(case):
     pytest.importorskip("peft")
     before, network, model = case
-    targets = lora.inject(model.backbone, ["layer4.1"], 2, torch.Generator())
-    _move(model.backbone.layer4[1].conv1.lora_B)
-    _move(model.backbone.layer4[1].conv2.lora_B)
+    targets = lora.inject(model.backbone, ["layer4.1"], 2, rng())
+    for conv in (model.backbone.layer4[1].conv1, model.backbone.layer4[1].conv2):
+        _move(conv.lora_B)
     lora.merge(model)
     ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "low-rank"})
     merged = {row.tensor for row in ledger.rows if row.fate == "merged"}
@@ -129,37 +128,25 @@ def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_block_frozen(cas
 
 
 def _extended(network, n=2):
-    rng, last = torch.Generator().manual_seed(0), network.record.blocks[-1]
-    clone = surgery.graft(
-        copy.deepcopy(network), [surgery.make_block(last, rng, 4) for _ in range(n)]
-    )
-    layer = feature_layers(clone.record)[-1]
-    return clone, assemble(
-        clone, [layer], torch.zeros(3, layer_width(clone.record, layer)), torch.zeros(3)
-    )
+    blocks = [surgery.make_block(network.record.blocks[-1], rng(), 4) for _ in range(n)]
+    clone = surgery.graft(copy.deepcopy(network), blocks)
+    return clone, warm(clone)
 
 
-def test_added_blocks_are_new_blocks(case):
+def test_added_blocks_are_new_blocks_and_old_tensors_of_the_next_run(case):
     before, network, _ = case
     clone, model = _extended(network)
     actions = {**FROZEN, "added": "added", "added#2": "added"}
     ledger = write_ledger(before, network, model, actions=actions)
     assert ledger == write_ledger(before, clone, model, actions=actions)
     for name in ("added", "added#2"):
-        own = [row for row in ledger.rows if row.block == name]
-        assert {row.fate for row in own} == {"new"}
-        assert len(own) == 6
+        assert [row.fate for row in ledger.rows if row.block == name] == ["new"] * 6
     assert _row(ledger, "backbone.added_2.up.bias").block == "added#2"
-
-
-def test_blocks_of_an_earlier_run_are_old_tensors(case):
-    """A base model with added blocks: old tensors, which may be frozen."""
-    _, network, _ = case
-    old, model = _extended(network, 1)
-    before = take_digests(old)
-    assert "added.up.weight" in before
-    ledger = write_ledger(before, old, model, actions={**FROZEN, "added": "frozen"})
-    assert _fates(ledger, "added") == {"frozen"}
+    later = write_ledger(take_digests(clone), clone, model, actions={**actions, "added": "frozen"})
+    assert _fates(later, "added") == {"frozen"}
+    _move(clone.backbone.added)  # no bytes to keep
+    actions["added#2"] = "frozen"
+    assert violations(before, clone, actions) == violations(before, clone, actions, model) == ()
 
 
 def test_a_block_that_the_actions_forget_is_an_error(case):
@@ -170,8 +157,6 @@ def test_a_block_that_the_actions_forget_is_an_error(case):
 
 
 # ---- surgery at the input --------------------------------------------------------------------
-
-
 def _change(tensor, fate, before=None, after=None):
     return InputChange(
         tensor=tensor,
@@ -219,8 +204,6 @@ def test_tensors_reshaped_and_then_reinitialised_are_dropped_as_they_were(case):
 
 
 # ---- violations ------------------------------------------------------------------------------
-
-
 def test_violations_name_parameters_and_buffers_of_frozen_blocks_alone(case):
     before, network, model = case
     assert violations(before, network, FROZEN) == ()
@@ -238,46 +221,32 @@ def test_violations_name_parameters_and_buffers_of_frozen_blocks_alone(case):
 def test_violations_of_low_rank_blocks_until_they_are_merged(case):
     pytest.importorskip("peft")
     before, network, _ = case
-    actions = {**FROZEN, "layer4.1": "low-rank"}
-    lora.inject(network, ["layer4.1"], 2, torch.Generator())
-    _move(network.backbone.layer4[1].conv1.lora_B)
+    actions, block = {**FROZEN, "layer4.1": "low-rank"}, network.backbone.layer4[1]
+    lora.inject(network, ["layer4.1"], 2, rng())
+    _move(block.conv1.lora_B)
     assert violations(before, network, actions) == ()
     assert take_digests(network) == before
     with torch.no_grad():
-        network.backbone.layer4[1].conv1.base_layer.weight[0] += 1
-        network.backbone.layer4[1].bn1.running_mean[0] += 1
+        block.conv1.base_layer.weight[0] += 1
+        block.bn1.running_mean[0] += 1
     moved = ("layer4.1.conv1.weight", "layer4.1.bn1.running_mean")
     assert violations(before, network, actions) == moved
     lora.merge(network.backbone)
     assert violations(before, network, actions) == moved[1:]
 
 
-def test_blocks_that_were_added_have_no_bytes_to_keep(case):
-    before, network, _ = case
-    clone, model = _extended(network)
-    _move(clone.backbone.added)
-    actions = {**FROZEN, "added": "added", "added#2": "frozen"}
-    assert violations(before, clone, actions) == ()
-    assert violations(before, clone, actions, model) == ()
-
-
-# ---- lines for a terminal --------------------------------------------------------------------
-
-
 def _rows(fate, n, numel=1_000_000, buffer=False):
-    return [
-        LedgerRow(
-            tensor=f"{fate}{i}{buffer}",
-            block="p",
-            fate=fate,
-            shape=(numel,),
-            numel=numel,
-            buffer=buffer,
-            before="a",
-            after="a",
-        )
-        for i in range(n)
-    ]
+    row = LedgerRow(
+        tensor="t",
+        block="p",
+        fate=fate,
+        shape=(numel,),
+        numel=numel,
+        buffer=buffer,
+        before="a",
+        after="a",
+    )
+    return [row] * n
 
 
 def test_lines_count_tensors_and_weights_of_each_fate():
@@ -299,35 +268,12 @@ def test_lines_are_few_and_short_and_no_fate_is_left_out(without):
     assert sum(line.count("1,000 tensors") for line in lines) == len(fates)
 
 
-def test_lines_of_a_real_run(case):
-    lines = summary_lines(write_ledger(*case))
-    assert [line.split()[0] for line in lines] == ["unchanged", "new", "dropped"]
-    parameters = sum(p.numel() for p in case[2].backbone.parameters())
-    assert lines[0] == f"unchanged 120 tensors, {parameters:,} weights, the same bit for bit"
-
-
-def test_digests_are_those_of_the_original_names(case):
-    before, network, _ = case
-    assert before == {name: digest(tensor) for name, tensor in tensors_of(network).items()}
-
-
-def test_a_tensor_of_another_shape_is_reshaped(case):
+def test_a_tensor_of_another_shape_is_reshaped_and_one_more_is_new(case):
     before, network, model = case
     model.backbone.conv1.weight = torch.nn.Parameter(torch.zeros(64, 1, 7, 7))
-    ledger = write_ledger(before, network, model, actions=TUNED)
-    assert _row(ledger, "conv1.weight").fate == "reshaped"
-    assert _row(ledger, "conv1.weight").shape_before == (64, 3, 7, 7)
-    assert from_plain(Ledger, to_plain(ledger)) == ledger
-
-
-def test_tensors_added_to_the_backbone_are_new(case):
-    before, network, model = case
     model.backbone.extra = torch.nn.Linear(2, 2)
     ledger = write_ledger(before, network, model, actions=TUNED)
-    assert _row(ledger, "backbone.extra.weight").fate == "new"
-    assert _row(ledger, "backbone.extra.weight").block == "added"
-
-
-def test_the_ledger_survives_its_file(case):
-    ledger = write_ledger(*case)
+    row, extra = _row(ledger, "conv1.weight"), _row(ledger, "backbone.extra.weight")
+    assert (row.fate, row.shape_before) == ("reshaped", (64, 3, 7, 7))
+    assert (extra.fate, extra.block) == ("new", "added")
     assert from_plain(Ledger, to_plain(ledger)) == ledger

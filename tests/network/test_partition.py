@@ -10,16 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from small_networks import noise, prep
 from warmstart.errors import ModelError
 from warmstart.network.load import load
-from warmstart.network.partition import cut, find_layout
+from warmstart.network.partition import cut, find_layout, run_all
 from warmstart.network.weights import digests
-from warmstart.records.inputs import Preprocessing
-
-
-def small(size_px=32, channels=3):
-    half = (0.5,) * channels
-    return Preprocessing(size=(size_px, size_px), resize=size_px, mean=half, std=half)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +37,13 @@ def test_lite0_is_a_stem_sixteen_blocks_and_the_last_convolution(lite0):
     assert total + network.record.head_parameters == base.record.parameters
 
 
-def test_macs_are_those_of_the_convolutions(lite0):
+def test_macs_are_those_of_the_convolutions_and_copies_need_no_second_cut(lite0):
     _, network = lite0
     assert network.record.blocks[0].macs == 32 * 3 * 3 * 3 * 112 * 112
     assert 380e6 < sum(block.macs for block in network.record.blocks) < 420e6  # published: 407 M
+    with torch.no_grad():
+        steps, clone = network.steps.blocks, copy.deepcopy(network.backbone).double()
+        assert run_all(steps, clone, noise(224, 1).double()).dtype == torch.float64
 
 
 def test_cutting_changes_neither_modes_nor_flags_nor_tensors_nor_the_random_state():
@@ -53,7 +51,7 @@ def test_cutting_changes_neither_modes_nor_flags_nor_tensors_nor_the_random_stat
     module.layer1.eval()
     modes = [m.training for m in module.modules()]
     attributes, before, state = set(vars(module)), digests(module), torch.random.get_rng_state()
-    cut(module, small())
+    cut(module, prep(32))
     assert [m.training for m in module.modules()] == modes
     assert all(p.requires_grad for p in module.parameters())
     assert digests(module) == before
@@ -72,7 +70,7 @@ def test_functional_dropout_of_the_opened_level_stays_inert_in_training():
             return self.out(F.dropout(self.first(x.flatten(1)), 0.9, training=self.training))
 
     module = Net().eval()
-    network = cut(module, small(2))
+    network = cut(module, prep(2))
     inputs = torch.randn(4, 3, 2, 2)
     module.train()
     torch.testing.assert_close(network.logits(inputs), module.eval()(inputs))
@@ -80,7 +78,7 @@ def test_functional_dropout_of_the_opened_level_stays_inert_in_training():
 
 def test_closed_modules_keep_their_training_behaviour():
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
-    network = cut(module.eval(), small(2))
+    network = cut(module.eval(), prep(2))
     network.backbone.train()
     before = module[2].running_mean.clone()
     network.blocks[0].run(network.backbone, torch.randn(4, 3, 2, 2))
@@ -102,28 +100,35 @@ def test_branches_on_sizes_are_answered_and_numbers_are_written_in():
             x = self.b(x) if x.size(-1) > 4 else x
             return self.out(x.view(n, 6, h * w).mean(-1))
 
-    network = cut(Net(), small(8))
+    network = cut(Net(), prep(8))
     assert [block.name for block in network.blocks] == ["a", "b"]
     assert network.steps.classifier == "out"
     for n in (1, 6):
         assert network.logits(torch.randn(n, 3, 8, 8)).shape == (n, 2)
 
 
-def test_in_place_work_on_the_input_does_not_confuse_the_cut():
-    module = nn.Sequential(
-        nn.ReLU(True), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2)
-    )
-    network = cut(module, small(2))
+def test_in_place_work_and_a_missing_classifier_do_not_confuse_the_cut():
+    layers = (nn.ReLU(True), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2))
+    network = cut(nn.Sequential(*layers), prep(2))
     assert network.record.partition == "traced"
     assert [block.name for block in network.blocks] == ["2"]
-
-
-def test_a_network_without_classifier_gives_its_outputs_as_features():
-    module = timm.create_model("resnet18", num_classes=0).eval()
-    network = cut(module, small())
+    network = cut(timm.create_model("resnet18", num_classes=0).eval(), prep(32))
     assert network.classifier is None
-    assert network.record.neck_width == 512
-    assert network.record.head_parameters == 0
+    assert (network.record.neck_width, network.record.head_parameters) == (512, 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "layout"),
+    [
+        ((8, 8, 8), (64, 64), "NCHW"),
+        ((64, 8, 12), (64, 96), "NCHW"),
+        ((8, 12, 64), (64, 96), "NHWC"),
+        ((64, 1, 1), (32, 32), "NCHW"),
+        ((2, 3, 4, 5), (224, 224), "other"),
+    ],
+)
+def test_layouts(shape, size, layout):
+    assert find_layout(shape, size) == layout
 
 
 def test_kernels_used_by_functional_calls_are_blocks_too():
@@ -138,43 +143,15 @@ def test_kernels_used_by_functional_calls_are_blocks_too():
             x = F.conv2d(x, self.kernel).relu().mean((2, 3))
             return self.out(F.linear(x, self.matrix).relu())
 
-    network = cut(Net(), small(8))
+    network = cut(Net(), prep(8))
     first, second = network.blocks
     assert network.owners["kernel"] == first.name
     assert network.owners["matrix"] == second.name
 
 
-def test_moved_and_copied_networks_need_no_second_cut(lite0):
-    _, network = lite0
-    clone = copy.deepcopy(network.backbone).double()
-    value = torch.randn(1, 3, 224, 224, dtype=torch.float64)
-    with torch.no_grad():
-        for step in network.steps.blocks:
-            value = step.run(clone, value)
-    assert value.dtype == torch.float64
-
-
-@pytest.mark.parametrize(
-    ("shape", "size", "layout"),
-    [
-        ((64, 7, 7), (224, 224), "NCHW"),
-        ((7, 7, 64), (224, 224), "NHWC"),
-        ((8, 8, 8), (64, 64), "NCHW"),
-        ((64, 8, 12), (64, 96), "NCHW"),
-        ((8, 12, 64), (64, 96), "NHWC"),
-        ((64, 1, 1), (32, 32), "NCHW"),
-        ((197, 192), (224, 224), "NLC"),
-        ((192,), (224, 224), "NC"),
-        ((2, 3, 4, 5), (224, 224), "other"),
-    ],
-)
-def test_layouts(shape, size, layout):
-    assert find_layout(shape, size) == layout
-
-
 def test_a_network_that_does_not_take_the_input_or_gives_no_rows_is_refused():
     with pytest.raises(ModelError, match=r"Linear cannot take inputs of shape \(3, 32, 32\)"):
-        cut(nn.Linear(5, 2), small())
+        cut(nn.Linear(5, 2), prep(32))
 
     class Sum(nn.Module):
         def forward(self, x):
@@ -185,6 +162,6 @@ def test_a_network_that_does_not_take_the_input_or_gives_no_rows_is_refused():
             return "cat"
 
     with pytest.raises(ModelError, match="returns one row of numbers for each"):
-        cut(Sum(), small())
+        cut(Sum(), prep(32))
     with pytest.raises(ModelError, match="returns a str without logits"):
-        cut(Text(), small())
+        cut(Text(), prep(32))

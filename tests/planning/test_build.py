@@ -286,7 +286,7 @@ def test_options_have_defaults():
 
 
 def test_planning_never_loads_torch():
-    names = "build plan_file strategy learning_rates actions fine_tuning settings check"
+    names = "build plan_file strategy learning_rates fine_tuning settings check"
     imports = "".join(f"import warmstart.planning.{name};" for name in names.split())
     code = f"import sys;{imports}sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

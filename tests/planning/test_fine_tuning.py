@@ -1,14 +1,51 @@
 """Numbers from choices; the choices themselves are tested with the plans that hold them."""
 
+from __future__ import annotations
+
+import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from plans import FACTS, a_choice, network_facts, plan_for
+from plans import (
+    FACTS,
+    LAYERS,
+    NAMES,
+    TEXTS,
+    a_choice,
+    actions,
+    network,
+    network_facts,
+    plan_for,
+    refusal,
+    with_block,
+)
 from warmstart.errors import PlanError
-from warmstart.planning.fine_tuning import lr_spread
+from warmstart.planning import fine_tuning, rules
+from warmstart.planning.check import check_plan
+from warmstart.planning.facts import DataFacts
+from warmstart.planning.fine_tuning import (
+    FULL_BYTES,
+    LEAST_GROUPS,
+    MOST_AUGMENTATIONS,
+    PATIENCE_S,
+    cache_bytes,
+    choose_augmentations,
+    compares_fine_tuning,
+    fine_tuning_seconds,
+    frozen_prefix,
+    lr_spread,
+    plan_cache,
+)
+from warmstart.planning.forecast import fit_to_time
+from warmstart.planning.plan_file import overlay
+from warmstart.planning.rules import REFERENCE_MACS, TRAINED
+from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import Preprocessing, Sound
+from warmstart.records.network import BlockRecord, NetworkRecord
 
 
 def test_a_spread_is_learning_rate_decay_and_whether_all_is_new():
@@ -62,3 +99,460 @@ def test_a_number_is_not_learned_from_mirrored_images():
         "regress": (0.8, False),
     }
     assert "an angle" in chosen["regress"].flip.because
+
+
+# ---- Whether upper blocks are fine-tuned beside a linear probe where the user chose no depth.
+
+
+MEAN = 21_000_000  # multiply-adds of a block: EfficientNet-Lite0 has 384 million in 18 blocks
+
+
+def _record(macs=MEAN, n_blocks=18):
+    block = BlockRecord(
+        name="p", parameters=10, shape_in=(8, 8, 8), shape_out=(8, 8, 8), macs=macs, layout="NCHW"
+    )
+    blocks = tuple(replace(block, name=f"p{i}") for i in range(n_blocks))
+    return NetworkRecord(
+        blocks=blocks, head_parameters=0, partition="traced", neck_width=8, neck_is_average=True
+    )
+
+
+def _facts(n=300, groups=None, holdout=0):
+    return DataFacts(
+        n=n,
+        n_groups=n if groups is None else groups,
+        n_classes=3,
+        smallest_class=9,
+        holdout=holdout,
+    )
+
+
+def test_fast_never_trains_and_the_others_do():
+    assert not compares_fine_tuning(_record(), _facts(), "fast")
+    assert compares_fine_tuning(_record(), _facts(), "balanced")
+    assert compares_fine_tuning(_record(), _facts(), "thorough")
+
+
+def test_few_independent_examples_cannot_tell():
+    assert not compares_fine_tuning(_record(), _facts(300, LEAST_GROUPS - 1), "balanced")
+    assert compares_fine_tuning(_record(), _facts(300, LEAST_GROUPS), "balanced")
+
+
+@pytest.mark.parametrize("budget", ["balanced", "thorough"])
+def test_a_network_that_would_take_long_is_left_alone(budget):
+    """Twelve blocks of a large transformer: 60 billion multiply-adds an image."""
+    assert not compares_fine_tuning(_record(5_000_000_000, 12), _facts(1000), budget)
+
+
+def test_texts_train_for_fewer_epochs_and_on_one_version():
+    texts = replace(_facts(600), kind="text")
+    assert fine_tuning_seconds(_record(), texts, "balanced") < fine_tuning_seconds(
+        _record(), _facts(600), "balanced"
+    )
+    assert fine_tuning_seconds(
+        _record(), replace(texts, task="regress"), "balanced"
+    ) == fine_tuning_seconds(_record(), _facts(600), "balanced")
+
+
+def test_more_images_and_more_work_take_longer():
+    assert fine_tuning_seconds(_record(), _facts(1000), "balanced") > fine_tuning_seconds(
+        _record(), _facts(300), "balanced"
+    )
+    assert fine_tuning_seconds(_record(2 * MEAN), _facts(), "balanced") == pytest.approx(
+        2 * fine_tuning_seconds(_record(), _facts(), "balanced")
+    )
+
+
+def test_a_validation_set_is_the_only_fold():
+    assert fine_tuning_seconds(_record(), _facts(holdout=50), "balanced") < fine_tuning_seconds(
+        _record(), _facts(), "balanced"
+    )
+
+
+# ---- How long a network is trained from scratch.
+
+
+@pytest.mark.parametrize(
+    ("n", "samples"),
+    [
+        (2, 12_000),
+        (100, 12_000),
+        (133, 15_960),
+        (134, 16_000),
+        (800, 16_000),
+        (801, 16_020),
+        (1600, 32_000),
+        (10**6, 32_000),
+    ],
+)
+def test_samples_seen_by_hand(n, samples):
+    assert fine_tuning.samples_from_scratch(n) == samples
+
+
+@given(st.integers(1, 10**7))
+def test_never_fewer_than_in_fine_tuning_and_never_fewer_for_more_examples(n):
+    assert fine_tuning.samples_from_scratch(n) >= 2 * rules.samples_seen(n)
+    assert fine_tuning.samples_from_scratch(n) <= fine_tuning.samples_from_scratch(n + 1)
+    assert fine_tuning.samples_from_scratch(n) >= 12_000
+
+
+# ---- What is cached of the frozen blocks: how deep, how many augmentations, in which format.
+
+
+FACTS_OF_BASE = network_facts()
+NUMBERS = 4 * 8 * 8  # outputs of a block of the small network
+
+
+def with_cache(plan, network=FACTS_OF_BASE, facts=FACTS):
+    return plan_cache(plan, network, facts)
+
+
+def bare(plan):
+    """The plan as it is built, before it was chosen what is cached."""
+    mine = (
+        plan.training.augmentations if plan.training.augmentations.source == "user" else a_choice(4)
+    )
+    return replace(
+        plan, training=replace(plan.training, split_at=None, cache_dtype=None, augmentations=mine)
+    )
+
+
+def cached(plan):
+    training = plan.training
+    return training.split_at.value, training.augmentations.value, training.cache_dtype.value
+
+
+# ---- how deep ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("strategy", "split_at"),
+    [
+        ("last:1", 3),
+        ("last:2", 2),
+        ("frozen:3", 3),
+        ("full", 0),
+        ("scratch", 0),
+        ("head+add", 4),
+        ("last:1+add", 3),
+        ("last:2+lora", 2),
+        ("full+gradual", 0),
+        ("last:3+gradual", 1),
+    ],
+)
+def test_what_is_frozen_from_the_input_on_is_cached(strategy, split_at):
+    plan = with_cache(bare(plan_for(strategy)))
+    assert plan.training.split_at.value == split_at == frozen_prefix(plan)
+    assert (plan.training.augmentations.value > 0) == (split_at > 0)
+    check_plan(plan, network())
+
+
+def test_frozen_blocks_above_a_tuned_one_are_run_at_each_step():
+    plan = apply_settings(plan_for("full"), ["block.1.action=frozen", "block.3.action=frozen"])
+    assert frozen_prefix(plan) == 1
+    assert with_cache(bare(plan)).training.split_at.value == 1
+
+
+def test_a_plan_that_trains_nothing_caches_nothing():
+    head = plan_for("head")
+    assert with_cache(head) is head
+    assert head.training.split_at is None
+
+
+def test_the_split_follows_blocks_that_are_set_and_the_users_own_split_stays():
+    plan = plan_for("last:2")
+    deeper = apply_settings(plan, ["block.1.action=tuned"])
+    assert with_cache(deeper).training.split_at.value == 0
+    assert with_cache(deeper).training.split_at.because == "no frozen layers at the input"
+    less = apply_settings(plan, ["block.3.action=frozen"])
+    assert with_cache(less).training.split_at.value == 3
+    mine = with_cache(apply_settings(plan, ["block.3.action=frozen", "training.split_at=1"]))
+    assert (mine.training.split_at.value, mine.training.split_at.source) == (1, "user")
+    check_plan(mine, network())
+
+
+def test_outputs_that_would_not_fit_are_not_cached():
+    least = FACTS.n * 5 * NUMBERS * 2  # in half precision
+    plan = bare(plan_for("last:1"))
+    assert with_cache(plan, network_facts(max_cache_bytes=least)).training.split_at.value == 3
+    live = with_cache(plan, network_facts(max_cache_bytes=least - 1)).training
+    assert (live.split_at.value, live.augmentations.value, live.cache_dtype.value) == (
+        0,
+        0,
+        "float32",
+    )
+    assert live.split_at.because == "the outputs of the frozen layers would take 0.0 GB of disk"
+    planned = with_cache(plan, network_facts(max_cache_bytes=0))
+    # A plan is followed as it is, also where the disk has more space.
+    assert with_cache(planned).training.split_at.value == 0
+
+
+@given(
+    n=st.integers(1, 10**6),
+    split_at=st.integers(1, 4),
+    n_augmentations=st.integers(0, MOST_AUGMENTATIONS),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_the_cache_is_as_large_as_its_numbers(n, split_at, n_augmentations, dtype):
+    shapes = [(3, 5, 7), (9,), (2, 2), (11, 13)]
+    blocks = [replace(p, shape_out=s) for p, s in zip(network().blocks, shapes, strict=True)]
+    record = replace(network(), blocks=tuple(blocks))
+    numbers = math.prod(shapes[split_at - 1]) * n * (n_augmentations + 1)
+    size = {"float32": 4, "float16": 2}[dtype]
+    assert cache_bytes(record, split_at, n, n_augmentations, dtype) == numbers * size
+
+
+# ---- how many augmentations ----------------------------------------------------------------
+
+
+@given(
+    samples=st.integers(1, 20_000),
+    n=st.integers(0, 20_000),
+    budget=st.sampled_from(["fast", "balanced", "thorough"]),
+)
+def test_there_are_no_more_augmentations_than_epochs(samples, n, budget):
+    found = choose_augmentations(samples, n, budget)
+    assert 1 <= found.value <= (8 if budget == "thorough" else 4)
+    assert found.value <= max(math.ceil(samples / max(n, 1)), 1)
+    is_short = found.value < (8 if budget == "thorough" else 4)
+    assert found.because == ("one for each epoch" if is_short else f"--budget {budget}")
+
+
+def test_augmentations_are_new_every_epoch_where_the_whole_network_is_run():
+    plan = with_cache(bare(plan_for("full")))
+    assert cached(plan) == (0, 0, "float32")
+    assert plan.training.augmentations.because.startswith("new ones every epoch")
+    mine = with_cache(apply_settings(plan_for("full"), ["training.augmentations=2"]))
+    assert cached(mine) == (0, 2, "float32")
+    check_plan(mine, network())
+
+
+def test_augmentations_that_are_new_every_epoch_leave_nothing_to_cache():
+    plan = with_cache(bare(apply_settings(plan_for("last:1"), ["training.augmentations=0"])))
+    assert cached(plan) == (0, 0, "float32")
+    assert (plan.training.split_at.source, plan.training.split_at.rule) == ("rule", 3)
+    check_plan(plan, network())
+
+
+def test_fewer_epochs_need_fewer_augmentations_unless_the_user_set_them():
+    few = ["training.epochs=2"]
+    assert cached(with_cache(apply_settings(plan_for("last:1"), few)))[1] == 2
+    mine = apply_settings(plan_for("last:1"), [*few, "training.augmentations=8"])
+    assert cached(with_cache(mine))[1] == 8
+
+
+def heavy(macs):
+    """Facts of a network whose blocks cost so many multiply-adds each."""
+    blocks = tuple(replace(block, macs=macs) for block in network().blocks)
+    return replace(FACTS_OF_BASE, record=replace(network(), blocks=blocks))
+
+
+def offloaded(plan):
+    return replace(plan, training=replace(plan.training, offload=a_choice("float32")))
+
+
+def test_an_offloaded_network_caches_as_many_augmentations_as_fit_in_half_an_hour():
+    def minutes(count):  # multiply-adds a block for so many augmentations in half an hour
+        return heavy(round(PATIENCE_S / count * REFERENCE_MACS * TRAINED / (3 * FACTS.n)))
+
+    plan = offloaded(bare(plan_for("last:1")))
+    counts = (9, 2.5, 1.5, 0.1)
+    found = [with_cache(plan, minutes(count)).training.augmentations for count in counts]
+    assert [choice.value for choice in found] == [4, 2, 1, 1]
+    assert (found[2].source, found[2].rule) == ("rule", 4)
+    assert found[2].because == "each takes about 20 minutes of reading the network from its file"
+    assert with_cache(bare(plan_for("last:1")), minutes(0.1)).training.augmentations.value == 4
+    mine = offloaded(apply_settings(plan_for("last:1"), ["training.augmentations=3"]))
+    assert with_cache(mine, minutes(0.1)).training.augmentations.value == 3
+    once = with_cache(plan, minutes(1.5))
+    assert with_cache(once, minutes(1.5)) == once
+
+
+def test_an_offloaded_network_caches_where_its_few_augmentations_fit():
+    """Run again at each step, it would be read from its file at each step."""
+    facts = replace(heavy(10**12), max_cache_bytes=2 * FACTS.n * NUMBERS * 2)
+    assert with_cache(offloaded(bare(plan_for("last:1"))), facts).training.split_at.value == 3
+
+
+# ---- in which format -----------------------------------------------------------------------
+
+
+def test_much_is_cached_in_half_precision():
+    """Up to one GB in full precision."""
+    side = FULL_BYTES // (4 * FACTS.n * 5)
+    for width, dtype in ((side, "float32"), (side + 1, "float16")):
+        blocks = [replace(block, shape_out=(width,)) for block in network().blocks]
+        facts = network_facts(max_cache_bytes=10**12)
+        facts = replace(facts, record=replace(facts.record, blocks=tuple(blocks)))
+        assert with_cache(bare(plan_for("last:1")), facts).training.cache_dtype.value == dtype
+    mine = apply_settings(plan_for("last:1"), ["training.cache_dtype=float16"])
+    assert cached(with_cache(mine)) == (3, 4, "float16")
+
+
+@given(
+    strategy=st.sampled_from(["last:1", "full", "head+add", "last:3+gradual", "scratch"]),
+    given_settings=st.sets(
+        st.sampled_from(
+            [
+                "training.augmentations=3",
+                "training.epochs=1.3333",
+                "block.1.lr=0.1",
+                "training.cache_dtype=float16",
+                "training.crop=1",
+            ]
+        )
+    ),
+)
+def test_what_was_chosen_stays_so(strategy, given_settings):
+    ours = [s for s in given_settings if strategy in ("full", "scratch") or "block" not in s]
+    once = with_cache(apply_settings(plan_for(strategy), ours))
+    assert with_cache(once) == once
+    check_plan(once, network())
+
+
+# ---- what is refused -----------------------------------------------------------------------
+
+BAD = {
+    "beyond what is frozen": (("last:2", {"split_at": 3}), "the plan has training.split_at 3,"),
+    "where nothing is frozen": (("full", {"split_at": 1, "augmentations": 4}), "only the first 0"),
+    "new augmentations of cached outputs": (
+        ("last:2", {"split_at": 2, "augmentations": 0}),
+        "the plan has training.split_at 2 and training.augmentations 0: augmentations that are "
+        "new every epoch cannot be cached; --set training.split_at=0, or training.augmentations=4.",
+    ),
+    "no split": (("last:2", {"split_at": None}), "the plan trains blocks without"),
+    "a split below 0": (("last:2", {"split_at": -1}), "training.split_at must be a whole number,"),
+    "too many augmentations": (("last:2", {"augmentations": 65}), "training.augmentations must"),
+    "another dtype": (("last:2", {"cache_dtype": "int8"}), "must be float32 or float16, not"),
+    "a colour jitter of 1": (("last:2", {"color_jitter": 1.0}), "training.color_jitter must be a"),
+    "a moving average of 1": (("full", {"ema_decay": 1.0}), "training.ema_decay must be a number"),
+    "a negative L2-SP": (("full", {"l2_sp": -1.0}), "training.l2_sp must be a number, 0 or more,"),
+    "a micro-batch of 0": (("full", {"micro_batch": 0}), "micro_batch must be a whole number, 1"),
+    "checkpointing in words": (("full", {"gradient_checkpointing": "yes"}), "must be true or"),
+    "another device": (("full", {"device": "tpu"}), "must be cpu or cuda or mps, not 'tpu'."),
+    "another precision": (("full", {"precision": "tf32"}), "must be float32 or bfloat16"),
+    "many workers": (("full", {"workers": 65}), "workers must be a whole number from 0 to 64,"),
+    "compiled perhaps": (("full", {"compile": 1}), "training.compile must be true or false, not"),
+}
+
+
+@pytest.mark.parametrize(("made", "says"), BAD.values(), ids=BAD.keys())
+def test_a_plan_that_cannot_be_cached_so_is_named_with_its_cure(made, says):
+    strategy, values = made
+    plan = plan_for(strategy)
+    chosen = {name: None if value is None else a_choice(value) for name, value in values.items()}
+    plan = replace(plan, training=replace(plan.training, **chosen))
+    found = refusal(check_plan, plan, network())
+    assert found is not None
+    assert found.startswith("the plan")
+    assert says in found
+
+
+def test_a_block_that_moves_ends_what_is_frozen():
+    plan = plan_for("head+add")
+    assert frozen_prefix(plan) == len(NAMES)
+    assert frozen_prefix(with_block(plan, 0, action=a_choice("low-rank"))) == 0
+    assert frozen_prefix(plan_for("head")) == len(NAMES)
+
+
+# ---- A handful of texts learns from pairs; the choices that suit them, and what the user sets.
+
+
+FEW = replace(FACTS, n=48, n_groups=48, n_classes=6, smallest_class=8, holdout=0)
+MANY = replace(FEW, n=600, n_groups=600)
+
+
+def planned(facts=FEW, strategy="auto", **wishes):
+    found = network_facts(
+        LAYERS, family="transformer", preprocessing=TEXTS, compares_fine_tuning=strategy == "auto"
+    )
+    return plan_for(strategy, facts, found, **wishes)
+
+
+def test_a_handful_is_fine_tuned_on_pairs_more_than_half_way_down():
+    plan = planned()
+    assert plan.strategy.value == "last:4"
+    assert "lowest layer whose weights" not in plan.strategy.because
+    chosen = plan.training
+    assert (chosen.contrastive.value, chosen.lr.value, chosen.layer_decay.value) == (
+        True,
+        6e-4,
+        1.0,
+    )
+    assert (chosen.batch_size.value, plan.samples_seen) == (48, 4 * 48)
+    assert chosen.epochs.value == 4
+    assert (chosen.warmup.value, chosen.ema_decay.value, chosen.l2_sp.value) == (0, 0, 0)
+    assert chosen.contrastive_temperature.value == 0
+    assert [actions(plan)[name] for name in LAYERS] == ["frozen"] * 3 + ["tuned"] * 4
+
+
+@pytest.mark.parametrize("n", [150, 600])
+def test_more_texts_are_contrasted_in_batches_and_as_deep(n):
+    plan = planned(replace(FEW, n=n, n_groups=n))
+    chosen = plan.training
+    assert plan.strategy.value == "last:4"
+    assert (chosen.contrastive.value, chosen.lr.value) == (True, 3e-4)
+    assert (chosen.contrastive_temperature.value, chosen.warmup.value) == (0.1, 0.1)
+    assert chosen.batch_size.value == chosen.micro_batch.value == 64
+    assert plan.samples_seen == max(4 * n, 16 * 64)
+    n_steps = -(-plan.samples_seen // 64)
+    assert chosen.ema_decay.value == pytest.approx(1 - 2 / n_steps, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        planned(contrastive=False),
+        planned(strategy="scratch"),
+        planned(strategy="full+lora"),
+    ],
+    ids=["switched off", "scratch", "low-rank"],
+)
+def test_others_learn_through_the_head(plan):
+    assert plan.training.contrastive.value is False
+    assert plan.training.lr.value != 6e-4
+    assert plan.strategy.value in ("last:3", "scratch", "full+lora")
+
+
+def test_what_the_user_sets_wins():
+    many = planned(replace(FEW, n=600, n_groups=600), strategy="last:2", contrastive=True, lr=1e-4)
+    assert many.training.contrastive.value is True
+    assert (many.training.lr.value, many.training.lr.rule) == (1e-4, 3e-4)
+    assert many.training.batch_size.value == 64
+    assert many.strategy.value == "last:2"
+
+
+def test_contrastive_training_is_for_texts_with_classes():
+    assert plan_for("last:1", FEW).training.contrastive is None
+    assert planned(replace(FEW, task="regress"), strategy="last:1").training.contrastive is None
+
+
+def test_several_processes_share_a_batch_and_compare_none_of_it():
+    assert planned(processes=2).training.contrastive.value is False
+
+
+def test_the_moving_average_follows_the_number_of_updates():
+    few, many = planned(), planned(MANY)
+    assert apply_settings(few, ["training.epochs=2"]).training.ema_decay.value == 0
+    longer = apply_settings(many, [f"training.epochs={rules.epochs(80 * 64, MANY.n)}"])
+    assert longer.training.ema_decay.value == pytest.approx(1 - 2 / 80)
+    plain = apply_settings(planned(MANY, contrastive=False), ["training.epochs=2.6667"])
+    assert "last tenth" in plain.training.ema_decay.because
+
+
+def test_fewer_minutes_leave_fewer_updates_and_a_shorter_moving_average():
+    plan = planned(MANY)
+    cut = fit_to_time(plan, 100, lambda other: other.samples_seen / 20)
+    n_steps = cut.samples_seen / cut.training.batch_size.number
+    assert 16 <= n_steps < plan.samples_seen / plan.training.batch_size.number
+    assert cut.training.ema_decay.value == pytest.approx(1 - 2 / n_steps, abs=1e-3)
+
+
+def test_a_typed_strategy_over_a_file_that_learns_otherwise_replaces_all_of_its_training():
+    file, built = planned(MANY, contrastive=False), planned(MANY, strategy="last:3")
+    found = overlay(built, file, frozenset({"strategy"})).training
+    assert (found.contrastive, found.lr, found.batch_size) == (
+        built.training.contrastive,
+        built.training.lr,
+        built.training.batch_size,
+    )

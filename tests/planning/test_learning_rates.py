@@ -10,13 +10,11 @@ from warmstart.planning.learning_rates import (
     SCRATCH,
     LearningRateSpread,
     base_lr,
-    block_lr,
     block_lrs,
     choose_optimizer,
     convert_lr,
     layer_decay,
     round_lr,
-    scratch_lr,
 )
 from warmstart.records.network import Recipe
 
@@ -69,7 +67,7 @@ def test_one_ratio_converts_between_optimizers():
             convert_lr(DEFAULT_LRS[family]["sgd"], "sgd", "adamw", False)
             == DEFAULT_LRS[family]["adamw"]
         )
-    assert convert_lr(scratch_lr("adamw").value, "adamw", "sgd", True) == SCRATCH["sgd"]
+    assert convert_lr(SCRATCH["adamw"], "adamw", "sgd", True) == SCRATCH["sgd"]
 
 
 @given(n_blocks=st.integers(13, 500))
@@ -79,12 +77,13 @@ def test_the_first_layer_of_a_long_network_moves_as_in_one_of_twelve(n_blocks):
     assert layer_decay(12) == layer_decay(1) == 0.75
 
 
-@given(base=st.floats(1e-6, 1), decay=st.floats(0.3, 1), height=st.integers(0, 30))
-def test_learning_rates_fall_towards_the_input(base, decay, height):
-    lr = block_lr(base, height, decay)
-    assert lr == pytest.approx(base * decay**height, rel=0.006)
-    assert block_lr(base, height + 1, decay) <= lr
-    assert float(f"{lr:.3g}") == lr == round_lr(lr)
+@given(base=st.floats(1e-6, 1), decay=st.floats(0.3, 1), n_blocks=st.integers(1, 30))
+def test_learning_rates_fall_towards_the_input(base, decay, n_blocks):
+    lrs = values(["tuned"] * n_blocks + ["replaced"], base, decay)[:-1]
+    assert lrs == sorted(lrs)
+    for height, lr in enumerate(reversed(lrs)):
+        assert lr == pytest.approx(base * decay**height, rel=0.006)
+        assert float(f"{lr:.3g}") == lr == round_lr(lr)
 
 
 def test_learning_rates_by_hand():

@@ -6,18 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import a_choice, plan_for, refusal
+from plans import (
+    FACTS,
+    NAMES,
+    PREPROCESSING,
+    a_choice,
+    actions,
+    network,
+    network_facts,
+    plan_for,
+    rates,
+    refusal,
+)
 from warmstart.errors import PlanError
+from warmstart.planning.check import check_plan
+from warmstart.planning.fine_tuning import plan_cache
+from warmstart.planning.learning_rates import LearningRateSpread
+from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import (
     AUTO,
     EXTRAS,
     HEAD,
     Strategy,
+    added_name,
+    blocks,
     body_actions,
+    check_agreement,
     n_tuned,
     nearest,
     parse,
+    reconcile_strategy,
     resolve,
+    rule_strategy,
     strategy_of,
     word,
     word_of,
@@ -110,8 +130,7 @@ WRONG = {
     "last:2+lora+gradual": "lora and gradual cannot be combined; keep one of them.",
     "full+add+add": "add stands twice; once is enough.",
     "lora+lora": "lora stands twice; once is enough.",
-    "last:1+gradual": "gradual needs at least two fine-tuned blocks, which are "
-    "unfrozen one after the other; write last:2+gradual or full+gradual.",
+    "last:1+gradual": "gradual needs at least two fine-tuned blocks, which are unfrozen one after",
     "last:01+add+gradual": "write last:2+add+gradual or full+add+gradual.",
     "head+": "a word is missing beside a +; write for instance head+add.",
     "+add": "a word is missing beside a +",
@@ -140,49 +159,21 @@ def test_depth_counts_from_either_end(n_blocks, count):
 
 
 @pytest.mark.parametrize(
-    ("text", "n_blocks", "says"),
+    ("text", "n_blocks", "why", "cure"),
     [
-        (
-            "last:40",
-            18,
-            "--strategy last:40: lite0 has 18 blocks, the head excluded; use last:18 or full.",
-        ),
-        (
-            "frozen:40",
-            18,
-            "--strategy frozen:40: lite0 has 18 blocks, the head excluded; use frozen:18 or head.",
-        ),
-        (
-            "last:2+add",
-            1,
-            "--strategy last:2+add: lite0 has 1 block, the head excluded; use full or head.",
-        ),
-        (
-            "frozen:4+lora",
-            4,
-            "--strategy frozen:4+lora: lite0 has 4 blocks, the head excluded, and all are frozen; "
-            "use last:2+lora or full+lora.",
-        ),
-        (
-            "frozen:3+gradual",
-            4,
-            "--strategy frozen:3+gradual: lite0 has 4 blocks, the head excluded; gradual needs at "
-            "least two fine-tuned blocks, which are unfrozen one after the other; use "
-            "last:2+gradual or full+gradual.",
-        ),
-        (
-            "full+gradual",
-            1,
-            "--strategy full+gradual: lite0 has 1 block, the head excluded; gradual needs at "
-            "least two fine-tuned blocks, which are unfrozen one after the other; leave out "
-            "+gradual.",
-        ),
+        ("last:40", 18, "has 18 blocks", "use last:18 or full."),
+        ("frozen:40", 18, "has 18 blocks", "use frozen:18 or head."),
+        ("last:2+add", 1, "has 1 block,", "use full or head."),
+        ("frozen:4+lora", 4, "all are frozen", "use last:2+lora or full+lora."),
+        ("frozen:3+gradual", 4, "needs at least two", "use last:2+gradual or full+gradual."),
+        ("full+gradual", 1, "has 1 block,", "leave out +gradual."),
     ],
 )
-def test_a_network_that_is_too_short_is_named(text, n_blocks, says):
-    with pytest.raises(PlanError) as caught:
-        n_tuned(parse(text), n_blocks, "lite0")
-    assert str(caught.value) == says
+def test_a_network_that_is_too_short_is_named(text, n_blocks, why, cure):
+    message = refusal(n_tuned, parse(text), n_blocks, "lite0")
+    assert message.startswith(f"--strategy {text}: lite0 has")
+    assert why in message
+    assert message.endswith(cure)
 
 
 def test_the_cure_of_a_short_network_works():
@@ -286,3 +277,279 @@ def test_a_plan_names_a_resolved_strategy(value, says):
 
 def test_nearest_is_none_for_what_is_nothing_alike():
     assert nearest("qqq", EXTRAS) is None
+
+
+# ---- What happens to each block, strategy by strategy.
+
+
+TABLE = {
+    "head": "frozen frozen frozen frozen replaced",
+    "frozen:4": "frozen frozen frozen frozen replaced",
+    "last:1": "frozen frozen frozen tuned replaced",
+    "frozen:1": "frozen tuned tuned tuned replaced",
+    "full": "tuned tuned tuned tuned replaced",
+    "last:2+add": "frozen frozen tuned tuned added replaced",
+    "add": "frozen frozen frozen frozen added replaced",
+    "last:2+lora": "frozen frozen low-rank low-rank replaced",
+    "gradual": "tuned tuned tuned tuned replaced",
+    "scratch": "fresh fresh fresh fresh replaced",
+    "auto+gradual": "frozen frozen tuned tuned replaced",
+}
+
+
+@pytest.mark.parametrize(("strategy", "expected"), TABLE.items())
+def test_each_strategy_is_one_action_a_block(strategy, expected):
+    plan = plan_for(strategy)
+    assert [block.action.value for block in plan.blocks] == expected.split()
+    assert plan.blocks[-1].name == "output"
+    assert tuple(block.name for block in plan.blocks[:4]) == NAMES
+
+
+def test_a_linear_probe_has_no_learning_rate_and_every_other_head_has_one():
+    assert rates(plan_for("head")) == {}
+    for strategy in TABLE.keys() - {"head", "frozen:4"}:
+        assert "output" in rates(plan_for(strategy))
+
+
+@given(count=st.integers(0, 4), extra=st.sampled_from(["", "+add", "+lora", "+gradual"]))
+def test_frozen_blocks_and_only_they_have_no_learning_rate(count, extra):
+    if count < {"+lora": 1, "+gradual": 2}.get(extra, 0):
+        return
+    strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
+    spread = None if strategy == HEAD else LearningRateSpread(base=0.001, decay=0.75)
+    found = blocks(strategy, network_facts(), spread)
+    for block in found:
+        is_still = block.action.value == "frozen" or strategy == HEAD
+        assert (block.lr is None) == is_still
+
+
+def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
+    typed = plan_for("last:2")
+    marks = [(p.action.value, p.action.source, p.action.rule) for p in typed.blocks]
+    assert marks == [
+        ("frozen", "user", "frozen"),
+        ("frozen", "user", "frozen"),
+        ("tuned", "user", "frozen"),
+        ("tuned", "user", "frozen"),
+        ("replaced", "rule", None),
+    ]
+    assert "last:2" in typed.blocks[2].action.because
+    shallow = plan_for("head", network=network_facts(verdict="fine-tune"))
+    assert [p.action.rule for p in shallow.blocks] == ["frozen", "frozen", "tuned", "tuned", None]
+    for block in plan_for("auto", network=network_facts(verdict="fine-tune")).blocks:
+        assert (block.action.source, block.action.rule) == ("rule", None)
+
+
+def test_the_reason_of_gradual_explains_how_blocks_are_unfrozen():
+    for block in plan_for("last:2+gradual").blocks[2:4]:
+        assert "unfrozen from the top while validation improves" in block.action.because
+
+
+def test_reasons_count_layers():
+    assert "only the last of 4 layers is fine-tuned" in plan_for("last:1").blocks[0].action.because
+    assert (
+        "only the last 2 of 4 layers are fine-tuned" in plan_for("last:2").blocks[0].action.because
+    )
+    assert "all layers" in plan_for("full").blocks[0].action.because
+    assert (
+        "only the added layers and the head are trained" in plan_for("add").blocks[0].action.because
+    )
+
+
+def test_added_layers_have_a_name_of_their_own():
+    names = ("stem", "added", "added#2")
+    assert added_name(names) == "added#3"
+    plan = plan_for("last:1+add", network=network_facts(names))
+    assert list(actions(plan)) == [*names, "added#3", "output"]
+
+
+@pytest.mark.parametrize("strategy", ["last:1", "full", "full+lora", "add", "scratch", "auto"])
+def test_blocks_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy):
+    plan = plan_for(strategy, network=network_facts(fresh=frozenset({"blocks.0"})))
+    block = plan.blocks[1]
+    assert (block.action.value, block.action.source) == ("fresh", "rule")
+    assert "did not carry over" in block.action.because
+    times = 1 if strategy == "scratch" else 3
+    assert block.lr.value == pytest.approx(times * plan.training.lr.value)
+
+
+def test_a_block_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
+    facts = network_facts(fresh=frozenset({"top", "blocks.1"}))
+    says = "head: block blocks.1 would be frozen at random values.*use --strategy last:2"
+    with pytest.raises(PlanError, match=says):
+        plan_for("head", network=facts)
+    assert actions(plan_for("last:2", network=facts))["blocks.1"] == "fresh"
+
+
+def test_auto_goes_down_to_what_did_not_carry_over():
+    plan = plan_for(
+        "auto", network=network_facts(fresh=frozenset({"blocks.0"}), verdict="fine-tune")
+    )
+    assert plan.strategy.value == "last:3"
+    assert "did not carry over" in plan.strategy.because
+    assert word(rule_strategy("fine-tune", NAMES, frozenset())) == "last:2"
+    assert word(rule_strategy("fine-tune", NAMES, frozenset({"top"}))) == "last:2"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "action", "source"),
+    [
+        ("last:1", "tuned", "rule"),
+        ("full", "tuned", "user"),
+        ("last:3+lora", "tuned", "rule"),
+        ("scratch", "fresh", "user"),
+        ("add", "tuned", "rule"),
+        ("auto", "tuned", "rule"),
+    ],
+)
+def test_blocks_that_carried_over_partly_are_fine_tuned_and_not_thrown_away(
+    strategy, action, source
+):
+    facts = network_facts(partly_fresh=frozenset({"blocks.0"}))
+    block = plan_for(strategy, network=facts).blocks[1]
+    assert (block.action.value, block.action.source) == (action, source)
+    raised = strategy in ("last:1", "last:3+lora", "add")
+    assert block.action.because.startswith("holds weights that did not carry over: ") == raised
+    assert block.lr is not None
+
+
+def test_a_block_that_carried_over_partly_is_not_frozen_by_head_and_auto_goes_down_to_it():
+    facts = network_facts(partly_fresh=frozenset({"blocks.1"}), fresh=frozenset({"top"}))
+    with pytest.raises(PlanError, match=r"block blocks.1 would be frozen .*use --strategy last:2"):
+        plan_for("head", network=facts)
+    plan = plan_for("auto", network=facts)
+    assert plan.strategy.value == "last:2"
+    assert actions(plan) == dict(
+        zip((*NAMES, "output"), ("frozen", "frozen", "tuned", "fresh", "replaced"), strict=True)
+    )
+
+
+def test_body_actions_are_those_of_the_blocks():
+    assert body_actions(parse("frozen:1+lora"), "abc") == ["frozen", "low-rank", "low-rank"]
+
+
+# ---- The word of a plan's strategy follows its blocks; what cannot be trained is refused.
+
+
+FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
+WORDS = (
+    "head",
+    "last:1",
+    "last:2",
+    "frozen:1",
+    "frozen:4",
+    "full",
+    "scratch",
+    "add",
+    "last:2+add",
+    "full+lora",
+    "last:2+lora+add",
+    "last:2+gradual",
+    "full+gradual",
+    "auto",
+)
+
+
+def after(strategy, *settings):
+    return reconcile_strategy(apply_settings(plan_for(strategy), settings), FACTS_OF_BASE)
+
+
+@pytest.mark.parametrize("strategy", WORDS)
+def test_a_plan_as_it_was_built_keeps_its_word(strategy):
+    plan = plan_for(strategy)
+    assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
+    check_agreement(plan)
+
+
+@pytest.mark.parametrize("strategy", ["last:2", "last:4", "full+lora", "full+add", "scratch"])
+def test_blocks_at_random_values_or_without_low_rank_layers_are_no_other_strategy(strategy):
+    facts = network_facts(
+        preprocessing=PREPROCESSING,
+        fresh=frozenset({"blocks.1"}),
+        partly_fresh=frozenset({"stem"}),
+        no_lora=frozenset({"blocks.0"}),
+    )
+    plan = plan_for(strategy, network=facts)
+    assert reconcile_strategy(plan, facts) == plan
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "word"),
+    [
+        ("last:1", ("block.3.action=tuned",), "last:2"),
+        ("full", ("block.1.action=frozen",), "last:3"),
+        ("last:1+add", ("block.4.action=frozen",), "head+add"),
+        ("last:1+lora", ("block.4.action=tuned",), "last:1"),
+        ("last:1", ("block.4.action=low-rank", "training.lora_rank=4"), "last:1+lora"),
+        ("full+gradual", ("block.1.action=frozen",), "last:3+gradual"),
+        ("full", tuple(f"block.{n}.action=fresh" for n in range(1, 5)), "scratch"),
+    ],
+)
+def test_a_word_that_describes_the_blocks_is_their_strategy(strategy, settings, word):
+    plan, before = after(strategy, *settings), plan_for(strategy)
+    assert (plan.strategy.value, plan.strategy.source) == (word, "user")
+    assert plan.strategy.rule == before.strategy.rule
+    assert str(before.strategy.value) in plan.strategy.because
+    assert replace(plan, strategy=before.strategy) == apply_settings(before, settings)
+    assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
+    check_plan(plan_cache(plan, FACTS_OF_BASE, FACTS), network())
+
+
+def test_a_mixture_keeps_the_word_and_its_reason_says_so():
+    plan = after("full", "block.3.action=frozen")
+    assert plan.strategy.value == "full"
+    assert plan.strategy.because == "your choice, with single blocks set otherwise"
+    assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
+
+
+def test_the_rules_word_stays_beside_the_new_one():
+    found = replace(plan_for("last:2"), strategy=a_choice("head"))
+    plan = reconcile_strategy(found, FACTS_OF_BASE)
+    assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
+
+
+@pytest.mark.parametrize("strategy", ["last:9", "frozen:4+lora"])
+def test_a_word_that_the_network_is_too_short_for_is_replaced(strategy):
+    plan = replace(plan_for("last:2"), strategy=a_choice(strategy))
+    assert reconcile_strategy(plan, FACTS_OF_BASE).strategy.value == "last:2"
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        (after("scratch", "block.1.action=frozen"), "strategy scratch and block stem frozen, and"),
+        (replace(plan_for("head"), strategy=a_choice("last:2")), "write strategy head, or set"),
+        (after("full+gradual", *(f"block.{n}.action=frozen" for n in (1, 2, 3))), "'last:1' in"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(plan, says):
+    plan = reconcile_strategy(plan, FACTS_OF_BASE)
+    found = refusal(check_agreement, plan)
+    if says.startswith("'"):  # a single block is fine-tuned without gradual
+        assert (found, plan.strategy.value) == (None, "last:1")
+    else:
+        assert says in found
+
+
+@given(
+    strategy=st.sampled_from(WORDS),
+    places=st.dictionaries(
+        st.integers(1, 4), st.sampled_from(["frozen", "tuned", "low-rank", "fresh"])
+    ),
+)
+def test_a_plan_that_passes_has_the_word_of_its_blocks_or_a_mixture(strategy, places):
+    settings = [f"block.{place}.action={action}" for place, action in places.items()]
+    base = plan_for(strategy)
+    if not base.is_trained or refusal(apply_settings, base, settings):
+        return
+    plan = reconcile_strategy(apply_settings(base, settings), FACTS_OF_BASE)
+    if refusal(check_agreement, plan):
+        return
+    found = word_of([block.action.value for block in plan.blocks])
+    named = strategy_of(plan)
+    if found is None:
+        assert named == parse(str(base.strategy.value))
+        assert plan.strategy.because.endswith(", with single blocks set otherwise")
+    else:
+        assert (named.depth == "scratch") == (found.depth == "scratch")
+        assert named.extras - {"gradual"} == found.extras

@@ -506,7 +506,7 @@ def test_a_log_draws_every_curve_again(pictures, tmp_path):
     seen = []
     settings = ["training.epochs=4.4444", "training.folds=2"]
     run = tiny.fit(
-        pictures, out=tmp_path, strategy="last:1", on_event=seen.append, settings=settings
+        pictures, out=tmp_path / "run", strategy="last:1", on_event=seen.append, settings=settings
     )
     rate = run.plan.training.lr.number
     drawn = curves_of(earlier_events(run.path / LOG), rate)

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 
 from issues import issue, issues
-from reports import EVIDENCE, facts, nothing, summary
+from reports import EVIDENCE, facts, gain, nothing, summary
 from warmstart.records.answer import NumberCalibration
 from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import (
-    FineTuningGain,
     Inspection,
     Readiness,
     ShippedCandidate,
@@ -118,19 +117,6 @@ def test_without_a_signal_the_line_compares_with_shuffled_labels():
 def only(one, **more):
     """Evidence with one line in the list of labels."""
     return Inspection(evidence=EVIDENCE, label_issues=issues(one, **more))
-
-
-def gain(value, low, high):
-    return FineTuningGain(
-        value=value,
-        low=low,
-        high=high,
-        n=300,
-        log_loss=0.5,
-        log_loss_change=-0.1,
-        log_loss_low=-0.15,
-        log_loss_high=-0.05,
-    )
 
 
 def titles(changed):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hue_images import fill
 from issues import issues
-from reports import NASTY, cases, facts, guard, ledger, summary
+from reports import NASTY, cases, facts, gain, guard, ledger, summary
 from test_errors_raised import bomb
 from tiny import fit
 from warmstart.cli.main import main
@@ -25,7 +25,7 @@ from warmstart.records.data import DataRecord, Example
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import RECORDS
-from warmstart.records.summary import FineTuningGain, Inspection, ShippedCandidate
+from warmstart.records.summary import Inspection, ShippedCandidate
 from warmstart.reporting import report as reporting_report
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.report import NAME, SIDE, TINY, data_uri, page, report, thumbnails
@@ -125,16 +125,7 @@ def test_a_perfect_run_says_so():
     assert "Add images of" not in text
 
 
-GAIN = FineTuningGain(
-    value=0.031,
-    low=0.004,
-    high=0.058,
-    n=300,
-    log_loss=0.5,
-    log_loss_change=-0.1,
-    log_loss_low=-0.15,
-    log_loss_high=-0.05,
-)
+GAIN = gain(0.031, 0.004, 0.058)
 
 
 @pytest.mark.parametrize(("strategy", "row"), [("last:1", "the model"), ("head", "fine-tuned")])

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import warmstart
-from tiny import bytes_of
-from warmstart.errors import DataError, RunFolderError, UsageError
-from warmstart.run.compare import compare
+from tiny import PREP, bytes_of, lines, network
+from warmstart.api.run import Run
+from warmstart.errors import DataError, PlanError, RunFolderError, TrainingError, UsageError
+from warmstart.events import Event, drain, follow
+from warmstart.planning import fine_tuning
+from warmstart.request import Request
+from warmstart.run import fit as recipe
+from warmstart.run.compare import compare, compare_strategies
+from warmstart.run.deliver import Finished
+from warmstart.run.fit import fit
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture
 def copy(finished, tmp_path):
     """Makes copies of the finished run, each with its files edited."""
 
-    def make(name, *, summary=None, data=None, said=None, marker=None):
+    def make(name, *, summary=None, data=None, said=None):
         path = Path(shutil.copytree(finished.path, tmp_path / "runs" / name))
         for file, edit in (("summary.json", summary), ("data.json", data)):
             if edit is not None:
@@ -46,15 +52,8 @@ def without_test(line):
     return None if line["split"] == "test" else line
 
 
-def as_run_of(strategy, **more):
-    def edit(summary):
-        summary["shipped"]["strategy"] = strategy
-        summary.update(more)
-
-    return edit
-
-
-# ---- what is compared ----------------------------------------------------------------------
+def as_run_of(strategy):
+    return lambda summary: summary["shipped"].update(strategy=strategy)
 
 
 def test_the_test_set_scores_as_it_did_in_the_run(finished, copy):
@@ -71,56 +70,38 @@ def test_the_test_set_scores_as_it_did_in_the_run(finished, copy):
     assert (pair.a, pair.b, pair.winner, pair.n) == ("split", "blind", "split", 15)
     assert pair.difference == pytest.approx(finished.test.accuracy - 1 / 3)
     assert pair.low <= pair.difference <= pair.high
-
-
-def test_a_run_ties_with_itself_and_is_not_called_equal(finished, copy):
-    (pair,) = compare(finished.path, str(copy("again"))).pairs
-    assert (pair.difference, pair.winner, pair.p) == (0.0, None, 1.0)
-    assert pair.low < -0.05
-    assert pair.high > 0.05
-
-
-def test_without_a_common_test_set_held_out_examples_are_taken_and_less_is_claimed(finished, copy):
-    result = compare(finished, copy("again", said=without_test))
-    assert (result.rows, result.n) == ("held-out", 36)
-    estimate = finished.estimate
+    result = compare(finished.path, str(copy("again", said=without_test)))
+    assert (result.rows, result.n) == ("held-out", 36)  # no common test set
+    estimate, (pair,) = finished.estimate, result.pairs
     assert (result.runs[0].value, result.runs[0].low) == (estimate.value, estimate.low)
+    assert (pair.difference, pair.winner, pair.p) == (0.0, None, 1.0)
+    assert pair.low < -0.02 < 0.02 < pair.high  # a tie is not called equal
 
 
 def test_names_and_order_of_files_do_not_matter(finished, copy):
     def renamed(data):
-        for number, example in enumerate(reversed(data["examples"])):
-            example["id"] = names.setdefault(example["id"], f"{number}.png")
-        data["near_duplicates"] = []
-        data["problems"] = []
-        data["examples"].sort(key=lambda example: example["id"])
+        data["near_duplicates"] = data["problems"] = []
+        for example in data["examples"]:
+            example["id"] = example["id"][::-1]
+        data["examples"].reverse()
 
-    names = {}
-    other = copy("other", data=renamed)
-    lines = [json.loads(x) for x in (other / "predictions.jsonl").read_text("utf-8").splitlines()]
-    renamed_lines = [json.dumps({**line, "id": names[line["id"]]}) for line in reversed(lines)]
-    (other / "predictions.jsonl").write_text("\n".join(renamed_lines), "utf-8")
+    other = copy("other", data=renamed, said=lambda line: {**line, "id": line["id"][::-1]})
+    lines = (other / "predictions.jsonl").read_text("utf-8").splitlines()
+    (other / "predictions.jsonl").write_text("\n".join(reversed(lines)), "utf-8")
     (pair,) = compare(finished, other).pairs
     assert (pair.difference, pair.n) == (0.0, 15)
-
-
-def test_other_data_are_reported(finished, copy):
-    def fewer(data):
-        first = next(e for e in data["examples"] if e["split"] == "train")
-        data["examples"].remove(first)
-
-    result = compare(finished, copy("fewer", data=fewer))
-    assert {run.name: run.n_train for run in result.runs} == {"split": 36, "fewer": 35}
-    assert result.n_common_train == 35
 
 
 def test_what_a_run_had_seen_before_is_left_out(finished, copy):
     def leaky(data):
         tests = [e["id"] for e in data["examples"] if e["split"] == "test"]
         data["problems"].append({"kind": "leakage", "sentence": "so", "items": tests[:4]})
+        data["examples"].remove(next(e for e in data["examples"] if e["split"] == "train"))
 
     result = compare(finished, copy("leaky", data=leaky))
     assert (result.n, result.rows, result.leaked) == (11, "test", 4)
+    assert {run.name: run.n_train for run in result.runs} == {"split": 36, "leaky": 35}
+    assert result.n_common_train == 35
 
 
 def test_groups_widen_the_interval(finished, copy):
@@ -136,24 +117,13 @@ def test_groups_widen_the_interval(finished, copy):
 
 def test_three_runs_from_best_to_worst(finished, copy):
     def poor(line):
-        return {
-            **line,
-            "label": "blue" if line["id"].endswith(("0.png", "1.png")) else line["label"],
-        }
+        return blind(line) if line["id"].endswith(("0.png", "1.png")) else line
 
     result = compare(copy("blind", said=blind), copy("poor", said=poor), finished)
     assert [run.name for run in result.runs] == ["split", "poor", "blind"]
-    assert [(p.a, p.b) for p in result.pairs] == [
-        ("split", "poor"),
-        ("split", "blind"),
-        ("poor", "blind"),
-    ]
-    values = [run.value for run in result.runs]
-    assert values == sorted(values, reverse=True)
+    pairs = [("split", "poor"), ("split", "blind"), ("poor", "blind")]
+    assert [(p.a, p.b) for p in result.pairs] == pairs
     assert all(pair.difference >= 0 for pair in result.pairs)
-
-
-# ---- time and updates ----------------------------------------------------------------------
 
 
 def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
@@ -167,47 +137,26 @@ def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
         assert not run.features_cached
 
 
-def looked(path, values, head):
-    """Give a run one training of ten updates that held rows out."""
-    begin = {"stage": "fine_tune", "kind": "begin", "values": {"trainings": 2}, "t": 1e9}
-    events = [begin]
-    for update, value in enumerate(values, 1):
-        told = {"loss": 1.0, "job": 1, "val": value, "head": head}
-        events.append(
-            {
-                "stage": "fine_tune",
-                "kind": "step",
-                "step": update,
-                "of": 2 * len(values),
-                "values": told,
-                "t": 1e9 + update,
-            }
-        )
+def trained(path, values, head):
+    """Give a run one training whose held-out accuracy after each update is in `values`."""
+    event = {"stage": "fine_tune", "kind": "begin", "values": {"trainings": 2}, "t": 1e9}
     with open(path / "progress.jsonl", "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
+        file.write(json.dumps(event) + "\n")
+        for update, value in enumerate(values, 1):
+            event |= {"kind": "step", "step": update, "of": 2 * len(values), "t": 1e9 + update}
+            event["values"] = {"loss": 1.0, "job": 1, "val": value, "head": head}
+            file.write(json.dumps(event) + "\n")
     return path
 
 
 def test_tuned_layers_and_scratch_are_near_their_end_when_they_were_seen_to_be(finished, copy):
     rising = [0.3, 0.5, 0.8, 0.81, 0.8]
-    warm = looked(copy("warm", summary=as_run_of("full")), rising, head=0.79)
-    cold = looked(copy("cold", summary=as_run_of("scratch")), rising, head=0.79)
+    warm = trained(copy("warm", summary=as_run_of("full")), rising, head=0.79)
+    cold = trained(copy("cold", summary=as_run_of("scratch")), rising, head=0.79)
     runs = {run.name: run for run in compare(warm, cold).runs}
     assert (runs["warm"].updates_to_95, runs["cold"].updates_to_95) == (0, 3)
     assert runs["warm"].updates == runs["cold"].updates == 5
     assert runs["warm"].seconds_to_95 < runs["cold"].seconds_to_95
-
-
-def test_where_no_events_are_left_nothing_is_said_of_time(finished, copy):
-    path = copy("full", summary=as_run_of("full"))
-    (path / "progress.jsonl").unlink()
-    runs = {run.name: run for run in compare(finished, path).runs}
-    assert runs["full"].updates_to_95 is None
-    assert runs["full"].seconds_to_95 is None
-    assert runs["full"].seconds > 0
-
-
-# ---- names, records, refusals --------------------------------------------------------------
 
 
 def test_runs_go_by_their_folder_or_by_their_path(copy, tmp_path, monkeypatch):
@@ -224,20 +173,6 @@ def test_runs_go_by_their_folder_or_by_their_path(copy, tmp_path, monkeypatch):
     assert {run.name for run in result.runs} == {"runs/one", "elsewhere/one"}
     monkeypatch.chdir(one)
     assert [run.name for run in compare(".", "../two").runs] == ["one", "two"]
-
-
-def test_it_is_a_public_name_and_gives_a_frozen_record(finished, copy):
-    result = warmstart.compare(finished, copy("again"))
-    with pytest.raises(FrozenInstanceError):
-        result.n = 3
-    assert np.isfinite([pair.p for pair in result.pairs]).all()
-
-
-def test_no_run_is_changed(finished, copy):
-    other = copy("again")
-    before = bytes_of(finished.path), bytes_of(other)
-    compare(finished, other)
-    assert (bytes_of(finished.path), bytes_of(other)) == before
 
 
 def test_fewer_than_two_runs_or_the_same_twice(finished, tmp_path, monkeypatch):
@@ -266,49 +201,168 @@ def test_what_is_no_finished_run(finished, copy, tmp_path, pictures):
 
 
 def test_a_run_without_a_model_or_without_predictions(finished, copy):
-    none = copy("none", summary=as_run_of("none"))
     with pytest.raises(RunFolderError, match="shipped no model"):
-        compare(finished, none)
+        compare(finished, copy("none", summary=as_run_of("none")))
     lost = copy("lost")
-    (lost / "predictions.jsonl").write_text('{"id": 1}\n')
-    with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
-        compare(finished, lost)
-    (lost / "predictions.jsonl").unlink()
-    with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
-        compare(finished, lost)
+    for damage in (lambda path: path.write_text('{"id": 1}\n'), Path.unlink):
+        damage(lost / "predictions.jsonl")
+        with pytest.raises(RunFolderError, match=r"predictions\.jsonl cannot be read"):
+            compare(finished, lost)
 
 
-def test_other_classes_are_named(finished, copy):
-    def violet(data):
-        data["classes"] = ["blue", "green", "violet"]
-
-    with pytest.raises(DataError, match=r"'red' only in .*split, 'violet' only in .*other"):
-        compare(finished, copy("other", data=violet))
-
-    def more(data):
-        data["classes"] = [*data["classes"], "violet"]
-
-    with pytest.raises(DataError, match=r"\('violet' only in"):
-        compare(finished, copy("more", data=more))
+def strangers(data):
+    for example in data["examples"]:
+        example["sha256"] = example["sha256"][::-1]
 
 
-def test_no_example_in_common_says_why(finished, copy):
-    def strangers(data):
-        for example in data["examples"]:
-            example["sha256"] = example["sha256"][::-1]
+def all_leaks(data):
+    items = [e["id"] for e in data["examples"]]
+    data["problems"].append({"kind": "leakage", "sentence": "so", "items": items})
 
-    with pytest.raises(DataError, match="held out no image in common"):
-        compare(finished, copy("strangers", data=strangers))
 
-    def leaky(data):
-        items = [e["id"] for e in data["examples"]]
-        data["problems"].append({"kind": "leakage", "sentence": "so", "items": items})
+def relabelled(line):
+    return {**line, "target": "red" if line["target"] == "blue" else "blue"}
 
-    with pytest.raises(DataError, match="51 images in common, but one of them was trained on"):
-        compare(finished, copy("leaky", data=leaky))
 
-    def another(line):
-        return {**line, "target": "red" if line["target"] == "blue" else "blue"}
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        ({"data": lambda data: data["classes"].append("violet")}, r"\('violet' only in .*other"),
+        ({"data": lambda data: data["classes"].remove("red")}, r"\('red' only in .*split"),
+        ({"data": strangers}, "held out no image in common"),
+        ({"data": all_leaks}, "51 images in common, but one of them was trained on"),
+        ({"said": relabelled}, "51 images in common, all with other labels"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(finished, copy, edits, says):
+    with pytest.raises(DataError, match=says):
+        compare(finished, copy("other", **edits))
 
-    with pytest.raises(DataError, match="51 images in common, all with other labels"):
-        compare(finished, copy("another", said=another))
+
+def request_with(**options):
+    given = {"data": None, "base": network(), "preprocessing": PREP, "budget": "fast", **options}
+    return Request(**given)
+
+
+@pytest.fixture
+def stand_in(finished, monkeypatch):
+    """In place of `fit`: hands out copies of the finished run, and records its requests."""
+
+    def copy(request):
+        if "40" in request.strategy:
+            raise PlanError(f"--strategy {request.strategy}: the network has 2 blocks")
+        copy.requests.append(request)
+        yield Event(stage="read", kind="note", values={"folder": str(request.out)})
+        shutil.copytree(finished.path, request.out, dirs_exist_ok=True)
+        return Finished(path=request.out, summary=finished.summary)
+
+    copy.requests = []
+    monkeypatch.setattr(recipe, "fit", copy)
+    return copy
+
+
+def compared(places, words, **options):
+    return drain(compare_strategies(places, words, request_with(**options)))
+
+
+def folders():
+    return sorted(path.name for path in Path("runs").iterdir()) if Path("runs").exists() else []
+
+
+def test_each_strategy_has_its_own_folder_and_all_share_one_extraction(split_pictures, monkeypatch):
+    texts = []
+    monkeypatch.setattr(fine_tuning, "samples_from_scratch", lambda n: 320)  # short enough here
+    steps = compare_strategies(["split"], ["head", "full", "head", "scratch"], request_with())
+    result = follow(steps, lambda event: texts.append(event.values.get("text")))
+    names = ["full", "head", "scratch"]
+    assert folders() == ["latest", *(f"split-{name}" for name in names)]
+    assert Path("runs/latest").resolve().name == "split-scratch"
+    runs = {run.name: run for run in result.runs}
+    assert {name: runs[name].path for name in names} == {n: f"runs/split-{n}" for n in names}
+    assert (result.rows, result.n, result.failed) == ("test", 15, ())
+    assert [runs[name].features_cached for name in names] == [True, False, True]
+    assert {"head, 1 of 3", "full, 2 of 3", "scratch, 3 of 3"} <= {*texts}
+    assert (runs["head"].updates, runs["head"].updates_to_95) == (0, 0)
+    for name in ("full", "scratch"):
+        events = lines(Path(runs[name].path), "progress.jsonl")
+        steps = [e for e in events if (e["stage"], e["kind"]) == ("fine_tune", "step")]
+        assert runs[name].updates == len(steps)
+    assert all(Run.open(run.path).plan.strategy.source == "user" for run in result.runs)
+    drain(fit(request_with(data="split", strategy="head", out=Path("alone"))))
+    one, other = bytes_of(Path("runs/split-head")), bytes_of(Path("alone"))
+    assert one.keys() == other.keys()
+    for name in ("plan.toml", "predictions.jsonl", "data.json", "model/model.safetensors"):
+        assert one[name] == other[name], name
+
+
+def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(pictures, stand_in):
+    compared(["pictures"], ["head", "full"])
+    result = compared(["runs/pictures-head", "pictures"], ["head"], seed=1)
+    paths = {run.name: run.path for run in result.runs}
+    assert paths == {"pictures-head": "runs/pictures-head", "head": "runs/pictures-head-2"}
+    requests = [(one.strategy, one.seed) for one in stand_in.requests]
+    assert requests == [("head", 0), ("full", 0), ("head", 1)]
+
+
+def test_strategies_that_fail_are_reported_and_the_others_compared(
+    pictures, stand_in, finished, monkeypatch
+):
+    def broken(request):
+        if request.strategy == "full":
+            raise TrainingError("the disk is full; make room")
+        done = yield from stand_in(request)
+        if request.strategy == "auto":
+            summary = json.loads((done.path / "summary.json").read_text("utf-8"))
+            summary["shipped"]["strategy"] = "none"
+            (done.path / "summary.json").write_text(json.dumps(summary), "utf-8")
+        return done
+
+    monkeypatch.setattr(recipe, "fit", broken)
+    result = compared(["pictures"], ["head", "full", "last:40", "scratch", "auto"])
+    assert {run.name for run in result.runs} == {"head", "scratch"}
+    assert [one.name for one in result.failed] == ["full", "last:40", "auto"]
+    assert result.failed[0].error == "the disk is full; make room"
+    assert "shipped no model" in result.failed[2].error
+    assert not {"pictures-full", "pictures-last:40"} & {*folders()}
+    with pytest.raises(TrainingError, match=r"only head has finished \(runs/pictures-head-2\)"):
+        compared(["pictures"], ["head", "last:40"])
+    with pytest.raises(PlanError, match="last:40"):
+        compared(["pictures"], ["last:40", "last:400"])
+
+
+def test_an_interruption_leaves_what_is_finished(pictures):
+    steps = compare_strategies(["pictures"], ["head", "full", "scratch"], request_with())
+    for event in steps:
+        if event.stage == "fine_tune" and event.kind == "step":
+            break
+    steps.close()
+    assert folders() == ["latest", "pictures-full", "pictures-head"]
+    assert Path("runs/pictures-head/DONE").exists()
+    assert Path("runs/pictures-full/INTERRUPTED").exists()
+    assert Path("runs/latest").resolve().name == "pictures-head"
+
+
+def test_minutes_are_shared_out_equally(pictures, stand_in):
+    whole = {"minutes": 8.0, "elapsed": 60.0, "given": frozenset({"budget"})}
+    compared(["pictures"], ["head", "full"], **whole)
+    assert [(one.minutes, one.elapsed) for one in stand_in.requests] == [(3.5, 0.0), (3.5, 0.0)]
+    assert all(one.given == {"budget", "strategy"} for one in stand_in.requests)
+
+
+def test_bad_words_are_refused_before_anything_is_run(pictures, finished, stand_in):
+    with pytest.raises(PlanError, match="deep is not a word of it"):
+        compared(["pictures"], ["head", "deep"])
+    with pytest.raises(UsageError, match="at least two runs or strategies"):
+        compared(["pictures"], ["head", "last:0"])
+    with pytest.raises(UsageError, match="neither is a run"):
+        compared(["pictures", "others"], ["head", "full"])
+    with pytest.raises(UsageError, match="needs data to run them on"):
+        compared([str(finished.path)], ["head", "full"])
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        compared(["nowhere"], ["head", "full"])
+    Path("stopped").mkdir()
+    Path("stopped/request.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="has not finished"):
+        compared(["stopped", "pictures"], ["head"])
+    assert folders() == []
+    assert stand_in.requests == []

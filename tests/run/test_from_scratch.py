@@ -1,5 +1,7 @@
 """With `thorough`, the same design from nothing beside the warm start."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from hue_images import fill
 from tiny import fit
 from warmstart.planning import fine_tuning, rules
 from warmstart.run import from_scratch
-from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.run.from_scratch import scratch
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 SHORT = {"training.epochs": 0.6667, "training.batch_size": 8, "training.folds": 2}
@@ -45,7 +47,7 @@ def test_one_training_is_enough_where_it_stays_far_behind(tmp_path, short):
     assert "stay behind" in result.meaning
 
 
-@pytest.mark.parametrize("kind", ["convolutions", "attention", "layers"])
+@pytest.mark.parametrize("kind", ["convolutions", "attention"])
 def test_networks_from_nothing_are_measured_at_three_sizes(tmp_path, short, doubtful, kind):
     done = run(tmp_path, kind=kind)
     result = evidence(done)["scratch"]
@@ -87,19 +89,38 @@ def test_training_that_would_take_too_long_is_left_out(
     assert "100 minutes more" in result.meaning
 
 
-def test_smaller_draws_lie_in_larger_ones_and_blocks_stay_whole():
-    class Room:
-        groups = np.repeat(np.arange(20), 3)
-        labels = np.repeat(np.arange(2), 30)
-        target = CLASSIFICATION
+SIZES = np.array([25.0, 50.0, 100.0])
 
-    class Scene:
-        seed = 0
 
-    nothing = from_scratch._Untrained(Scene(), None, Room(), ())
-    rows = np.arange(6, 60)
-    draws = [set(nothing._sample(rows, share, 0).tolist()) for share in from_scratch.SHARES]
-    assert draws[2] < draws[1] < draws[0] == set(rows.tolist())
-    for drawn in draws:
-        held = {int(Room.groups[row]) for row in drawn}
-        assert all(set(np.flatnonzero(Room.groups == b).tolist()) <= drawn for b in held)
+def course(accuracies, warm, n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n)
+    hits = np.stack([(order < share * n).astype(float) for share in accuracies])
+    return hits, (rng.permutation(n) < warm * n).astype(float)
+
+
+def measured(accuracies, warm, groups=None):
+    hits, own = course(accuracies, warm)
+    rows = np.arange(hits.shape[1]) if groups is None else groups
+    return scratch(SIZES, hits, own, rows, 96, np.random.default_rng(0))
+
+
+def test_a_curve_far_below_stays_below_one_that_rises_comes_out_above_an_equal_one_is_open():
+    below, above = measured([0.2, 0.25, 0.3], 0.9), measured([0.6, 0.75, 0.85], 0.8)
+    assert below.high < -0.3
+    assert (below.details["now"], below.details["warm"]) == (0.3, 0.9)
+    assert "96 px" in below.meaning
+    assert above.value > 0.05
+    assert above.details["later"] == pytest.approx(above.value + 0.8)
+    level = measured([0.7, 0.7, 0.7], 0.7)
+    assert level.low < 0 < level.high
+    assert level.low < level.value < level.high
+
+
+def test_blocks_widen_the_interval():
+    alone = measured([0.3, 0.4, 0.5], 0.6)
+    groups = np.sort(np.arange(200) % 10)
+    hits = np.stack([np.sort(one) for one in course([0.3, 0.4, 0.5], 0.6)[0]])
+    own = np.sort(course([0.5], 0.6)[1])
+    together = scratch(SIZES, hits, own, groups, 96, np.random.default_rng(0))
+    assert together.details["error"] > alone.details["error"]

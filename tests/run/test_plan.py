@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import timm
+import torch
 
+from extraction import collect
+from multiband_images import fill_bands
 from plans import (
     ENGINE,
     FACTS,
@@ -20,18 +24,19 @@ from plans import (
     with_block,
 )
 from tiny import PREP, network
-from warmstart.errors import PlanError
+from warmstart.errors import ModelError, PlanError
 from warmstart.features import engine_choice
 from warmstart.network.finished_run import partition_base
 from warmstart.network.load import load
-from warmstart.planning.facts import DataFacts
+from warmstart.network.partition import cut
 from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.plan_file import write_plan
 from warmstart.planning.settings import apply_settings
-from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Choice
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
+from warmstart.run.base_model import open_base
+from warmstart.run.plan import input_options
 
 FACTS_OF_BASE = network_facts(preprocessing=PREPROCESSING)
 
@@ -49,152 +54,77 @@ def made(facts=FACTS, **request):
     return run_plan.make_plan(request, facts, FACTS_OF_BASE, PROFILES, ENGINE)
 
 
+def own_values(request):
+    return request.base, request.arch, request.seed, request.budget
+
+
 def values(plan):
-    training = plan.training
-    return {
-        "base": plan.base.value,
-        "seed": training.seed.value,
-        "lr": training.lr.value,
-        "epochs": training.epochs.value,
-        "batch_size": training.batch_size.value,
-    }
-
-
-# ---- settling ----------------------------------------------------------------------------
-
-
-def test_without_a_plan_nothing_is_settled():
-    request = Request(data="photos", seed=3)
-    assert run_plan.with_plan_file(request) is request
-    assert run_plan.engine_of(request) is None
+    names = ("seed", "lr", "epochs", "batch_size")
+    return {"base": plan.base.value} | {n: getattr(plan.training, n).value for n in names}
 
 
 @pytest.mark.parametrize("given", [None, frozenset()])
 def test_base_model_seed_and_budget_come_from_the_file(tmp_path, given):
-    plan = file_plan(budget="fast", arch="timm:resnet18")
-    path = tmp_path / "plan.toml"
+    plan, path = file_plan(budget="fast", arch="timm:resnet18"), tmp_path / "plan.toml"
     path.write_text(write_plan(plan))
     request = run_plan.with_plan_file(Request(data="photos", plan=path, given=given))
     assert request.plan == plan
-    assert (request.base, request.arch, request.seed, request.budget) == (
-        "lite1",
-        "timm:resnet18",
-        5,
-        "fast",
-    )
+    assert own_values(request) == ("lite1", "timm:resnet18", 5, "fast")
     assert run_plan.engine_of(request) == plan.training.engine
     assert request.typed == frozenset()
 
 
-def test_what_was_typed_holds_against_the_file():
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"base": "lite0", "seed": 0}, ("lite1", "timm:resnet18", 5, "fast")),  # the defaults
+        ({"base": "lite2", "seed": 9}, ("lite2", None, 9, "fast")),
+        ({"arch": "timm:resnet34"}, ("lite1", "timm:resnet34", 5, "fast")),
+        (
+            {"base": "lite0", "seed": 0, "given": frozenset({"base", "seed", "budget"})},
+            ("lite0", None, 0, "balanced"),
+        ),
+    ],
+)
+def test_what_was_typed_or_is_no_default_holds_against_the_file(options, expected):
     plan = file_plan(budget="fast", arch="timm:resnet18")
-    typed = frozenset({"base", "seed", "budget"})
-    request = run_plan.with_plan_file(
-        Request(data="d", plan=plan, base="lite0", seed=0, budget="balanced", given=typed)
-    )
-    assert (request.base, request.arch, request.seed, request.budget) == (
-        "lite0",
-        None,
-        0,
-        "balanced",
-    )
-
-
-def test_where_nobody_knows_what_was_typed_it_is_what_differs_from_the_usual():
-    plan = file_plan()
-    usual = run_plan.with_plan_file(Request(data="d", plan=plan, base="lite0", seed=0))
-    assert (usual.base, usual.seed) == ("lite1", 5)
-    other = run_plan.with_plan_file(Request(data="d", plan=plan, base="lite2", seed=9))
-    assert (other.base, other.seed) == ("lite2", 9)
+    request = Request(data="d", plan=plan, **options)
+    assert own_values(run_plan.with_plan_file(request)) == expected
     module = network()
-    own = run_plan.with_plan_file(Request(data="d", plan=plan, base=module))
-    assert own.base is module
+    assert run_plan.with_plan_file(Request(data="d", plan=plan, base=module)).base is module
 
 
-def test_an_arch_that_was_typed_is_that_of_the_files_base_model():
-    plan = file_plan(arch="timm:resnet18")
-    request = run_plan.with_plan_file(Request(data="d", plan=plan, arch="timm:resnet34"))
-    assert (request.base, request.arch) == ("lite1", "timm:resnet34")
-
-
-@pytest.mark.parametrize(("permutations", "budget"), [(199, "fast"), (999, "balanced")])
-def test_how_closely_the_evidence_is_measured_follows_from_the_file(permutations, budget):
-    plan = file_plan()
-    plan = replace(plan, head=replace(plan.head, permutations=a_choice(permutations)))
-    assert run_plan.with_plan_file(Request(data="d", plan=plan)).budget == budget
-
-
-def test_an_engine_that_is_none_is_refused():
-    plan = file_plan()
-    odd = replace(plan, training=replace(plan.training, engine=a_choice("tpu")))
-    with pytest.raises(
-        PlanError, match=r"plan's training.engine: tpu is not an engine; there are to"
-    ):
-        run_plan.with_plan_file(Request(data="d", plan=odd))
-    with pytest.raises(
-        PlanError, match=r"--set training.engine=TPU: tpu is not an engine; there are"
-    ):
-        run_plan.with_plan_file(Request(data="d", settings=("training.engine=TPU",)))
-
-
-def test_an_engine_that_is_not_installed_is_refused_unless_another_is_set(monkeypatch):
+def test_an_engine_that_is_none_or_not_installed_is_refused_unless_another_is_set(monkeypatch):
     monkeypatch.setattr(engine_choice, "installed_engines", lambda: ("torch", "traced"))
     plan = file_plan()
-    far = replace(plan, training=replace(plan.training, engine=a_choice("openvino")))
-    with pytest.raises(PlanError, match=r"plan's training.engine: openvino is not installed; "):
-        run_plan.with_plan_file(Request(data="d", plan=far))
-    with pytest.raises(PlanError, match=r"--set training.engine=openvino: openvino is not install"):
-        run_plan.with_plan_file(Request(data="d", settings=("training.engine=openvino",)))
-    request = run_plan.with_plan_file(
-        Request(data="d", plan=far, settings=("training.engine=traced",))
-    )
-    assert run_plan.engine_of(request) == Choice(
-        value="traced", because="your choice (--set)", source="user"
-    )
-
-
-@pytest.mark.parametrize("setting", ["training.engine=traced", " training.engine = Traced "])
-def test_the_plan_holds_the_engine_that_the_extraction_has_taken(setting):
-    taken = Choice(value="traced", because="your choice (--set)", source="user", rule="torch")
-    for plan in (None, file_plan()):
-        request = run_plan.with_plan_file(Request(data=None, plan=plan, settings=(setting,)))
-        made = run_plan.make_plan(request, FACTS, FACTS_OF_BASE, PROFILES, taken)
-        assert made.training.engine == taken
+    for engine, says in (
+        ("tpu", "tpu is not an engine"),
+        ("openvino", "openvino is not installed"),
+    ):
+        far = replace(plan, training=replace(plan.training, engine=a_choice(engine)))
+        with pytest.raises(PlanError, match=rf"plan's training.engine: {says}"):
+            run_plan.with_plan_file(Request(data="d", plan=far))
+        setting = f"training.engine={engine.upper()}"
+        with pytest.raises(PlanError, match=rf"--set {setting}: {says}"):
+            run_plan.with_plan_file(Request(data="d", settings=(setting,)))
+        request = Request(data="d", plan=far, settings=("training.engine=traced",))
+        taken = run_plan.engine_of(run_plan.with_plan_file(request))
+        assert (taken.value, taken.source) == ("traced", "user")
 
 
 @pytest.mark.parametrize(
     ("section", "name", "value", "says"),
     [
-        ("training", "seed", "x", "training.seed must be a whole number from 0 to"),
-        ("training", "seed", True, "training.seed must be a whole number"),
-        ("training", "seed", 1.5, "training.seed must be a whole number"),
+        ("training", "seed", True, "training.seed must be a whole number from 0 to"),
         ("input", "size", (64, 64), "input.size must be a whole number"),
-        ("input", "channels", "x", "input.channels must be a whole number"),
         ("input", "rgb", ("a", 1, 2), "input.rgb must be three different bands"),
         ("head", "permutations", "many", "head.permutations must be a whole number"),
     ],
 )
-def test_a_file_with_values_of_a_wrong_type_is_refused_before_it_is_used(
-    tmp_path, section, name, value, says
-):
+def test_values_of_a_wrong_type_are_refused_before_they_are_used(section, name, value, says):
     plan = file_plan()
     odd = replace(plan, **{section: replace(getattr(plan, section), **{name: a_choice(value)})})
-    path = tmp_path / "plan.toml"
-    path.write_text(write_plan(odd))
-    result = refusal(lambda: run_plan.with_plan_file(Request(data="d", plan=path)))
-    assert result is not None
-    assert says in result
-
-
-def test_a_file_that_is_no_plan_is_refused(tmp_path):
-    with pytest.raises(PlanError, match=r"none.toml does not exist"):
-        run_plan.with_plan_file(Request(data="d", plan=tmp_path / "none.toml"))
-    (tmp_path / "letter.toml").write_text("dear = ")
-    with pytest.raises(PlanError, match=r"letter.toml is not valid TOML"):
-        run_plan.with_plan_file(Request(data="d", plan=tmp_path / "letter.toml"))
-
-
-# ---- who wins ----------------------------------------------------------------------------
+    assert says in refusal(lambda: run_plan.with_plan_file(Request(data="d", plan=odd)))
 
 
 def test_a_file_is_followed_to_the_letter():
@@ -226,113 +156,53 @@ def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, chang
         assert choice.source == "user"
 
 
-def test_a_rate_that_was_typed_moves_every_block_that_the_file_left_to_the_rule():
-    plan = apply_settings(file_plan("full"), ["block.stem.lr=0.5"])
-    result = rates(made(plan=plan, lr=0.02))
-    assert result["stem"] == 0.5
-    assert result["top"] == result["output"] == 0.02
-    assert result["blocks.1"] == pytest.approx(0.015)
-
-
-def test_a_strategy_that_was_typed_takes_the_place_of_the_files():
-    plan = with_block(file_plan("last:2"), 0, action=a_choice("tuned"), lr=a_choice(0.1))
-    result = made(plan=plan, strategy="last:1")
-    assert [*actions(result).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
-    assert (result.strategy.value, result.strategy.source) == ("last:1", "user")
-    assert (result.training.epochs, result.training.seed.value) == (plan.training.epochs, 5)
-
-
 def test_single_values_win_over_the_file_part_by_part():
     plan = file_plan("last:2")
     settings = ("block.top.lr=0.5", "block.1.action=tuned", "block.blocks.1.action=frozen")
     result = made(plan=plan, settings=settings)
     assert [*actions(result).values()] == ["tuned", "frozen", "frozen", "tuned", "replaced"]
-    assert rates(result)["top"] == 0.5
-    assert rates(result)["output"] == rates(plan)["output"]
+    assert (rates(result)["top"], rates(result)["output"]) == (0.5, rates(plan)["output"])
+    rate = rates(made(plan=apply_settings(file_plan("full"), ["block.stem.lr=0.5"]), lr=0.02))
+    assert (rate["stem"], rate["top"], rate["output"]) == (0.5, 0.02, 0.02)
+    assert rate["blocks.1"] == pytest.approx(0.015)
+    other = made(plan=with_block(plan, 0, action=a_choice("tuned")), strategy="last:1")
+    assert [*actions(other).values()] == ["frozen"] * 3 + ["tuned", "replaced"]
+    assert (other.strategy.value, other.strategy.source) == ("last:1", "user")
+    assert (other.training.epochs, other.training.seed.value) == (plan.training.epochs, 5)
 
 
-def test_a_strategy_that_the_blocks_outgrew_takes_their_name():
-    plan = made(plan=file_plan("last:2"), settings=("block.2.action=tuned",))
-    assert (plan.strategy.value, plan.strategy.rule) == ("last:3", "head")
-    assert made(plan=plan) == plan
-    edited = replace(file_plan("last:2"), strategy=a_choice("scratch"))
-    assert made(plan=edited).strategy.value == "last:2"
-
-
-def test_rules_decide_what_neither_says():
-    plain = made(strategy="last:2")
-    assert plain.training.epochs.source == "rule"
-    assert plain.training.seed.source == "rule"
-    assert {block.action.source for block in plain.blocks[:-1]} == {"user"}
-    more = replace(FACTS, n=4000, n_groups=4000)
-    assert made(more, strategy="last:2").samples_seen > plain.samples_seen
-
-
-def test_the_base_model_that_a_ranking_chose_is_marked_so():
+def test_a_base_model_that_was_ranked_or_is_ones_own_is_named():
     choice = a_choice("lite2", "measured")
     assert made(base="lite2", base_choice=choice).base == choice
-
-
-def test_a_network_of_ones_own_is_named_by_its_kind():
     assert made(base=network()).base.value == "Convolutions"
 
 
-@pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 16)])
-def test_a_network_of_ones_own_sees_what_it_sees(side, channels):
-    half = (0.5,) * channels
-    prep = Preprocessing(size=(side, side), resize=side, mean=half, std=half)
-    facts = network_facts(preprocessing=prep)
-    plan = run_plan.make_plan(Request(data=None, base=network()), FACTS, facts, PROFILES, ENGINE)
-    assert (plan.input.size.value, plan.input.channels.value) == (side, channels)
-
-
-# ---- what a network or data do not allow -------------------------------------------------
-
-
-def test_a_plan_for_another_network_is_refused():
-    plan = plan_for("last:1", network=network_facts(("stem", "layer1", "layer2", "top")))
-    with pytest.raises(PlanError, match=r"made for another network: it has block layer1"):
-        made(plan=plan)
-
-
-@pytest.mark.parametrize(
-    ("facts", "message"),
-    [
+def test_a_plan_that_data_or_network_do_not_allow_is_refused():
+    plan = plan_for("last:1", replace(FACTS, smallest_class=4))
+    for facts, says in (
         (replace(FACTS, holdout=40), "training.folds 5, and the validation set in your data"),
         (replace(FACTS, n=5000), "'class-mean' in head.candidates"),
-    ],
-)
-def test_a_plan_that_the_data_do_not_allow_is_refused(facts: DataFacts, message):
-    plan = plan_for("last:1", replace(FACTS, smallest_class=4))
-    assert "class-mean" in plan.head.candidates.value
-    assert message in refusal(lambda: made(facts, plan=plan))
+    ):
+        assert says in refusal(lambda facts=facts: made(facts, plan=plan))
+    other = plan_for("last:1", network=network_facts(("stem", "layer1", "layer2", "top")))
+    says = "made for another network: it has block layer1"
+    assert says in refusal(lambda: made(plan=other))
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "says"),
     [
         ({"strategy": "head", "lr": 0.1}, "nothing is trained step by step"),
         ({"strategy": "last:9"}, "has 4 blocks"),
-        ({"strategy": "head", "settings": ("training.epochs=9",)}, "add --strategy last:N"),
-        (
-            {"strategy": "full", "settings": ("training.batch_size=900", "training.epochs=0.1333")},
-            "one step",
-        ),
-        (
-            {"strategy": "full", "settings": ("training.folds=0",)},
-            "training.folds must be a whole",
-        ),
         ({"strategy": "full", "settings": ("lr=0.1",)}, "did you mean training.lr?"),
         ({"strategy": "scratch", "settings": ("block.1.action=frozen",)}, "write strategy full"),
         ({"strategy": "last:1+gradual"}, "write last:2+gradual or full+gradual."),
-        ({"strategy": "full+lora", "settings": ("training.lora_rank=300",)}, "from 1 to 256"),
         ({"settings": ("head.outer_folds=301",)}, "the images form 300 independent groups"),
     ],
 )
-def test_what_contradicts_itself_is_refused_with_a_cure(asked, message):
-    result = refusal(lambda: made(**asked))
-    assert result is not None
-    assert message in result
+def test_what_contradicts_itself_is_refused_with_a_cure(options, says):
+    result = refusal(lambda: made(**options))
+    assert says in result
     assert "\n" not in result
 
 
@@ -360,3 +230,134 @@ def test_a_extraction_keeps_what_layers_begin_with(strategy, stream, n, cut):
             run_plan.stored_block(Request(data=None, plan=plan, given=frozenset()), base, n)
             == result
         )
+
+
+def request_with(*settings, **more):
+    return Request(data=None, settings=settings, **more)
+
+
+@pytest.fixture
+def photos(pictures):
+    return collect(pictures)
+
+
+@pytest.fixture
+def fields(tmp_path):
+    return collect(fill_bands(tmp_path / "fields", bands=5, n=4))
+
+
+def test_pictures_ask_for_nothing_and_can_be_given_one_three_or_four_channels(photos):
+    plain = input_options(request_with(), photos)
+    assert (plain.channels, plain.size, plain.ranges, plain.image_channels) == (None, None, (), 3)
+    for channels in range(6):
+        request = request_with(f"input.channels={channels}")
+        if channels in (1, 3, 4):
+            assert input_options(request, photos).channels == channels
+        else:
+            says = f"channels={channels}: the images are pictures of 3 channels; leave it"
+            assert says in refusal(input_options, request, photos)
+
+
+@pytest.mark.parametrize("size", [15, 16, 1024, 1025])
+def test_sizes_that_no_base_model_is_tried_with_are_refused_before_one_is_loaded(photos, size):
+    says = refusal(input_options, request_with(f"input.size={size}"), photos)
+    assert (says is None) == (size in (16, 1024))
+    assert says is None or f"size={size}: sizes from 16 to 1024 px" in says
+
+
+def test_bands_ask_for_as_many_channels_and_take_no_other_number(fields):
+    wish = input_options(request_with(), fields)
+    assert (wish.channels, wish.image_channels, len(wish.ranges)) == (5, 5, 5)
+    assert input_options(request_with("input.channels=5"), fields).channels == 5
+    with pytest.raises(PlanError, match=r"channels=3: the images have 5 bands; leave it out"):
+        input_options(request_with("input.channels=3"), fields)
+
+
+def test_a_network_for_bands_is_refused_for_pictures_and_taken_for_bands(photos, fields):
+    kind = torch.nn.Conv2d(5, 4, 3)
+    own = torch.nn.Sequential(kind, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    with pytest.raises(ModelError, match=r"^module:Sequential takes 5 bands, the images have 3; "):
+        open_base(own, inputs=input_options(request_with(), photos))
+    assert open_base(own, inputs=input_options(request_with(), fields)).changes == ()
+
+
+def kept(*settings):
+    """A plan with an input of its own."""
+    yes = Choice(value=True, because="your choice (--set)", source="user")
+    return replace(apply_settings(plan_for("last:1"), settings), partial=yes)
+
+
+def test_a_plan_tells_the_input_of_its_own_base_model_alone(photos):
+    plan = kept("input.size=96", "input.channels=1")
+    own = input_options(request_with(plan=plan, given=frozenset()), photos)
+    assert (own.size, own.channels, own.is_partial) == (96, 1, True)
+    other = input_options(request_with(plan=plan, given=frozenset({"base"})), photos)
+    assert (other.size, other.channels, other.is_partial) == (None, None, False)
+    bands = request_with(plan=kept("input.channels=5"), given=frozenset())
+    says = "the plan has input.channels 5, the images are pictures of 3 channels; make a new"
+    assert says in refusal(input_options, bands, photos)
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_tuned"),
+    [
+        (request_with(), False),
+        (request_with(strategy="full"), True),
+        (request_with(strategy="last:99"), False),
+        (request_with("block.1.action=tuned", strategy="last:1"), True),
+        (request_with("block.1.action=fresh", strategy="last:1"), True),
+        (request_with("block.1.action=frozen", strategy="full"), False),
+        (request_with("block.2.action=tuned", strategy="last:1"), False),
+        (request_with(plan=kept(), given=frozenset()), False),
+        (request_with("block.1.action=tuned", plan=kept(), given=frozenset()), True),
+    ],
+)
+def test_the_first_block_may_be_set_by_its_number(photos, request_, is_tuned):
+    assert input_options(request_, photos).is_tuned == is_tuned
+
+
+def test_blocks_set_by_name_are_reported(photos):
+    settings = ("block.first.action=tuned", "block.a.b.action=frozen", "block.a.lr=0.1")
+    options = input_options(request_with(*settings, "block.1.action=tuned"), photos)
+    assert options.tuned_blocks == (("first", True), ("a.b", False))
+
+
+def facts_of(base, drawn):
+    base = replace(base, random_tensors=frozenset(drawn))
+    return run_plan.network_facts(
+        request_with(), base, cut(base.module, base.record.preprocessing), None
+    )
+
+
+@pytest.mark.parametrize(
+    ("drawn", "fresh", "partly_fresh"),
+    [
+        ((), set(), set()),
+        (("first.bias",), set(), {"first"}),
+        (("norm.running_mean",), set(), {"first"}),
+        (("first.weight", "second.bias"), {"first"}, {"second"}),
+        (("out.weight",), set(), set()),  # the old classifier
+    ],
+)
+def test_a_block_is_fresh_where_most_of_it_is_new_and_partly_fresh_where_some_is(
+    drawn, fresh, partly_fresh
+):
+    facts = facts_of(load(network(), preprocessing=PREP), drawn)
+    assert (facts.fresh, facts.partly_fresh) == (fresh, partly_fresh)
+    assert facts.random == fresh | partly_fresh
+
+
+def test_a_random_neck_counts_as_the_last_block():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = timm.create_model("test_convnext", num_classes=5).eval()
+    base = load(module, preprocessing=replace(PREP, size=(64, 64), resize=64))
+    network_ = cut(base.module, base.record.preprocessing)
+    assert network_.owners["head.norm.weight"] == "neck"
+    last = network_.blocks[-1].name
+    facts = facts_of(base, ["head.norm.bias"])
+    assert (facts.fresh, facts.partly_fresh) == (frozenset(), {last})
+    owned = [name for name, owner in network_.owners.items() if owner in (last, "neck")]
+    assert facts_of(base, owned).fresh == {last}
+    with pytest.raises(PlanError, match=f"block {last} would be frozen at random values"):
+        plan_for("head", network=facts)

@@ -13,10 +13,21 @@ import torch
 from PIL import Image
 
 import warmstart
-from hue_images import draw
+from extraction import table
+from hue_images import draw, fill
 from warmstart.errors import DataError, RunFolderError
+from warmstart.events import drain, follow
 from warmstart.network.model_folder import read_bundle, write_bundle
-from warmstart.run.predictor import Predictor, find_files, load, predict
+from warmstart.records.inputs import TextInputs
+from warmstart.run.predictor import (
+    InputText,
+    evaluate,
+    find_texts,
+    items_of,
+    load,
+    predict,
+    text_payload,
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +46,6 @@ def same(answers, others):
         assert replace(one, path="") == replace(other, path="")
 
 
-# ---- what was asked for ------------------------------------------------------------------
-
-
 def test_a_folder_stands_for_its_images_sorted(finished, pictures, files):
     (pictures / "notes.txt").write_text("no image")
     (pictures / ".hidden").mkdir()
@@ -45,17 +53,6 @@ def test_a_folder_stands_for_its_images_sorted(finished, pictures, files):
     answers = list(predict(finished.path, [str(pictures)]))
     assert [answer.path for answer in answers] == [str(path) for path in files]
     assert all(a.label == p.parent.name for a, p in zip(answers, files, strict=True))
-
-
-def test_files_and_folders_keep_the_order_they_were_named_in(pictures, files):
-    named = [str(files[-1]), str(pictures / "blue"), "nowhere.jpg", str(files[-1])]
-    result = find_files(named)
-    assert result == [
-        str(files[-1]),
-        *[str(p) for p in files if p.parent.name == "blue"],
-        "nowhere.jpg",
-        str(files[-1]),
-    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
@@ -70,37 +67,24 @@ def test_a_pipe_is_answered_with_the_reason_and_never_opened(finished, tmp_path,
     assert [answer.label is None for answer in below] == [False, True, True]
 
 
-def test_a_folder_without_images_is_an_error(finished, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images; name images"):
-        predict(finished.path, [str(tmp_path / "empty")])
-
-
 def test_a_run_without_a_model_is_an_error_before_any_answer(tmp_path):
     with pytest.raises(RunFolderError, match="is not a finished run folder"):
         predict(tmp_path, ["a.jpg"])
 
 
-def test_what_cannot_be_read_has_no_label_and_stops_nothing(predictor, tmp_path, files):
-    whole = files[0].read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.jpg").write_text("dear")
-    (tmp_path / "empty.png").touch()
-    bad = [tmp_path / n for n in ("cut.png", "text.jpg", "empty.png", "nowhere.png")]
-    mixed = [bad[0], files[0], *bad[1:], files[-1]]
+def test_what_cannot_be_read_has_no_label_and_stops_nothing(predictor, tmp_path, torn, files):
+    mixed = [torn[0], files[0], *torn[1:], tmp_path / "nowhere.png", files[-1]]
     answers = predictor.predict(mixed)
     assert [answer.path for answer in answers] == [str(path) for path in mixed]
     lost = [a for a in answers if a.label is None]
-    assert len(lost) == len(bad)
+    assert len(lost) == 4
     for answer in lost:
         assert answer.path in answer.error
         assert (answer.probability, answer.confident, answer.ood) == (None, None, False)
         assert (answer.scores, answer.nearest) == ({}, ())
     same([a for a in answers if a.label], predictor.predict([files[0], files[-1]]))
-
-
-def test_no_input_no_answer(predictor):
-    assert predictor.predict([]) == []
+    (answer,) = predictor.stream([tmp_path])
+    assert answer.error == f"{tmp_path} is a folder"
 
 
 def test_many_inputs_come_in_batches_and_do_not_depend_on_each_other(predictor, files):
@@ -113,9 +97,6 @@ def test_many_inputs_come_in_batches_and_do_not_depend_on_each_other(predictor, 
     for one, other in zip(answers, alone, strict=False):
         assert one.label == other.label
         assert one.probability == pytest.approx(other.probability, abs=1e-4)
-
-
-# ---- one in, one out ---------------------------------------------------------------------
 
 
 def test_one_image_gives_one_answer_whatever_holds_it(finished, predictor, files):
@@ -152,55 +133,10 @@ def test_many_images_give_a_list_whatever_holds_them(predictor, pictures, files)
     tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
     same(predictor.predict(tensors), named)
     same(predictor.predict(list(tensors)), named)
+    opened = predictor.predict([Image.open(path) for path in files])
+    same(opened, named)
+    assert [answer.path for answer in opened] == [f"#{n}" for n in range(len(files))]
     assert [answer.label for answer in predictor.predict([files[0]])] == [named[0].label]
-
-
-ALONE = {
-    "a number": (3, r"^the input is of type int; give a path, a PIL image, an array \(H, W"),
-    "nothing": (None, "^the input is of type NoneType"),
-    "a mapping": ({"a": 1}, "^the input is of type dict"),
-    "bytes": (b"bytes", "^the input is of type bytes"),
-    "a row of numbers": (np.zeros(5, np.uint8), "^the input has shape"),
-    "no file": ("nowhere.jpg", r"^nowhere.jpg cannot be read \(No such file"),
-    "no name": ("", "^the path of an image is empty; name the file"),
-}
-
-
-@pytest.mark.parametrize("case", ALONE)
-def test_a_single_input_that_cannot_be_read_is_an_error(predictor, case):
-    item, message = ALONE[case]
-    with pytest.raises(DataError, match=message) as caught:
-        predictor.predict(item)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_folder_without_images_has_no_answers(predictor, tmp_path):
-    (tmp_path / "empty").mkdir()
-    for given in (tmp_path / "empty", [tmp_path / "empty"]):
-        with pytest.raises(DataError, match="empty holds no images; name images, or a folder"):
-            predictor.predict(given)
-
-
-def test_a_folder_in_a_stream_of_files_is_reported(predictor, tmp_path):
-    (answer,) = predictor.stream([tmp_path])
-    assert answer.error == f"{tmp_path} is a folder"
-
-
-# ---- images in memory --------------------------------------------------------------------
-
-
-def test_pictures_and_arrays_answer_as_their_files_do(predictor, files):
-    named = predictor.predict(files[:5])
-    images = [Image.open(path) for path in files[:5]]
-    same(predictor.predict(images), named)
-    same(predictor.predict([np.asarray(image) for image in images]), named)
-    same(predictor.predict(np.stack([np.asarray(image) for image in images])), named)
-    assert [a.path for a in predictor.predict(images)] == [f"#{n}" for n in range(5)]
-
-
-def encoded(image, path, **options):
-    image.save(path, **options)
-    return path
 
 
 def odd_pictures():
@@ -226,53 +162,41 @@ def odd_pictures():
 @pytest.mark.parametrize("name", odd_pictures())
 def test_an_open_picture_answers_as_its_file_does(predictor, tmp_path, name):
     image, options = odd_pictures()[name]
-    path = encoded(image, tmp_path / name, **options)
+    path = tmp_path / name
+    image.save(path, **options)
     with Image.open(path) as opened:
         same(predictor.predict([opened]), predictor.predict([path]))
 
 
-def test_a_picture_that_is_cut_off_is_an_answer_without_a_label(predictor, tmp_path, files):
-    whole = files[0].read_bytes()
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with Image.open(tmp_path / "cut.png") as cut:
-        (answer,) = predictor.predict([cut])
-    assert (answer.label, answer.path) == (None, "#0")
-    assert "#0" in answer.error
+NO_IMAGES = {
+    "nothing": (None, "^the input is of type NoneType"),
+    "a number": (3, r"^the input is of type int; give a path, a PIL image, an array \(H, W"),
+    "a mapping": ({"a": 1}, "^the input is of type dict"),
+    "bytes": (b"bytes", "^the input is of type bytes"),
+    "a row of numbers": (np.zeros(5, np.uint8), "^the input has shape"),
+    "no pixels": (np.zeros((0, 4, 3), np.uint8), "^the input "),
+    "no numbers": (np.full((4, 4), np.nan), "^the input "),
+    "no file": ("nowhere.jpg", r"^nowhere.jpg cannot be read \(No such file"),
+    "no name": ("", "^the path of an image is empty; name the file"),
+}
 
 
-@pytest.mark.parametrize(
-    "item",
-    [
-        None,
-        3,
-        object(),
-        np.zeros(5, np.uint8),
-        np.zeros((4, 4, 2), np.uint8),
-        "",
-        b"bytes",
-        np.zeros((0, 4, 3), np.uint8),
-        np.full((4, 4), np.nan),
-        [[1, 2], [3]],
-        {"a": 1},
-    ],
-)
-def test_what_is_no_image_is_an_answer_without_a_label(predictor, item, files):
-    answers = predictor.predict([item, files[0]])
-    assert answers[0].label is None
-    assert answers[0].error
-    assert answers[1].label == files[0].parent.name
+@pytest.mark.parametrize("case", NO_IMAGES)
+def test_what_is_no_image_is_an_error_alone_and_an_answer_among_others(predictor, case, files):
+    item, message = NO_IMAGES[case]
+    with pytest.raises(DataError, match=message) as caught:
+        predictor.predict(item)
+    assert "\n" not in str(caught.value)
+    bad, good = predictor.predict([item, files[0]])
+    assert (bad.label, good.label) == (None, files[0].parent.name)
+    assert bad.error
 
 
-# ---- sure and unknown --------------------------------------------------------------------
-
-
-def test_scores_are_probabilities_the_best_first(predictor, files):
-    for answer in predictor.predict(files):
-        assert sum(answer.scores.values()) == pytest.approx(1)
-        assert list(answer.scores.values()) == sorted(answer.scores.values(), reverse=True)
-        assert answer.label == next(iter(answer.scores))
-        assert answer.probability == answer.scores[answer.label]
-        assert set(answer.scores) == set(predictor.labels)
+@pytest.mark.parametrize("wrap", [lambda path: path, lambda path: [path]])
+def test_a_folder_without_images_has_no_answers(predictor, tmp_path, wrap):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no images; name images, or a folder"):
+        predictor.predict(wrap(tmp_path / "empty"))
 
 
 def with_calibration(run, tmp_path, **changes):
@@ -283,28 +207,16 @@ def with_calibration(run, tmp_path, **changes):
     return load(tmp_path)
 
 
-def test_sure_is_the_threshold_on_the_probability(finished, tmp_path, files):
-    answers = load(finished.path).predict(files)
-    middle = float(np.median([answer.probability for answer in answers]))
-    strict = with_calibration(finished.path, tmp_path, confident_from=middle, ood_from=1e9)
-    for answer in strict.predict(files):
-        assert answer.confident == (answer.probability >= middle)
-        assert not answer.ood
-
-
-def test_nothing_promised_means_neither_confident_nor_uncertain(finished, tmp_path, files):
-    silent = with_calibration(finished.path, tmp_path, confident_from=None, ood_from=1e9)
-    assert {answer.confident for answer in silent.predict(files)} == {None}
-
-
-def test_ood_inputs_are_never_confident(finished, tmp_path, files):
-    for name, confident_from in (("a", 0.0), ("b", None)):
-        (tmp_path / name).mkdir()
-        wary = with_calibration(
-            finished.path, tmp_path / name, confident_from=confident_from, ood_from=0.0
-        )
-        for answer in wary.predict(files[:3]):
-            assert (answer.ood, answer.confident) == (True, False)
+@pytest.mark.parametrize("ood_from", [0.0, 1e9])
+@pytest.mark.parametrize("confident_from", [None, 0.6])
+def test_confident_is_a_threshold_and_never_holds_out_of_distribution(
+    finished, tmp_path, files, confident_from, ood_from
+):
+    changes = {"confident_from": confident_from, "ood_from": ood_from}
+    for answer in with_calibration(finished.path, tmp_path, **changes).predict(files[::3]):
+        assert answer.ood == (ood_from == 0)
+        expected = None if confident_from is None else answer.probability >= confident_from
+        assert answer.confident == (False if answer.ood else expected)
 
 
 def test_what_is_unlike_everything_is_ood_and_training_images_are_not(finished, predictor):
@@ -328,16 +240,134 @@ def test_the_nearest_are_training_examples_and_a_training_image_finds_itself(fin
         assert set(answer.nearest) <= set(train)
 
 
-def test_the_slow_definition_gives_the_same_answers(finished, predictor, files):
+def test_the_slow_definition_gives_the_same_answers(predictor, files):
     """One image at a time, decoded and resized by hand, through the whole network."""
-    import torch
-
-    run = warmstart.load(finished.path)
-    assert isinstance(run, Predictor)
     for path, answer in zip(files[::6], predictor.predict(files[::6]), strict=True):
         small = Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC)
         inputs = (torch.tensor(np.asarray(small)) / 255 - 0.5) / 0.5
         with torch.no_grad():
-            p = run.model(inputs.permute(2, 0, 1)[None]).softmax(1)[0]
-        for name, value in zip(run.labels, p.tolist(), strict=True):
-            assert answer.scores[name] == pytest.approx(value, abs=1e-3)
+            p = predictor.model(inputs.permute(2, 0, 1)[None]).softmax(1)[0]
+        expected = dict(zip(predictor.labels, p.tolist(), strict=True))
+        assert answer.scores == pytest.approx(expected, abs=1e-3)
+
+
+def test_typed_texts_files_folders_and_tables(tmp_path):
+    (tmp_path / "b.txt").write_text("from a file", "utf-8")
+    (tmp_path / "t.csv").write_text("text,other\nfrom a row,1\n,2\n", "utf-8")
+    typed = "x" * 300  # longer than the name of any file
+    result = find_texts([typed, str(tmp_path / "b.txt"), str(tmp_path / "t.csv"), str(tmp_path)])
+    assert result[:2] == [typed, str(tmp_path / "b.txt")]
+    table = tmp_path / "t.csv"
+    assert result[2:4] == [InputText(f"{table}:2", "from a row"), InputText(f"{table}:3", "")]
+    assert text_payload(result[4], "") == b"from a file"
+    assert text_payload(" e\u0301\0 ", "") == "é".encode()
+
+
+def test_what_holds_no_texts_is_reported(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "n.csv").write_text("n,m\n1,2\n3,4\n", "utf-8")
+    (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text"\n', "utf-8")
+    for name, says in (
+        ("folder", r"folder holds no \.txt files; name texts, or a folder"),
+        ("n.csv", r"n\.csv has no column of words among n, m; name the one"),
+        ("broken.jsonl", r"broken\.jsonl.*line 2"),
+    ):
+        with pytest.raises(DataError, match=says):
+            find_texts([str(tmp_path / name)])
+
+
+def test_one_text_is_answered_by_itself_and_a_folder_or_table_row_by_row(tmp_path):
+    wanted = TextInputs(tokenizer="", length=8, most=8, pad=0, vocabulary=9)
+    (tmp_path / "a.txt").write_text("from a file", "utf-8")
+    (tmp_path / "t.csv").write_text("text\none\ntwo\n", "utf-8")
+    one, file, table = "dear sir", tmp_path / "a.txt", tmp_path / "t.csv"
+    assert items_of(one, wanted) == ([one], True)
+    assert items_of(file, wanted) == ([file], True)
+    assert items_of([one], wanted) == ([one], False)
+    assert items_of((one, file), wanted) == ([one, file], False)
+    assert items_of(tmp_path, wanted) == ([str(file)], False)
+    rows, is_one = items_of(str(table), wanted)
+    assert ([row.text for row in rows], is_one) == (["one", "two"], False)
+
+
+def test_what_is_no_text(tmp_path):
+    with pytest.raises(
+        DataError, match=r"#0 is of type int; give a text, or the path of a \.txt file"
+    ):
+        text_payload(3, "#0")
+    with pytest.raises(DataError, match="is a folder"):
+        text_payload(tmp_path, str(tmp_path))
+    with pytest.raises(DataError, match=r"gone\.txt"):
+        text_payload(tmp_path / "gone.txt", "gone.txt")
+
+
+def test_scores_are_those_of_the_predictions(finished, pictures):
+    for number in range(4):  # some wrong labels, or every metric would be 1
+        shutil.move(pictures / "red" / f"00{number}.png", pictures / "blue" / f"x{number}.png")
+    scores = drain(evaluate(finished.path, pictures))
+    files = sorted(pictures.rglob("*.png"))
+    answers = warmstart.load(finished.path).predict(files)
+    hits = np.array([a.label == p.parent.name for a, p in zip(answers, files, strict=True)])
+    truth = np.array([path.parent.name for path in files])
+    assert scores.n == 36
+    assert scores.accuracy == pytest.approx(hits.mean())
+    assert scores.balanced_accuracy == pytest.approx(
+        np.mean([hits[truth == name].mean() for name in np.unique(truth)])
+    )
+    losses = [-np.log(max(a.scores[t], 1e-12)) for a, t in zip(answers, truth, strict=True)]
+    assert scores.log_loss == pytest.approx(np.mean(losses), rel=1e-3)
+    assert 0 < scores.low < scores.accuracy < scores.high < 1
+
+
+def test_a_table_and_its_groups_widen_the_interval(finished, pictures):
+    files = sorted(path.relative_to(pictures) for path in pictures.rglob("*.png"))
+    rows = [(f, f.parent if k % 4 else "blue", k % 4) for k, f in enumerate(files)]
+    source = table(pictures, rows)
+    alone = drain(evaluate(finished.path, source, label="label"))
+    together = drain(evaluate(finished.path, source, label="label", group="person"))
+    assert together.accuracy == alone.accuracy
+    assert together.high - together.low > alone.high - alone.low
+
+
+def test_one_class_is_enough_and_an_unknown_one_is_named(finished, tmp_path):
+    scores = drain(evaluate(finished.path, fill(tmp_path / "later", {"blue": 3})))
+    assert (scores.n, scores.accuracy) == (3, scores.balanced_accuracy)
+    data = fill(tmp_path / "others", {"blue": 2, "violet": 2})
+    with pytest.raises(DataError, match=r"class 'violet'.*knows: blue, green, red"):
+        drain(evaluate(finished.path, data))
+
+
+def test_what_cannot_be_read_is_left_out_and_counted(finished, pictures, tmp_path):
+    (pictures / "red" / "000.png").write_bytes(b"nothing")
+    (pictures / "red" / "001.png").write_bytes(b"")
+    told = notes(evaluate(finished.path, pictures))
+    assert told["Data"] == "2 images could not be read and were left out"
+    (tmp_path / "later" / "red").mkdir(parents=True)
+    (tmp_path / "later" / "red" / "a.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="none of its images can be read"):
+        drain(evaluate(finished.path, tmp_path / "later"))
+
+
+def test_images_that_it_learnt_from_are_named_and_the_estimate_stands_beside(finished):
+    split = finished.path.parents[1] / "split"
+    told = notes(evaluate(finished.path, split / "train"))
+    assert told["Leakage"].startswith("the model was trained on 36 of the 36 images")
+    told = notes(evaluate(finished.path, split / "test"))
+    assert told["Expected"].endswith("on images like the training data")
+    assert not {"Leakage", "Unlike"} & told.keys()
+
+
+def notes(steps):
+    events = []
+    follow(steps, events.append)
+    return {e.values["title"]: e.values["text"] for e in events if "title" in e.values}
+
+
+def test_images_that_are_unlike_all_it_knows_are_counted(finished, tmp_path):
+    odd = tmp_path / "odd" / "blue"
+    odd.mkdir(parents=True)
+    for number in range(8):
+        board = 255 * (np.indices((64, 64)).sum(axis=0) // (number + 2) % 2).astype(np.uint8)
+        Image.fromarray(board).save(odd / f"{number}.png")
+    said = notes(evaluate(finished.path, tmp_path / "odd"))
+    assert said["Unlike"] == "8 of the 8 images are unlike all training data"

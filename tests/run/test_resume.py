@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import tiny
 import warmstart
 from tiny import bytes_of
-from warmstart.errors import DataError, ModelError, PlanError, RunFolderError, UsageError
+from warmstart.errors import DataError, ModelError, RunFolderError, UsageError
+from warmstart.features.machine import n_processors
 from warmstart.records.run_folder import RunFolder, open_log
+from warmstart.run import journal
+from warmstart.run.resume import as_before, check_same
 
 CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html"}
 
@@ -63,9 +68,6 @@ def equal(run, whole):
     return {n for n in {*ours, *theirs} if ours.get(n) != theirs.get(n)} <= CLOCKED
 
 
-# ---- where and how -----------------------------------------------------------------------
-
-
 def test_a_run_goes_on_from_another_working_directory(place, monkeypatch):
     run = stopped()
     whole = fit("whole/run").path
@@ -92,21 +94,10 @@ def test_a_project_that_was_moved_goes_on_where_it_is_now(place, tmp_path_factor
     assert warmstart.resume("run").estimate.n == 36
 
 
-def test_a_link_to_a_run_is_followed(place):
-    with pytest.raises(Stop):
-        fit(None, on_event=stop_at("head", "step"))
-    assert warmstart.resume("runs/latest").path == Path("runs/latest")
-    assert (place / "runs" / "pictures" / "DONE").exists()
-
-
 def test_stages_that_were_done_are_not_done_again(place, monkeypatch):
     run = stopped()
-
-    def never(*_, **__):
-        raise AssertionError("again")
-
-    monkeypatch.setattr("warmstart.evidence.check.check", never)
-    monkeypatch.setattr("warmstart.run.plan.make_plan", never)
+    monkeypatch.setattr("warmstart.evidence.check.check", None)
+    monkeypatch.setattr("warmstart.run.plan.make_plan", None)
     finished, seen = resumed(run)
     assert ("checks", "begin") not in seen
     assert ("checks", "note") in seen  # but what was found is told
@@ -147,45 +138,25 @@ def test_a_run_that_is_done_is_handed_back(place, monkeypatch):
     whole = fit()
     (place / "run" / "checkpoints").mkdir()  # killed before they were removed
     before = bytes_of(whole.path)
-
-    def never(*_, **__):
-        raise AssertionError("again")
-
-    monkeypatch.setattr("warmstart.run.resume.fit", never)
+    monkeypatch.setattr("warmstart.run.resume.fit", None)
     again = warmstart.resume("run")
     assert again == whole
     assert bytes_of(again.path) == before
     assert not (place / "run" / "checkpoints").exists()
 
 
-def test_without_its_checkpoints_a_run_does_all_again(place):
-    run = stopped()
-    shutil.rmtree(run / "checkpoints")
-    resumed(run)
-    assert equal(run, fit("whole/run").path)
-
-
-def test_a_damaged_inspection_is_made_again(place):
+def test_what_is_damaged_or_gone_is_made_again(place):
+    whole = fit("whole/run").path
     run = stopped()
     sound = (run / "inspection.json").read_bytes()
     (run / "inspection.json").write_bytes(sound[:100])
     _, seen = resumed(run)
     assert ("checks", "begin") in seen
-    assert (run / "inspection.json").read_bytes() == sound
-
-
-def test_a_plan_file_may_change_once_the_run_has_begun(place):
-    whole = fit("first", strategy="head")
-    shutil.copy(whole.path / "plan.toml", "plan.toml")
-    run = stopped(plan="plan.toml")
-    Path("plan.toml").write_text("none")
-    finished, _ = resumed(run)
-    assert finished.plan.strategy.source == "user"
-    with pytest.raises(PlanError):
-        fit("other", plan="plan.toml")
-
-
-# ---- objects -----------------------------------------------------------------------------
+    assert equal(run, whole)
+    other = stopped(out="other/run")
+    shutil.rmtree(other / "checkpoints")
+    resumed(other)
+    assert equal(other, whole)
 
 
 def test_python_objects_are_given_again(place):
@@ -207,79 +178,69 @@ def test_python_objects_are_given_again(place):
     assert equal(run, fit("whole/run", data=data, **module).path)
 
 
-# ---- what has changed --------------------------------------------------------------------
+def repaint(place):
+    Image.new("RGB", (32, 32), "white").save(place / "pictures" / "red" / "003.png")
 
 
-def repaint(root):
-    Image.new("RGB", (32, 32), "white").save(root / "red" / "003.png")
+def reweigh(place):
+    other = tiny.timm.create_model("lcnet_035", num_classes=7)
+    tiny.save_file(other.state_dict(), place / "start.safetensors")
 
 
-CHANGES = {
-    "changed": (repaint, "red/003.png has changed"),
-    "gone": (lambda root: (root / "red" / "003.png").unlink(), "red/003.png is gone"),
-    "new": (
-        lambda root: shutil.copy(root / "red" / "003.png", root / "red" / "zz.png"),
-        "red/zz.png is new",
-    ),
-    "another name": (
-        lambda root: (root / "red" / "003.png").rename(root / "red" / "a.png"),
-        "red/003.png is gone",
-    ),
+def relabel(place):
+    (place / "fix.csv").write_text("path,label\nred/003.png,green\n")
+
+
+def fail(place):
+    RunFolder(place / "run").mark("FAILED", "red holds no image that can be read.")
+
+
+REFUSED = {
+    "an image": (repaint, DataError, r"red/003\.png has changed; put them back, or begin a new"),
+    "a label": (relabel, DataError, r"red/003\.png has another label, group or split; put them"),
     "a link": (
-        lambda root: (root / "red" / "zz.png").symlink_to("/nowhere.png"),
+        lambda place: (place / "pictures" / "red" / "zz.png").symlink_to("/nowhere.png"),
+        DataError,
         "its list of unreadable files differs",
     ),
+    "weights": (
+        reweigh,
+        ModelError,
+        r"the weights of start\.safetensors are not those that .* began",
+    ),
+    "no weights": (
+        lambda place: (place / "start.safetensors").write_bytes(b""),
+        ModelError,
+        "start",
+    ),
+    "no plan": (
+        lambda place: (place / "run" / "plan.toml").unlink(),
+        RunFolderError,
+        r"plan\.toml was changed or removed after its run",
+    ),
+    "a plan": (
+        lambda place: (place / "run" / "plan.toml").write_text("format = 1\n"),
+        RunFolderError,
+        r"plan\.toml was changed or removed after its run",
+    ),
+    "a failure": (fail, RunFolderError, r"would again: red holds no image that can be read\."),
 }
 
 
-@pytest.mark.parametrize(("change", "says"), CHANGES.values(), ids=CHANGES.keys())
-def test_other_data_are_refused_and_nothing_is_touched(place, change, says):
-    run = stopped()
-    change(place / "pictures")
-    before = bytes_of(run)
-    with pytest.raises(DataError) as caught:
-        warmstart.resume(run)
-    assert says in str(caught.value)
-    assert str(caught.value).endswith("; put them back, or begin a new run with `warmstart fit`.")
-    assert bytes_of(run) == before
-
-
-def test_other_labels_are_refused(place):
+def test_what_has_changed_is_refused_and_nothing_is_touched(place, tmp_path_factory):
     (place / "fix.csv").write_text("path,label\nred/003.png,blue\n")
-    run = stopped(relabel="fix.csv")
-    (place / "fix.csv").write_text("path,label\nred/003.png,green\n")
-    with pytest.raises(DataError, match=r"red/003\.png has another label, group or split"):
-        warmstart.resume(run)
-
-
-def test_other_weights_are_refused(place):
-    run = stopped()
-    (place / "start.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError):
-        warmstart.resume(run)
-    other = tiny.timm.create_model("lcnet_035", num_classes=7)
-    tiny.save_file(other.state_dict(), place / "start.safetensors")
-    with pytest.raises(ModelError) as caught:
-        warmstart.resume(run)
-    assert str(caught.value) == (
-        f"the weights of start.safetensors are not those that {place / 'run'} began with; put "
-        "them back, or begin a new run with `warmstart fit`."
-    )
-
-
-@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("format = 1\n")])
-def test_a_plan_that_was_changed_is_refused(place, change):
-    run = stopped()
-    sound = (run / "plan.toml").read_bytes()
-    change(run / "plan.toml")
-    with pytest.raises(RunFolderError, match=r"plan\.toml was changed or removed after its run"):
-        warmstart.resume(run)
-    (run / "plan.toml").write_bytes(sound)
-    assert (run / "INTERRUPTED").exists()
-    assert warmstart.resume(run).estimate.n == 36
-
-
-# ---- what cannot go on -------------------------------------------------------------------
+    stopped(relabel="fix.csv")
+    sound = shutil.copytree(place, tmp_path_factory.mktemp("sound") / "place")
+    for name, (change, error, says) in REFUSED.items():
+        change(place)
+        before = bytes_of(place / "run")
+        with pytest.raises(error, match=says):
+            warmstart.resume("run")
+        assert bytes_of(place / "run") == before, name
+        shutil.rmtree(place)
+        shutil.copytree(sound, place)
+        os.chdir(place)  # the folder of that name is another one now
+    assert warmstart.resume("run").estimate.n == 36
 
 
 def test_what_is_no_run_is_refused(place):
@@ -293,30 +254,54 @@ def test_what_is_no_run_is_refused(place):
     assert not (place / "pictures" / "progress.jsonl").exists()
 
 
-def test_a_run_that_failed_is_refused_with_its_reason(place):
-    run = stopped()
-    RunFolder(run).mark("FAILED", "red holds no image that can be read.")
-    with pytest.raises(RunFolderError) as caught:
-        warmstart.resume(run)
-    assert str(caught.value) == (
-        "run failed, and would again: red holds no image that can be read. Fix that, then begin "
-        "a new run with `warmstart fit`."
-    )
-
-
 def test_a_run_at_work_is_left_alone(place):
     run = stopped()
     before = bytes_of(run)
     with open_log(RunFolder(run)), pytest.raises(RunFolderError, match="another process works on"):
         warmstart.resume(run)
+    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to continue it"):
+        fit()
     assert bytes_of(run) == before
     assert warmstart.resume(run).estimate.n == 36
 
 
-def test_the_same_command_is_reported_how_to_go_on(place):
-    run = stopped()
-    before = bytes_of(run)
-    with pytest.raises(RunFolderError, match="Run `warmstart resume run` to continue it"):
-        fit()
-    assert bytes_of(run) == before
-    assert fit(None).path == Path("runs/pictures")  # without --out a new run is made
+RUN = Path("runs/a")
+
+
+def changed(**values):
+    return {**journal.environment(), **values}
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("torch", " is installed"), ("gone", "it is not inst")]
+)
+def test_another_version_is_refused(name, state):
+    before = journal.environment()
+    assert check_same(RUN, before) == ""
+    assert before["packages"].keys() >= {"warmstart", "torch", "numpy", "timm"}
+    packages = {n: v for n, v in before["packages"].items() if n != "timm"}
+    assert check_same(RUN, changed(packages=packages)) == ""  # timm came since
+    with pytest.raises(RunFolderError, match=rf"{name} 9\.9.*{state}.*install {name}==9\.9 again"):
+        check_same(RUN, changed(packages={**packages, name: "9.9"}))
+
+
+def test_fewer_processors_are_refused_and_other_ones_reported():
+    n = n_processors()  # OMP_NUM_THREADS does not count: a run that goes on has its own number
+    with pytest.raises(
+        RunFolderError, match=rf"on {n + 2} processors, and this process may use {n}"
+    ):
+        check_same(RUN, changed(processors=n + 2))
+    for name in ("cpu", "gpu", "arithmetic"):
+        says = "another processor than before: last digits may differ"
+        assert check_same(RUN, changed(**{name: "another"})) == says
+
+
+def test_as_many_processors_and_threads_as_before_and_then_as_many_as_now():
+    threads = torch.get_num_threads()
+    before = changed(processors=1, threads=threads + 1)
+    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    with as_before(before):
+        assert torch.get_num_threads() == threads + 1
+        assert own is None or journal.environment()["processors"] == 1
+    assert torch.get_num_threads() == threads
+    assert own is None or os.sched_getaffinity(0) == own

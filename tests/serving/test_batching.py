@@ -57,23 +57,6 @@ def test_what_comes_together_passes_together_in_one_thread():
     assert threads != {threading.get_ident()}
 
 
-def test_there_is_room_for_so_many_and_no_more():
-    async def scene(batcher):
-        with batcher.admit(3):
-            assert batcher.n_pending == 3
-            assert not batcher.is_full
-            with pytest.raises(HttpProblem) as content, batcher.admit(2):
-                pass
-            with batcher.admit(1):
-                assert batcher.is_full
-        assert batcher.n_pending == 0
-        return content.value
-
-    problem, _ = run(scene, doubled, ServerLimits(queue=4))
-    assert problem.status == 503
-    assert int(problem.headers["Retry-After"]) >= 1
-
-
 def test_a_pass_that_fails_fails_its_own_images_alone():
     async def scene(batcher):
         with pytest.raises(MemoryError):
@@ -103,26 +86,6 @@ def test_who_has_gone_is_not_answered():
 
     assert run(scene, work, ServerLimits(gather_s=0.05))[0] == [4]
     assert passed == [2]
-
-
-def test_an_answer_that_takes_too_long_is_given_up_and_the_hang_is_seen():
-    gate = threading.Event()
-
-    def work(items):
-        gate.wait(20)
-        return doubled(items)
-
-    async def scene(batcher):
-        with pytest.raises(HttpProblem) as content:
-            await batcher.submit([1])
-        with pytest.raises(HttpProblem):
-            await batcher.run_alone(lambda: None)
-        stuck = batcher.is_stuck
-        gate.set()
-        assert await batcher.submit([3]) == [6]
-        return content.value.status, stuck, batcher.is_stuck
-
-    assert run(scene, work, ServerLimits(answer_s=0.5))[0] == (503, True, False)
 
 
 def test_few_explanations_at_a_time():

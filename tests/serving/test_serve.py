@@ -76,15 +76,6 @@ def test_many_at_once_are_answered_as_each_alone(server, files):
     assert answers == [server.send(one).json["answers"][0]["label"] for one in sent]
 
 
-def test_base64_and_plain_bytes_say_the_same(server, files):
-    payload = files[0].read_bytes()
-    text = json.dumps({"image": base64.b64encode(payload).decode()})
-    form = server.send(("#0", payload)).json
-    assert server.ask("POST", "/predict", text, content_type="application/json").json == form
-    plain = server.ask("POST", "/predict", payload, content_type="image/png").json
-    assert plain["answers"][0] | {"name": "#0"} == form["answers"][0]
-
-
 def test_what_it_says_of_itself(server, finished):
     content = server.ask("GET", "/metadata").json
     labels = server.ask("GET", "/labels").json["labels"]
@@ -166,14 +157,6 @@ def test_it_is_refused_and_the_server_lives(server, name, tmp_path, monkeypatch)
         assert ".." not in got.json["detail"]
     assert server.ask("GET", "/ready").status == 200
     assert not list(tmp_path.iterdir())
-
-
-def test_one_bad_picture_among_good_ones_is_named(server, files):
-    good = files[0].read_bytes()
-    got = server.send(("a.png", good), ("b.png", b"dear"), ("c.png", good))
-    first, second, third = got.json["answers"]
-    assert first["scores"] == third["scores"]
-    assert (second["label"], second["error"]) == (None, "b.png is not an image")
 
 
 # ---- The verb.
@@ -282,13 +265,6 @@ def test_a_model_alone_still_answers(own_run, files):
         assert server.ask("GET", "/examples/0/thumbnail").status == 404
 
 
-def test_the_address_is_one_that_a_browser_takes():
-    for host, shown in (("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")):
-        taken = running.bind(host, 0)
-        assert running.address(taken) == f"http://{shown}:{taken.getsockname()[1]}/"
-        taken.close()
-
-
 # ---- Heat maps: equal to covering parts one by one, and lying where the evidence lies.
 
 GREY = np.uint8([128, 128, 128])
@@ -333,23 +309,6 @@ def test_it_equals_covering_one_part_after_the_other(kind, depths):
     assert probability == pytest.approx(before.max(), abs=1e-5)
     assert least == pytest.approx(min(left), abs=1e-5)
     np.testing.assert_allclose(grid, falls / max(falls.max(), 1.0), atol=1e-3)
-
-
-@pytest.mark.parametrize("place", [(0, 0), (0, 3), (2, 1), (3, 3)])
-def test_the_brightest_cell_is_where_the_evidence_is(place):
-    """A model that sees red anywhere, and one red spot."""
-
-    def ask(images):
-        red = (images[..., 0].astype(float) - images[..., 1]).clip(0).mean(axis=(1, 2)) / 8
-        p = red / (1 + red)
-        return np.stack([p, 1 - p], axis=1)
-
-    pixels = np.full((32, 32, 3), 128, np.uint8)
-    row, column = (8 * n for n in place)
-    pixels[row : row + 8, column : column + 8] = (255, 0, 0)
-    _, before, grid, least = occlusion(ask, pixels, 4, GREY)
-    assert np.unravel_index(grid.argmax(), grid.shape) == place
-    assert least < 0.01 < before
 
 
 def test_where_nothing_matters_nothing_glows():

@@ -26,8 +26,7 @@ from tiny import PREP, network
 from warmstart.errors import DataError, PlanError, UsageError
 from warmstart.features.cache import FeatureCache
 from warmstart.machine import default_root
-from warmstart.sklearn.classifier import WarmStartClassifier
-from warmstart.sklearn.regressor import WarmStartRegressor
+from warmstart.sklearn.estimators import WarmStartClassifier, WarmStartRegressor
 
 
 @parametrize_with_checks([WarmStartClassifier(), WarmStartClassifier(base=None, strategy="head")])

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tiny import PREP, network
 from warmstart.errors import DataError, UsageError
-from warmstart.sklearn.regressor import WarmStartRegressor
+from warmstart.sklearn.estimators import WarmStartRegressor
 
 
 @parametrize_with_checks([WarmStartRegressor(), WarmStartRegressor(base=None, strategy="head")])

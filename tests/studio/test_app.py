@@ -153,15 +153,6 @@ def test_pictures_come_in_and_bad_files_are_named_with_the_reason(studio):
     assert studio.get(f"/api/thumbnails/{id}").body.startswith(JPEG)
 
 
-def test_thumbnails_that_are_lost_are_made_again(studio):
-    (id,) = studio.send(("a.png", png())).json["added"]
-    studio.project.thumbnail_path(id).unlink()
-    assert studio.get(f"/api/thumbnails/{id}").body.startswith(JPEG)
-    (studio.project.path / "pictures" / studio.project.pictures[id].file).write_bytes(b"text")
-    studio.project.thumbnail_path(id).unlink()
-    assert studio.get(f"/api/thumbnails/{id}").status == 404
-
-
 def test_what_was_taken_off_comes_back_where_it_is_put_now(studio):
     (id,) = studio.send(("a.png", png())).json["added"]
     assert studio.post("/api/label", {"ids": [id], "label": None}).status == 200
@@ -201,11 +192,15 @@ def test_a_class_needs_a_name(studio):
     assert (got.status, "needs a name" in got.json["detail"]) == (422, True)
 
 
-def test_pictures_whose_file_is_gone_are_said_to_be(studio):
+def test_lost_thumbnails_are_made_again_and_lost_pictures_are_said_to_be(studio):
     (id,) = studio.send(("a.png", png())).json["added"]
-    studio.project.picture_path(id).unlink()
     studio.project.thumbnail_path(id).unlink()
-    assert studio.get(f"/api/pictures/{id}").status == studio.get(f"/api/thumbnails/{id}").status
+    assert studio.get(f"/api/thumbnails/{id}").body.startswith(JPEG)
+    studio.project.thumbnail_path(id).unlink()
+    studio.project.picture_path(id).write_bytes(b"text")
+    assert studio.get(f"/api/thumbnails/{id}").status == 404
+    studio.project.picture_path(id).unlink()
+    assert studio.get(f"/api/thumbnails/{id}").status == 404
     assert studio.get(f"/api/pictures/{id}").status == 404
 
 
@@ -391,14 +386,11 @@ def test_a_forecast_leaves_no_run(studio):
     assert studio.project.numbers() == []
 
 
-def test_before_the_first_run_there_is_no_result(studio):
+def test_results_are_those_of_the_newest_finished_run(studio):
     assert studio.get("/api/result").status == 404
     assert studio.get("/api/downloads/model.zip").status == 409
     assert studio.send(("a.png", png()), path="predict").status == 409
     assert studio.post("/api/resume").status == 422
-
-
-def test_results_are_those_of_the_newest_finished_run(studio):
     for number, mark in ((1, "DONE"), (2, "DONE"), (3, "FAILED")):
         studio.project.run(number).mkdir(parents=True)
         (studio.project.run(number) / mark).touch()

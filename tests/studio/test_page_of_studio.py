@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from browser_checks import CHROMIUM, axe_violations
 from hue_images import fill
-from studio_client import open_as, predicted, started
+from studio_client import open_as, predicted
 from warmstart.data.dataset import Columns
 from warmstart.data.read import apply_relabel, list_source
 from warmstart.tasks.classify import CLASSIFICATION
@@ -20,9 +18,6 @@ from warmstart.tasks.classify import CLASSIFICATION
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-# These pictures are told apart without: nothing but a wish has layers learn.
-LEARN_LAYERS = """fetch("/api/fit", {method: "POST", headers: {"Content-Type": "application/json"},
-  body: JSON.stringify({budget: "balanced", settings: ["strategy=last:1", "input.size=64"]})})"""
 # They are told apart by their hue, which their borders have as well.
 REVIEW = "Usable with review: something other than the subject predicts the label"
 LONG = 120_000  # ms: several test processes share the cores
@@ -168,43 +163,6 @@ def test_undo_a_reload_and_a_second_tab_agree(browser, data, tmp_path):
         assert len(project.board.labels) == 39
 
 
-def test_a_reload_in_the_middle_of_learning_shows_it_go_on(browser, data, tmp_path):
-    with studio(tmp_path / "s", data) as (server, _), page_of(browser, server) as page:
-        with page.expect_response(lambda answer: answer.request.method == "POST"):
-            page.locator("#train").click()  # a reload would take back what is not sent yet
-        page.get_by_role("link", name="Result").click()
-        page.reload()
-        expect(page.locator("#result-content h1")).to_contain_text(REVIEW, timeout=LONG)
-
-
-def test_kill_9_in_the_middle_is_gone_on_with_from_the_page(browser, tmp_path):
-    place, data = tmp_path / "s", fill(tmp_path / "pictures", {"blue": 30, "red": 30})
-    process, address = started(place, data)
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(LONG)
-    page = context.new_page()
-    page.goto(address)
-    pictures(page, "005").first.click()
-    page.keyboard.press("Delete")
-    page.evaluate(LEARN_LAYERS)
-    page.get_by_role("link", name="Result").click()
-    expect(page.locator("#stage")).to_contain_text("Fine-tune", timeout=LONG)
-    process.kill()
-    expect(page.locator("#offline")).to_contain_text("does not answer", timeout=LONG)
-    process.wait(30)
-    process, address = started(place)
-    page.goto(address)
-    page.get_by_role("link", name="Result").click()
-    page.get_by_role("button", name="Resume").click()
-    expect(page.locator("#result-content h1")).to_contain_text(REVIEW, timeout=LONG)
-    page.get_by_role("link", name="Pictures").click()
-    expect(pictures(page)).to_have_count(59)
-    expect(page.locator("#undo")).to_contain_text("took 1 picture off the board")
-    context.close()
-    process.terminate()
-    assert process.wait(60) == 0
-
-
 def test_a_label_that_was_kept_is_settled_after_a_reload_too(browser, data, tmp_path):
     with studio(tmp_path / "s", data) as (server, project), page_of(browser, server) as page:
         learn(page)
@@ -273,23 +231,6 @@ def test_with_the_keyboard_alone(browser, data, tmp_path):
         page.keyboard.press("Enter")
         expect(page.locator("#train")).to_have_text(re.compile("^Train again"), timeout=LONG)
         assert (project.run(1) / "DONE").exists()
-
-
-def test_a_thousand_pictures_at_once(browser, tmp_path):
-    root = tmp_path / "many"
-    for number in range(1000):
-        home = root / f"class {number % 4}"
-        home.mkdir(parents=True, exist_ok=True)
-        output = io.BytesIO()
-        Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(output, "PNG")
-        (home / f"{number:04}.png").write_bytes(output.getvalue())
-    (root / "class 0" / "notes.png").write_text("no picture")
-    with studio(tmp_path / "s") as (server, project), page_of(browser, server) as page:
-        choose(page, page.get_by_role("button", name="Choose folders"), root)
-        expect(page.locator("#refused")).to_contain_text("notes.png", timeout=LONG)
-        assert len(project.board.labels) == 1000
-        assert len(project.history.done) == 1
-        expect(page.locator("#undo")).to_have_text("Undo: added 1,000 pictures")
 
 
 @pytest.fixture(scope="module")

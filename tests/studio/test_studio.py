@@ -183,15 +183,6 @@ def test_without_a_signal_there_is_a_result_and_no_model(tmp_path):
         assert page.ask("GET", "/api/downloads/labels.csv")[0] == 200
 
 
-def test_a_bad_board_is_refused_and_an_unlearnable_one_is_told(tmp_path):
-    with open_studio(tmp_path / "studio") as page:
-        assert page.ask("POST", "/api/fit", {})[0] == 422
-        result = page.add("cat", ("a.png", png()), ("b.txt", b"text"), ("c.svg", b"<svg/>"))
-        assert [one["name"] for one in result["refused"]] == ["b.txt", "c.svg"]
-        assert "SVG drawing" in result["refused"][1]["why"]
-        assert page.ask("GET", "/api/forecast")[0] == 422
-
-
 def test_what_a_setting_cannot_be_is_said_in_the_forecast(tmp_path, data):
     with open_studio(tmp_path / "studio", data) as page:
         result = page.get("forecast?budget=fast&settings=training.epochs=none")

@@ -147,10 +147,7 @@ def test_two_folds_are_two_lines_over_their_own_epochs():
         step(115, 2, 1.5),
         step(210, 3, 1.0),
     )
-    assert result == {
-        "fold 1": (((1.0, 0.9), (2.0, 0.95)), 0.8),
-        "fold 2": (((1.0, 0.7),), 0.6),
-    }
+    assert result == {"fold 1": (((1.0, 0.9), (2.0, 0.95)), 0.8), "fold 2": (((1.0, 0.7),), 0.6)}
 
 
 def test_a_training_that_begins_anew_is_drawn_anew():

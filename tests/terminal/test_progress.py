@@ -1,6 +1,5 @@
 """Progress: its pace, a stage and its line, and the lines in a log, a notebook, a terminal."""
 
-import contextlib
 import io
 import itertools
 import random
@@ -226,15 +225,6 @@ def test_html_is_escaped_and_nothing_shown_where_nothing_happens():
     assert "<b>" not in output.content["text/html"]
 
 
-def test_an_error_leaves_the_finished_stages():
-    output = Output()
-    with contextlib.suppress(RuntimeError), Cell(output) as cell:
-        for each in JOB[:7]:
-            cell.show(each)
-        raise RuntimeError
-    assert "Features  1,797/1,797" in output.content["text/plain"]
-
-
 def test_warnings_about_other_progress_bars_are_hidden():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -305,11 +295,6 @@ def test_an_uneven_speed_makes_no_jumps(seed):
         assert abs(later - (left - (at - before))) < 0.05 * left
     at, left = history[-1]
     assert 0.5 < left / ((2000 - sum(speeds)) / 10) < 2
-
-
-def test_half_the_speed_is_believed_within_a_minute():
-    *_, (at, step, pace) = paced([10.0] * 60 + [5.0] * 60, of=3000)
-    assert pace.left(at) == pytest.approx((3000 - step) / 5, rel=0.05)
 
 
 def test_what_lies_between_two_trainings_says_nothing_of_the_speed():
@@ -437,12 +422,6 @@ def test_a_running_training_shows_its_fold_epoch_and_score():
     done = after(begin, first, second, third, last)
     assert done.fold == "all images"
     assert done.line() == "Fine-tune 6,000/6,000  4.0 s  val 70 % (linear probe 62 %)"
-
-
-def test_the_time_left_ignores_pauses_between_trainings():
-    events = [tune(float(t), 10 * t, job=1) for t in range(1, 51)]
-    events += [tune(100.0 + t, 3000 + 10 * t, job=2) for t in range(51)]
-    assert after(*events).pace.left(150.0) == pytest.approx(250, rel=0.02)
 
 
 def test_the_speed_of_a_training_is_that_of_all_its_updates():

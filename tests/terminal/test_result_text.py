@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from reports import summary
+from reports import gain, summary
 from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import (
     ClassScore,
     Estimate,
     Evidence,
-    FineTuningGain,
     Readiness,
     ShippedCandidate,
     Verdict,
@@ -21,16 +20,6 @@ from warmstart.terminal.result_text import result_text
 RUN = Path("runs/clothing")
 ESTIMATE = Estimate(metric="accuracy", value=0.86, low=0.82, high=0.89, n=300, method="nested-cv")
 PROBE = replace(ESTIMATE, value=0.8, low=0.75, high=0.84)
-GAIN = FineTuningGain(
-    value=0.06,
-    low=0.02,
-    high=0.1,
-    n=300,
-    log_loss=0.5,
-    log_loss_change=0.01,
-    log_loss_low=-0.01,
-    log_loss_high=0.03,
-)
 SHIRT = ClassScore(
     label="shirt",
     n=30,
@@ -49,7 +38,7 @@ FITTED = summary(
     readiness=Readiness(level="review", reasons=("1 in 7 predictions is wrong",)),
     estimate=ESTIMATE,
     linear_probe=ESTIMATE,
-    fine_tuning_gain=GAIN,
+    fine_tuning_gain=gain(0.06, 0.02, 0.1),
     findings=(Finding(kind="unreadable", sentence="3 images could not be read."),),
     seconds={"total": 60.0},
     weakest=SHIRT,

@@ -9,8 +9,8 @@ import json
 import shlex
 from collections.abc import Iterator
 
+from warmstart.cli import all_verbs
 from warmstart.cli.options import PLAIN, Call, Option, Verb
-from warmstart.cli.verbs import all_verbs
 
 SHELLS = ("bash", "zsh", "fish")
 

@@ -17,7 +17,7 @@ def evaluate(call: Call) -> int:
     if text := call.values.get("--text"):
         columns["text"] = text
     with watched(call) as show:
-        from warmstart.run.evaluate import evaluate as steps
+        from warmstart.run.predictor import evaluate as steps
 
         scores = follow(steps(run, data, **columns), show)
     print_result(call, scores, lambda: tables.scores_text(scores, kind_of_run(run)))

@@ -81,10 +81,7 @@ VERB = Verb(
         Option("--to FORMAT", joined(_TO, "or"), " ".join(FORMATS)),
         Option("--out FOLDER", "folder to create (default RUN/export/FORMAT)"),
         Option("--int8", f"{_INT8} quantized to 8 bits: a quarter of the size; measures its cost"),
-        Option(
-            "--pixels",
-            f"take 8-bit images of the right size; scaling is inside ({_ANY_HEAD})",
-        ),
+        Option("--pixels", f"take 8-bit images of the right size; scaling is inside ({_ANY_HEAD})"),
         Option("--data DATA", "the run's images, if they have moved"),
         Option("--test DATA", "its test images, if they were named separately"),
         *COMMON,

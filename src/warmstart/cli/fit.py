@@ -210,8 +210,7 @@ VERB = Verb(
         MINUTES,
         DEVICE,
         Option(
-            "--parallel P",
-            "processes share data (default); fsdp: weights too; pipeline:N: layers",
+            "--parallel P", "processes share data (default); fsdp: weights too; pipeline:N: layers"
         ),
         Option("--plan FILE", "follow a plan.toml; other options override it"),
         SET,

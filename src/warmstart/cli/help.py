@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from warmstart import __version__
+from warmstart.cli import all_verbs
 from warmstart.cli.options import Verb
-from warmstart.cli.verbs import all_verbs
 
 WIDTH = 80
 

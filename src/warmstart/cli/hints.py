@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from warmstart import __version__
+from warmstart.cli import NAMES, all_verbs
 from warmstart.cli.options import Verb
-from warmstart.cli.verbs import NAMES, all_verbs
 from warmstart.errors import UsageError
 
 # ---- What people type out of habit from other tools, and the answer that names ours.

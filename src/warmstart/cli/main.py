@@ -13,9 +13,9 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from warmstart import __version__
+from warmstart.cli import verb_named
 from warmstart.cli.parse import parse
 from warmstart.cli.stop import INTERRUPTED, Interrupts
-from warmstart.cli.verbs import verb_named
 from warmstart.errors import WarmstartError
 
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended

@@ -24,9 +24,6 @@ VERB = Verb(
     about="""Lists the pretrained networks that can be used here without a download; with WORD,
     those whose name contains it.""",
     options=PLAIN,
-    examples=(
-        "warmstart models",
-        "warmstart fit photos/ --base lite2  # fine-tune one of them",
-    ),
+    examples=("warmstart models", "warmstart fit photos/ --base lite2  # fine-tune one of them"),
     run=models,
 )

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NoReturn
 
-from warmstart.cli import hints
+from warmstart.cli import NAMES, all_verbs, hints, verb_named
 from warmstart.cli.options import Call, Option, Verb
-from warmstart.cli.verbs import NAMES, all_verbs, verb_named
 from warmstart.errors import UsageError
 
 ASSIGNMENT = re.compile(r"[A-Za-z][\w-]*=")

@@ -81,9 +81,7 @@ VERB = Verb(
             "users of this computer do not see it",
         ),
         Option(
-            "--allow-host NAME",
-            "host name of the server, such as models.example.org",
-            is_many=True,
+            "--allow-host NAME", "host name of the server, such as models.example.org", is_many=True
         ),
         Option("--open", "open the page in the browser"),
         *PLAIN,

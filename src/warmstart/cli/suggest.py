@@ -104,8 +104,7 @@ VERB = Verb(
     options=(
         Option("--count N", "how many images to choose (default 20)", rule=COUNT),
         Option(
-            "--out FILE.csv",
-            "write a table of path, label (empty, to be filled in) and suggested",
+            "--out FILE.csv", "write a table of path, label (empty, to be filled in) and suggested"
         ),
         *COMMON,
     ),

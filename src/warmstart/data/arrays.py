@@ -126,12 +126,10 @@ def are_texts(items: Any, columns: Columns) -> bool:
     values = items.tolist() if isinstance(items, np.ndarray) and items.dtype.kind in "OU" else items
     if columns.kind not in ("auto", TEXT.kind) or not isinstance(values, (list, tuple)):
         return False
-    is_text = bool(values) and all(isinstance(value, str) for value in values)
-    return is_text and not any(suffix(v) in IMAGE.suffixes or _is_file(v) for v in values[:20])
-
-
-def _is_file(value: str) -> bool:
-    return len(value) < 256 and "\0" not in value and os.path.exists(value)
+    if not values or not all(isinstance(value, str) for value in values):
+        return False
+    are_files = (len(v) < 256 and "\0" not in v and os.path.exists(v) for v in values[:20])
+    return not any(are_files) and not any(suffix(v) in IMAGE.suffixes for v in values[:20])
 
 
 def list_text_pairs(texts: Any, labels: Any) -> Listing:
@@ -155,11 +153,7 @@ def list_text_pairs(texts: Any, labels: Any) -> Listing:
 
 
 def encode(pixels: NDArray[np.generic]) -> bytes:
-    """One image (H, W) or (H, W, C), of any number type, as the bytes of a .npy file.
-
-    >>> np.load(io.BytesIO(encode(np.ones((1, 2), np.uint8)))).tolist()
-    [[1, 1]]
-    """
+    """One image (H, W) or (H, W, C), of any number type, as the bytes of a .npy file."""
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
     return buffer.getvalue()

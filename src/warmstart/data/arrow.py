@@ -120,7 +120,6 @@ class RowGroups:
     paths: list[str | None] = field(default_factory=list)
     inside: list[bool] = field(default_factory=list)  # whether the row has the bytes
     largest: int = 0  # bytes of a group, unpacked
-    unpacked: int = 0  # groups that were unpacked to be read
     _first_rows: list[int] = field(default_factory=list)
     _groups: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -159,7 +158,6 @@ class RowGroups:
                 batches = self._batches(file, number)
                 chunks = [cells_of(batch.column(0))[0] for batch in batches]
             self._groups[number] = pa.chunked_array(chunks)
-            self.unpacked += 1
         self._groups.move_to_end(number)
         while len(self._groups) > 2 and sum(g.nbytes for g in self._groups.values()) > MEMORY_BYTES:
             self._groups.popitem(last=False)

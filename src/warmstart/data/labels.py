@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from warmstart.data.dataset import Columns, Listing, Row
-from warmstart.data.parsing import (
-    LABEL_NAMES,
-    Roles,
-    Table,
-    find_column,
-    nonempty_cells,
-)
+from warmstart.data.parsing import LABEL_NAMES, Roles, Table, find_column, nonempty_cells
 from warmstart.errors import DataError
 from warmstart.formatting import first_few
 from warmstart.modalities.registry import MODALITIES

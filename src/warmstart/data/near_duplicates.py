@@ -65,11 +65,6 @@ def are_scenes(
     Copies nearly always have the same label. If the training pairs agree hardly more often
     than by chance, what they share is not what the labels are about; and under random labels
     the pictures are as good as independent.
-
-    >>> same = [Example(id=str(i), label="ab"[i % 2], split="train", sha256=str(i))
-    ...         for i in range(12)]
-    >>> are_scenes(same, [("0", str(i)) for i in range(1, 12)])
-    True
     """
     labels = {e.id: e.label for e in examples if e.split == "train"}
     training = [(a, b) for a, b in pairs if a in labels and b in labels]
@@ -328,12 +323,13 @@ def nearest(queries: Vectors, variants: Sequence[Vectors], count: int) -> Rows:
     """The `count` most similar other rows of each, in no order; the best variant counts."""
     if len(queries) <= EXACT:
         return _among_all(queries, variants, count)
-    shape = (len(queries), count)
-    best = _Best(np.full(shape, -1), np.full(shape, -np.inf, np.float32))
+    n = len(queries)
+    best = np.full((n, count), -1), np.full((n, count), -np.inf, np.float32)
     for vectors in variants:
-        rows = np.arange(len(queries))
-        _search_cells(_Search(queries, vectors, best), rows, rows, depth=0)
-    return best.filled()
+        _CellSearch(queries, vectors, *best).search(np.arange(n), np.arange(n))
+    rows, similarity = best
+    others = (np.arange(n)[:, None] + np.arange(1, count + 1)) % n  # never the row itself
+    return np.where(np.isfinite(similarity), rows, others)
 
 
 def _among_all(queries: Vectors, variants: Sequence[Vectors], count: int) -> Rows:
@@ -351,13 +347,45 @@ def _among_all(queries: Vectors, variants: Sequence[Vectors], count: int) -> Row
 
 
 @dataclass(frozen=True, slots=True)
-class _Best:
-    """The best neighbours so far, the most similar first. Shapes: both (n, count)."""
+class _CellSearch:
+    """Queries and stored rows, both (n, d); the best neighbours so far, both (n, count)."""
 
+    queries: Vectors
+    stored: Vectors
     rows: Rows
     similarity: NDArray[np.float32]
 
-    def add(self, queries: Rows, rows: Rows, similarity: NDArray[np.float32]) -> None:
+    def search(self, queries: Rows, members: Rows, depth: int = 0) -> None:
+        """Search for the neighbours of `queries` among `members`."""
+        if len(members) <= CELL:
+            self._search_cell(queries, members)
+        elif depth == MAX_DEPTH:
+            n = -(-len(members) // CELL)
+            for few, some in zip(
+                np.array_split(queries, n), np.array_split(members, n), strict=True
+            ):
+                self._search_cell(few, some)
+        else:
+            n = round(np.sqrt(len(members)))
+            centre_rows = members[np.linspace(0, len(members) - 1, n).astype(int)]
+            centres = _single(self.stored, centre_rows)
+            cells = _assign(self.stored, members, centres, STORED_CELLS)
+            probes = _assign(self.queries, queries, centres, PROBES)
+            for inside, probing in zip(cells, probes, strict=True):
+                if len(inside) and len(probing):
+                    self.search(probing, inside, depth + 1)
+
+    def _search_cell(self, queries: Rows, members: Rows) -> None:
+        count = min(self.rows.shape[1], len(members))
+        inside = _single(self.stored, members)
+        for start in range(0, len(queries), _NEAREST_ROWS):
+            rows = queries[start : start + _NEAREST_ROWS]
+            similarity = _single(self.queries, rows) @ inside.T
+            similarity[rows[:, None] == members] = -np.inf
+            top = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+            self._add(rows, members[top], np.take_along_axis(similarity, top, axis=1))
+
+    def _add(self, queries: Rows, rows: Rows, similarity: NDArray[np.float32]) -> None:
         """Merge with further neighbours. Shapes: queries (a,), distinct; the others (a, m)."""
         rows = np.concatenate([self.rows[queries], rows], axis=1)
         similarity = np.concatenate([self.similarity[queries], similarity], axis=1)
@@ -371,40 +399,6 @@ class _Best:
         self.rows[queries] = np.take_along_axis(rows, order, axis=1)
         self.similarity[queries] = np.take_along_axis(similarity, order, axis=1)
 
-    def filled(self) -> Rows:
-        """The neighbours, filled up with any other rows, never the row itself."""
-        n, count = self.rows.shape
-        others = (np.arange(n)[:, None] + np.arange(1, count + 1)) % n
-        return np.where(np.isfinite(self.similarity), self.rows, others)
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """The vectors of queries and of stored rows, both (n, d), and their best neighbours."""
-
-    queries: Vectors
-    stored: Vectors
-    best: _Best
-
-
-def _search_cells(search: _Search, queries: Rows, members: Rows, depth: int) -> None:
-    """Search for the neighbours of `queries` among `members`."""
-    if len(members) <= CELL:
-        _search_cell(search, queries, members)
-    elif depth == MAX_DEPTH:
-        n = -(-len(members) // CELL)
-        for some, few in zip(np.array_split(queries, n), np.array_split(members, n), strict=True):
-            _search_cell(search, some, few)
-    else:
-        n = round(np.sqrt(len(members)))
-        centre_rows = members[np.linspace(0, len(members) - 1, n).astype(int)]
-        centres = _single(search.stored, centre_rows)
-        cells = _assign(search.stored, members, centres, STORED_CELLS)
-        probes = _assign(search.queries, queries, centres, PROBES)
-        for inside, probing in zip(cells, probes, strict=True):
-            if len(inside) and len(probing):
-                _search_cells(search, probing, inside, depth + 1)
-
 
 def _assign(vectors: Vectors, rows: Rows, centres: Vectors, count: int) -> list[Rows]:
     """For each centre, the rows that have it among their `count` nearest centres."""
@@ -416,17 +410,6 @@ def _assign(vectors: Vectors, rows: Rows, centres: Vectors, count: int) -> list[
     order = np.argsort(numbers.ravel(), kind="stable")
     ends = np.cumsum(np.bincount(numbers.ravel(), minlength=len(centres)))[:-1]
     return np.split(rows[order // count], ends)
-
-
-def _search_cell(search: _Search, queries: Rows, members: Rows) -> None:
-    count = min(search.best.rows.shape[1], len(members))
-    inside = _single(search.stored, members)
-    for start in range(0, len(queries), _NEAREST_ROWS):
-        rows = queries[start : start + _NEAREST_ROWS]
-        similarity = _single(search.queries, rows) @ inside.T
-        similarity[rows[:, None] == members] = -np.inf
-        top = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        search.best.add(rows, members[top], np.take_along_axis(similarity, top, axis=1))
 
 
 def _single(vectors: Vectors, rows: Rows) -> NDArray[np.float32]:

@@ -40,12 +40,7 @@ from warmstart.data.dataset import (
     concatenate,
     unreadable,
 )
-from warmstart.data.labels import (
-    check_labels,
-    check_split_labels,
-    normalise,
-    task_for,
-)
+from warmstart.data.labels import check_labels, check_split_labels, normalise, task_for
 from warmstart.data.layouts import list_place
 from warmstart.data.names import PREFIX, is_address
 from warmstart.data.parsing import LABEL_NAMES, PATH_NAMES, Table, find_column, parse

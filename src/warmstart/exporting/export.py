@@ -44,7 +44,7 @@ from warmstart.records.inputs import Inputs, pictures
 from warmstart.records.network import Ledger
 from warmstart.records.run_folder import read_json, sync_folder, write_bytes, write_json
 from warmstart.records.summary import Summary
-from warmstart.run.lineage import published
+from warmstart.run.base_model import published
 from warmstart.run.predictor import load
 from warmstart.run.reopened import Pixels, Reopened, reopen
 from warmstart.solve.calibration import Calibration

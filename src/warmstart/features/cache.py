@@ -575,24 +575,7 @@ class CacheInfo:
 
 
 class FeatureCache:
-    """A folder of feature sets, at most `limit_bytes` large.
-
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from warmstart.records.inputs import Preprocessing
-    >>> from warmstart.records.network import FeatureLayer
-    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
-    >>> key = FeatureKey(network="ab", arch="timm:x", blocks=("stem",), decoder="pillow 11",
-    ...     feature_layers=(FeatureLayer(block=1, pool="avg"),), preprocessing=prep, engine="torch",
-    ...     engine_version="2.8", threads=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with FeatureCache(Path(folder)).cache_file(key) as cache_file:
-    ...         cache_file.append(["0a" * 32], [np.ones((1, 3), np.float32)])
-    ...         cache_file.missing(["0a" * 32, "0b" * 32]) == ["0b" * 32]
-    ...         cache_file.read(["0a" * 32], "1.avg")
-    True
-    array([[1., 1., 1.]], dtype=float32)
-    """
+    """A folder of feature sets, at most `limit_bytes` large."""
 
     def __init__(self, root: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
         """Open the cache, or create it. Raises: UsageError if the folder cannot be written."""

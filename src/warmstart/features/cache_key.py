@@ -109,14 +109,6 @@ class FeatureKey(_HashedKey):
     partitioned elsewhere, give other features: hence `arch` and `blocks`. `decoder` is the
     decoder from bytes to pixels, `augmentation` that of the pixels ("plain": none),
     `arithmetic` the mode of MKL, in which a strict one rounds alike at every position.
-
-    >>> from warmstart.records.inputs import Preprocessing
-    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
-    >>> key = FeatureKey(network="ab", arch="timm:x", blocks=("stem",), decoder="pillow 11",
-    ...     feature_layers=(FeatureLayer(block=1, pool="avg"),), preprocessing=prep, engine="torch",
-    ...     engine_version="2.8", threads=2, cpu="x86_64")
-    >>> len(key.digest), key.digest == key.digest
-    (64, True)
     """
 
     network: str

@@ -31,12 +31,7 @@ from warmstart.features.batches import sort_by_length
 from warmstart.features.cache import CacheFile, FeatureCache, StoredFeatures
 from warmstart.features.cache_key import BATCH, THUMBNAIL, EngineName, ThumbnailKey, main_key
 from warmstart.features.engine import Pixels
-from warmstart.features.engine_choice import (
-    ChosenEngine,
-    EngineSurvey,
-    open_engine,
-    survey_engines,
-)
+from warmstart.features.engine_choice import ChosenEngine, EngineSurvey, open_engine, survey_engines
 from warmstart.features.machine import keep_freed_memory, n_threads
 from warmstart.features.offload import OffloadedBlock, offloaded_blocks, queue_for
 from warmstart.machine import default_root
@@ -75,13 +70,6 @@ class ExtractedRows:
     unreadable: Mapping[str, str]
     n_extracted: int
     n_decoded: int
-
-    def read(self, examples: Sequence[Example], layer: FeatureLayer) -> Floats:
-        """The features of one layer, in the order of the examples. Shapes: (n, d) float32.
-
-        Raises: KeyError for an example that could not be read.
-        """
-        return self.cache_file.read([example.sha256 for example in examples], layer.name)
 
     def reader(self, examples: Sequence[Example]) -> StoredFeatures:
         """From a layer to the features of these examples."""

@@ -153,11 +153,7 @@ def published_config(name: str) -> Mapping[str, Any]:
 
 
 def preprocessing_from(config: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing in a timm configuration; ImageNet's values are the defaults.
-
-    >>> preprocessing_from({"input_size": (3, 240, 240), "crop_pct": 0.882}).resize
-    272
-    """
+    """The preprocessing in a timm configuration; ImageNet's values are the defaults."""
     _, height, width = config.get("input_size", (3, 224, 224))
     interpolation = config.get("interpolation")
     return Preprocessing(
@@ -193,11 +189,7 @@ def _create(library: str, name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def find_family(module: nn.Module) -> Family:
-    """Kind of network by its layers, which decides the learning rates where none is on record.
-
-    >>> find_family(nn.Sequential(nn.Conv2d(3, 8, 3))), find_family(nn.Linear(2, 2))
-    ('convnet', 'mlp')
-    """
+    """Kind of network by its layers, which decides the learning rates where none is on record."""
     has_attention = any(
         isinstance(m, nn.MultiheadAttention) or "attention" in type(m).__name__.lower()
         for m in module.modules()

@@ -156,7 +156,11 @@ class AstNetwork(ClipEncoder):
         n_layers = len(list(self.encoder.get_submodule(name).children()))
         patches = SegmentStep("patches", _patches, ("encoder.embeddings",), ())
         blocks = [patches, *layers_of(f"encoder.{name}", n_layers)]
-        return encoder_steps(blocks, _class_tokens, ["encoder.layernorm"])
+
+        def class_tokens(network: Any, hidden: Tensor) -> Tensor:
+            return cast(Tensor, network.encoder.layernorm(hidden)[:, :2].mean(dim=1))
+
+        return encoder_steps(blocks, class_tokens, ["encoder.layernorm"])
 
 
 def _patches(network: Any, samples: Tensor) -> Tensor:
@@ -164,10 +168,6 @@ def _patches(network: Any, samples: Tensor) -> Tensor:
     frames = pad(frames, (0, 0, 0, network.length - frames.shape[1]))
     scaled = (frames - network.mean) / (2 * network.std)
     return cast(Tensor, network.encoder.embeddings(scaled))
-
-
-def _class_tokens(network: Any, hidden: Tensor) -> Tensor:
-    return cast(Tensor, network.encoder.layernorm(hidden)[:, :2].mean(dim=1))
 
 
 class WhisperNetwork(ClipEncoder):
@@ -197,21 +197,16 @@ class WhisperNetwork(ClipEncoder):
 
 
 def _positioned_frames(network: Any, samples: Tensor) -> Tensor:
-    encoder = network.encoder
-    frames = _scaled_frames(network, samples).transpose(1, 2)
-    hidden = gelu(encoder.conv2(gelu(encoder.conv1(frames)))).transpose(1, 2)
-    return cast(Tensor, hidden + encoder.embed_positions.weight)
-
-
-def _scaled_frames(network: Any, samples: Tensor) -> Tensor:
-    """Log-mel frames (B, T, M): a clip's loudest near 1, eight powers of ten below at -1."""
     clip = samples[:, : network.n_samples]
     clip = pad(clip, (0, network.n_samples - clip.shape[1]))
     half = network.frames.width // 2
     mirrored = pad(clip[:, None], (half, half), mode="reflect")[:, 0]
     frames: Tensor = network.frames(mirrored)[:, :-1] / TEN
     frames = torch.maximum(frames, frames.amax(dim=(1, 2), keepdim=True) - DEEP)
-    return (frames + 4) / 4
+    frames = ((frames + 4) / 4).transpose(1, 2)  # a clip's loudest near 1, the end at -1
+    encoder = network.encoder
+    hidden = gelu(encoder.conv2(gelu(encoder.conv1(frames)))).transpose(1, 2)
+    return cast(Tensor, hidden + encoder.embed_positions.weight)
 
 
 def _mean_of_frames(norms: list[str]) -> Run:
@@ -366,24 +361,9 @@ _NUMBERS: dict[str, tuple[Any, float, float]] = {
     "std": ((int, float), 1e-6, 1e6),
 }
 _AUDIO_HEADS = (
-    "quantizer.",
-    "project_q.",
-    "project_hid.",
-    "lm_head.",
-    "classifier.",
-    "projector.",
-    "speaker_proj.",
-    "label_embeddings_concat",
-    "dropout_features.",
-    "final_proj.",
-    "tdnn.",
-    "feature_extractor.weights",
-    "objective.",
-    "layer_weights",
-    "adapter.",
-    "model.decoder.",
-    "decoder.",
-    "proj_out.",
+    "quantizer. project_q. project_hid. lm_head. classifier. projector. speaker_proj. "
+    "label_embeddings_concat dropout_features. final_proj. tdnn. feature_extractor.weights "
+    "objective. layer_weights adapter. model.decoder. decoder. proj_out."
 )
 
 
@@ -400,5 +380,5 @@ def load_wave(folder: Path, config: Settings) -> tuple[ClipEncoder, str, WaveInp
     inputs = WaveInputs(sample_rate=rate, seconds=_DEFAULT_SECONDS, is_scaled=is_scaled)
     arch = wave_arch(config, processor)
     network = build_wave(arch)
-    fill(network.encoder, folder, _AUDIO_HEADS, kind.renamed)
+    fill(network.encoder, folder, _AUDIO_HEADS.split(), kind.renamed)
     return network, arch, inputs

@@ -228,12 +228,6 @@ def recompute_statistics(model: nn.Module, trainable: Collection[Tensor]) -> Ite
     weights; running ones belong to earlier weights (Izmailov et al. 2018, "Averaging Weights
     Leads to Wider Optima", §3.2; Wu & Johnson 2021, "Rethinking 'Batch' in BatchNorm", §3.1).
     Only layers whose statistics are among the `trainable` tensors change. Yields whether any does.
-
-    >>> norm = nn.BatchNorm1d(2, momentum=0.01)
-    >>> with recompute_statistics(norm, [norm.running_mean]):
-    ...     _ = norm(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-    >>> norm.running_mean.tolist(), norm.momentum
-    ([2.0, 3.0], 0.01)
     """
     ids = {id(tensor) for tensor in trainable}
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]

@@ -31,11 +31,7 @@ from warmstart.records.network import FeatureLayer
 
 
 def cached_layers(feature_layers: Sequence[FeatureLayer], cut: int) -> tuple[FeatureLayer, ...]:
-    """The feature layers that a cached prefix holds; necks follow all blocks.
-
-    >>> cached_layers([FeatureLayer(block=2, pool="avg"), FeatureLayer(block=3, pool="neck")], 3)
-    (FeatureLayer(block=2, pool='avg', of=''),)
-    """
+    """The feature layers that a cached prefix holds; necks follow all blocks."""
     return tuple(layer for layer in feature_layers if layer.block <= cut and layer.pool != "neck")
 
 

@@ -21,17 +21,8 @@ from warmstart.records.network import Layout
 
 Settings = Mapping[str, Any]
 _OMITTED = (
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "_name_or_path",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "use_cache",
-    "model_type",
-    "return_dict",
+    "architectures transformers_version dtype torch_dtype _name_or_path id2label label2id "
+    "problem_type use_cache model_type return_dict"
 )
 # As modules were called before transformers 5, and still are in its files.
 RENAMED_ATTENTION = {
@@ -57,7 +48,7 @@ def design(prefix: str, config: Settings, extra: Settings) -> str:
     kind = str(config["model_type"])
     defaults = _config(kind, {}).to_dict()
     changed = {n: v for n, v in config.items() if n in defaults and defaults[n] != v}
-    settings = {n: v for n, v in changed.items() if n not in _OMITTED} | dict(extra)
+    settings = {n: v for n, v in changed.items() if n not in _OMITTED.split()} | dict(extra)
     return f"{prefix}{kind}{json.dumps(settings, sort_keys=True, separators=(',', ':'))}"
 
 

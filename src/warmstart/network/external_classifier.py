@@ -97,11 +97,6 @@ class InputHandling:
         """A preprocessing changed by these options; the crop keeps its share of the image.
 
         Raises: ModelError where mean or std do not fit the channels.
-
-        >>> from warmstart.network.architectures import IMAGENET
-        >>> prep = InputHandling(size=(112, 112), mean=(0.5,)).over(IMAGENET)
-        >>> prep.resize, prep.mean
-        (128, (0.5, 0.5, 0.5))
         """
         size, share = self.size or prep.size, prep.resize / min(prep.size)
         return replace(
@@ -534,13 +529,7 @@ def unique(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    r"""Names in a text: JSON, a Python literal (as Ultralytics writes it), or lines.
-
-    >>> parse_names('["cat", "dog"]'), parse_names("{0: 'cat', 1: 'dog'}")
-    (('cat', 'dog'), ('cat', 'dog'))
-    >>> parse_names('{"dog": 1, "cat": 0}'), parse_names("cat\ndog\n")
-    (('cat', 'dog'), ('cat', 'dog'))
-    """
+    r"""Names in a text: JSON, a Python literal (as Ultralytics writes it), or lines."""
     for read in (json.loads, ast.literal_eval):
         try:
             content = read(text.strip())
@@ -554,11 +543,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 
 def from_mapping(mapping: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Names from {number: name} or {name: number}; empty where the numbers are not 0 to K-1.
-
-    >>> from_mapping({"0": "cat", "1": "dog"}), from_mapping({"cat": 3})
-    (('cat', 'dog'), ())
-    """
+    """Names from {number: name} or {name: number}; empty where the numbers are not 0 to K-1."""
     for pairs in (mapping.items(), ((value, key) for key, value in mapping.items())):
         try:
             numbered = sorted((int(number), str(name)) for number, name in pairs)
@@ -570,11 +555,7 @@ def from_mapping(mapping: Mapping[Any, Any]) -> tuple[str, ...]:
 
 
 def imagenet_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The 1,000 classes of ImageNet, named as `classes` are: by WordNet's numbers or in words.
-
-    >>> imagenet_names(["n01440764"])[0], imagenet_names(["goldfish"])[:2]
-    ('n01440764', ('tench', 'goldfish'))
-    """
+    """The 1,000 classes of ImageNet, named as `classes` are: by WordNet's numbers or in words."""
     from timm.data import imagenet_info
 
     info: Any = imagenet_info.ImageNetInfo()

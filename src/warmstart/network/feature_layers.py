@@ -207,10 +207,6 @@ def quick_linear(inputs: Tensor) -> AbstractContextManager[object]:
     """A context in which linear layers use oneDNN, if it is faster for such inputs.
 
     Not where a network is traced or exported: a graph is made of torch's own operators.
-
-    >>> with quick_linear(torch.ones(1, 2)):
-    ...     nn.functional.linear(torch.ones(1, 2), torch.ones(3, 2)).tolist()
-    [[2.0, 2.0, 2.0]]
     """
     is_traced = (
         torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from warmstart.errors import ModelError
 from warmstart.network.feature_layers import LayerOrder, plan_scan
@@ -29,8 +29,8 @@ from warmstart.network.table_network import (
     recolumn,
 )
 from warmstart.network.weights import n_parameters, tensor_digest, unique_tensors
-from warmstart.records.inputs import TableInputs
-from warmstart.records.network import BaseModelRecord, FeatureLayer
+from warmstart.records.inputs import Inputs, TableInputs
+from warmstart.records.network import BaseModelRecord, FeatureLayer, InputChange
 from warmstart.refit_cache import active_refit_cache
 
 _BACKBONE = "backbone."
@@ -117,17 +117,25 @@ def change(base: FinishedRunModel, options: InputOptions) -> FinishedRunModel:
     if not changes and record.preprocessing == base.record.preprocessing:
         return base
     both = f"{record.sha256} {base.record.sha256}"  # the latter covers the added blocks too
-    return replace(
-        base,
-        module=module,
-        record=replace(
-            record,
-            sha256=hashlib.sha256(both.encode()).hexdigest(),
-            parameters=base.record.parameters + n_parameters(module) - before,
-        ),
-        changes=(*base.changes, *changes),
-        unchanged=base.origin,
+    return _changed(base, module, record.preprocessing, both, changes, before)
+
+
+def _changed(
+    base: FinishedRunModel,
+    module: nn.Module,
+    inputs: Inputs,
+    identity: str,
+    changes: Sequence[InputChange],
+    before: int,
+) -> FinishedRunModel:
+    record = replace(
+        base.record,
+        preprocessing=inputs,
+        sha256=hashlib.sha256(identity.encode()).hexdigest(),
+        parameters=base.record.parameters + n_parameters(module) - before,
     )
+    every, origin = (*base.changes, *changes), base.origin
+    return replace(base, module=module, record=record, changes=every, unchanged=origin)
 
 
 def partition_base(base: PretrainedModel) -> Network:
@@ -143,11 +151,8 @@ def partition_base(base: PretrainedModel) -> Network:
     network = cut(base.module, record.preprocessing)
     if not isinstance(base, FinishedRunModel):
         return network
-    return _with_head(graft(network, base.added) if base.added else network, base)
-
-
-def _with_head(network: Network, base: FinishedRunModel) -> FinishedRunNetwork:
-    """The run's head in place of the random classifier, under a free name."""
+    network = graft(network, base.added) if base.added else network
+    # The run's head takes the place of the random classifier, under a free name.
     # By the backbone's tensors, not by the owner's name: a block may be called "head" as well.
     backbone = network.backbone.state_dict()
     owners = {name: owner for name, owner in network.owners.items() if name in backbone}
@@ -180,20 +185,7 @@ def change_columns(base: FinishedRunModel, inputs: TableInputs) -> FinishedRunMo
     if not changes and new == old:
         return base
     both = f"{tensor_digest(unique_tensors(module))} {base.record.sha256} {new}"
-    sha256 = hashlib.sha256(both.encode()).hexdigest()
-    parameters = base.record.parameters + n_parameters(module) - n_parameters(base.module)
-    return replace(
-        base,
-        module=module,
-        record=replace(base.record, preprocessing=new, sha256=sha256, parameters=parameters),
-        changes=(*base.changes, *changes),
-        head=_new_head(base, old, new),
-        unchanged=base.origin,
-    )
-
-
-def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> MultiLayerHead:
-    """The run's head, its weights for the columns themselves moved to their new positions."""
+    # The run's head: its weights for the columns themselves move to their new positions.
     head, n_inputs = base.head, len(old.slots) + len(old.bins)
     widths = [n_inputs if layer.block == 1 else WIDTH for layer in base.feature_layers]
     weights, bias = list(torch.split(head.weight, widths, dim=1)), head.bias.detach()
@@ -202,4 +194,5 @@ def _new_head(base: FinishedRunModel, old: TableInputs, new: TableInputs) -> Mul
             bias = bias + weights[n] @ at_mean(old, new)
             weights[n] = move_columns(weights[n], old, new)
     moved = MultiLayerHead(torch.cat(weights, dim=1), bias, head.temperature, head.class_bias)
-    return moved.requires_grad_(False)
+    changed = _changed(base, module, new, both, changes, n_parameters(base.module))
+    return replace(changed, head=moved.requires_grad_(False))

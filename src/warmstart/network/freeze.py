@@ -35,9 +35,6 @@ def behaviour_of(actions: Actions, block: str) -> BlockAction:
     """What the action of a block means; the neck and unused tensors are frozen unless named.
 
     Raises: PlanError where none is set.
-
-    >>> [behaviour_of({"a": "tuned"}, block).name for block in ("a", "neck", "output")]
-    ['tuned', 'frozen', 'replaced']
     """
     action = actions.get(block, _DEFAULTS.get(block))
     if action is None:
@@ -51,9 +48,6 @@ def tensor_blocks(model: nn.Module, owners: Owners) -> dict[str, str]:
     `owners` uses the names in the model, in the backbone of a `WarmModel`, or those before low-rank
     updates; tied tensors need one entry. The head of a `WarmModel` is the block "output"; buffers
     without an owner are omitted. Raises: PlanError for a parameter without an owner.
-
-    >>> tensor_blocks(nn.Linear(2, 1), {"weight": "p", "bias": "p"})
-    {'weight': 'p', 'bias': 'p'}
     """
     blocks: dict[str, str] = {}
     state = model.state_dict(keep_vars=True)
@@ -108,13 +102,6 @@ class FrozenBlocks:
     """Applies the actions and keeps frozen blocks frozen until `remove`, or the end of `with`.
 
     Raises: PlanError as `apply`.
-
-    >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
-    >>> owners = {name: name[0] for name in net.state_dict()}
-    >>> with FrozenBlocks(net, {"0": "frozen", "1": "tuned"}, owners):
-    ...     _ = net.train()(nn.init.ones_(net[1].weight.new_empty(3, 2)))
-    >>> net[0].num_batches_tracked.item(), net[0].weight.requires_grad
-    (0, True)
     """
 
     def __init__(self, model: nn.Module, actions: Actions, owners: Owners) -> None:

@@ -212,13 +212,7 @@ def read_processor(path: Path) -> Preprocessing:
 
 
 def from_processor(config: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing in the content of a preprocessor_config.json.
-
-    >>> prep = from_processor({"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3,
-    ...                        "image_std": [0.5] * 3, "resample": 2})
-    >>> prep.size, prep.squash, prep.interpolation
-    ((32, 32), True, 'bilinear')
-    """
+    """The preprocessing in the content of a preprocessor_config.json."""
 
     def does(step: str) -> bool:
         return config.get(f"do_{step}", True) is not False

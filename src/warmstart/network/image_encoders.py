@@ -110,9 +110,9 @@ class VisionNetwork(Encoder):
         layers = layers_of(path, n_layers, lambda _, __: {"attention_mask": None})
         before = tuple(f"encoder.{name}" for name in arch.before)
         after = [f"encoder.{name}" for name in arch.after]
-        return encoder_steps(
-            [SegmentStep("patches", _patches, before, ()), *layers], _vector, after
-        )
+        patches = SegmentStep("patches", _patches, before, ())
+        vector = lambda network, hidden: arch.vector(network.encoder, hidden)  # noqa: E731
+        return encoder_steps([patches, *layers], vector, after)
 
 
 def _patches(network: Any, images: Tensor) -> Tensor:
@@ -123,10 +123,6 @@ def _patches(network: Any, images: Tensor) -> Tensor:
     for name in arch.before[1:]:
         patches = network.encoder.get_submodule(name)(patches)
     return cast(Tensor, patches)
-
-
-def _vector(network: Any, hidden: Tensor) -> Tensor:
-    return IMAGE_ENCODERS[network.kind].vector(network.encoder, hidden)
 
 
 def build_vision(arch: str) -> VisionNetwork:
@@ -145,18 +141,9 @@ _LARGEST = 8192  # px of a side
 # Models of images and texts, by the kind of their image encoder.
 IMAGE_TOWERS = {"siglip": "siglip_vision_model", "clip": "clip_vision_model"}
 _IMAGE_HEADS = (
-    "pooler.",
-    "classifier.",
-    "cls_classifier.",
-    "distillation_classifier.",
-    "decoder.",
-    "text_model.",
-    "logit_scale",
-    "logit_bias",
-    "visual_projection.",
-    "text_projection.",
-    "embeddings.position_ids",
-    "embeddings.mask_token",
+    "pooler. classifier. cls_classifier. distillation_classifier. decoder. text_model. "
+    "logit_scale logit_bias visual_projection. text_projection. embeddings.position_ids "
+    "embeddings.mask_token"
 )
 
 
@@ -168,7 +155,7 @@ def load_vision(
         config = {**(tower if isinstance(tower, Mapping) else {}), "model_type": kind}
     architecture, arch = IMAGE_ENCODERS[kind], design(PREFIX, config, {})
     network, path = build_vision(arch), folder / PROCESSOR
-    fill(network.encoder, folder, _IMAGE_HEADS, architecture.renamed)
+    fill(network.encoder, folder, _IMAGE_HEADS.split(), architecture.renamed)
     prep, size = preprocessing, network.size
     if prep is None and path.is_file():
         prep = read_processor(path)

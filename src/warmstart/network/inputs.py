@@ -58,11 +58,6 @@ def resize(module: nn.Module, arch: str, preprocessing: Preprocessing, size: int
     `module` is left unchanged, and returned where it takes that size without a change.
     Raises: ModelError for a size that no network is tried with, and one that names the nearest
     possible sizes where this network does not take the size.
-
-    >>> prep = Preprocessing(size=(8, 8), resize=10, mean=(0.5,), std=(0.5,))
-    >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> resize(net, "module:Sequential", prep, 16).preprocessing.resize
-    20
     """
     if preprocessing.size == (size, size):
         return Resized(module, preprocessing)
@@ -278,9 +273,6 @@ def find_stems(module: nn.Module, inputs: Tensor) -> tuple[FirstLayer, ...]:
     """The convolutions on the input (B, C, H, W) itself: one, or parallel branches.
 
     Raises: ModelError if the first layer cannot be given other channels.
-
-    >>> find_stems(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), torch.zeros(1, 3, 2, 2))[0].name
-    '0'
     """
     calls = _record_calls(module, inputs)
     if not calls:
@@ -370,7 +362,7 @@ def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:
     old, new = conv.in_channels, kernel.shape[1]
     conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
     conv.in_channels = new
-    for name, parent in module.named_modules():
+    for name, parent in module.named_modules() if new != old else ():
         is_around = not name or stem.startswith(f"{name}.")
         for attribute in _COUNTS if is_around else ():
             if getattr(parent, attribute, None) == old:
@@ -378,13 +370,7 @@ def set_kernel(module: nn.Module, stem: str, kernel: Tensor) -> None:
 
 
 def refit(module: nn.Module, state: Mapping[str, Tensor], channels: int) -> None:
-    """Shape a fresh network's first layer as in `state`, made for `channels`; values are arbitrary.
-
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False))
-    >>> refit(net, {"0.weight": torch.zeros(4, 1, 3, 3), "0.bias": torch.zeros(4)}, 1)
-    >>> net[0].weight.shape, net[0].bias.shape
-    (torch.Size([4, 1, 3, 3]), torch.Size([4]))
-    """
+    """Shape a fresh network's first layer as in `state`, made for `channels`; values vary."""
     for name, conv in list(module.named_modules()):
         weight, bias = state.get(f"{name}.weight"), state.get(f"{name}.bias")
         if not isinstance(conv, nn.Conv2d) or weight is None or weight.shape[1] != channels:
@@ -427,12 +413,6 @@ def rechannel(
     one would never use them, so they get the mean kernel, all scaled by 3 / channels.
     Returns: the network's new preprocessing, and the changed tensors.
     Raises: ModelError if the first layer, or the network after it, does not allow it.
-
-    >>> prep = Preprocessing(size=(8, 8), resize=8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
-    >>> changed, (change,) = rechannel(net, prep, 1)
-    >>> net[0].weight.shape, changed.mean, change.fate
-    (torch.Size([4, 1, 3, 3]), (0.5,), 'reshaped')
     """
     old = preprocessing.channels
     _check_channels(type(module).__name__, old, number, rgb)

@@ -60,18 +60,6 @@ def write_ledger(
     `dropped`; only in the model: `new`; a fresh block's tensors are both, in two rows. `changes`
     of surgery at the input: their rows have the digest and the shape in the base model besides, so
     that rows with `before` add up to it by `numel_before`. Low-rank updates must be merged.
-
-    >>> from warmstart.network import load, partition, surgery
-    >>> from warmstart.records.network import FeatureLayer
-    >>> import torch
-    >>> base = load.load("lite0")
-    >>> network = partition.cut(base.module, base.record.preprocessing)
-    >>> before = take_digests(network)
-    >>> head = torch.zeros(2, 1280), torch.zeros(2)
-    >>> model = surgery.assemble(network, [FeatureLayer(block=18, pool="neck")], *head)
-    >>> ledger = write_ledger(before, network, model)
-    >>> sorted({row.fate for row in ledger.rows})
-    ['dropped', 'new', 'unchanged']
     """
     remade = {change.tensor: change for change in changes if change.fate != "dropped"}
     builder = _LedgerBuilder(before, network, actions, remade)
@@ -134,13 +122,6 @@ def summary_lines(ledger: Ledger) -> tuple[str, ...]:
     """The ledger in at most five lines of at most 71 columns, one for each fate.
 
     Statistics and other buffers count as tensors, not as weights.
-
-    >>> row = LedgerRow(
-    ...     tensor="w", block="p", fate="frozen", shape=(2, 600), numel=1200, buffer=False,
-    ...     before="a", after="a",
-    ... )
-    >>> summary_lines(Ledger(rows=(row,)))
-    ('frozen    1 tensor, 1,200 weights, unchanged bit for bit',)
     """
     rows = {fate: [row for row in ledger.rows if row.fate == fate] for fate in _MEANINGS}
     lines = [f"{f:<9} {_counted(rows[f])}, {_MEANINGS[f]}" for f in _MEANINGS if rows[f]]

@@ -136,13 +136,8 @@ def load(
     if inputs is None:
         return loaded
     module, record, changes = change_inputs(loaded.module, loaded.record, inputs)
-    return replace(
-        loaded,
-        module=module,
-        record=record,
-        changes=(*loaded.changes, *changes),
-        unchanged=loaded.origin,
-    )
+    every, origin = (*loaded.changes, *changes), loaded.origin
+    return replace(loaded, module=module, record=record, changes=every, unchanged=origin)
 
 
 def _load(
@@ -163,8 +158,7 @@ def _load(
         title = f"{folder.resolve().name} ({own_arch.partition(':')[2]})"
         return _pretrained(module, preprocessing or prep, name, title, own_arch, str(folder))
     if is_encoder_base(name):
-        module, record = load_encoder(name, preprocessing)
-        return PretrainedModel(module=module, record=record)
+        return _from_encoder(name, preprocessing)
     if name.startswith(("timm:", "torchvision:")):
         return _from_library(name, preprocessing)
     if Path(name).suffix in SUFFIXES:
@@ -287,28 +281,14 @@ def is_encoder_base(name: str) -> bool:
     """Whether a base model is an encoder, by its name or by the config.json of its folder.
 
     transformers:FOLDER counts as one: loading reports what is wrong with it.
-
-    >>> is_encoder_base("minilm"), is_encoder_base("lite0")
-    (True, False)
     """
-    if name in SHIPPED_TEXT:
-        return True
     folder = folder_of(name)
-    if folder is None:
-        return False
-    return name.startswith(PREFIX) or kind_of(folder) in {
-        *TEXT_KINDS,
-        *IMAGE_ENCODERS,
-        *IMAGE_TOWERS,
-        *AUDIO_ENCODERS,
-    }
+    kinds = {*TEXT_KINDS, *IMAGE_ENCODERS, *IMAGE_TOWERS, *AUDIO_ENCODERS}
+    is_known = folder is not None and (name.startswith(PREFIX) or kind_of(folder) in kinds)
+    return name in SHIPPED_TEXT or is_known
 
 
-def load_encoder(name: str, preprocessing: Preprocessing | None) -> tuple[Encoder, BaseModelRecord]:
-    """An encoder in eval mode, and its record; `preprocessing` replaces that of an image encoder.
-
-    Raises: ModelError if a file is missing or damaged, or a tensor of the encoder is.
-    """
+def _from_encoder(name: str, preprocessing: Preprocessing | None) -> PretrainedModel:
     shipped = SHIPPED_TEXT.get(name)
     folder = shipped_files(shipped)[0].parent if shipped else folder_of(name)
     if folder is None:
@@ -340,4 +320,4 @@ def load_encoder(name: str, preprocessing: Preprocessing | None) -> tuple[Encode
         parameters=n_parameters(network),
         preprocessing=inputs,
     )
-    return network, record
+    return PretrainedModel(module=network, record=record)

@@ -100,9 +100,6 @@ def original_names(module: nn.Module) -> dict[str, tuple[str, bool]]:
     """Each tensor's name → its name before `inject`, and whether it belongs to an update.
 
     A tensor of an update maps to the weight that it is added to.
-
-    >>> original_names(nn.Linear(2, 2))
-    {'weight': ('weight', False), 'bias': ('bias', False)}
     """
     adapted = set(_adapted(module))
     return {name: _original(name, adapted) for name in module.state_dict(keep_vars=True)}

@@ -26,12 +26,6 @@ def load_matching(
     (`encoder.layer1.0.weight`). The old classifier does not count: a new head is fitted anyway.
     Returns: the network's new tensors, and the file's dropped ones.
     Raises: ModelError if nothing fits.
-
-    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 3), nn.Linear(3, 1))
-    >>> import torch
-    >>> weights = {"0.weight": torch.ones(2, 2), "1.weight": torch.ones(9, 2)}
-    >>> [(c.tensor, c.fate) for c in load_matching(net, weights, "best.pt")]
-    [('1.weight', 'new'), ('1.bias', 'new'), ('1.weight', 'dropped')]
     """
     state = module.state_dict(keep_vars=True)
     weights = _without_prefix(state, weights)
@@ -78,12 +72,6 @@ def transferred_share(base_changes: Sequence[InputChange], module: nn.Module) ->
     """Share of a network's parameters, without its classifier, that come from the base model.
 
     Reshaped tensors count as transferred.
-
-    >>> net = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 1), nn.Linear(1, 9))
-    >>> new = InputChange(tensor="1.bias", fate="new", shape_before=None, shape_after=(1,),
-    ...     before=None, because="it is not in the file")
-    >>> transferred_share((new,), net)
-    0.8
     """
     head = f"{classifier_name(module)}."
     sizes = {n: p.numel() for n, p in module.named_parameters() if not n.startswith(head)}
@@ -93,13 +81,7 @@ def transferred_share(base_changes: Sequence[InputChange], module: nn.Module) ->
 
 
 def surgery_sentence(changes: Sequence[InputChange], share: float) -> str:
-    """Surgery at the input in plain words; `share` is the `transferred_share`.
-
-    >>> new = InputChange(tensor="out.weight", fate="new", shape_before=None, shape_after=(30, 20),
-    ...     before=None, because="it is not in the file")
-    >>> surgery_sentence((new,), 0.4)
-    '1 layer, 600 of 1,000 parameters do not carry over: out. This is hardly a warm start.'
-    """
+    """Surgery at the input in plain words; `share` is the `transferred_share`."""
     new = [c for c in changes if c.fate == "new"]
     renewed = {c.tensor for c in new}
     dropped = [c for c in changes if c.fate == "dropped" and c.tensor not in renewed]

@@ -251,11 +251,6 @@ def find_layout(shape: tuple[int, ...], size: tuple[int, ...]) -> Layout:
     """The layout of an output of this shape, without the batch axis.
 
     `size` is the input's height and width: a map keeps its proportions. A tie is NCHW.
-
-    >>> find_layout((64, 7, 7), (224, 224)), find_layout((7, 7, 64), (224, 224))
-    ('NCHW', 'NHWC')
-    >>> find_layout((197, 192), (224, 224)), find_layout((10,), (224, 224))
-    ('NLC', 'NC')
     """
     if len(shape) != 3:
         names: dict[int, Layout] = {1: "NC", 2: "NLC"}
@@ -277,9 +272,6 @@ def pool_average(main: Tensor, layout: Layout) -> Tensor:
     """Mean over positions: (B, …) to (B, C).
 
     Raises: ModelError for a layout that has no such mean.
-
-    >>> pool_average(torch.ones(2, 3, 4, 4), "NCHW").shape
-    torch.Size([2, 3])
     """
     if layout == "NC":
         return main.clone()  # the next block may work in place
@@ -295,9 +287,6 @@ def pool_grid2(main: Tensor, layout: Layout, sides: tuple[int, ...]) -> Tensor:
 
     Column 4 c + 2 r + s is channel c in row r and column s of the 2×2 grid; an odd middle row or
     column counts in both halves.
-
-    >>> pool_grid2(torch.arange(4.0).view(1, 1, 2, 2), "NCHW", (2, 2)).tolist()
-    [[0.0, 1.0, 2.0, 3.0]]
     """
     if layout == "NHWC":
         main = main.permute(0, 3, 1, 2)

@@ -128,21 +128,13 @@ def _installed_files(base: PackagedModel) -> list[Path]:
 
 
 def title_of(name: str) -> str:
-    """Title of a shipped base model; any other name is returned unchanged.
-
-    >>> title_of("lite0"), title_of("runs/a")
-    ('EfficientNet-Lite0 (ImageNet)', 'runs/a')
-    """
+    """Title of a shipped base model; any other name is returned unchanged."""
     base = SHIPPED.get(name) or SHIPPED_TEXT.get(name)
     return name if base is None else base.title
 
 
 def models(word: str = "") -> tuple[ModelListing, ...]:
-    """Base models usable here without a download whose name or title holds `word`.
-
-    >>> [base.name for base in models("lite0")]
-    ['lite0']
-    """
+    """Base models usable here without a download whose name or title holds `word`."""
     listings = (*_installed(), *_cached())
     return tuple(s for s in listings if word.lower() in f"{s.name} {s.title}".lower())
 

@@ -173,12 +173,7 @@ def _openable(module: nn.Module) -> list[frozenset[str]]:
 
 
 def is_stage(module: nn.Module) -> bool:
-    """Whether a module, or a list directly inside it, holds two or more blocks of one class.
-
-    >>> block = lambda: nn.Sequential(nn.Linear(2, 2))
-    >>> is_stage(nn.Sequential(block(), block())), is_stage(nn.Sequential(nn.Linear(2, 2)))
-    (True, False)
-    """
+    """Whether a module, or a list directly inside it, holds two or more blocks of one class."""
     lists = [c for c in module.children() if isinstance(c, (nn.Sequential, nn.ModuleList))]
     for candidate in (module, *lists):
         blocks = list(candidate.children())
@@ -400,11 +395,7 @@ def _has_weights(module: nn.Module, current: _Segment) -> bool:
 
 
 def is_weighty(module: nn.Module) -> bool:
-    """Whether a module holds kernels or matrices, not only scales and shifts.
-
-    >>> is_weighty(nn.Linear(2, 2)), is_weighty(nn.BatchNorm2d(2)), is_weighty(nn.PReLU())
-    (True, False, False)
-    """
+    """Whether a module holds kernels or matrices, not only scales and shifts."""
     owners = [m for m in module.modules() if "Norm" not in type(m).__name__]
     return any(p.ndim > 1 for owner in owners for p in owner.parameters(recurse=False))
 
@@ -455,10 +446,6 @@ def probe(inputs: Inputs, n: int = 3) -> Tensor:
     """Examples of noise, (n, …) as the network takes them, the same on every call.
 
     Whole numbers within the data's range where it holds such, and no padding.
-
-    >>> from warmstart.records.inputs import Preprocessing
-    >>> probe(Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))).shape
-    torch.Size([3, 1, 8, 8])
     """
     modality, generator = modality_of(inputs), torch.Generator().manual_seed(0)
     shape, span = (n, *modality.network_shape(inputs)), modality.integers(inputs)
@@ -510,9 +497,6 @@ def as_tensor(output: Any) -> Tensor:
     """The logits in a network's return value: a tensor, a tuple, a dict, or an object.
 
     Raises: ModelError if there is none.
-
-    >>> as_tensor({"logits": torch.ones(1, 2)}).shape
-    torch.Size([1, 2])
     """
     if isinstance(output, Tensor):
         return output
@@ -537,11 +521,7 @@ def whole_network_steps(classifier: str | None) -> SegmentSteps:
 
 
 def is_same(actual: Tensor, expected: Tensor) -> bool:
-    """Whether two results agree to float32 rounding, relative to the largest value.
-
-    >>> is_same(torch.ones(2), torch.ones(2) + 1e-7), is_same(torch.ones(2), torch.zeros(2))
-    (True, False)
-    """
+    """Whether two results agree to float32 rounding, relative to the largest value."""
     if actual.shape != expected.shape:
         return False
     scale = float(expected.abs().nan_to_num().amax()) if expected.numel() else 0.0

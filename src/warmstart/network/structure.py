@@ -32,10 +32,6 @@ def find_blocks(module: nn.Module) -> tuple[tuple[str, ...], dict[str, str]]:
     before. The output is whatever a transformers network has beside its base, else the layer
     named `classifier`, `score`, `head`, `fc`, `lm_head` or `output`, else the last linear layer,
     else the last child.
-
-    >>> net = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 6), nn.Linear(6, 2))
-    >>> find_blocks(net)[0]
-    ('0', '1')
     """
     children = {name: child for name, child in module.named_children() if len(child.state_dict())}
     base = getattr(module, "base_model_prefix", "")  # of a transformers network
@@ -183,11 +179,6 @@ def sections(
     Without it the size is that of the network's own configuration, else 3×224×224.
     A network that does not take such inputs is partitioned by its registration.
     Raises: ModelError if the module has no tensors.
-
-    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
-    >>> blocks = sections(net, inputs=torch.zeros(1, 4))
-    >>> blocks.names, blocks.owners["3.weight"], blocks.n_outputs
-    (('0', '2'), 'output', 2)
     """
     if not unique_tensors(module):
         raise ModelError(f"{type(module).__name__} has no tensors; there is nothing to train.")

@@ -7,7 +7,6 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, count
 from typing import cast
 
@@ -57,22 +56,19 @@ class MultiLayerHead(nn.Module):
     ) -> None:
         """weight (K, D), bias (K,), class_bias (K,); copied to float32."""
         super().__init__()
-        self.weight = nn.Parameter(_copied(weight))
-        self.bias = nn.Parameter(_copied(bias))
+        shift = torch.zeros(len(bias)) if class_bias is None else class_bias
+        values = (weight, bias, torch.as_tensor(temperature), shift)
+        own = [v.detach().to(torch.float32, copy=True).contiguous() for v in values]
+        self.weight, self.bias = nn.Parameter(own[0]), nn.Parameter(own[1])
         self.temperature: Tensor
         self.class_bias: Tensor
-        self.register_buffer("temperature", _copied(torch.as_tensor(temperature)))
-        shift = torch.zeros(len(bias)) if class_bias is None else class_bias
-        self.register_buffer("class_bias", _copied(shift))
+        self.register_buffer("temperature", own[2])
+        self.register_buffer("class_bias", own[3])
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Feature layers, each (B, d_t) with Σ d_t = D, to logits (B, K)."""
         scores = nn.functional.linear(torch.cat(list(features), dim=1), self.weight, self.bias)
         return scores / self.temperature + self.class_bias
-
-
-def _copied(values: Tensor) -> Tensor:
-    return values.detach().to(torch.float32, copy=True).contiguous()
 
 
 class WarmModel(nn.Module):
@@ -107,14 +103,6 @@ def assemble(
     `freeze.apply` unfreezes the blocks to be trained.
     Shapes: weight (K, D) with D the sum of the layers' widths, bias and class_bias (K,).
     Raises: ModelError if the head does not fit the feature layers.
-
-    >>> from warmstart.network.load import load
-    >>> base = load("lite0")
-    >>> network = cut(base.module, base.record.preprocessing)
-    >>> neck = FeatureLayer(block=18, pool="neck")
-    >>> model = assemble(network, [neck], torch.zeros(3, 1280), torch.zeros(3))
-    >>> model(torch.zeros(1, 3, 224, 224)).shape
-    torch.Size([1, 3])
     """
     scan = plan_scan(network, feature_layers)
     n_classes, width = weight.shape
@@ -331,13 +319,6 @@ def make_block(
     """A block that fits behind another; a quarter of its channels hidden, but at least 8.
 
     Raises: ModelError where the other block's output has no axis of channels.
-
-    >>> record = BlockRecord(
-    ...     name="p", parameters=0, shape_in=(3,), shape_out=(64, 7, 7), macs=0, layout="NCHW"
-    ... )
-    >>> block = make_block(record, torch.Generator().manual_seed(0))
-    >>> block.hidden, bool((block(torch.ones(1, 64, 7, 7)) == 1).all())
-    (16, True)
     """
     channels = _channels(record)
     n_hidden = max(8, channels // 4) if hidden is None else hidden
@@ -363,7 +344,8 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
         name = _free(ADDED, "_", {*vars(backbone), *dir(type(backbone)), *own})
         block_name = _free(ADDED, "#", {step.name for step in (*network.blocks, *steps)})
         backbone.add_module(name, block.train(backbone.training))
-        steps.append(SegmentStep(block_name, partial(_call, name), (name,), ()))
+        run = lambda backbone, x, name=name: backbone.get_submodule(name)(x)  # noqa: E731
+        steps.append(SegmentStep(block_name, run, (name,), ()))
         owners |= {f"{name}.{tensor}": block_name for tensor in block.state_dict()}
         positions = math.prod(last.shape_out) // block.channels
         records.append(
@@ -390,12 +372,7 @@ def graft(network: Network, added: Sequence[AddedBlock]) -> Network:
 def shift_layers(
     feature_layers: Iterable[FeatureLayer], n_before: int, n_added: int
 ) -> tuple[FeatureLayer, ...]:
-    """Feature layers of a network with `n_before` blocks when `n_added` follow: the last move up.
-
-    >>> two = [FeatureLayer(block=2, pool="avg"), FeatureLayer(block=9, pool="neck")]
-    >>> [t.name for t in shift_layers(two, 9, 1)]
-    ['2.avg', '10.neck']
-    """
+    """Feature layers of a network of `n_before` blocks when `n_added` follow: the last move up."""
     return tuple(
         replace(layer, block=n_before + n_added) if layer.block == n_before else layer
         for layer in feature_layers
@@ -415,10 +392,6 @@ def _free(name: str, mark: str, names: set[str]) -> str:
     """`name`, or `name` with the first number from 2 on that is not in `names`."""
     candidates = (f"{name}{mark}{number}" for number in count(2))
     return next(n for n in chain([name], candidates) if n not in names)
-
-
-def _call(name: str, backbone: nn.Module, x: Tensor) -> Tensor:
-    return cast(Tensor, backbone.get_submodule(name)(x))
 
 
 def _without_added(network: Network, step: SegmentStep, names: Sequence[str]) -> SegmentStep:

@@ -64,13 +64,7 @@ class TableNet(nn.Module):
 
 
 def draw(inputs: TableInputs, n_classes: int, seed: int) -> TableNet:
-    """A network for these columns with random weights; the global random state stays unchanged.
-
-    >>> from warmstart.records.inputs import ColumnRecord
-    >>> age = ColumnRecord(name="age", kind="number", knots=(-1.0, 1.0))
-    >>> draw(TableInputs(columns=(age,)), 3, 0)(torch.zeros(5, 1)).shape
-    torch.Size([5, 3])
-    """
+    """A network for these columns with random weights; the global random state stays unchanged."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         module = TableNet(len(inputs.slots), len(inputs.bins), n_classes)

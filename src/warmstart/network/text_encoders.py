@@ -106,11 +106,7 @@ def _layer(name: str) -> Run:
 
 
 def mean_of_tokens(state: Tensor) -> Tensor:
-    """The mean over unmasked tokens: (B, L, C + 1) to (B, C); zeros where there is none.
-
-    >>> mean_of_tokens(torch.tensor([[[1.0, 1.0], [3.0, 1.0], [9.0, 0.0]]])).tolist()
-    [[2.0]]
-    """
+    """The mean over unmasked tokens: (B, L, C + 1) to (B, C); zeros where there is none."""
     values, mask = state[..., :-1], state[..., -1:]
     return (values * mask).sum(1) / mask.sum(1).clamp(min=1)
 
@@ -146,11 +142,7 @@ def group_by_length(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]
 
 
 def arch_of(config: Settings, pooling: str) -> str:
-    """The architecture in one line: its kind, and differences from transformers' defaults.
-
-    >>> arch_of({"model_type": "bert", "hidden_size": 32, "vocab_size": 30522}, "mean")
-    'text:bert{"hidden_size":32,"pooling":"mean"}'
-    """
+    """The architecture in one line: its kind, and differences from transformers' defaults."""
     return design(PREFIX, config, {"pooling": pooling})
 
 
@@ -174,16 +166,8 @@ _TOKENIZER = "tokenizer.json"
 _MOST_TOKENS = 512  # where the folder names no limit
 _RENAMED_TEXT = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _TEXT_HEADS = (
-    "pooler.",
-    "cls.",
-    "classifier.",
-    "lm_head.",
-    "pre_classifier.",
-    "vocab_",
-    "qa_outputs.",
-    "dropout.",
-    "score.",
-    "embeddings.position_ids",
+    "pooler. cls. classifier. lm_head. pre_classifier. vocab_ qa_outputs. dropout. score. "
+    "embeddings.position_ids"
 )
 
 
@@ -192,7 +176,7 @@ def load_text(folder: Path, config: Settings) -> tuple[TextNetwork, str, TextInp
     is_first = pooling.is_file() and settings(pooling).get("pooling_mode_cls_token")
     arch = arch_of(config, "first" if is_first else "mean")
     network = build_text(arch, is_random=False)  # `fill` replaces every tensor, or raises
-    fill(network.encoder, folder, _TEXT_HEADS, _RENAMED_TEXT)
+    fill(network.encoder, folder, _TEXT_HEADS.split(), _RENAMED_TEXT)
     return network, arch, _text_inputs(folder, config, network)
 
 

@@ -172,15 +172,21 @@ def _choose_soup(options: PlanOptions, network: NetworkFacts, strategy: Strategy
     return by_rule(rules.SOUP, why)
 
 
-def choose_ema_decay(samples: int, batch: int) -> Choice:
+def choose_ema_decay(samples: int, batch: int, is_paired: bool = False) -> Choice:
     """Polyak & Juditsky 1992: the average of the last steps is steadier than the last one.
 
-    >>> choose_ema_decay(1500, 8).value
-    0.9468
+    Pairs have few updates, over half of which it pays: Izmailov et al. 2018, "Averaging Weights
+    Leads to Wider Optima and Better Generalization", §3.
+
+    >>> choose_ema_decay(1500, 8).value, choose_ema_decay(2400, 64, is_paired=True).value
+    (0.9468, 0.9474)
     """
     n_steps = -(-samples // max(batch, 1))
-    decay = round(1 - 1 / max(AVERAGED * n_steps, 2), 4)
-    return by_rule(decay, "a moving average over the last tenth of the steps")
+    decay = round(1 - 1 / max((PAIR_AVERAGED if is_paired else AVERAGED) * n_steps, 2), 4)
+    why = "a moving average over the last tenth of the steps"
+    if is_paired:
+        why = "a moving average over about half of the updates, at one learning rate"
+    return by_rule(decay, why)
 
 
 def choose_micro_batch(batch: int) -> Choice:
@@ -209,7 +215,8 @@ def _choose_lr(
 ) -> Choice:
     rule = learning_rates.base_lr(network.record.family, optimizer, network.recipe)
     if is_scratch:
-        rule = learning_rates.scratch_lr(optimizer)
+        why = f"usual for training new layers with {OPTIMIZERS[optimizer]}"
+        rule = by_rule(learning_rates.SCRATCH[optimizer], why)
     elif network.modality.form == "rows":
         why = "0.3 of the learning rate for new layers, to keep what the base model has learned"
         rule = replace(rule, value=learning_rates.round_lr(TABLE_SLOWER * rule.number), because=why)
@@ -399,24 +406,6 @@ def pair_samples(n: int, length: int = 1) -> int:
     return PAIR_UPDATES * n if batch == n else max(PAIR_EPOCHS * n, LEAST_UPDATES * batch)
 
 
-def pair_ema_decay(samples: int, batch: int) -> Choice:
-    """Decay of the moving average of the weights, where an epoch has several batches.
-
-    Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", §3.
-
-    >>> pair_ema_decay(2400, 64).value
-    0.9474
-    """
-    n_steps = -(-samples // batch)
-    decay = round(1 - 1 / max(PAIR_AVERAGED * n_steps, 2), 4)
-    return by_rule(decay, "a moving average over about half of the updates, at one learning rate")
-
-
-def updated_ema_decay(old: Choice, samples: int, batch: int) -> Choice:
-    """The decay for another number of updates; 0, without an average, stays 0."""
-    return pair_ema_decay(samples, batch) if old.number else old
-
-
 def _in_one_batch(training: TrainingPlan) -> TrainingPlan:
     return replace(
         training,
@@ -435,7 +424,7 @@ def _in_batches(training: TrainingPlan, samples: int, batch: int) -> TrainingPla
         contrastive_temperature=by_rule(TEMPERATURE, "the nearest of other classes count most"),
         lr=by_rule(BATCHED_LR, "a few epochs have to suffice"),
         warmup=by_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
-        ema_decay=pair_ema_decay(samples, batch),
+        ema_decay=choose_ema_decay(samples, batch, is_paired=True),
     )
 
 

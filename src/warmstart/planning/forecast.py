@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import Nouns
 from warmstart.planning import rules
-from warmstart.planning.fine_tuning import BYTES, LEAST_UPDATES, updated_ema_decay
+from warmstart.planning.fine_tuning import BYTES, LEAST_UPDATES, choose_ema_decay
 from warmstart.planning.rules import HOLDOUT_DIVISOR, training_seconds
 from warmstart.planning.schedule import Schedule, for_fold, head_only, schedule
 from warmstart.records.network import NetworkRecord
@@ -264,8 +264,9 @@ def _shorten(plan: Plan, minutes: float, fits: Callable[[Plan], bool]) -> Plan |
     def of(n_steps: int) -> Plan:
         cut = _cut(epochs, rules.epochs(n_steps * batch, plan.examples), minutes)
         ema_decay = training.ema_decay
-        if training.is_paired and ema_decay is not None and ema_decay.source == "rule":
-            ema_decay = updated_ema_decay(ema_decay, n_steps * batch, batch)
+        is_rule = ema_decay is not None and ema_decay.source == "rule" and ema_decay.number > 0
+        if training.is_paired and is_rule:
+            ema_decay = choose_ema_decay(n_steps * batch, batch, is_paired=True)
         return replace(plan, training=replace(training, epochs=cut, ema_decay=ema_decay))
 
     least = LEAST_UPDATES if training.is_paired else LEAST_STEPS

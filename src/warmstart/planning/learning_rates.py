@@ -91,16 +91,6 @@ def base_lr(family: Family, optimizer: str, recipe: Recipe | None) -> Choice:
     return by_rule(DEFAULT_LRS[family][optimizer], why)
 
 
-def scratch_lr(optimizer: str) -> Choice:
-    """Peak learning rate where every layer is new.
-
-    >>> scratch_lr("adamw").value
-    0.001
-    """
-    why = f"usual for training new layers with {OPTIMIZERS[optimizer]}"
-    return by_rule(SCRATCH[optimizer], why)
-
-
 def convert_lr(lr: float, before: str, after: str, is_scratch: bool) -> float:
     """The learning rate of one optimizer that corresponds to `lr` of another.
 
@@ -129,15 +119,6 @@ def layer_decay(n_blocks: int) -> float:
     (0.75, 0.75, 0.866)
     """
     return round_lr(DECAY ** min(DECAY_BLOCKS / n_blocks, 1.0))
-
-
-def block_lr(base: float, height: int, decay: float) -> float:
-    """The learning rate of a block; height 0 is the uppermost.
-
-    >>> [block_lr(3e-4, height, 0.75) for height in (0, 1, 2)]
-    [0.0003, 0.000225, 0.000169]
-    """
-    return round_lr(base * decay**height)
 
 
 def block_lrs(actions: Sequence[Action], spread: LearningRateSpread) -> list[Choice | None]:
@@ -198,5 +179,5 @@ def _choose_lr(
     if action.is_random:
         why = "every layer is new"
     power = "" if not height or spread.decay == 1 else f" x {spread.decay:g}^{height}"
-    value = block_lr(times * base, height, spread.decay)
+    value = round_lr(times * base * spread.decay**height)
     return by_rule(value, f"{lead}{text}{power}: {why}")

@@ -113,46 +113,30 @@ def parallel_mode(value: object) -> str:
     return PIPELINE if n_stages(value) else str(value)
 
 
-def by_memory(
-    n_bytes: int, n_moving: int, optimizer: str, processes: int, free: int | None
-) -> Choice | None:
-    """`fsdp` where the weights and their training state do not fit into memory, else None.
-
-    In bytes: `n_bytes` of the network, which is in memory twice, as loaded and as trained;
-    `n_moving` of its trained blocks; `free` on a machine that `processes` processes share.
-    Activations do not count: they are the same in both modes.
-
-    >>> by_memory(4 * 10**9, 4 * 10**9, "adamw", 2, 30 * 10**9).value
-    'fsdp'
-    >>> by_memory(4 * 10**9, 10**8, "adamw", 2, 30 * 10**9) is None
-    True
-    """
-    need = processes * (2 * n_bytes + BESIDE.get(optimizer, 6) * n_moving)
-    if free is None or need <= free:
-        return None
-    why = (
-        f"{processes} times the weights with their gradients and moments take "
-        f"{need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
-    )
-    return by_rule(FSDP, why)
-
-
 def with_parallel(plan: Plan, network: NetworkRecord, processes: int, free: int | None) -> Plan:
     """The plan with shared weights, where several processes need that and the user chose nothing.
 
-    Offloaded networks and float16 cannot be shared.
+    `free`: bytes of memory of a machine that the processes share. Activations do not count: they
+    are the same in both modes. Offloaded networks and float16 cannot be shared.
     """
     training = plan.training
     is_open = training.parallel is None and training.offload is None and processes > 1
     is_half = training.precision is not None and training.precision.value == "float16"
-    if not plan.is_trained or not is_open or is_half:
+    if not plan.is_trained or not is_open or is_half or free is None:
         return plan
     moving = {b.name for b in plan.blocks if b.behaviour.trains_weights}
     n_bytes = sum(4 * block.parameters for block in network.blocks)
     n_moving = sum(4 * block.parameters for block in network.blocks if block.name in moving)
     optimizer = str(training.optimizer.value) if training.optimizer else ""
-    mode = by_memory(n_bytes, n_moving, optimizer, processes, free)
-    return replace(plan, training=replace(training, parallel=mode)) if mode else plan
+    # The network is in memory twice, as loaded and as trained.
+    need = processes * (2 * n_bytes + BESIDE.get(optimizer, 6) * n_moving)
+    if need <= free:
+        return plan
+    why = (
+        f"{processes} times the weights with their gradients and moments take "
+        f"{need / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+    )
+    return replace(plan, training=replace(training, parallel=by_rule(FSDP, why)))
 
 
 def pipeline_micro_batch(batch: int, n: int) -> Choice:

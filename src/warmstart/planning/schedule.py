@@ -75,7 +75,9 @@ def schedule(plan: Plan) -> Schedule:
         choice = getattr(training, field.name, None)
         if choice is not None:
             kind = _TYPES[str(field.type)]
-            values[field.name] = kind(_value(choice, field.name, kind in (int, float)))
+            if kind in (int, float) and isinstance(choice.value, (str, tuple)):
+                raise wrong_value(f"the plan's training.{field.name}", "a number", choice.value)
+            values[field.name] = kind(choice.value)
         elif field.default is MISSING and field.name != "n_steps":
             raise PlanError(
                 f"the plan trains blocks without training.{field.name}; make a new plan with "
@@ -89,27 +91,12 @@ def schedule(plan: Plan) -> Schedule:
     return Schedule(n_steps=-(-plan.samples_seen // batch), **values)
 
 
-def _value(choice: Choice, name: str, is_number: bool) -> Any:
-    if is_number and isinstance(choice.value, (str, tuple)):
-        raise wrong_value(f"the plan's training.{name}", "a number", choice.value)
-    return choice.value
-
-
-def scaled_steps(n_steps: int, share: float) -> int:
-    """Updates of a training on a share of the examples, for as many epochs.
-
-    >>> scaled_steps(200, 0.5), scaled_steps(1, 0.5)
-    (100, 1)
-    """
-    return max(round(share * n_steps), 1)
-
-
 def for_fold(full: Schedule, n_held: int, n: int) -> Schedule:
     """The schedule of a training that holds `n_held` of `n` examples out, for as many epochs.
 
     Where one update compares all texts, it has as many updates of fewer texts.
     """
-    steps = scaled_steps(full.n_steps, 1 - n_held / n)
+    steps = max(round((1 - n_held / n) * full.n_steps), 1)
     if not full.contrastive:
         return replace(full, n_steps=steps)
     batch = min(full.batch_size, n - n_held)

@@ -14,7 +14,6 @@ from warmstart.planning.fine_tuning import (
     choose_ema_decay,
     choose_micro_batch,
     lr_spread,
-    updated_ema_decay,
 )
 from warmstart.planning.learning_rates import (
     OPTIMIZERS,
@@ -227,11 +226,13 @@ def _with_steps(plan: Plan) -> Plan:
     training, epochs = plan.training, plan.training.epochs
     ema_decay, micro_batch = training.ema_decay, training.micro_batch
     batch = int(training.batch_size.number)
-    if ema_decay is not None and ema_decay.source == "rule" and epochs is not None:
-        if training.is_paired:
-            ema_decay = updated_ema_decay(ema_decay, plan.samples_seen, batch)
-        else:
-            ema_decay = choose_ema_decay(plan.samples_seen, batch)
+    if (
+        ema_decay is not None
+        and ema_decay.source == "rule"
+        and epochs is not None
+        and not (training.is_paired and ema_decay.value == 0)  # too few pairs to average
+    ):
+        ema_decay = choose_ema_decay(plan.samples_seen, batch, training.is_paired)
     if micro_batch is not None and micro_batch.source == "rule":
         n = n_stages(training.parallel.value) if training.parallel else 0
         micro_batch = pipeline_micro_batch(batch, n) if n else choose_micro_batch(batch)

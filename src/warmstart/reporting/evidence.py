@@ -175,9 +175,6 @@ def _questionable(facts: ReportFacts) -> str:
 # ---- The base model, and which of its layers are useful here.
 
 
-# ---- The base model, and which of its layers are useful here.
-
-
 def base_section(facts: ReportFacts) -> str:
     base, network = facts.summary.base, facts.network
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]

@@ -32,6 +32,7 @@ from warmstart.records.answer import (
 )
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
+from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger, NetworkRecord
 from warmstart.records.plan import BlockAction, Plan
 from warmstart.records.run_folder import LOG, earlier_events, read_json
@@ -108,6 +109,7 @@ class ReportFacts:
     plan: Plan | None = None
     ledger: Ledger | None = None
     calibration: CalibrationRecord | None = None
+    preprocessing: Inputs | None = None
     answers: tuple[HeldOutAnswer, ...] = ()
     events: tuple[Event, ...] = ()
     classes: tuple[ClassScore, ...] = ()
@@ -190,55 +192,82 @@ class ReportFacts:
         return float(value) if isinstance(value, (int, float)) else None
 
 
-# ---- Read from the files of the run folder; what is missing is None or empty.
+def read_facts(run: Path) -> ReportFacts:
+    """All facts of the report without pictures, from the files. Raises: as `write_report`."""
+    model = read_if_there(run / "model" / "config.json", ModelRecord)
+    calibration = None
+    if model is not None:
+        path = run / "model" / "calibration.json"
+        calibration = read_if_there(path, TASKS[model.task].calibration_record)
+    return report_facts(
+        run,
+        read_json(run / "summary.json", Summary),
+        _lines(run / "predictions.jsonl"),
+        data=read_if_there(run / "data.json", DataRecord),
+        inspection=read_if_there(run / "inspection.json", Inspection),
+        network=read_if_there(run / "network.json", NetworkRecord),
+        plan=read_plan_if_there(run / "plan.toml"),
+        ledger=read_if_there(run / "weights_ledger.json", Ledger),
+        model=model,
+        calibration=calibration,
+    )
 
 
-def read_facts(run: Path, data: DataRecord | None = None) -> ReportFacts:
-    """All facts of the report without pictures. Raises: as `write_report`."""
-    summary = read_json(run / "summary.json", Summary)
-    log = run / LOG
+def report_facts(
+    run: Path,
+    summary: Summary,
+    lines: Iterable[Line],
+    *,
+    data: DataRecord | None,
+    inspection: Inspection | None,
+    network: NetworkRecord | None,
+    plan: Plan | None,
+    ledger: Ledger | None,
+    model: ModelRecord | None,
+    calibration: CalibrationRecord | None,
+) -> ReportFacts:
+    """All facts of the report without pictures, from the records; `lines` are the predictions."""
+    log, target = run / LOG, TASKS[summary.task]
     events = tuple(earlier_events(log)) if log.is_file() else ()
     folders = (event.values.get("folder") for event in events)  # as named when the run began
     place = next((str(folder) for folder in folders if folder is not None), run.name)
-    data = data or read_if_there(run / "data.json", DataRecord)
-    plan = read_plan_if_there(run / "plan.toml")
     shipped = plan
     if plan is not None and plan.is_trained and summary.shipped.strategy in ("head", "none"):
         shipped = head_only(plan, summary.shipped.why)
-    network = read_if_there(run / "network.json", NetworkRecord)
-    ledger = read_if_there(run / "weights_ledger.json", Ledger)
-    predictions = run / "predictions.jsonl"
-    target = TASKS[summary.task]
-    answers = read_answers(predictions, data) if target.has_classes else ()
-    calibration = _read_calibration(run)
-    numbers = held_out_lines(predictions) if target.has_numbers else []
+    path, answers, out_of_fold = run / "predictions.jsonl", tuple[HeldOutAnswer, ...](), []
+    if target.has_classes:
+        answers = _answers(lines, path, data)
+    else:
+        out_of_fold = _held_out(lines, path)
     held_out = [one for one in answers if one.split == "oof"]
     test = [one for one in answers if one.split == "test"]
+    numbers = out_of_fold if target.has_numbers else []
     return ReportFacts(
         place=place,
         title=title_of(summary.base.name),
         summary=summary,
         repeat=repeat_of(run, place),
         data=data,
-        inspection=read_if_there(run / "inspection.json", Inspection),
+        inspection=inspection,
         network=network,
         plan=plan,
         ledger=ledger,
         calibration=calibration,
-        label_scores=_label_scores(predictions, target, data, calibration),
+        preprocessing=model.preprocessing if model is not None else None,
+        label_scores=_label_scores(out_of_fold, target, data, calibration),
         numbers=tuple((float(line["target"]), float(line["value"])) for line in numbers),
         answers=answers,
         events=tuple(event for event in events if event.stage == "fine_tune"),
         classes=_class_scores(held_out, data),
         test_classes=_class_scores(test, data),
         confidence=_confidence(held_out, data),
-        layers=_layer_ranges(shipped, network) if shipped is not None else (),
+        layers=_layers(shipped, network) if shipped is not None else (),
         in_words=in_words(shipped) if shipped is not None else "",
         fates=summary_lines(ledger) if ledger is not None else (),
     )
 
 
-def _layer_ranges(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]:
+def _layers(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange, ...]:
     weights = {block.name: block.parameters for block in network.blocks} if network else {}
     return tuple(
         LayerRange(
@@ -257,6 +286,7 @@ def _layer_ranges(plan: Plan, network: NetworkRecord | None) -> tuple[LayerRange
 
 
 R = TypeVar("R")
+Line = Mapping[str, Any]  # of predictions.jsonl
 
 
 def read_if_there(path: Path, kind: type[R]) -> R | None:
@@ -269,29 +299,47 @@ def read_plan_if_there(path: Path) -> Plan | None:
     return read_plan(path.read_text("utf-8"), str(path)) if path.is_file() else None
 
 
-def _read_calibration(run: Path) -> CalibrationRecord | None:
-    model = read_if_there(run / "model" / "config.json", ModelRecord)
-    path = run / "model" / "calibration.json"
-    return None if model is None else read_if_there(path, TASKS[model.task].calibration_record)
-
-
-def read_lines(path: Path, parse: Callable[[dict[str, Any]], R]) -> list[R]:
-    """The lines of predictions.jsonl, parsed. Raises: RunFolderError if it is damaged."""
-    if not path.is_file():
-        return []
-    try:
+def _lines(path: Path) -> Iterator[Line]:
+    """The lines of predictions.jsonl; none without the file."""
+    if path.is_file():
         with path.open(encoding="utf-8") as file:
-            return [parse(json.loads(line)) for line in file]
+            yield from map(json.loads, file)
+
+
+def _parsed(lines: Iterable[Line], path: Path, parse: Callable[[Line], R]) -> list[R]:
+    """The lines, parsed. Raises: RunFolderError naming the path if they are damaged."""
+    try:
+        return [parse(line) for line in lines]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
             f"{path} cannot be read ({error}); restore it, or make the run again."
         ) from error
 
 
+def read_lines(path: Path, parse: Callable[[Line], R]) -> list[R]:
+    """The lines of predictions.jsonl, parsed. Raises: RunFolderError if it is damaged."""
+    return _parsed(_lines(path), path, parse)
+
+
+def held_out_lines(path: Path) -> list[Line]:
+    """The out-of-fold lines of predictions.jsonl. Raises: RunFolderError if it is damaged."""
+    return _held_out(_lines(path), path)
+
+
+def _held_out(lines: Iterable[Line], path: Path) -> list[Line]:
+    splits = _parsed(lines, path, lambda line: (line["split"], line))
+    return [line for split, line in splits if split == "oof"]
+
+
 def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, ...]:
     """The predictions for held-out examples that the record lists. Raises: RunFolderError."""
+    return _answers(_lines(path), path, record)
 
-    def parse(line: dict[str, Any]) -> HeldOutAnswer:
+
+def _answers(
+    lines: Iterable[Line], path: Path, record: DataRecord | None
+) -> tuple[HeldOutAnswer, ...]:
+    def parse(line: Line) -> HeldOutAnswer:
         target, label, scores = line["target"], line["label"], line["scores"]
         return HeldOutAnswer(
             id=line["id"],
@@ -302,24 +350,20 @@ def read_answers(path: Path, record: DataRecord | None) -> tuple[HeldOutAnswer, 
             target_probability=scores.get(target, 0.0),
         )
 
-    answers = read_lines(path, parse)
+    answers = _parsed(lines, path, parse)
     if record is None:
         return tuple(answers)
     ids, names = {example.id for example in record.examples}, set(record.classes)
     return tuple(one for one in answers if one.id in ids and {one.label, one.target} <= names)
 
 
-def held_out_lines(path: Path) -> list[dict[str, Any]]:
-    """The out-of-fold lines of predictions.jsonl. Raises: RunFolderError if it is damaged."""
-    lines = read_lines(path, lambda line: (line["split"], line))
-    return [line for split, line in lines if split == "oof"]
-
-
 def _label_scores(
-    path: Path, target: Target, data: DataRecord | None, calibration: CalibrationRecord | None
+    lines: Sequence[Line],
+    target: Target,
+    data: DataRecord | None,
+    calibration: CalibrationRecord | None,
 ) -> tuple[LabelScore, ...]:
-    lines = held_out_lines(path) if target.has_label_sets else []
-    if data is None or not lines:
+    if data is None or not lines or not target.has_label_sets:
         return ()
     names = data.classes
     truth = target.read([line["target"] for line in lines], names)

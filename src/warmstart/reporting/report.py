@@ -20,7 +20,6 @@ from warmstart.data.read import list_examples
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
 from warmstart.formatting import duration, short_interval, size
 from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
-from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import Inputs
 from warmstart.records.run_folder import write_bytes
@@ -36,7 +35,6 @@ from warmstart.reporting.evidence import (
 from warmstart.reporting.facts import (
     ReportFacts,
     read_facts,
-    read_if_there,
 )
 from warmstart.reporting.figures import Bar, lying
 from warmstart.reporting.first_screen import first_screen, next_steps
@@ -83,23 +81,21 @@ def _source(source: Any, file: RequestFile) -> Any:
     return file.place / Path(source).expanduser()
 
 
-def write_report(run: Path, load: Load, data: DataRecord | None = None) -> Path:
+def write_report(run: Path, load: Load, facts: ReportFacts | None = None) -> Path:
     """Write report.html; `load` gives the bytes of an example by its id.
 
-    The same folder and pictures give the same bytes. `data` is the content of data.json, if it is
-    in memory already.
+    The same folder and pictures give the same bytes. `facts` are read from the folder unless a
+    run that ends has them in memory.
     Raises: RunFolderError without a summary, or for a damaged file.
     """
-    facts = read_facts(run, data)
-    data = facts.data
+    plain = facts or read_facts(run)
+    data, shown = plain.data, plain
     if data is not None and MODALITIES[data.kind].has_tokens:
-        facts = replace(facts, excerpts=excerpts(wanted(facts), data, load))
+        shown = replace(plain, excerpts=excerpts(wanted(plain), data, load))
     elif data is not None:
-        model = read_if_there(run / "model" / "config.json", ModelRecord)
-        preprocessing = model.preprocessing if model is not None else None
-        facts = replace(facts, thumbs=thumbnails(wanted(facts), data, load, preprocessing))
+        shown = replace(plain, thumbs=thumbnails(wanted(plain), data, load, plain.preprocessing))
     path = run / NAME
-    write_bytes(path, page(facts).encode("utf-8", "replace"))
+    write_bytes(path, page(shown).encode("utf-8", "replace"))
     return path
 
 

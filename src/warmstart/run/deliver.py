@@ -1,12 +1,14 @@
-"""The last stage: model, records, card, summary; then the report from these files."""
+"""The last stage: model, records, card, summary and report."""
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import torch
@@ -14,13 +16,14 @@ from numpy.typing import NDArray
 
 import warmstart
 from warmstart.errors import TrainingError
-from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
+from warmstart.evaluation.readiness import Measurements, by_consequence, readiness, readiness_line
 from warmstart.events import Event, Steps, note
 from warmstart.evidence.check import gain_record
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.batches import to_tensor
 from warmstart.machine import peak_rss_mb
-from warmstart.modalities.registry import modality_of
+from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.network.ledger import prove_frozen, summary_lines, take_digests, write_ledger
 from warmstart.network.load import PretrainedModel
 from warmstart.network.model_folder import Bundle, write_bundle
@@ -30,26 +33,35 @@ from warmstart.network.surgery import BRANCH, AddedBlock, WarmModel, assemble, u
 from warmstart.planning.plan_file import in_words, user_choices
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import DataRecord, Finding, without
-from warmstart.records.inputs import Kind
-from warmstart.records.network import FeatureLayer, Ledger, Recipe
+from warmstart.records.inputs import Kind, pictures
+from warmstart.records.network import BaseModelRecord, FeatureLayer, Ledger, Recipe
 from warmstart.records.plan import Plan
-from warmstart.records.run_folder import Clock, RunFolder, write_bytes, write_json, write_json_lines
+from warmstart.records.run_folder import (
+    Clock,
+    RunFolder,
+    to_plain,
+    write_bytes,
+    write_json,
+    write_json_lines,
+)
 from warmstart.records.summary import (
     ClassScore,
     DataCounts,
     FrozenProof,
     Inspection,
+    Prediction,
     Readiness,
     ShippedCandidate,
     Summary,
     TensorCounts,
     Verdict,
 )
+from warmstart.reporting.facts import report_facts
 from warmstart.reporting.report import write_report
-from warmstart.run.card import CardFacts, Hook, card
-from warmstart.run.lineage import RunBaseModel, past_arrays
+from warmstart.run.base_model import RunBaseModel, ancestors, base_model, past_arrays
 from warmstart.tasks.classify import per_class
-from warmstart.tasks.registry import test_estimate
+from warmstart.tasks.registry import TASKS, other_metrics, score_of, test_estimate
+from warmstart.tasks.words import EVIDENCE_NAMES, percent
 from warmstart.training.dataset import LabelledRows, TrainingDataset
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.head_families import ReadFeatures
@@ -121,25 +133,48 @@ class Results:
     def labelled(self) -> LabelledRows:
         return self.training_data.labelled
 
+    def predictions(self) -> Iterator[Prediction]:
+        """The lines of predictions.jsonl."""
+        head, classes = self.fine_tuned.head, self.record.classes
+        return predictions(head, self.labelled, classes, self.measured)
+
+    @property
+    def surgery(self) -> str:
+        """What of the base model did not carry over; nothing does into random weights."""
+        return "" if self.plan.blocks[0].behaviour.is_random else self.origin.surgery
+
 
 def deliver(folder: RunFolder, results: Results, clock: Clock) -> Steps[Finished]:
     """Write the run folder. Files are whole or absent; summary.json is the last record."""
     yield Event(stage="deliver", kind="begin")
     _write_records(folder, results)
-    model, proof = None, FrozenProof(parameters=0, buffers=0, identical=True)
-    lines: tuple[str, ...] = ()
+    bundle, ledger, fates = None, None, tuple[str, ...]()
+    proof = FrozenProof(parameters=0, buffers=0, identical=True)
     if results.shipped.strategy != "none":
-        model, ledger = _write_model(folder, results)
+        bundle, ledger = _write_model(folder, results)
         proof = _prove(ledger, results.fine_tuned.plan)
-        lines = summary_lines(ledger)
-        yield note("deliver", "Proof", "\n".join(lines))
+        fates = summary_lines(ledger)
+        yield note("deliver", "Proof", "\n".join(fates))
     clock.lap("deliver")
     summary = _summary(results, proof, clock)
-    facts = _card_facts(folder, results, summary, model, lines)
-    write_bytes(folder.path / "README.md", card(facts).encode())
+    model = bundle.record if bundle else None
+    readme = card(folder.path.name, results, summary, model, fates)
+    write_bytes(folder.path / "README.md", readme.encode())
     write_json(folder.path / "summary.json", summary)
     try:
-        write_report(folder.path, results.training_data.collection.load, results.record)
+        facts = report_facts(
+            folder.path,
+            summary,
+            map(to_plain, results.predictions()),
+            data=results.record,
+            inspection=results.inspection,
+            network=results.fine_tuned.network.record,
+            plan=results.plan,
+            ledger=ledger,
+            model=model,
+            calibration=bundle.calibration if bundle else None,
+        )
+        write_report(folder.path, results.training_data.collection.load, facts)
     except Exception as error:  # the run is finished with or without its report
         text = f"report.html could not be written ({error}); `warmstart report` tries again"
         yield note("deliver", "Report", text)
@@ -153,9 +188,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     # By the predictions of what ships; the checks wrote those of the linear probe.
     write_lists(path, results.inspection.label_issues, results.inspection.off_topic)
     write_json(path / "network.json", results.fine_tuned.network.record)
-    head, classes = results.fine_tuned.head, results.record.classes
-    lines = predictions(head, results.labelled, classes, results.measured)
-    write_json_lines(path / "predictions.jsonl", lines)
+    write_json_lines(path / "predictions.jsonl", results.predictions())
     packages = ("torch", "timm", "numpy", "scipy", "pillow", "onnxruntime")
     environment = {
         "warmstart": warmstart.__version__,
@@ -168,7 +201,7 @@ def _write_records(folder: RunFolder, results: Results) -> None:
     write_json(path / "env.json", environment)
 
 
-def _write_model(folder: RunFolder, results: Results) -> tuple[ModelRecord, Ledger]:
+def _write_model(folder: RunFolder, results: Results) -> tuple[Bundle, Ledger]:
     """Write model/, where nothing depends on the test set, and the weights ledger."""
     origin, labelled, fine_tuned = results.origin, results.labelled, results.fine_tuned
     head, load = fine_tuned.head, results.training_data.collection.load
@@ -204,12 +237,13 @@ def _write_model(folder: RunFolder, results: Results) -> tuple[ModelRecord, Ledg
     }
     answers = calibration_record(head, labelled, ood_from, nearest)
     ids = [example.id for example in labelled.learn]
-    write_bundle(folder.path / "model", Bundle(unique_state(model), record, answers, arrays, ids))
+    bundle = Bundle(unique_state(model), record, answers, arrays, ids)
+    write_bundle(folder.path / "model", bundle)
     ledger = write_ledger(
         origin.digests, origin.network, model, actions=fine_tuned.actions, changes=base.changes
     )
     write_json(folder.path / "weights_ledger.json", ledger)
-    return record, ledger
+    return bundle, ledger
 
 
 def check_model(
@@ -384,30 +418,6 @@ def _readiness(results: Results, findings: Sequence[Finding]) -> Readiness:
     )
 
 
-def _card_facts(
-    folder: RunFolder,
-    results: Results,
-    summary: Summary,
-    model: ModelRecord | None,
-    weights: tuple[str, ...],
-) -> CardFacts:
-    origin, fine_tuned, plan = results.origin, results.fine_tuned, results.plan
-    is_classify = results.labelled.target.has_classes
-    return CardFacts(
-        name=folder.path.name,
-        summary=summary,
-        data=results.record,
-        base=origin.base.record,
-        model=model,
-        hooks=_hooks(fine_tuned.network, fine_tuned.head.feature_layers),
-        layers=in_words(fine_tuned.plan),
-        weights=weights,
-        choices=tuple(user_choices(plan)),
-        surgery="" if plan.blocks[0].behaviour.is_random else origin.surgery,
-        is_confident=not is_classify or confident(fine_tuned.head, results.labelled) is not None,
-    )
-
-
 def _hooks(network: Network, feature_layers: Sequence[FeatureLayer]) -> tuple[Hook, ...] | None:
     """Per feature layer its module, pooling and layout; None if one has no module to hook."""
     layer_hooks = []
@@ -420,3 +430,302 @@ def _hooks(network: Network, feature_layers: Sequence[FeatureLayer]) -> tuple[Ho
             module = modules[-1]
         layer_hooks.append((layer.of, module, layer.pool, layout))
     return tuple(layer_hooks)
+
+
+# ---- The model card: README.md of a run, in Hugging Face format, with the head as plain torch.
+
+PREFIX = "text:"
+_TEXT_SNIPPET = Template("""\
+import json, re, torch, unicodedata
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModel
+
+config = json.load(open("model/config.json"))
+tensors = load_file("model/model.safetensors")
+design = json.loads('$design')
+pooling = design.pop("pooling")
+encoder = AutoModel.from_config(AutoConfig.for_model("$kind", **design)$options).eval()
+front = "backbone.encoder."
+encoder.load_state_dict({k[len(front):]: v for k, v in tensors.items() if k.startswith(front)})
+tokenizer = Tokenizer.from_file("model/tokenizer.json")
+tokenizer.no_padding()
+inputs = config["preprocessing"]
+tokenizer.enable_truncation(min(inputs["length"], inputs["most"]))
+
+text = re.sub(r"\\s+", " ", unicodedata.normalize("NFC", "a text")).strip()
+tokens = tokenizer.encode(text)
+windows = [tokens, *tokens.overflowing][:max(inputs["length"] // inputs["most"], 1)]
+with torch.no_grad():  # one forward pass per window
+    states = [
+        encoder(input_ids=torch.tensor([window.ids]), output_hidden_states=True).hidden_states
+        for window in windows
+    ]
+
+def read(block, pool):
+    rows = [hidden[block - 1][0] for hidden in states]  # (tokens, channels), output of `block`
+    if pool == "first":
+        return rows[0][0]
+    if pool == "neck" and pooling == "first":
+        return torch.stack([row[0] for row in rows]).mean(0)
+    return torch.cat(rows).mean(0)
+
+features = torch.cat([read(x["block"], x["pool"]) for x in config["feature_layers"]])
+scores = tensors["head.weight"] @ features + tensors["head.bias"]
+logits = scores / tensors["head.temperature"] + tensors["head.class_bias"]
+print(dict(zip(config["classes"], logits.softmax(0).tolist())))
+""")
+
+
+def _text_script(model: ModelRecord) -> str:
+    kind, brace, rest = model.arch.removeprefix(PREFIX).partition("{")
+    design = json.dumps(json.loads(brace + rest or "{}"), sort_keys=True)
+    options = "" if kind == "distilbert" else ", add_pooling_layer=False"
+    return _TEXT_SNIPPET.substitute(design=design, kind=kind, options=options)
+
+
+NAMED = 6  # classes of a base model that are named
+
+# Network (as `FeatureLayer.of`), module, pooling, layout.
+Hook = tuple[str, str, str, str]
+
+
+def card(
+    name: str, results: Results, summary: Summary, model: ModelRecord | None, fates: Sequence[str]
+) -> str:
+    """The text of README.md; no value in it depends on the clock or the machine.
+
+    `fates`: what became of the weights, one line per fate.
+    """
+    base = results.origin.base.record
+    lead = (
+        f"**{readiness_line(summary.readiness)}**\n\n{summary.verdict.sentence}\n\n"
+        f"Base model: {base.title}, {base.parameters / 1e6:.1f} M parameters. "
+        f"{_built_on(base, ancestors(base))}"
+        f"Shipped: {summary.shipped.strategy}; {summary.shipped.why}.\n"
+    )
+    sections = [_front_matter(name, results, summary, model), f"# {name}\n", lead]
+    if model is not None:
+        code = _plain_torch(results, model)
+        sections += [_numbers(summary), _training(results, fates), _use(results)]
+        sections += [f"## Without warmstart\n\n```python\n{code}```\n"] if code else []
+    nouns = results.labelled.nouns
+    sections += [_evidence(summary, nouns.many), _data(summary)]
+    sections.append(_limits(summary, nouns.pictures, ships=model is not None))
+    return "\n".join(sections)
+
+
+def _front_matter(name: str, results: Results, summary: Summary, model: ModelRecord | None) -> str:
+    words, data = TASKS[summary.task].words, _quoted(results.record.name)
+    tag = words.tag.replace(IMAGE.hub_name, MODALITIES[results.record.kind].hub_name)
+    lines = ["---", "library_name: warmstart", f"tags: [{tag}, warmstart]"]
+    source = base_model(results.origin.base.record)
+    if model is not None and source is not None:
+        lines.append(f"base_model: {_quoted(source)}")
+    if model is not None and summary.estimate is not None:
+        scored = summary.test
+        value = score_of(scored) if scored else summary.estimate.value
+        metric = f"Test {words.name}"
+        if not scored:
+            metric = f"{words.name[0].upper()}{words.name[1:]} ({summary.estimate.method})"
+        lines += [
+            f"pipeline_tag: {tag}",
+            "model-index:",
+            f"- name: {_quoted(name)}",
+            "  results:",
+            f"  - task: {{type: {tag}}}",
+            f"    dataset: {{name: {data}, type: {data}}}",
+            "    metrics:",
+            f"    - {{type: {words.metric}, value: {value:.4f}, name: {metric}}}",
+        ]
+    return "\n".join([*lines, "---", ""])
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _built_on(base: BaseModelRecord, ancestors: Sequence[str]) -> str:
+    """The ancestors of a run that is the base model, as one sentence; else empty.
+
+    >>> from types import SimpleNamespace as Record
+    >>> _built_on(Record(name="runs/b", labels=("cat", "dog")), ["lite0", "runs/a"])
+    'Built on runs/b (cat, dog), which was built on runs/a, which was built on lite0. '
+    """
+    if not ancestors:
+        return ""
+    named, more = ", ".join(base.labels[:NAMED]), len(base.labels) - NAMED
+    classes = f" ({named}{f' and {more:,} more' if more > 0 else ''})" if named else ""
+    chain = [f"{base.name}{classes}", *reversed(ancestors)]
+    return f"Built on {', which was built on '.join(chain)}. "
+
+
+def _numbers(summary: Summary) -> str:
+    lines = [
+        "## How good it is\n",
+        f"| | {TASKS[summary.task].words.name} | 95 % interval | examples |",
+        "|---|---|---|---|",
+    ]
+
+    def add(name: str, value: float, low: float, high: float, n: int) -> None:
+        interval = f"{percent(low, 1)} to {percent(high, 1)}"
+        lines.append(f"| {name} | {percent(value, 1)} | {interval} | {n:,} |")
+
+    estimate, probe, test = summary.estimate, summary.linear_probe, summary.test
+    is_once = estimate is not None and estimate.method == "holdout"
+    if estimate is not None:
+        name = f"estimate, {'held out once' if is_once else 'cross-validated'}"
+        add(name, estimate.value, estimate.low, estimate.high, estimate.n)
+    if probe is not None and summary.shipped.strategy not in ("head", "none"):
+        add("linear probe, same folds", probe.value, probe.low, probe.high, probe.n)
+    if test is not None:
+        add("test set, used once", score_of(test), test.low, test.high, test.n)
+        lines.append(f"\nTest: {other_metrics(test)}")
+    where = "without the held-out examples" if is_once else "inside the fold"
+    lines.append(
+        "\nThe estimate comes from models that had not seen the example, every choice made "
+        f"{where}; it is slightly pessimistic, as each of them was trained on fewer examples."
+    )
+    lines += [f"\n{one.sentence}" for one in summary.baselines]
+    return "\n".join([*lines, ""])
+
+
+def _training(results: Results, fates: Sequence[str]) -> str:
+    lines = ["## Training\n", f"{in_words(results.fine_tuned.plan)} · new head."]
+    lines += [results.surgery] if results.surgery else []
+    lines += ["", *(f"- {line}" for line in fates)]
+    if choices := [f"- `{line}`" for line in user_choices(results.plan)]:
+        lines += ["\nSet by the user:\n", *choices]
+    return "\n".join([*lines, ""])
+
+
+def _use(results: Results) -> str:
+    nouns, labelled = results.labelled.nouns, results.labelled
+    promise = "no answer is marked `confident`: too few examples to promise that one is right"
+    if not labelled.target.has_classes or confident(results.fine_tuned.head, labelled) is not None:
+        promise = (
+            "`confident` marks answers whose error stays under the bound in "
+            "`model/calibration.json`"
+        )
+    return (
+        f"## Use\n\n```bash\nwarmstart predict THIS_FOLDER {nouns.typed}\n```\n\n"
+        "```python\nimport warmstart\n"
+        f'warmstart.load("THIS_FOLDER").predict({nouns.quoted})\n```\n\n'
+        f"Probabilities are calibrated; {promise}. `ood` marks inputs unlike all training "
+        "examples.\n"
+    )
+
+
+_SNIPPET = Template("""\
+import json, timm, torch
+from PIL import Image
+from safetensors.torch import load_file
+
+config = json.load(open("model/config.json"))
+tensors = load_file("model/model.safetensors")
+def make(): return timm.create_model("$arch", num_classes=0$options).eval()
+state = {k[9:]: v for k, v in tensors.items() if k.startswith("backbone.")}
+$load
+outputs = {}
+HOOKS = $hooks
+for of, module in {(of, name) for of, name, _, _ in HOOKS}:
+    networks[of].get_submodule(module).register_forward_hook(
+        lambda _m, _i, out, key=(of, module): outputs.__setitem__(key, out)
+    )
+
+def pool(x, how, layout):
+    if how == "neck": return x
+    if layout == "NLC": return x.mean(1)
+    if layout == "NHWC": x = x.permute(0, 3, 1, 2)
+    if x.ndim == 2: return x
+    if how == "avg": return x.mean((2, 3))
+    return torch.nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
+
+prep = config["preprocessing"]
+h, w = prep["size"]
+image = Image.open("photo.jpg").convert("RGB" if len(prep["mean"]) == 3 else "L")
+scale = max(prep["resize"] / min(image.size), w / image.width, h / image.height)
+wide, high = [prep["resize"] if prep["squash"] else int(s * scale + 1e-6) for s in image.size]
+image = image.resize((max(wide, w), max(high, h)), Image.$filter)
+left, top = (image.width - w) // 2, (image.height - h) // 2
+pixels = bytearray(image.crop((left, top, left + w, top + h)).tobytes())
+x = torch.frombuffer(pixels, dtype=torch.uint8).reshape(1, h, w, -1)
+x = (x / 255 - torch.tensor(prep["mean"])) / torch.tensor(prep["std"])
+with torch.no_grad():
+    for network in networks.values(): network(x.permute(0, 3, 1, 2))
+features = torch.cat([pool(outputs[of, name], how, layout) for of, name, how, layout in HOOKS], 1)
+scores = features @ tensors["head.weight"].T + tensors["head.bias"]
+logits = scores / tensors["head.temperature"] + tensors["head.class_bias"]
+print(dict(zip(config["classes"], logits$link[0].tolist())))
+""")
+
+
+_ONE = """\
+networks = {"": make()}
+networks[""].load_state_dict(state)
+"""
+_BOTH = """\
+base = {k[5:]: state.pop(k) for k in list(state) if k.startswith("base.")}
+networks = {"": make(), "base": make()}  # fine-tuned blocks, and the base model's own
+networks[""].load_state_dict(state)
+networks["base"].load_state_dict({**state, **base})
+"""
+
+
+def _image_script(model: ModelRecord, hooks: tuple[Hook, ...]) -> str:
+    prep = pictures(model.preprocessing)
+    return _SNIPPET.substitute(
+        load=_ONE if model.ensemble is None else _BOTH,
+        arch=model.arch.partition(":")[2],
+        options=", in_chans=1" if prep.channels == 1 else "",
+        hooks=repr(list(hooks)),
+        filter=prep.interpolation.upper(),
+        link=TASKS[model.task].link,
+    )
+
+
+def _plain_torch(results: Results, model: ModelRecord) -> str:
+    """A script without warmstart; empty where a few lines cannot rebuild network and inputs."""
+    if model.added:
+        return ""
+    if model.arch.startswith(PREFIX):
+        is_plain = model.ensemble is None and TASKS[model.task].has_classes
+        return _text_script(model) if is_plain else ""
+    hooks = _hooks(results.fine_tuned.network, results.fine_tuned.head.feature_layers)
+    if hooks is None or not model.arch.startswith("timm:") or results.surgery:
+        return ""
+    is_ordinary = pictures(model.preprocessing).channels in (1, 3)
+    return _image_script(model, hooks) if is_ordinary else ""
+
+
+def _evidence(summary: Summary, many: str) -> str:
+    lines = [
+        f"- {EVIDENCE_NAMES.get(e.name, e.name).format(many=many)}: {e.meaning} (n = {e.n:,})"
+        for e in summary.verdict.evidence
+        if e.value is not None
+    ]
+    return "\n".join(["## Evidence for the verdict\n", *lines, ""])
+
+
+def _data(summary: Summary) -> str:
+    counts, task = summary.data, TASKS[summary.task]
+    outputs = task.words.output.format(counts.classes)
+    preposition = "in" if task.has_classes else "with"
+    test = f", {counts.test:,} test examples." if counts.test else "."
+    lines = ["## Data\n", f"{counts.train:,} training examples {preposition} {outputs}{test}", ""]
+    return "\n".join([*lines, *(f"- {finding.sentence}" for finding in summary.findings), ""])
+
+
+def _limits(summary: Summary, pictures: str, *, ships: bool) -> str:
+    if not ships:
+        return (
+            "## Limits\n\nNothing was shipped. The numbers hold for inputs like the examples "
+            "above. Files: `inspection.json` has the evidence, `label_issues.csv` the labels that "
+            f"the {pictures} contradict, `predictions.jsonl` every prediction.\n"
+        )
+    outputs = TASKS[summary.task].words.output.format(summary.data.classes)
+    return (
+        "## Limits\n\nThe numbers hold for inputs like the examples above. The model knows only "
+        f"its {outputs}; files: `plan.toml` has every choice, `weights_ledger.json` the fate of "
+        "every tensor, `predictions.jsonl` every prediction.\n"
+    )

@@ -57,9 +57,8 @@ from warmstart.records.network import FeatureLayer, NetworkRecord
 from warmstart.records.plan import DryRun, Forecast, Plan
 from warmstart.records.run_folder import Clock, write_bytes
 from warmstart.request import Request
-from warmstart.run import lineage
 from warmstart.run import plan as run_plan
-from warmstart.run.base_model import base_note, read_and_choose
+from warmstart.run.base_model import base_note, inherit, read_and_choose
 from warmstart.run.deliver import surgery_of
 from warmstart.solve.ridge import Rows, inverse
 from warmstart.training.augmentations import augmentations_of, numbered_augmentation
@@ -330,7 +329,7 @@ def dry_run(request: Request) -> Steps[DryRun]:
     request, collection, base = yield from read_and_choose(replace(request, out=None), clock)
     yield base_note(base.record)
     survey = engine_choice.survey_engines(collection, base)
-    inherited = yield from lineage.inherit(base, survey.network.record, collection.record)
+    inherited = yield from inherit(base, survey.network.record, collection.record)
     labelled = arrange(collection.record)
     elapsed = request.elapsed + clock.table()["total"]  # a run measures engines in `features`
     chosen = yield from engine_choice.choose(survey, run_plan.engine_of(request))

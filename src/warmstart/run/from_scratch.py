@@ -29,7 +29,7 @@ from warmstart.records.summary import Evidence, Inspection, Verdict
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
-from warmstart.run.inputs import SIZE, input_options
+from warmstart.run.plan import SIZE, input_options
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.learning_curve import FORECAST_SD, fit_power_law

@@ -11,12 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import torch
 
@@ -24,12 +28,12 @@ import warmstart
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
 from warmstart.errors import DataError, ModelError, RunFolderError
-from warmstart.events import Steps
+from warmstart.events import Event, Steps, note
 from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.cache_key import cpu_name, version_of
 from warmstart.features.extraction import ExtractedFeatures, extract_features
-from warmstart.features.machine import fix_threads, n_processors, n_threads
+from warmstart.features.machine import n_threads
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.records.data import DataRecord
@@ -47,11 +51,21 @@ from warmstart.records.run_folder import (
     write_bytes,
     write_json,
 )
-from warmstart.records.summary import Inspection
+from warmstart.records.summary import Inspection, Summary
+from warmstart.reporting.curves import (
+    Axis,
+    Choices,
+    CurveReader,
+    Curves,
+    choices_in,
+    numbers_of,
+    results_of,
+)
 from warmstart.request import Request, as_plain, open_folder, write_request
-from warmstart.run import plan
+from warmstart.run.plan import engine_of, stored_block
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import TrainingDataset
+from warmstart.training.trackers import open_tracker, tracker_location
 
 # ---- The environment that changes results: recorded, and restored on resume.
 
@@ -76,49 +90,6 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "arithmetic": os.environ.get(ARITHMETIC, ""),
     }
-
-
-def check_same(run: Path, before: Mapping[str, Any]) -> str:
-    """What may differ in the last digits, in words; empty where nothing has changed.
-
-    Raises: RunFolderError for another version of a package, or fewer processors: a resumed run
-    would differ from the one that was begun.
-    """
-    now = environment()
-    for name, old in before["packages"].items():
-        new = now["packages"].get(name)
-        if new != old:
-            state = f"{new} is installed" if new else "it is not installed"
-            raise RunFolderError(
-                f"{run} began with {name} {old}, and {state} now, so that results would differ; "
-                f"install {name}=={old} again, {NEW_RUN}"
-            )
-    if n_processors() < before["processors"]:
-        raise RunFolderError(
-            f"{run} began on {before['processors']} processors, and this process may use "
-            f"{n_processors()}, so that results would differ; allow it as many, {NEW_RUN}"
-        )
-    kinds = ("cpu", "gpu", "arithmetic")
-    is_changed = any(now[kind] != before.get(kind, now[kind]) for kind in kinds)
-    return "another processor than before: last digits may differ" if is_changed else ""
-
-
-@contextmanager
-def as_before(before: Mapping[str, Any]) -> Iterator[None]:
-    """As many processors and threads as when the run began; restored at the end."""
-    threads = torch.get_num_threads()
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    try:
-        n_needed = before["processors"] * here().local
-        if allowed is not None and len(allowed) > n_needed:
-            os.sched_setaffinity(0, sorted(allowed)[:n_needed])
-        torch.set_num_threads(before["threads"])
-        with fix_threads(before["processors"]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        if allowed is not None:
-            os.sched_setaffinity(0, allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +140,8 @@ class Journal:
     ) -> Steps[ExtractedFeatures]:
         """Features by the engine that the run began with: another rounds differently."""
         stored = self.notes.get("engine")
-        engine = plan.engine_of(request) if stored is None else from_plain(Choice, stored)
-        block = plan.stored_block(request, base, len(collection.record.examples))
+        engine = engine_of(request) if stored is None else from_plain(Choice, stored)
+        block = stored_block(request, base, len(collection.record.examples))
 
         def write_engine(engine: Choice) -> None:  # before the first image is passed
             if "engine" not in self.notes:
@@ -296,3 +267,134 @@ def _read_notes(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return valid
+
+
+# ---- Live training curves in TensorBoard, W&B, MLflow and other trackers of Accelerate.
+
+Result = TypeVar("Result")
+SHARE = 0.05  # of the training time that logging may take; validations are logged in any case
+LONGEST = 160  # characters of an error that are shown
+
+
+def tracked(steps: Steps[Result], names: Sequence[str]) -> Steps[Result]:
+    """Run steps and log their events to trackers, from when an event names the run folder.
+
+    A tracker that fails is dropped, with a note: it never ends the work.
+    """
+    if not names:
+        return (yield from steps)
+    board = _Trackers(tuple(dict.fromkeys(names)))
+    try:
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                break
+            yield event
+            yield from board.log(event)
+        yield from board.finish()
+        return result
+    finally:
+        steps.close()
+        board.close()  # where the work ended early; errors are no longer reported
+
+
+@dataclass(slots=True)
+class _Tracker:
+    backend: Any
+    began: float  # by the clock of the events
+    spent: float = 0.0
+
+    def log(self, values: Curves, step: int) -> None:
+        start = time.perf_counter()
+        self.backend.log(values, step=step)
+        self.spent += time.perf_counter() - start
+
+
+class _Trackers:
+    def __init__(self, names: Sequence[str]) -> None:
+        self.waiting = names
+        self.trackers: dict[str, _Tracker] = {}
+        self.folder: Path | None = None
+        self.reader = CurveReader()
+        self.axis = Axis()
+        self.latest = Event(stage="read", kind="begin")
+        self.notes: list[Event] = []
+
+    def log(self, event: Event) -> list[Event]:
+        """Log the curves of an event; returns notes on trackers that started or failed."""
+        self.latest = event
+        if "folder" in event.values:
+            self.folder = Path(str(event.values["folder"]))
+        values = self.reader.read(event)
+        is_planned = event.stage == "plan" and event.kind == "note"
+        if self.folder is not None and (is_planned or values):
+            self._start(self.folder)
+        if values:
+            self.axis.see(event)
+            self._log(values, is_due="val" in event.values or event.kind == "guard")
+        return self._pop_notes()
+
+    def finish(self) -> list[Event]:
+        """Log the result, if there is one, and close the trackers; returns notes."""
+        path = self.folder / "summary.json" if self.folder is not None else None
+        if path is not None and path.exists():
+            self._log(results_of(read_json(path, Summary)), is_due=True)
+        self.close()
+        return self._pop_notes()
+
+    def close(self) -> None:
+        for name, tracker in [*self.trackers.items()]:
+            self._try(name, tracker.backend.finish)
+        self.trackers = {}
+
+    def _log(self, values: Curves, *, is_due: bool) -> None:
+        for name, tracker in [*self.trackers.items()]:
+            if is_due or tracker.spent <= SHARE * (self.latest.t - tracker.began):
+                self._try(name, partial(tracker.log, values, self.axis.at))
+
+    def _start(self, folder: Path) -> None:
+        """Start the waiting trackers, with the plan as the configuration of the run."""
+        waiting, self.waiting = self.waiting, ()
+        plan: Choices = {}
+        if waiting and (file := folder / "plan.toml").exists():
+            plan = choices_in(tomllib.loads(file.read_text("utf-8")))
+        self.reader.lr = numbers_of(plan).get("training.lr", self.reader.lr)
+
+        def start(name: str) -> None:
+            backend = open_tracker(name, folder)
+            self.trackers[name] = _Tracker(backend, began=self.latest.t)
+            backend.store_init_configuration(dict(plan))
+            self._note(tracker_location(name, backend, folder))
+
+        for name in waiting:
+            self._try(name, partial(start, name))
+
+    def _try(self, name: str, action: Callable[[], None]) -> None:
+        try:
+            with unattended():
+                action()
+        except Exception as error:
+            self.trackers.pop(name, None)
+            why = " ".join(str(error).split())[:LONGEST] or type(error).__name__
+            self._note(f"{name} is off from here on, the run goes on: {why}")
+
+    def _note(self, text: str) -> None:
+        self.notes.append(note(self.latest.stage, "Track", text))
+
+    def _pop_notes(self) -> list[Event]:
+        notes, self.notes = self.notes, []
+        return notes
+
+
+@contextmanager
+def unattended() -> Iterator[None]:
+    """Keep a library off stdout, which is for results; with an empty stdin, questions fail."""
+    stdin = sys.stdin
+    with open(os.devnull) as empty, redirect_stdout(sys.stderr):
+        sys.stdin = empty
+        try:
+            yield
+        finally:
+            sys.stdin = stdin

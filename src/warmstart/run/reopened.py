@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from warmstart.data.dataset import Columns, Listing, Load
-from warmstart.data.read import list_source, with_test
+from warmstart.data.dataset import Listing, Load
+from warmstart.data.read import list_examples, list_source
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.formatting import printable
 from warmstart.modalities.registry import modality_of
@@ -106,21 +106,14 @@ def reopen(
         request, place = file.request, file.place
     columns = columns_of(request)
     if data is not None:
-        return Reopened(record, prep, _list(data, test, columns))
+        return Reopened(record, prep, list_examples(data, columns, test).load)
     load = None
     if request.data is not None:  # else it was an object in Python
         if test is None and request.test is not None:
             test = _resolve(request.test, place)
         with suppress(DataError, OSError):
-            load = _list(_resolve(request.data, place), test, columns)
+            load = list_examples(_resolve(request.data, place), columns, test).load
     return Reopened(record, prep, load)
-
-
-def _list(data: Any, test: Any, columns: Columns) -> Load:
-    listing = list_source(data, columns)
-    if test is not None:
-        listing = with_test(listing, list_source(test, columns))
-    return listing.load
 
 
 def _resolve(source: Any, place: Path) -> Any:

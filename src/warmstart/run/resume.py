@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping
-from contextlib import chdir
+from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import torch
+
 from warmstart.distributed import here
 from warmstart.errors import RunFolderError
 from warmstart.events import Steps
+from warmstart.features.machine import fix_threads, n_processors
 from warmstart.records.run_folder import RunFolder, clear_checkpoints, open_log, read_json
 from warmstart.records.summary import Summary
 from warmstart.request import Request, read_request, with_objects
 from warmstart.run.deliver import Finished
 from warmstart.run.fit import fit
-from warmstart.run.journal import FOLDER, Unfinished, as_before, check_same
+from warmstart.run.journal import FOLDER, NEW_RUN, Unfinished, environment
 from warmstart.training.checkpoint import JOINT
 
 Result = TypeVar("Result")
@@ -64,6 +68,49 @@ def resume(run: Path, objects: Mapping[str, Any] | None = None) -> Steps[Finishe
 def _finished(run: Path, folder: RunFolder) -> Finished:
     clear_checkpoints(folder)
     return Finished(path=run, summary=read_json(folder.path / "summary.json", Summary))
+
+
+def check_same(run: Path, before: Mapping[str, Any]) -> str:
+    """What may differ in the last digits, in words; empty where nothing has changed.
+
+    Raises: RunFolderError for another version of a package, or fewer processors: a resumed run
+    would differ from the one that was begun.
+    """
+    now = environment()
+    for name, old in before["packages"].items():
+        new = now["packages"].get(name)
+        if new != old:
+            state = f"{new} is installed" if new else "it is not installed"
+            raise RunFolderError(
+                f"{run} began with {name} {old}, and {state} now, so that results would differ; "
+                f"install {name}=={old} again, {NEW_RUN}"
+            )
+    if n_processors() < before["processors"]:
+        raise RunFolderError(
+            f"{run} began on {before['processors']} processors, and this process may use "
+            f"{n_processors()}, so that results would differ; allow it as many, {NEW_RUN}"
+        )
+    kinds = ("cpu", "gpu", "arithmetic")
+    is_changed = any(now[kind] != before.get(kind, now[kind]) for kind in kinds)
+    return "another processor than before: last digits may differ" if is_changed else ""
+
+
+@contextmanager
+def as_before(before: Mapping[str, Any]) -> Iterator[None]:
+    """As many processors and threads as when the run began; restored at the end."""
+    threads = torch.get_num_threads()
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        n_needed = before["processors"] * here().local
+        if allowed is not None and len(allowed) > n_needed:
+            os.sched_setaffinity(0, sorted(allowed)[:n_needed])
+        torch.set_num_threads(before["threads"])
+        with fix_threads(before["processors"]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        if allowed is not None:
+            os.sched_setaffinity(0, allowed)
 
 
 def _within(place: Path, steps: Steps[Result]) -> Steps[Result]:

@@ -40,7 +40,7 @@ from warmstart.records.summary import Summary
 from warmstart.request import Request, read_data
 from warmstart.run.base_model import open_base
 from warmstart.run.fit import fit
-from warmstart.run.inputs import input_options
+from warmstart.run.plan import input_options
 from warmstart.run.predictor import BATCH, Predictor, open_bundle
 from warmstart.solve.kernels import Features, apply_scaling, fit_weighted_scaling, make_sketch
 from warmstart.solve.ridge import Array
