@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import warmstart
-from tiny import bytes_of
 from warmstart.errors import DataError, ModelError
 from warmstart.network.weights import digests
 
@@ -106,40 +105,6 @@ def test_an_output_is_learnt_and_tensors_are_answered(kind, tmp_path):
     said = [answer.label for answer in run.predict([data[i] for i in range(6)])]
     assert said == [answer.label for answer in answers]
     assert json.loads((run.path / "data.json").read_text())["kind"] == "tensor"
-
-
-@pytest.mark.parametrize("strategy", ["last:1", "full"])
-@pytest.mark.parametrize("kind", ["signals", "tokens"])
-def test_layers_are_trained_and_what_is_frozen_stays(kind, strategy, tmp_path):
-    net, data = made(kind)
-    run = warmstart.fit(
-        data, base=net, strategy=strategy, budget="fast", settings=QUICK, out=tmp_path / "run"
-    )
-    assert run.summary.frozen.identical
-    rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    fates = {row["fate"] for row in rows}
-    assert "trained" in fates or run.summary.guards
-    if strategy == "last:1":
-        first = [row for row in rows if row["block"] == run.plan.blocks[0].name]
-        assert first
-        assert all(row["before"] == row["after"] for row in first)
-
-
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
-    net, data = made("signals")
-    options = {"strategy": "last:1", "budget": "fast", "settings": QUICK}
-    whole = warmstart.fit(data, base=net, out=tmp_path / "whole", **options)
-    seen = []
-
-    def stop(event):
-        seen.append(event)
-        if event.stage == "fine_tune" and event.kind == "step" and event.step > 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        warmstart.fit(data, base=net, out=tmp_path / "cut", on_event=stop, **options)
-    again = warmstart.resume(tmp_path / "cut", data=data, base=net)
-    assert bytes_of(again.path / "model") == bytes_of(whole.path / "model")
 
 
 def test_the_same_tensors_are_extracted_once(tmp_path):
