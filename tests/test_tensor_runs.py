@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import warmstart
+from contracts.networks import Attending, convolutions
 from warmstart.errors import DataError, ModelError
 from warmstart.network.weights import digests
 
@@ -18,52 +19,9 @@ QUICK = {"training.epochs": 3.3333, "training.folds": 1}
 N = 48
 
 
-class Attending(nn.Module):
-    """Tokens, two blocks of attention, their mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(40, 16)
-        self.first = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.second = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.out = nn.Linear(16, 4)
-
-    def forward(self, x):
-        return self.out(self.second(self.first(self.embed(x))).mean(1))
-
-
-def signals():
-    return nn.Sequential(
-        nn.Conv1d(2, 8, 5, padding=2),
-        nn.BatchNorm1d(8),
-        nn.ReLU(),
-        nn.Conv1d(8, 16, 5, stride=2, padding=2),
-        nn.BatchNorm1d(16),
-        nn.ReLU(),
-        nn.Conv1d(16, 16, 5, stride=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool1d(1),
-        nn.Flatten(),
-        nn.Linear(16, 5),
-    )
-
-
 def layers():
     return nn.Sequential(
         nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
-    )
-
-
-def volumes():
-    return nn.Sequential(
-        nn.Conv3d(1, 4, 3),
-        nn.BatchNorm3d(4),
-        nn.ReLU(),
-        nn.Conv3d(4, 6, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool3d(1),
-        nn.Flatten(),
-        nn.Linear(6, 3),
     )
 
 
@@ -75,11 +33,11 @@ def made(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if kind == "signals":
-            net, x = signals(), torch.randn(N, 2, 32, generator=rng) + shift[:, None, None]
+            net, x = convolutions(1, 2), torch.randn(N, 2, 32, generator=rng) + shift[:, None, None]
         elif kind == "layers":
             net, x = layers(), torch.randn(N, 10, generator=rng) + shift[:, None]
         elif kind == "volumes":
-            net = volumes()
+            net = convolutions(3, 1)
             x = torch.randn(N, 1, 8, 8, 8, generator=rng) + shift[:, None, None, None, None]
         else:
             net, x = Attending(), torch.randint(0, 12, (N, 8), generator=rng) + 12 * y[:, None]
