@@ -35,6 +35,13 @@ def pytest_addoption(parser):
     parser.addoption("--pin", action="store_true", default=False, help="keep numbers anew")
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever needs a browser is slow."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "images"
 
 

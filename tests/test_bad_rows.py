@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
-from torch.utils.data import TensorDataset
 
 import tables
 import warmstart
 from audio_clips import tone, wav
 from warmstart.cli.main import main
-from warmstart.errors import DataError, ModelError, WarmstartError
+from warmstart.errors import WarmstartError
 
 HEAD = "age,dose,site,label\n"
 ROWS = "".join(",".join(row) + "\n" for row in tables.rows(24))
@@ -83,24 +81,3 @@ def test_clips_and_tables_and_tensors_are_no_starts_for_each_other(tmp_path):
     with pytest.raises(WarmstartError) as caught:
         warmstart.fit(tmp_path / "clips", base=network, out=tmp_path / "run")
     assert "\n" not in str(caught.value)
-
-
-BAD_TENSORS = {
-    "no examples": (torch.zeros(0, 3), torch.zeros(0).long(), "is empty; give one with examples"),
-    "no numbers": (
-        torch.full((6, 3), torch.nan),
-        torch.arange(6) % 2,
-        "holds NaN or infinite numbers",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD_TENSORS)
-def test_tensors_that_cannot_be_used_are_one_line(case, tmp_path):
-    values, labels, says = BAD_TENSORS[case]
-    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    with pytest.raises((DataError, ModelError)) as caught:
-        warmstart.fit(TensorDataset(values, labels), base=network, out=tmp_path / "run")
-    assert says in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()

@@ -22,6 +22,8 @@ from tiny import Convolutions
 from warmstart.cli.main import main
 from warmstart.cli.parse import parse
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = [ROOT / "README.md", *PAGES]
 BENCHES = {path.stem for path in (ROOT / "bench").glob("[a-z]*.py")}
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.ipynb"))

@@ -12,6 +12,8 @@ import pytest
 from warmstart.cli.main import main
 from warmstart.evaluation.readiness import LEVELS
 
+pytestmark = pytest.mark.slow
+
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 
 

@@ -22,7 +22,10 @@ from warmstart.studio.app import Keys
 from warmstart.studio.studio import StudioOptions, open_project
 from warmstart.studio.studio import application as studio_application
 
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"{CHROMIUM} is not installed"),
+]
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 LONG = 120_000  # ms
 

@@ -16,6 +16,8 @@ import warmstart
 from hue_images import fill
 from warmstart.errors import RunFolderError, TrainingError
 
+pytestmark = pytest.mark.slow
+
 WARMSTART = [sys.executable, "-m", "warmstart"]
 PATIENCE = 120  # seconds after which a test gives up; nothing is measured by it
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import warmstart
-from tiny import PREP, bytes_of, fit, lines, network, weights
+from tiny import PREP, fit, lines, network, weights
 from warmstart.api.run import Run
 from warmstart.auditing.judge import _open_run
 from warmstart.cli.main import main
@@ -114,19 +114,6 @@ def test_numbers_are_answered_with_an_interval(runs):
     assert run.predict(["nowhere.png"])[0].error
 
 
-def test_the_test_set_has_no_say(runs, tmp_path):
-    X, _, light = pictures()
-    light[N:] = light[N:][::-1]
-    table = written(tmp_path / "other", "light", [f"{value:.3f}" for value in light], X)
-    first = runs[0]["regress"]
-    base = {"base": weights(first.path.parent), "arch": "timm:lcnet_035"}
-    again = fit(table, label="light", out=tmp_path / "again", **base)
-    own, other = (bytes_of(run.path / "model") for run in (first, again))
-    assert own == other
-    assert again.estimate == runs[0]["regress"].estimate
-    assert again.test != runs[0]["regress"].test
-
-
 def test_the_list_of_doubtful_numbers_goes_back_in(runs):
     run, table = runs[0]["regress"], runs[1]["regress"]
     as_it_was, given_back = (
@@ -135,19 +122,6 @@ def test_the_list_of_doubtful_numbers_goes_back_in(runs):
     )
     assert as_it_was == given_back
     assert 'id="data"' in (run.path / "report.html").read_text("utf-8")
-
-
-@pytest.mark.parametrize("task", ["multilabel", "regress"])
-def test_layers_can_be_trained(task, tmp_path):
-    X, has, light = pictures()
-    y = has.astype(int) if task == "multilabel" else light
-    settings = ["training.epochs=7.5", "training.batch_size=8"]
-    run = fit((X, y), strategy="last:1", settings=settings, out=tmp_path / "r")
-    assert run.summary.shipped.strategy == "last:1"
-    assert run.summary.frozen.identical
-    assert run.estimate.value > 0.4
-    again = fit((X, y), strategy="last:1", settings=settings, out=tmp_path / "s")
-    assert bytes_of(run.path / "model") == bytes_of(again.path / "model")
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
@@ -161,9 +135,8 @@ def test_shuffled_targets_give_no_signal(task, tmp_path):
 @pytest.mark.parametrize("task", ["multilabel", "regress"])
 def test_exports_say_the_same(runs, task, tmp_path):
     run = runs[0][task]
-    for to in ("onnx", "torch"):
-        done = warmstart.export(run.path, to, out=tmp_path / to)
-        assert done.agreement.difference < 0.02
+    done = warmstart.export(run.path, "torch", out=tmp_path / "torch")
+    assert done.agreement.difference < 0.02
     with pytest.raises(ExportError, match="holds classifiers, and this model predicts"):
         warmstart.export(run.path, "timm", out=tmp_path / "timm")
 

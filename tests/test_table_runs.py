@@ -15,6 +15,8 @@ from warmstart.cli.main import main
 from warmstart.errors import DataError, ModelError
 from warmstart.records.plan import Choice, ColumnPlan
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("training.epochs=6.4", "training.folds=1")
 
 
@@ -222,12 +224,6 @@ def test_a_plan_is_for_columns_that_are_there(clinic, tmp_path):
 def test_columns_of_pictures_cannot_be_set(pictures):
     with pytest.raises(DataError, match=r"--set column.age=number: .* holds images, no columns"):
         warmstart.fit(pictures, settings=["column.age=number"])
-
-
-def test_a_run_repeats_itself(clinic, tmp_path):
-    one = warmstart.fit(clinic[1], strategy="head", budget="fast", out=tmp_path / "one")
-    two = warmstart.fit(clinic[1], strategy="head", budget="fast", out=tmp_path / "two")
-    assert bytes_of(one.path / "model") == bytes_of(two.path / "model")
 
 
 def test_random_labels_have_no_signal(tmp_path):

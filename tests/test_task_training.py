@@ -10,7 +10,8 @@ import pytest
 import tiny
 import warmstart
 from test_other_tasks import TEST, N, written
-from tiny import bytes_of, lines
+
+pytestmark = pytest.mark.slow
 
 CLOCKED = {"progress.jsonl", "summary.json", "request.json", "report.html", "env.json"}
 COLUMNS = {"multilabel": "label", "regress": "light"}
@@ -25,10 +26,6 @@ def pictures(seed=0, n=N + TEST):
     X[..., 0] += 50 * has[:, 0, None, None]
     X[..., 2] += 50 * has[:, 1, None, None]
     return np.clip(X, 0, 255).astype(np.uint8), has, light
-
-
-class Stop(BaseException):
-    """Somebody closes the run."""
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +70,3 @@ def test_tuned_layers_are_not_below_the_head(place, task):
     assert run.summary.shipped.strategy in ("head", "ensemble", "last:1")
     test = json.loads((run.path / "summary.json").read_text())["test"]
     assert test["mAP" if task == "multilabel" else "r2"] > 0.65
-
-
-@pytest.mark.parametrize("task", COLUMNS)
-def test_a_training_goes_on_where_it_was_stopped(place, task):
-    short = {"budget": "fast", "strategy": "last:1"}
-
-    def see(event):
-        if (event.stage, event.kind) == ("fine_tune", "step") and event.values.get("job") == 2:
-            raise Stop
-
-    whole = fit(task, place / "whole" / task, **short)
-    with pytest.raises(Stop):
-        fit(task, place / "stopped" / task, see, **short)
-    again = warmstart.resume(place / "stopped" / task, base=tiny.network())
-    ours, theirs = bytes_of(again.path), bytes_of(whole.path)
-    assert {n for n in {*ours, *theirs} if ours.get(n) != theirs.get(n)} <= CLOCKED
-    assert lines(again.path, "predictions.jsonl") == lines(whole.path, "predictions.jsonl")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import warmstart
-from tiny import bytes_of
+from contracts.networks import Attending, convolutions
 from warmstart.errors import DataError, ModelError
 from warmstart.network.weights import digests
 
@@ -19,52 +19,9 @@ QUICK = {"training.epochs": 3.3333, "training.folds": 1}
 N = 48
 
 
-class Attending(nn.Module):
-    """Tokens, two blocks of attention, their mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(40, 16)
-        self.first = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.second = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-        self.out = nn.Linear(16, 4)
-
-    def forward(self, x):
-        return self.out(self.second(self.first(self.embed(x))).mean(1))
-
-
-def signals():
-    return nn.Sequential(
-        nn.Conv1d(2, 8, 5, padding=2),
-        nn.BatchNorm1d(8),
-        nn.ReLU(),
-        nn.Conv1d(8, 16, 5, stride=2, padding=2),
-        nn.BatchNorm1d(16),
-        nn.ReLU(),
-        nn.Conv1d(16, 16, 5, stride=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool1d(1),
-        nn.Flatten(),
-        nn.Linear(16, 5),
-    )
-
-
 def layers():
     return nn.Sequential(
         nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
-    )
-
-
-def volumes():
-    return nn.Sequential(
-        nn.Conv3d(1, 4, 3),
-        nn.BatchNorm3d(4),
-        nn.ReLU(),
-        nn.Conv3d(4, 6, 3),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool3d(1),
-        nn.Flatten(),
-        nn.Linear(6, 3),
     )
 
 
@@ -76,11 +33,11 @@ def made(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if kind == "signals":
-            net, x = signals(), torch.randn(N, 2, 32, generator=rng) + shift[:, None, None]
+            net, x = convolutions(1, 2), torch.randn(N, 2, 32, generator=rng) + shift[:, None, None]
         elif kind == "layers":
             net, x = layers(), torch.randn(N, 10, generator=rng) + shift[:, None]
         elif kind == "volumes":
-            net = volumes()
+            net = convolutions(3, 1)
             x = torch.randn(N, 1, 8, 8, 8, generator=rng) + shift[:, None, None, None, None]
         else:
             net, x = Attending(), torch.randint(0, 12, (N, 8), generator=rng) + 12 * y[:, None]
@@ -106,40 +63,6 @@ def test_an_output_is_learnt_and_tensors_are_answered(kind, tmp_path):
     said = [answer.label for answer in run.predict([data[i] for i in range(6)])]
     assert said == [answer.label for answer in answers]
     assert json.loads((run.path / "data.json").read_text())["kind"] == "tensor"
-
-
-@pytest.mark.parametrize("strategy", ["last:1", "full"])
-@pytest.mark.parametrize("kind", ["signals", "tokens"])
-def test_layers_are_trained_and_what_is_frozen_stays(kind, strategy, tmp_path):
-    net, data = made(kind)
-    run = warmstart.fit(
-        data, base=net, strategy=strategy, budget="fast", settings=QUICK, out=tmp_path / "run"
-    )
-    assert run.summary.frozen.identical
-    rows = json.loads((run.path / "weights_ledger.json").read_text())["rows"]
-    fates = {row["fate"] for row in rows}
-    assert "trained" in fates or run.summary.guards
-    if strategy == "last:1":
-        first = [row for row in rows if row["block"] == run.plan.blocks[0].name]
-        assert first
-        assert all(row["before"] == row["after"] for row in first)
-
-
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
-    net, data = made("signals")
-    options = {"strategy": "last:1", "budget": "fast", "settings": QUICK}
-    whole = warmstart.fit(data, base=net, out=tmp_path / "whole", **options)
-    seen = []
-
-    def stop(event):
-        seen.append(event)
-        if event.stage == "fine_tune" and event.kind == "step" and event.step > 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        warmstart.fit(data, base=net, out=tmp_path / "cut", on_event=stop, **options)
-    again = warmstart.resume(tmp_path / "cut", data=data, base=net)
-    assert bytes_of(again.path / "model") == bytes_of(whole.path / "model")
 
 
 def test_the_same_tensors_are_extracted_once(tmp_path):

@@ -25,10 +25,11 @@ from warmstart.records.data import TaskOption, codes
 from warmstart.records.inputs import KindOption, Preprocessing
 from warmstart.records.plan import Choice, Plan, Value
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
+from warmstart.tasks.registry import TASKS
 from warmstart.training.device import check_device
 from warmstart.training.trackers import check_trackers
 
-CHOICES = {"budget": get_args(Budget), "kind": get_args(KindOption), "task": get_args(TaskOption)}
+CHOICES = {"budget": get_args(Budget), "kind": get_args(KindOption)}
 DEFAULT_BASE = "lite0"
 AUTO = "auto"  # the best base model on disk, by a ranking
 # Options that a plan sets too.
@@ -113,7 +114,7 @@ def check(request: Request) -> None:
 
     Raises: UsageError or PlanError for an invalid value, RunFolderError for an --out in use.
     """
-    for name, choices in CHOICES.items():
+    for name, choices in {**CHOICES, "task": ("auto", *TASKS)}.items():
         if (value := getattr(request, name)) not in choices:
             raise UsageError(f"--{name} {value} is not one of {', '.join(choices)}.")
     parse(request.strategy)

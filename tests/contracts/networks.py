@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
 import numpy as np
+import pytest
 import timm
 import torch
 import torch.nn.functional as F
@@ -284,6 +285,17 @@ ENCODERS = {
 }
 EVERY = {**{name: kind.n_blocks for name, kind in (KINDS | OTHERS).items()}, **ENCODERS}
 DEEP = [name for name, n_blocks in EVERY.items() if n_blocks > 1]
+
+
+HEAVY = {"tf_efficientnet_lite0", "resnet18", "torchvision_resnet18", "wrapper", "vit_tiny"}
+HEAVY |= {"convnext_atto", "swin_tiny", "regnety_002", "densenet121"}
+
+
+def each(names: Iterable[str]) -> pytest.MarkDecorator:
+    """A test for each of these networks, slow for large ones."""
+    slow = pytest.mark.slow
+    marked = [pytest.param(n, marks=slow) if n in HEAVY else n for n in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 @functools.cache

@@ -15,6 +15,8 @@ from test_runs import same_model
 
 from tiny import bytes_of, fit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run_cold(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from networks import (
     IMAGE_ENCODERS,
     TEXT_ENCODERS,
     cut_once,
+    each,
     folder_of,
     inputs_for,
     opened,
@@ -27,7 +28,7 @@ from warmstart.network.segments import as_tensor
 from warmstart.network.weights import place, unique_tensors
 
 
-@pytest.mark.parametrize("name", EVERY)
+@each(EVERY)
 def test_blocks_neck_and_classifier_give_the_logits_of_the_network(name):
     module, network = cut_once(name)
     inputs = value = inputs_for(name)
@@ -48,7 +49,7 @@ def test_blocks_neck_and_classifier_give_the_logits_of_the_network(name):
 TEXTS = (*TEXT_ENCODERS, "bert-windows")  # of any length
 
 
-@pytest.mark.parametrize("name", EVERY)
+@each(EVERY)
 def test_every_tensor_has_one_owner_and_is_the_networks_own(name):
     module, network = cut_once(name)
     state = module.state_dict(keep_vars=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import DEEP, EVERY, KINDS, cut_once, inputs_for, model_of, n_numbers
+from networks import DEEP, EVERY, KINDS, cut_once, each, inputs_for, model_of, n_numbers
 
 import tiny
 from warmstart.network import surgery
@@ -39,7 +39,7 @@ def moved(network, blocks):
     return clone
 
 
-@pytest.mark.parametrize("name", EVERY)
+@each(EVERY)
 def test_only_the_old_head_is_dropped_and_all_else_is_kept(name):
     module, network = cut_once(name)
     model = model_of(network)
@@ -63,7 +63,7 @@ FATES = {
 }
 
 
-@pytest.mark.parametrize("name", EVERY)
+@each(EVERY)
 def test_rows_add_up_whatever_is_done_to_the_blocks(name):
     """The first block frozen, the last fresh, the others tuned, two blocks added."""
     module, network = cut_once(name)
@@ -117,7 +117,7 @@ def test_rows_add_up_to_the_base_model_as_it_came_after_surgery(name, action):
 # ---- fine-tuned blocks beside the base model's own, in one network ----------------------------
 
 
-@pytest.mark.parametrize("name", DEEP)
+@each(DEEP)
 def test_an_ensemble_holds_both_networks_and_each_tensor_once(name):
     module, network = cut_once(name)
     at = len(network.blocks) // 2

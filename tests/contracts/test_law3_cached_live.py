@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from networks import DEEP, EVERY, KINDS, cut_once, model_of, opened, rows_for
+from networks import DEEP, EVERY, HEAVY, KINDS, cut_once, model_of, opened, rows_for
 from torch.nn.functional import cross_entropy
 
 from tiny import SCHEDULE
@@ -54,7 +54,11 @@ def gradient(name, model, actions, owners, unfrozen, tensors):
         return {n: p.grad.clone() for n, p in moving if p.grad is not None}
 
 
-CASES = [(name, depth) for name in DEEP for depth in {EVERY[name] // 2, EVERY[name] - 1}]
+CASES = [
+    pytest.param(name, depth, marks=[pytest.mark.slow] * (name in HEAVY))
+    for name in DEEP
+    for depth in sorted({EVERY[name] // 2, EVERY[name] - 1})
+]
 
 
 @pytest.mark.parametrize(("name", "depth"), CASES)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import KINDS, cut_once, inputs_for, model_of, n_numbers, opened, pixels
+from networks import KINDS, cut_once, each, inputs_for, model_of, n_numbers, opened, pixels
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -103,7 +103,7 @@ def moved(before, network):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_frozen_blocks_stay_bit_identical(name, strategy):
     network = cut_to_learn(name)
     is_bare = network.blocks[-1].name in lora.bare_blocks(network)

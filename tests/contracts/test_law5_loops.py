@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import warmstart
 
+pytestmark = pytest.mark.slow
+
 CLASSES, SIDE = 3, 32
 
 

@@ -18,6 +18,8 @@ from hue_images import fill
 from warmstart.errors import RunFolderError
 from warmstart.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 DYING = Path(__file__).with_name("killed_run.py")
 CLOCKED = ("seconds", "peak_rss_mb")
 # What a run is named by and when; everything else must be equal byte for byte.

@@ -8,7 +8,17 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks import FORKS, KINDS, TEXT_ENCODERS, Forked, cut_once, inputs_for, model_of, opened
+from networks import (
+    FORKS,
+    KINDS,
+    TEXT_ENCODERS,
+    Forked,
+    cut_once,
+    each,
+    inputs_for,
+    model_of,
+    opened,
+)
 
 from warmstart.errors import ExportError
 from warmstart.exporting.graph import ExportSource, onnx_graph, to_program
@@ -62,13 +72,13 @@ def agrees(name, model, is_program=False):
         np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", [*IMAGES, *OTHERS])
+@each([*IMAGES, *OTHERS])
 def test_a_graph_with_a_head_on_all_feature_layers(name):
     _, network = cut_once(name)
     agrees(name, model_of(network, feature_layers(network.record)))
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny", "residual", *OTHERS])
+@each(["tf_efficientnet_lite0", "vit_tiny", "residual", *OTHERS])
 def test_a_program_with_a_head_on_all_feature_layers(name):
     _, network = cut_once(name)
     agrees(name, model_of(network, feature_layers(network.record)), is_program=True)

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 import warmstart
+from run_texts import image_words_in
+from tiny import bytes_of
 from warmstart.data.near_duplicates import same_fingerprint
 from warmstart.errors import DataError
 from warmstart.features.batches import sub_batches, to_tensor
@@ -23,7 +25,7 @@ from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.network.segments import probe
 from warmstart.nouns import Nouns
 from warmstart.records.data import Example
-from warmstart.records.inputs import Preprocessing, Sound, TextInputs, WaveInputs
+from warmstart.records.inputs import Inputs, Preprocessing, Sound, TextInputs, WaveInputs
 from warmstart.serving.inputs import body_types
 
 ROOT = Path(warmstart.__file__).parent
@@ -46,6 +48,7 @@ OTHER_WORDS = {
     "exporting/predict_script.py": 1,
     "network/encoder.py": 2,
     "network/ledger.py": 2,
+    "nouns.py": 2,
     "planning/check.py": 1,
     "planning/plan_file.py": 1,
     "reporting/facts.py": 1,
@@ -93,7 +96,7 @@ KINDS = tuple(MODALITIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CloudInputs:
+class CloudInputs(Inputs):
     """How points become an array (n, 2) float32, padded with the origin."""
 
     n: int
@@ -214,6 +217,52 @@ def test_a_network_learns_a_new_kind(cloud):
 class AsTuple(nn.Module):
     def forward(self, outputs):
         return (outputs,)
+
+
+# ---- A whole run of it.
+
+
+def clouds(folder, n, seed=0):
+    """Clouds left and right of the axis, a file each in class folders."""
+    rng = np.random.default_rng(seed)
+    for name, side in (("left", -2), ("right", 2)):
+        (folder / name).mkdir(parents=True)
+        for number in range(n):
+            points = rng.normal(size=(3, 2)) + np.array([side, 0])
+            text = "\n".join(f"{x:.4f} {y:.4f}" for x, y in points)
+            (folder / name / f"{number:02}.xy").write_text(text)
+    return folder
+
+
+def network():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return CloudNetwork().eval()
+
+
+@pytest.mark.slow
+def test_a_new_kind_goes_through_a_whole_run(cloud, tmp_path):
+    """From a folder to answers; its nouns stand in every text, and a plan gives the run again."""
+    data, test = clouds(tmp_path / "train", 16), clouds(tmp_path / "test", 6, seed=1)
+    own = {"base": network(), "preprocessing": cloud}
+    options = {"strategy": "last:1", "budget": "fast", "settings": ["training.epochs=2"]}
+    run = warmstart.fit(data, test=test, **own, **options, out=tmp_path / "run")
+    assert run.summary.data.kind == "cloud"
+    assert run.summary.frozen.identical
+    assert run.test.accuracy > 0.8
+    assert image_words_in(run.path) == {}
+    assert "clouds" in (run.path / "report.html").read_text("utf-8")
+    files = sorted((test / "left").iterdir())
+    answers = run.predict(files)
+    again = warmstart.load(run.path, network=network()).predict(files)
+    assert [one.label for one in answers] == [one.label for one in again]
+    (tmp_path / "bad.xy").write_text("1 ?")
+    assert "is not a cloud" in run.predict([tmp_path / "bad.xy"])[0].error
+    plan = run.path / "plan.toml"
+    replayed = warmstart.fit(data, test=test, **own, plan=plan, out=tmp_path / "again")
+    assert bytes_of(replayed.path / "model") == bytes_of(run.path / "model")
+    exported = warmstart.export(run, "onnx", out=tmp_path / "onnx")
+    assert exported.agreement.same_labels == exported.agreement.n
 
 
 # ---- Kinds that meet.

@@ -14,6 +14,8 @@ from surfaces import Surfaces, agrees, largest, percentages, score, surfaces
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.records.data import FINDINGS
 
+pytestmark = pytest.mark.slow
+
 NUMBER = r"([−-]?\d+(?:\.\d+)?)"
 INTERVAL = rf"{NUMBER} % \((?:95 % CI )?{NUMBER}(?:–| to ){NUMBER}\)"
 SIGNED = r"([+−-]?\d+(?:\.\d+)?)"

@@ -22,6 +22,8 @@ from warmstart.network.partition import cut
 from warmstart.network.surgery import assemble
 from warmstart.training.checkpoint import JointCheckpoint
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 SIZE = 2
 

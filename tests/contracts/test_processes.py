@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 import tiny
 from hue_images import fill
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("several_processes.py")
 SETTINGS = (
     "training.engine=torch",

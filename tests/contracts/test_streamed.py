@@ -25,6 +25,8 @@ from warmstart.planning.plan_file import open_plan
 from warmstart.request import Request
 from warmstart.run import plan as inputs
 
+pytestmark = pytest.mark.slow
+
 SMALL = (
     "training.epochs=1.3333",
     "training.batch_size=8",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ import torch
 
 import tiny
 import warmstart
+from warmstart.errors import RunFolderError, UsageError
 from warmstart.records.data import Example
+from warmstart.records.run_folder import read_json
+from warmstart.records.summary import Summary, TestScores
 from warmstart.solve import ridge
 from warmstart.solve.calibration import Calibration
 from warmstart.stats.permutation import permutation_test
@@ -25,16 +28,37 @@ RNG = np.random.default_rng(0)
 N = 60
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradeScores(TestScores):
+    """R², and the share of grades that are right."""
+
+    n: int
+    r2: float
+    low: float
+    high: float
+    right: float
+
+
 class Ordinal(Regression):
     """Whole numbers: each answer is the nearest one."""
 
+    task = "ordinal"
     words = replace(REGRESSION.words, title="Grades", summary="Grades {an}")
+    score_record = GradeScores
 
     def natural(self, answers):
         return np.round(super().natural(answers))
 
     def activate(self, outputs):
         return outputs.round()
+
+    def scores(self, answers, truth, groups, certainty, names=()):
+        own = super().scores(answers, truth, groups, certainty, names)
+        right = (self.natural(answers[:, 0]) == self.natural(truth)).mean()
+        return GradeScores(n=own.n, r2=own.r2, low=own.low, high=own.high, right=float(right))
+
+    def other_metrics(self, scores):
+        return f"{scores.right:.0%} of the grades are right."
 
 
 NAMES = {"classify": ("a", "b", "c"), "multilabel": ("a", "b", "c", "d")}
@@ -150,22 +174,35 @@ def test_labels_are_told_from_shuffled_ones(case):
         assert (tested.p <= 0.01) == (features.shape[1] == len(names))
 
 
-def test_a_run_of_a_toy_task(monkeypatch, tmp_path):
-    """In the place of a task, for records hold the names of those that ship."""
-    monkeypatch.setitem(TASKS, "regress", Ordinal())
-    monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / "cache"))
-    grades = np.arange(48) % 4
-    light = 40 + 40 * grades[:, None, None, None] + RNG.normal(0, 8, (48, 32, 32, 3))
+@pytest.mark.slow
+def test_a_toy_task_goes_through_a_whole_run(monkeypatch, tmp_path):
+    """Under its own name: its record of scores is read again, its words stand on each surface."""
+    monkeypatch.setitem(TASKS, "ordinal", Ordinal())
+    grades = np.arange(60) % 4
+    light = 40 + 40 * grades[:, None, None, None] + RNG.normal(0, 8, (60, 32, 32, 3))
     pictures = np.clip(light, 0, 255).astype(np.uint8)
-    run = tiny.fit((pictures, grades), kind="layers", task="regress", out=tmp_path / "run")
+    options = {"kind": "layers", "task": "ordinal", "test": (pictures[48:], grades[48:])}
+    run = tiny.fit((pictures[:48], grades[:48]), **options, out=tmp_path / "run")
+    assert run.summary.task == "ordinal"
     assert run.summary.estimate.value > 0.8
+    test = read_json(run.path / "summary.json", Summary).test
+    assert isinstance(test, GradeScores)
+    assert test == run.test
     values = {line["value"] for line in tiny.lines(run.path, "predictions.jsonl")}
     assert values <= set(range(-1, 6))
     assert {answer.value for answer in run.predict(list(pictures))} <= set(range(-1, 6))
+    assert "of the grades are right." in (run.path / "report.html").read_text("utf-8")
     assert "Grades" in run._repr_html_() + str(run)
     exported = warmstart.export(run, "onnx")
     assert exported.outputs == "`value`, (N, 1)"
     assert "Grades an image: " in (run.path / "export" / "onnx" / "README.md").read_text("utf-8")
+
+
+def test_a_task_that_is_not_known_is_one_line():
+    with pytest.raises(RunFolderError, match="the task ranks is none of classify, multilabel"):
+        TASKS["ranks"]
+    with pytest.raises(UsageError, match="--task ranks is not one of auto, classify"):
+        tiny.fit(([0], [0]), task="ranks")
 
 
 # ---- the whole source

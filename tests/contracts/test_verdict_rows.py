@@ -22,6 +22,8 @@ from warmstart.network.shuffled import shuffled
 from warmstart.request import Request
 from warmstart.run.fit import check
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {"disc": 0, "triangle": 3, "square": 4, "star": 10}  # corners
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, cast
 
-from warmstart.records.data import TaskOption
+from warmstart.records.data import TASK_OPTIONS
 
 if TYPE_CHECKING:
     from warmstart.planning.rules import Budget
@@ -146,7 +146,7 @@ TEXT = Option("--text COLUMN", "column of the texts")
 TASK = Option(
     "--task T",
     "auto (default), classify, multilabel or regress (a number)",
-    " ".join(get_args(TaskOption)),
+    " ".join(TASK_OPTIONS),
 )
 GROUP = Option("--group COLUMN", "column of groups that are never split (a person, a visit)")
 KIND = Option(
@@ -199,7 +199,7 @@ def request_of(call: Call) -> Request:
         group=values.get("--group"),
         text=values.get("--text"),
         kind=cast("KindOption", values.get("--kind", "auto")),
-        task=cast("TaskOption", values.get("--task", "auto")),
+        task=values.get("--task", "auto"),
         test=values.get("--test"),
         relabel=call.path("--relabel"),
         fix="--fix" in call.switches,

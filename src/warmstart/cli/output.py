@@ -83,13 +83,13 @@ def dumps(value: Any, indent: int | None = None) -> str:
 
 def find_image(*folders: str | None) -> str | None:
     """The first image in the first of these folders that contains one."""
-    from warmstart.data.place import MEDIA_SUFFIXES
+    from warmstart.data.place import is_media
 
     for folder in filter(None, folders):
         for root, inside, names in os.walk(folder):
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             for name in sorted(names):
-                if os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES and name[0] != ".":
+                if is_media(name) and name[0] != ".":
                     return os.path.join(root, name)
     return None
 

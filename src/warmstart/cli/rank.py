@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
 
 from warmstart.cli.options import (
     COMMON,
@@ -27,9 +26,6 @@ from warmstart.records.comparison import RankedModel, Ranking
 from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.text import column, lead, table_lines
-
-if TYPE_CHECKING:
-    from warmstart.records.data import TaskOption
 
 OTHER = "timm:resnet18"  # another base model of images
 
@@ -108,7 +104,7 @@ def rank(call: Call) -> int:
             names_in(values.get("--models", "")),
             label=values.get("--label"),
             group=values.get("--group"),
-            task=cast("TaskOption", values.get("--task", "auto")),
+            task=values.get("--task", "auto"),
             seed=int(values.get("--seed", "0")),
             strict="--strict" in call.switches,
         )

@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from warmstart.cli.options import BASE, GROUP, LABEL, PLAIN, PORT, TASK, Call, Option, Verb
 from warmstart.cli.output import dumps, watched
 from warmstart.cli.stop import say
-
-if TYPE_CHECKING:
-    from warmstart.records.data import TaskOption
 
 STOPPING = "Stopping; what was computed is kept."
 
@@ -29,7 +25,7 @@ def studio(call: Call) -> int:
         out=call.path("--out"),
         label=values.get("--label"),
         group=values.get("--group"),
-        task=cast("TaskOption", values.get("--task", "auto")),
+        task=values.get("--task", "auto"),
         base=values.get("--base", DEFAULT_BASE),
         port=int(values.get("--port", "8001")),
     )

@@ -19,10 +19,10 @@ from warmstart.data.parsing import LABEL_NAMES, SPLIT_ORDER, SPLIT_VALUES, Table
 from warmstart.data.place import (
     ARCHIVE_SUFFIXES,
     FOREIGN_SUFFIXES,
-    MEDIA_SUFFIXES,
     VECTOR_SUFFIXES,
     Place,
     counted,
+    is_media,
     media_among,
     media_of,
     suffix,
@@ -297,7 +297,7 @@ def _list_one(place: Place, table: Table, file: str, columns: Columns) -> Listin
 
 def _list_splits(place: Place, tables: Mapping[str, str], columns: Columns) -> Listing:
     folders = find_splits(place.source, sorted(tables))
-    with_images = {file.split("/")[0] for file in place.files if suffix(file) in MEDIA_SUFFIXES}
+    with_images = {file.split("/")[0] for file in place.files if is_media(file)}
     incomplete = sorted(f for f in with_images - set(tables) if f.casefold() in SPLITS)
     if incomplete:
         raise DataError(

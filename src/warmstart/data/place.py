@@ -19,18 +19,17 @@ from typing import IO, Any
 
 from warmstart.data.dataset import Listing, Load, Row, unreadable
 from warmstart.errors import DataError
-from warmstart.modalities.audio import AUDIO
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.modality import Modality, suffixes_of
+from warmstart.modalities.registry import MODALITIES
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT
 from warmstart.nouns import count
 from warmstart.records.data import Finding
 from warmstart.records.inputs import KindOption
 
-MEDIA_SUFFIXES = IMAGE.suffixes | AUDIO.suffixes
-# Everything that may be opened in a place: a data set saved by `datasets` is .arrow beside .json.
-READ_SUFFIXES = MEDIA_SUFFIXES | TEXT.suffixes | TABLE.suffixes | {".arrow", ".json"}
+# What may be opened in a place beside media: a data set saved by `datasets` is .arrow and .json.
+_OTHER_SUFFIXES = TEXT.suffixes | TABLE.suffixes | {".arrow", ".json"}
 ARCHIVE_SUFFIXES = suffixes_of("zip tar tgz gz bz2 xz 7z rar")
 # Pictures of formats that are not read: reported, never ignored silently.
 FOREIGN_SUFFIXES = suffixes_of("heic heif avif svg psd raw cr2 cr3 nef arw dng jp2 jxl eps ico")
@@ -195,11 +194,28 @@ def _why_not_followed(entry: os.DirEntry[str], inside: str) -> str | None:
     return None
 
 
-# ---- Audio clips among files, recognised by their names, and what messages call them.
+# ---- Images, clips and other media among files, recognised by their names.
+
+
+def _media() -> list[Modality[Any]]:
+    """The modalities with a file an example."""
+    return [one for one in MODALITIES.values() if one.form == "files"]
+
+
+def is_media(name: str) -> bool:
+    """Whether a file is an image, a clip or another example, by its name."""
+    end = suffix(name)
+    return any(end in one.suffixes for one in _media())
+
+
+def _is_read(name: str) -> bool:
+    return is_media(name) or suffix(name) in _OTHER_SUFFIXES
 
 
 def media_among(files: Sequence[str], kind: KindOption = "auto") -> list[str]:
-    """The images of a place, or its audio clips if `kind` says so or there are more of them.
+    """The images of a place, or its files of another kind, such as clips, where they are more.
+
+    `kind`: those of this kind alone.
 
     Two folders with two images each make the images the examples, whatever the clips: a
     talking picture book has a clip to every picture.
@@ -207,31 +223,35 @@ def media_among(files: Sequence[str], kind: KindOption = "auto") -> list[str]:
     >>> media_among(["a/1.wav", "a/1.png", "a/2.wav", "notes.txt"])
     ['a/1.wav', 'a/2.wav']
     """
-    images = [file for file in files if suffix(file) in IMAGE.suffixes]
-    clips = [file for file in files if suffix(file) in AUDIO.suffixes]
+    of_kind = {one.kind: [f for f in files if suffix(f) in one.suffixes] for one in _media()}
+    images = of_kind[IMAGE.kind]
     if kind != "auto":
-        return clips if kind == AUDIO.kind else images
+        return of_kind.get(kind, images)
+    most = max(of_kind.values(), key=len)  # images where there are as many
     sizes = Counter(image.partition("/")[0] for image in images if "/" in image)
     has_classes = sum(size >= 2 for size in sizes.values()) >= 2
-    return clips if len(clips) > len(images) and not has_classes else images
+    return images if has_classes else most
 
 
 def media_of(names: Iterable[str]) -> Modality[Any]:
-    """What these files are: audio if more than half are, by their names, else images."""
-    are_clips = [suffix(name) in AUDIO.suffixes for name in names]
-    return AUDIO if 2 * sum(are_clips) > len(are_clips) else IMAGE
+    """What these files are: what more than half are, by their names, else images."""
+    suffixes = [suffix(name) for name in names]
+    for one in _media():
+        if 2 * sum(end in one.suffixes for end in suffixes) > len(suffixes):
+            return one
+    return IMAGE
 
 
 def counted(rows: Sequence[Row]) -> str:
     return media_of(row.id for row in rows).nouns.count(len(rows))
 
 
-def as_audio(listing: Listing) -> Listing:
-    """A listing of mostly audio files as one of clips; any other listing unchanged."""
-    if media_of(row.id for row in listing.rows) is IMAGE:
+def with_kind(listing: Listing) -> Listing:
+    """A listing of mostly audio files as one of clips; one of images or no files unchanged."""
+    if (media := media_of(row.id for row in listing.rows)) is IMAGE:
         return listing
-    wording = replace(listing.wording, noun=AUDIO.nouns.one)
-    return replace(listing, kind=AUDIO.kind, wording=wording)
+    wording = replace(listing.wording, noun=media.nouns.one)
+    return replace(listing, kind=media.kind, wording=wording)
 
 
 # ---- Zip and tar files, read in place: no member is ever written to disk under its name.
@@ -324,7 +344,7 @@ def checked_member(name: str, source: str) -> str:
 
 def check_sizes(sizes: dict[str, int], packed: int, source: str) -> None:
     """Raise a DataError if the members that would be read unpack to over 20 GB, or 200-fold."""
-    total = sum(size for name, size in sizes.items() if suffix(name) in READ_SUFFIXES)
+    total = sum(size for name, size in sizes.items() if _is_read(name))
     if total > MAX_TOTAL_BYTES:
         raise DataError(f"{source} unpacks to more than 20 GB; unpack it and name the folder")
     if total > RATIO_FROM_BYTES and total > MAX_RATIO * packed:
@@ -347,7 +367,7 @@ def _place(
             folders.add(name)
         elif is_hidden(name):
             continue
-        elif size > MAX_FILE_BYTES and suffix(name) in READ_SUFFIXES:
+        elif size > MAX_FILE_BYTES and _is_read(name):
             reasons[name] = "unpacks to more than 512 MB"
         elif name in members:
             raise DataError(f"{source} holds {name} twice; pack it again")

@@ -45,14 +45,14 @@ from warmstart.data.layouts import list_place
 from warmstart.data.names import PREFIX, is_address
 from warmstart.data.parsing import LABEL_NAMES, PATH_NAMES, Table, find_column, parse
 from warmstart.data.place import (
-    MEDIA_SUFFIXES,
     TAR_SUFFIXES,
-    as_audio,
+    is_media,
     open_folder,
     open_tar,
     open_zip,
     read_file,
     suffix,
+    with_kind,
 )
 from warmstart.data.tables import ReferencedFiles, list_table
 from warmstart.data.webdataset import is_shard, list_shard, list_shards
@@ -149,7 +149,7 @@ def list_source(source: Source, columns: Columns) -> Listing:
     >>> list_source("sample:digits", Columns()).title
     '1,797 scans of handwritten digits (scikit-learn)'
     """
-    listing = as_audio(_list_source(source, columns))
+    listing = with_kind(_list_source(source, columns))
     if columns.kind not in ("auto", listing.kind):
         raise DataError(
             f"--kind {columns.kind}: {listing.wording.source} holds {listing.wording.noun}s; drop "
@@ -244,7 +244,7 @@ def _list_path(path: Path, source: str, columns: Columns) -> Listing:
             files=_files_beside(path.parent),
             columns=columns,
         )
-    if suffix(kind) in MEDIA_SUFFIXES:
+    if is_media(kind):
         raise DataError(f"{source} is one file; name the folder that holds the class folders")
     remedy = _REMEDIES.get(suffix(kind), "")
     raise DataError(

@@ -20,10 +20,10 @@ from warmstart.data.dataset import Columns, Listing, Row, unreadable
 from warmstart.data.layouts import SPLITS, SplitFolder, find_splits
 from warmstart.data.place import (
     MAX_FILE_BYTES,
-    MEDIA_SUFFIXES,
     TAR_ERRORS,
     checked_member,
     is_hidden,
+    is_media,
     suffix,
     tar_error,
     why_not_read,
@@ -93,7 +93,7 @@ def find_shards(root: Path) -> dict[SplitFolder, list[Path]]:
     """The shards of a folder that holds no other examples, by split; {} for any other folder."""
     entries = sorted(path for path in root.iterdir() if not is_hidden(path.name))
     tops = [path for path in entries if path.is_dir()]
-    if any(path.is_file() and suffix(path.name) in MEDIA_SUFFIXES for path in entries):
+    if any(path.is_file() and is_media(path.name) for path in entries):
         return {}
     if shards := [path for path in entries if path.is_file() and suffix(path.name) == _SUFFIX]:
         return {} if tops else {SplitFolder("", "train"): shards}
@@ -113,7 +113,7 @@ def is_shard(path: Path) -> bool:
             for info, _ in zip(archive, range(_N_MEMBERS), strict=False):
                 base, _, extension = info.name.rpartition("/")[2].partition(".")
                 folder = info.name.rpartition("/")[0]
-                if suffix(info.name) in MEDIA_SUFFIXES:
+                if is_media(info.name):
                     images.add(f"{folder}/{base}")
                 elif extension == "cls" or (extension == "json" and folder in ("", ".")):
                     labels.add(f"{folder}/{base}")
@@ -201,7 +201,7 @@ def _examples(
                 folder, slash, last = name.rpartition("/")
                 base, _, extension = last.partition(".")  # a basename ends at the first dot
                 sample = samples.setdefault(f"{folder}{slash}{base}", _Sample())
-                if suffix(name) in MEDIA_SUFFIXES:
+                if is_media(name):
                     sample.images.append((name, info.offset_data, info.size))
                 elif extension.lower() in ("cls", "json") and (file := archive.extractfile(info)):
                     where = f"{path.name}: {name}"
@@ -216,7 +216,7 @@ def _examples(
 
 
 def _too_large(info: tarfile.TarInfo, name: str) -> str:
-    if suffix(name) in MEDIA_SUFFIXES:
+    if is_media(name):
         return "is larger than 512 MB" if info.size > MAX_FILE_BYTES else ""
     is_label = suffix(name) in (".cls", ".json")
     return "is larger than 64 MB" if is_label and info.size > _MAX_LABEL_BYTES else ""

@@ -11,7 +11,7 @@ from warmstart.formatting import interval, percents
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.records.answer import Exported, Gap
-from warmstart.records.summary import NumberScores, Scores, Summary
+from warmstart.records.summary import LabelScores, Scores, Summary
 from warmstart.tasks.registry import TASKS, other_metrics, score_of
 
 LISTED = 20  # classes that are listed in full
@@ -105,7 +105,9 @@ def _metrics(facts: ReadmeFacts) -> list[tuple[str, float, str]]:
         return [(words.metric, accuracy, f"{name} in 8 bits ({images} images)")]
     if exported.single_layer is None and summary.test is not None:
         test = summary.test
-        f1 = [] if isinstance(test, NumberScores) else [("f1", test.macro_f1, "Test macro F1")]
+        f1 = []
+        if isinstance(test, Scores | LabelScores):
+            f1 = [("f1", test.macro_f1, "Test macro F1")]
         return [(words.metric, score_of(test), f"Test {words.name}"), *f1]
     estimate = exported.single_layer.estimate if exported.single_layer else summary.estimate
     return [(words.metric, estimate.value, f"{name} ({estimate.method})")] if estimate else []

@@ -11,8 +11,9 @@ from warmstart.records.inputs import ColumnRecord, Kind
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.run_folder import ABSENT
 
-Task = Literal["classify", "multilabel", "regress"]
-TaskOption = Literal["auto", Task]
+Task = str  # the key of its target in `tasks.registry`
+TaskOption = str  # a task, or "auto"
+TASK_OPTIONS = ("auto", "classify", "multilabel", "regress")  # --task, where none is added
 Split = Literal["train", "holdout", "test"]
 
 

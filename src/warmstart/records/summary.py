@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from warmstart.records.data import Finding, LabelIssues, OffTopic, Task
 from warmstart.records.inputs import Kind
@@ -23,8 +23,35 @@ class LabelScore:
     threshold: float
 
 
+class TestScores:
+    """Metrics on unseen data, one record a task. A file is read as the one whose fields it has.
+
+    Each has its own required fields beside `n`, its main score and the `low` and `high` of that.
+    """
+
+    __slots__ = ()
+    members: ClassVar[dict[str, type[TestScores]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        TestScores.members[cls.__name__] = cls  # twice with slots, where the second class counts
+
+    if TYPE_CHECKING:  # else a dataclass would take a property for the default of its field
+
+        @property
+        def n(self) -> int:
+            """Rows."""
+
+        @property
+        def low(self) -> float:
+            """Lower end of the 95 % interval."""
+
+        @property
+        def high(self) -> float:
+            """Upper end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LabelScores:
+class LabelScores(TestScores):
     """Multi-label metrics on unseen data; `low` and `high` are of `mAP`, mean average precision.
 
     `exact` is the share of rows whose labels are all right.
@@ -43,7 +70,7 @@ class LabelScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NumberScores:
+class NumberScores(TestScores):
     """Regression metrics on unseen data; errors are in the user's unit, `low` and `high` of `r2`.
 
     `coverage` is the share of rows inside their interval, `promised` the promised one; None where
@@ -137,7 +164,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
+class Scores(TestScores):
     """Metrics on unseen labelled data: `test`, and `evaluate --json`."""
 
     n: int
@@ -170,9 +197,6 @@ class ScoresByClass(Scores):
     """What `evaluate --json` prints of classes: metrics of all, then of each class."""
 
     classes: tuple[ClassScore, ...]
-
-
-TestScores = Scores | LabelScores | NumberScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

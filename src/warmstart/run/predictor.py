@@ -21,7 +21,7 @@ from warmstart.data.arrays import Frame, as_values, channels_last, frame_table, 
 from warmstart.data.arrays import encode as encode_array
 from warmstart.data.dataset import Columns
 from warmstart.data.parsing import Table, text_of
-from warmstart.data.place import MEDIA_SUFFIXES, read_file, suffix
+from warmstart.data.place import is_media, read_file, suffix
 from warmstart.data.read import open_table, read_for_scoring
 from warmstart.data.splits import group_numbers
 from warmstart.data.tables import row_payloads, text_column
@@ -261,7 +261,7 @@ def find_files(paths: Iterable[Any], nouns: Nouns = IMAGE.nouns) -> list[Any]:
 def _is_media(path: Path, root: Path) -> bool:
     is_hidden = any(name.startswith(".") for name in path.relative_to(root).parts)
     # A pipe or a broken link counts too: its answer says why there is none.
-    return path.suffix.lower() in MEDIA_SUFFIXES and not is_hidden and not path.is_dir()
+    return is_media(path.name) and not is_hidden and not path.is_dir()
 
 
 BATCH = 32

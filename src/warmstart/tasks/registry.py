@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from warmstart.errors import RunFolderError
 from warmstart.records.data import Task
 from warmstart.records.summary import Estimate, TestScores
 from warmstart.tasks.classify import CLASSIFICATION
@@ -11,7 +12,13 @@ from warmstart.tasks.multilabel import MULTILABEL
 from warmstart.tasks.regress import REGRESSION
 from warmstart.tasks.task import Form, Target
 
-TASKS: dict[Task, Target] = {one.task: one for one in (CLASSIFICATION, MULTILABEL, REGRESSION)}
+
+class _Tasks(dict[Task, Target]):
+    def __missing__(self, task: Task) -> Target:
+        raise RunFolderError(f"the task {task} is none of {', '.join(self)}; restore its file.")
+
+
+TASKS = _Tasks({one.task: one for one in (CLASSIFICATION, MULTILABEL, REGRESSION)})
 
 
 def target_of(task: Task, labels: Sequence[str]) -> Target:
