@@ -1,4 +1,4 @@
-"""Ranking starts, and `--base auto`: over tiny networks in place of those on disk."""
+"""Base models: ranked and chosen, and runs as base models, over tiny networks."""
 
 from __future__ import annotations
 

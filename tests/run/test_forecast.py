@@ -1,4 +1,4 @@
-"""A plan and its forecast: nothing is trained, and nothing written but the file that was named."""
+"""A plan and its forecast without a run, and --minutes that shorten the plan of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what was asked to a plan: --set over options, options over a plan file, that over rules."""
+"""From a request to inputs and plan: --set over options, over a plan file, over rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a run, found again; what is not the same any more does not count."""
+"""The images of a run, found again and shown; what has changed does not count."""
 
 from __future__ import annotations
 
