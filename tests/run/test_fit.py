@@ -173,18 +173,6 @@ def test_a_hold_out_set_gives_the_estimate_and_is_learnt_from_too(tmp_path):
     assert all(id.startswith("val/") for id in ids)
 
 
-def test_groups_are_never_split_between_folds(people):
-    run = fit(people(9), label="label", group="person")
-    examples = json.loads((run.path / "data.json").read_text())["examples"]
-    group = {example["id"]: example["group"] for example in examples}
-    folds = {}
-    for line in lines(run.path, "predictions.jsonl"):
-        folds.setdefault(group[line["id"]], set()).add(line["fold"])
-    assert len(folds) == 9
-    assert all(len(numbers) == 1 for numbers in folds.values())
-    assert run.plan.head.outer_folds.value == 5
-
-
 def test_copies_are_one_group_and_counted(pictures):
     names = [f"copy-{number}.png" for number in range(3)]
     for name in names:
