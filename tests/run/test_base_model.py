@@ -1,4 +1,4 @@
-"""Ranking starts, and `--base auto`: over tiny networks in place of those on disk."""
+"""Base models: ranked and chosen, and runs as base models, over tiny networks."""
 
 from __future__ import annotations
 
@@ -399,21 +399,6 @@ def test_an_old_run_in_another_order_gives_the_same_model(first, tmp_path):
     a, b = (load_file(run.path / "model" / "model.safetensors") for run in (one, two))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert one.summary.estimate == two.summary.estimate
-
-
-def test_as_many_classes_of_other_names_are_no_prior(first, tmp_path):
-    names = {"Blue": 10, "GREEN": 10, "violet": 10}
-    run = follow_up(first, tmp_path, names)
-    plain = fit(
-        tmp_path / "data-next",
-        base=weights(tmp_path),
-        arch=ARCH,
-        preprocessing=PREP,
-        out=tmp_path / "plain",
-    )
-    assert run.plan.head.candidates.value == plain.plan.head.candidates.value
-    a, b = (load_file(each.path / "model" / "model.safetensors") for each in (run, plain))
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_path):

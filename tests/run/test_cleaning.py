@@ -1,4 +1,4 @@
-"""Copies that only looking finds: blocks, findings, and what --fix leaves out."""
+"""What bytes, groups and features tell of the data, and what --fix leaves out."""
 
 from __future__ import annotations
 

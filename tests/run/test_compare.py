@@ -78,20 +78,6 @@ def test_the_test_set_scores_as_it_did_in_the_run(finished, copy):
     assert pair.low < -0.02 < 0.02 < pair.high  # a tie is not called equal
 
 
-def test_names_and_order_of_files_do_not_matter(finished, copy):
-    def renamed(data):
-        data["near_duplicates"] = data["problems"] = []
-        for example in data["examples"]:
-            example["id"] = example["id"][::-1]
-        data["examples"].reverse()
-
-    other = copy("other", data=renamed, said=lambda line: {**line, "id": line["id"][::-1]})
-    lines = (other / "predictions.jsonl").read_text("utf-8").splitlines()
-    (other / "predictions.jsonl").write_text("\n".join(reversed(lines)), "utf-8")
-    (pair,) = compare(finished, other).pairs
-    assert (pair.difference, pair.n) == (0.0, 15)
-
-
 def test_what_a_run_had_seen_before_is_left_out(finished, copy):
     def leaky(data):
         tests = [e["id"] for e in data["examples"] if e["split"] == "test"]
@@ -104,28 +90,6 @@ def test_what_a_run_had_seen_before_is_left_out(finished, copy):
     assert result.n_common_train == 35
 
 
-def test_groups_widen_the_interval(finished, copy):
-    def grouped(data):
-        for number, example in enumerate(e for e in data["examples"] if e["split"] == "test"):
-            example["group"] = f"{number // 5}"
-
-    (plain,) = compare(finished, copy("blind", said=blind)).pairs
-    (wide,) = compare(finished, copy("grouped", said=blind, data=grouped)).pairs
-    assert wide.difference == plain.difference
-    assert wide.high - wide.low > plain.high - plain.low
-
-
-def test_three_runs_from_best_to_worst(finished, copy):
-    def poor(line):
-        return blind(line) if line["id"].endswith(("0.png", "1.png")) else line
-
-    result = compare(copy("blind", said=blind), copy("poor", said=poor), finished)
-    assert [run.name for run in result.runs] == ["split", "poor", "blind"]
-    pairs = [("split", "poor"), ("split", "blind"), ("poor", "blind")]
-    assert [(p.a, p.b) for p in result.pairs] == pairs
-    assert all(pair.difference >= 0 for pair in result.pairs)
-
-
 def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
     result = compare(finished, copy("again"))
     seconds = finished.summary.seconds
@@ -135,28 +99,6 @@ def test_a_closed_form_head_is_there_when_it_is_fitted(finished, copy):
         own = sum(seconds[stage] for stage in ("read", "features", "checks", "plan", "head"))
         assert run.seconds_to_95 == pytest.approx(own, abs=0.001)
         assert not run.features_cached
-
-
-def trained(path, values, head):
-    """Give a run one training whose held-out accuracy after each update is in `values`."""
-    event = {"stage": "fine_tune", "kind": "begin", "values": {"trainings": 2}, "t": 1e9}
-    with open(path / "progress.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(event) + "\n")
-        for update, value in enumerate(values, 1):
-            event |= {"kind": "step", "step": update, "of": 2 * len(values), "t": 1e9 + update}
-            event["values"] = {"loss": 1.0, "job": 1, "val": value, "head": head}
-            file.write(json.dumps(event) + "\n")
-    return path
-
-
-def test_tuned_layers_and_scratch_are_near_their_end_when_they_were_seen_to_be(finished, copy):
-    rising = [0.3, 0.5, 0.8, 0.81, 0.8]
-    warm = trained(copy("warm", summary=as_run_of("full")), rising, head=0.79)
-    cold = trained(copy("cold", summary=as_run_of("scratch")), rising, head=0.79)
-    runs = {run.name: run for run in compare(warm, cold).runs}
-    assert (runs["warm"].updates_to_95, runs["cold"].updates_to_95) == (0, 3)
-    assert runs["warm"].updates == runs["cold"].updates == 5
-    assert runs["warm"].seconds_to_95 < runs["cold"].seconds_to_95
 
 
 def test_runs_go_by_their_folder_or_by_their_path(copy, tmp_path, monkeypatch):

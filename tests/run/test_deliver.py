@@ -1,4 +1,4 @@
-"""The model card: its numbers are those of the run, and its plain torch predicts the same."""
+"""The model card and the report: numbers of the run, and plain torch that predicts the same."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ def summary_of(run):
     return json.loads((run / "summary.json").read_text("utf-8"))
 
 
-def look_of(run):
-    """What the look says at its end."""
+def extracted(run):
+    """How many images were passed through the network, and how many decoded."""
     ends = [
         e for e in lines(run, "progress.jsonl") if (e["stage"], e["kind"]) == ("features", "end")
     ]
@@ -152,7 +152,7 @@ def test_a_second_run_ships_the_same_bytes_cold_or_from_the_cache(
     for name, cache in (("a", "one"), ("b", "other"), ("c", "other")):
         monkeypatch.setenv("WARMSTART_CACHE", str(tmp_path / f"cache-{cache}"))
         runs.append(fit(split_pictures, kind=kind, out=tmp_path / name / "split").path)
-    assert [look_of(run) for run in runs] == [(51, 51), (51, 51), (0, 0)]
+    assert [extracted(run) for run in runs] == [(51, 51), (51, 51), (0, 0)]
     first, *others = map(bytes_of, runs)
     for run, files in zip(runs[1:], others, strict=True):
         assert {name for name in first if first[name] != files[name]} <= OWN
@@ -172,18 +172,6 @@ def test_a_hold_out_set_gives_the_estimate_and_is_learnt_from_too(tmp_path):
     assert all(id.startswith("val/") for id in ids)
 
 
-def test_groups_are_never_split_between_folds(people):
-    run = fit(people(9), label="label", group="person")
-    examples = json.loads((run.path / "data.json").read_text())["examples"]
-    group = {example["id"]: example["group"] for example in examples}
-    folds = {}
-    for line in lines(run.path, "predictions.jsonl"):
-        folds.setdefault(group[line["id"]], set()).add(line["fold"])
-    assert len(folds) == 9
-    assert all(len(numbers) == 1 for numbers in folds.values())
-    assert run.plan.head.outer_folds.value == 5
-
-
 def test_copies_are_one_group_and_counted(pictures):
     names = [f"copy-{number}.png" for number in range(3)]
     for name in names:
@@ -193,7 +181,7 @@ def test_copies_are_one_group_and_counted(pictures):
     assert len({fold[f"red/{name}"] for name in ["000.png", *names]}) == 1
     assert (run.summary.data.near_duplicates, run.summary.data.train) == (3, 39)
     assert run.summary.findings[-1].kind == "near-duplicate"
-    assert look_of(run.path) == (36, 36)
+    assert extracted(run.path) == (36, 36)
 
 
 def test_what_cannot_be_read_is_left_out_listed_and_not_tried_again(pictures):
@@ -208,8 +196,8 @@ def test_what_cannot_be_read_is_left_out_listed_and_not_tried_again(pictures):
         bad = ["blue/001.png", "green/letter.jpg", "red/empty.png"]
         assert [item.split(":")[0] for item in finding.items] == bad
         assert len(lines(run.path, "predictions.jsonl")) == 35
-    assert look_of(first.path) == (35, 38)
-    assert look_of(second.path) == (0, 0)
+    assert extracted(first.path) == (35, 38)
+    assert extracted(second.path) == (0, 0)
     assert bytes_of(first.path / "model") == bytes_of(second.path / "model")
 
 
@@ -319,7 +307,7 @@ def test_an_interrupted_run_says_so_and_the_next_goes_on_from_its_rows(pictures,
     assert (tmp_path / "out" / "INTERRUPTED").exists()
     assert not {"DONE", "summary.json"} & {path.name for path in (tmp_path / "out").iterdir()}
     left = 4 if at == ("features", "step") else 0
-    assert look_of(fit(pictures, out=tmp_path / "again").path) == (left, left)
+    assert extracted(fit(pictures, out=tmp_path / "again").path) == (left, left)
 
 
 @pytest.mark.parametrize(

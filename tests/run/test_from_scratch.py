@@ -1,4 +1,4 @@
-"""With `thorough`, the same design from nothing beside the warm start."""
+"""With `--budget thorough`, the same design trained from scratch beside the base model."""
 
 from __future__ import annotations
 

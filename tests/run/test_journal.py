@@ -1,4 +1,4 @@
-"""The journal of a run: what was settled stays, and is told from what has changed."""
+"""The journal of a run: stages that are not run again, and trackers that follow it."""
 
 from __future__ import annotations
 

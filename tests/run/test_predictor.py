@@ -1,4 +1,4 @@
-"""Answers for images of every kind, and when they are sure."""
+"""Answers for inputs of every kind, when they are confident, and metrics on labelled data."""
 
 from __future__ import annotations
 

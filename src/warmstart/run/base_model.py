@@ -1,4 +1,4 @@
-"""Choose and rank base models: one feature extraction each, equal folds, ties called ties."""
+"""Base models: read, chosen by a ranking, opened, and finished runs that are one."""
 
 from __future__ import annotations
 

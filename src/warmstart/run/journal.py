@@ -3,7 +3,8 @@
 `checkpoints/` holds, until the run is finished, the data as they were read, the states of
 trainings, and `journal.json`: the engine, and the digests of the files that stages have written,
 each with the key of what that stage depends on. A stage whose key and file are unchanged is not
-run again; its result is read from the file in any case, so that equal values follow.
+run again; its result is read from the file in any case, so that equal values follow. Trackers
+(`--track`) follow the same events.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A finished model that predicts: network, preprocessing, calibration, neighbours."""
+"""A finished model that predicts, and its metrics on other labelled data."""
 
 from __future__ import annotations
 

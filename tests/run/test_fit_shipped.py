@@ -1,4 +1,4 @@
-"""What ships where the depth is ours to choose: each of the three, taken home and used."""
+"""What ships where the user leaves the depth open: probe, fine-tuned network or ensemble."""
 
 from __future__ import annotations
 

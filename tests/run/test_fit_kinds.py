@@ -1,4 +1,4 @@
-"""Bands, alpha and grey from files on disk to features, checks and answers."""
+"""Runs on bands, alpha, grey and sounds: from files to features, checks and answers."""
 
 from __future__ import annotations
 
