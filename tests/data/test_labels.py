@@ -7,9 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from image_files import fails
+from image_files import fails, paint
 from warmstart.data.read import read, read_for_scoring
 from warmstart.errors import DataError
 from warmstart.events import drain
@@ -17,107 +16,81 @@ from warmstart.events import drain
 N = 8
 X = np.random.default_rng(0).integers(0, 255, (N, 8, 8, 3), dtype=np.uint8)
 SETS = ["a|b", "a", "b", "", "a|b", "b", "a", ""]
+LISTS = [text.split("|") if text else [] for text in SETS]
+MATRIX = np.array([[int(name in text) for name in "ab"] for text in SETS])
 
 
 @pytest.fixture
 def root(tmp_path):
-    for row in range(N):
-        Image.fromarray(X[row]).save(tmp_path / f"{row}.png")
-    return tmp_path
+    return paint(tmp_path, {f"{row}.png": row for row in range(N + 2)})
 
 
-def table(root, header, rows, name="t.csv"):
+def table(root, header, rows):
     lines = [header, *(f"{row}.png,{text}" for row, text in enumerate(rows))]
-    (root / name).write_text("\n".join(lines) + "\n")
-    return root / name
+    (root / "t.csv").write_text("\n".join(lines) + "\n")
+    return root / "t.csv"
 
 
-def record(source, **options):
-    return drain(read(source, **options)).record
+def json_lines(root, lists):
+    rows = [{"path": f"{row}.png", "label": names} for row, names in enumerate(lists)]
+    (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root / "t.jsonl"
 
 
-@pytest.mark.parametrize("mark", ["|", ";", " "])
+def result(source, **options):
+    """Task, classes and labels."""
+    record = drain(read(source, **options)).record
+    return record.task, record.classes, [example.label for example in record.examples]
+
+
+@pytest.mark.parametrize("mark", ["|", ";", " ", ","])
 def test_several_labels_in_one_cell(root, mark):
-    source = table(root, "path,label", [text.replace("|", mark) for text in SETS])
-    result = record(source, task="multilabel")
-    assert (result.task, result.classes) == ("multilabel", ("a", "b"))
-    assert [example.label for example in result.examples] == SETS
+    cells = [f'"{text.replace("|", mark)}"' for text in SETS]
+    source = table(root, "path,label", cells)
+    assert result(source, task="multilabel") == ("multilabel", ("a", "b"), SETS)
 
 
-def test_several_labels_between_commas(root):
-    cells = [f'"{text.replace("|", ",")}"' for text in SETS]
-    result = record(table(root, "path,label", cells), task="multilabel")
-    assert [example.label for example in result.examples] == SETS
+def test_several_labels_in_columns_lists_and_matrices(root):
+    several = ("multilabel", ("a", "b"), SETS)
+    rows = [f"{a},{b}" for a, b in MATRIX]
+    assert result(table(root, "path,a,b", rows), label="a,b") == several
+    paths = [str(root / f"{row}.png") for row in range(N)]
+    for source in (
+        json_lines(root, LISTS),
+        pd.DataFrame({"path": paths, "label": LISTS}),
+        (X, LISTS),
+        (X, pd.DataFrame(MATRIX, columns=["a", "b"])),
+    ):
+        assert result(source) == several
+    assert result((X, MATRIX))[:2] == ("multilabel", ("0", "1"))
 
 
-def test_cells_stay_classes_unless_the_user_says_otherwise(root):
-    cells = ["a|b", "a", "a|b", "a", "a|b", "a", "a", "a"]
-    result = record(table(root, "path,label", cells))
-    assert (result.task, result.classes) == ("classify", ("a", "a|b"))
-
-
-def test_columns_of_0_and_1(root):
-    rows = [f"{int('a' in text)},{int('b' in text)}" for text in SETS]
-    result = record(table(root, "path,a,b", rows), label="a,b")
-    assert (result.task, result.classes) == ("multilabel", ("a", "b"))
-    assert [example.label for example in result.examples] == SETS
-
-
-def test_lists_in_json_lines_and_data_frames(root):
-    lists = [text.split("|") if text else [] for text in SETS]
-    lines = [json.dumps({"path": f"{r}.png", "label": names}) for r, names in enumerate(lists)]
-    (root / "t.jsonl").write_text("\n".join(lines))
-    frame = pd.DataFrame({"path": [str(root / f"{r}.png") for r in range(N)], "label": lists})
-    for source in (root / "t.jsonl", frame):
-        result = record(source)
-        assert result.task == "multilabel"
-        assert [example.label for example in result.examples] == SETS
-
-
-def test_a_matrix_and_lists_of_names():
-    matrix = np.array([[int(name in text) for name in "ab"] for text in SETS])
-    result = record((X, matrix))
-    assert (result.task, result.classes) == ("multilabel", ("0", "1"))
-    named = record((X, pd.DataFrame(matrix, columns=["a", "b"])))
-    assert [example.label for example in named.examples] == SETS
-    lists = record((X, [text.split("|") if text else [] for text in SETS]))
-    assert [example.label for example in lists.examples] == SETS
-
-
-def test_numbers_in_a_column_and_in_an_array(root):
+def test_numbers_in_a_column_an_array_and_folders(root, tmp_path):
     values = [0.5, 1.25, 2.5, 3.5, 4.5, 5.5, 6.5, 1e-7]
-    result = record(table(root, "path,age", values), label="age")
-    assert (result.task, result.classes) == ("regress", ("age",))
-    given = record((X, values))
-    assert [float(example.label) for example in given.examples] == values
-    assert given.classes == ("value",)
+    assert result(table(root, "path,age", values), label="age")[:2] == ("regress", ("age",))
+    task, classes, labels = result((X, values))
+    assert (task, classes, [*map(float, labels)]) == ("regress", ("value",), values)
+    folders = paint(tmp_path / "folders", {f"{row % 4}/{row}.png": row for row in range(N)})
+    assert set(result(folders, task="regress")[2]) == {"0", "1", "2", "3"}
 
 
-def test_whole_numbers_are_classes_unless_the_user_says_otherwise():
+def test_whole_numbers_and_cells_stay_classes_unless_the_user_says_otherwise(root):
     years = [1, 2, 1, 2, 1, 2, 1, 2]
-    assert record((X, years)).task == "classify"
-    assert record((X, years), task="regress").task == "regress"
-
-
-def test_folders_may_be_numbers(tmp_path):
-    for row in range(N):
-        (tmp_path / f"{row % 4}").mkdir(exist_ok=True)
-        Image.fromarray(X[row]).save(tmp_path / f"{row % 4}" / f"{row}.png")
-    result = record(tmp_path, task="regress")
-    assert {example.label for example in result.examples} == {"0", "1", "2", "3"}
+    assert result((X, years))[0] == "classify"
+    assert result((X, years), task="regress")[0] == "regress"
+    source = table(root, "path,label", ["a|b", "a", "a|b", "a", "a|b", "a", "a", "a"])
+    assert result(source)[:2] == ("classify", ("a", "a|b"))
 
 
 def test_scoring_reads_the_labels_of_the_model(root):
-    source = table(root, "path,label", ["a|b", "", *SETS[2:]])
-    result = drain(read_for_scoring(source, ("a", "b"), task="multilabel")).record
-    assert result.task == "multilabel"
-    numbers = table(root, "path,label", range(N), "n.csv")
-    assert drain(read_for_scoring(numbers, ("value",), task="regress")).record.task == "regress"
+    for labels, classes, task in (
+        (["a|b", "", *SETS[2:]], ("a", "b"), "multilabel"),
+        (range(N), ("value",), "regress"),
+    ):
+        source = table(root, "path,label", labels)
+        assert drain(read_for_scoring(source, classes, task=task)).record.task == task
     with pytest.raises(DataError, match="has the class 'c', which this model does not know"):
         drain(read_for_scoring(table(root, "path,label", ["c"] * N), ("a",), task="multilabel"))
-
-
-# ---- what is refused -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,33 +115,35 @@ def test_targets_that_cannot_be_learnt(y, task, words):
     fails((X, y), words, task=task)
 
 
-def test_cells_that_are_no_labels(root):
-    rows = ["1,0", "2,1", *["0,1"] * 6]
-    fails(
-        table(root, "path,a,b", rows),
-        't.csv line 3: "a" is "2"; columns of several labels',
-        label="a,b",
-    )
-    fails(table(root, "path,a,b", rows), 'has no column "c"', label="a,c")
-    mixed = ["a;b", '"a,b"', *["a"] * 6]
-    fails(table(root, "path,label", mixed), "has ';' and ',' in its labels", task="multilabel")
-    bad = [json.dumps({"path": f"{r}.png", "label": ["a|b"]}) for r in range(N)]
-    (root / "t.jsonl").write_text("\n".join(bad))
-    fails(root / "t.jsonl", "the label \"a|b\" holds '|'; call it something else")
+@pytest.mark.parametrize(
+    ("header", "rows", "options", "part"),
+    [
+        ("a,b", ["1,0", "2,1", *["0,1"] * 6], {"label": "a,b"}, 'line 3: "a" is "2"; columns of'),
+        ("a,b", ["1,0", *["0,1"] * 7], {"label": "a,c"}, 'has no column "c"'),
+        ("label", ["a;b", '"a,b"', *["a"] * 6], {"task": "multilabel"}, "has ';' and ',' in its"),
+        (
+            "label,split",
+            [f"{text},test" for text in SETS],
+            {"task": "multilabel"},
+            "holds no training image; add at least 2 for each label",
+        ),
+        (
+            "label,split",
+            [f"{row}.5,test" for row in range(N)],
+            {"task": "regress"},
+            "holds no training image; add some with numbers",
+        ),
+        (
+            "label,split",
+            ["x,test", "x,test", *(f"{text},train" for text in SETS)],
+            {"task": "multilabel"},
+            'the test set has the class "x"',
+        ),
+    ],
+)
+def test_tables_of_labels_that_do_not_fit(root, header, rows, options, part):
+    fails(table(root, f"path,{header}", rows), part, **options)
 
 
-def test_sets_without_a_row_to_learn_from(root):
-    rows = [f"{text},test" for text in SETS]
-    source = table(root, "path,label,split", rows)
-    fails(source, "holds no training image; add at least 2 for each label", task="multilabel")
-    source = table(root, "path,label,split", [f"{r}.5,test" for r in range(N)])
-    fails(source, "holds no training image; add some with numbers", task="regress")
-
-
-def test_a_test_label_that_training_does_not_know(root):
-    rows = [f"{text},{'test' if text == 'x' else 'train'}" for text in ["x", "x", *SETS]]
-    for row in (8, 9):
-        Image.fromarray(X[row - 8]).save(root / f"{row}.png")
-    fails(
-        table(root, "path,label,split", rows), 'the test set has the class "x"', task="multilabel"
-    )
+def test_a_list_of_labels_that_holds_the_separator(root):
+    fails(json_lines(root, [["a|b"]] * N), "the label \"a|b\" holds '|'; call it something else")

@@ -153,8 +153,7 @@ def test_a_chain_of_copies_holds_together(scenes):
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
 def test_few_or_blank_pictures_are_no_trouble(n):
-    view = glances([Image.new("RGB", (20, 20), "white") for _ in range(max(n, 1))])
-    view = type("Few", (), {"grey": view.grey[:n], "colour": view.colour[:n]})()
+    view = glances([Image.new("RGB", (20, 20), "white")] * 3).of(np.arange(n))
     assert find_near_duplicates(view, unit_features(np.ones((n, 5), np.float32))) == ()
 
 
@@ -372,7 +371,8 @@ def collection(*examples, problems=()):
 
 
 def findings(pairs, *examples):
-    """The kind and the items of each finding."""
+    """The kind and the items of each finding; pairs as "ab cd" or of ids."""
+    pairs = [*map(tuple, pairs.split())] if isinstance(pairs, str) else pairs
     problems = with_near_duplicates(collection(*examples), pairs).record.problems
     return [(problem.kind, problem.items) for problem in problems]
 
@@ -388,38 +388,27 @@ X = example("x", label="x")  # another label
 H, T = example("h", split="holdout"), example("t", split="test")
 
 
-@pytest.mark.parametrize(
-    ("pairs", "examples", "expected"),
-    [
-        ("ba", [A, B, C], [("near-duplicate", ("b",))]),
-        ("ab cb", [A, B, C, D], [("near-duplicate", ("b", "c"))]),
-        ("ax", [A, X, C], [("conflict", ("a", "x"))]),
-        ("ax ac", [A, X, C], [("conflict", ("a", "c", "x"))]),
-        # Two cells of one patient, each with its near copy: what shares a group is no copy.
-        (
-            "ab cd",
-            [replace(e, label="aaxx"[i], group="patient 1") for i, e in enumerate((A, B, C, D))],
-            [("near-duplicate", ("b", "d"))],
-        ),
-        # Exact copies are not named again.
-        (
-            "ac bc",
-            [replace(A, sha256="s"), replace(B, sha256="s"), C],
-            [("near-duplicate", ("c",))],
-        ),
-        (
-            "ac ch ct",
-            [replace(A, sha256="s"), C, replace(H, split="test", sha256="s"), T],
-            [("near-duplicate", ("c",)), ("leakage", ("t",))],
-        ),
-        ("at", [A, replace(T, label="x")], [("leakage", ("t",))]),
-        ("ah", [A, replace(H, label="x")], [("leakage", ("h",))]),
-        ("ht", [A, H, T], [("leakage", ("t",))]),
-        ("ht", [A, replace(H, split="test"), replace(T, label="x")], []),  # within the test set
-    ],
-)
-def test_findings(pairs, examples, expected):
-    assert findings([tuple(pair) for pair in pairs.split()], *examples) == expected
+def test_findings_within_the_training_set():
+    assert findings("ba", A, B, C) == [("near-duplicate", ("b",))]
+    assert findings("ab cb", A, B, C, D) == [("near-duplicate", ("b", "c"))]
+    assert findings("ax", A, X, C) == [("conflict", ("a", "x"))]
+    assert findings("ax ac", A, X, C) == [("conflict", ("a", "c", "x"))]
+    # Two cells of one patient, each with its near copy: what shares a group is no copy.
+    cells = [replace(e, label="aaxx"[i], group="p1") for i, e in enumerate((A, B, C, D))]
+    assert findings("ab cd", *cells) == [("near-duplicate", ("b", "d"))]
+
+
+def test_findings_across_the_splits():
+    assert findings("at", A, replace(T, label="x")) == [("leakage", ("t",))]
+    assert findings("ah", A, replace(H, label="x")) == [("leakage", ("h",))]
+    assert findings("ht", A, H, T) == [("leakage", ("t",))]
+    assert findings("ht", A, replace(H, split="test"), replace(T, label="x")) == []
+
+
+def test_exact_copies_are_not_named_again():
+    a, b, h = replace(A, sha256="s"), replace(B, sha256="s"), replace(H, split="test", sha256="s")
+    assert findings("ac bc", a, b, C) == [("near-duplicate", ("c",))]
+    assert findings("ac ch ct", a, C, h, T) == [("near-duplicate", ("c",)), ("leakage", ("t",))]
 
 
 def test_pairs_are_noted_sorted_beside_earlier_problems():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import subprocess
-import sys
+import multiprocessing
+import os
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -410,21 +410,17 @@ def test_speeds_are_no_features_but_go_when_the_cache_is_cleared(root, monkeypat
         assert (read_speeds(root, WORK), cache.info().bytes) == ({}, 0)
 
 
-WRITER = """
-import sys; from pathlib import Path
-from warmstart.features.engine_choice import EngineSpeed, EngineWork, keep_speed
-own = 1.0 + int(sys.argv[2])
-for threads in range(1, 31):
-    work = EngineWork(macs=1, parameters=2, feature_layers=3, size=(4,), threads=threads)
-    print(keep_speed(Path(sys.argv[1]), work, "torch", EngineSpeed(own, own)).setup)
-"""
+def keep_many(root, n):
+    """What is stored for 30 jobs, after `n` seconds were measured for each."""
+    speed = EngineSpeed(n, n)
+    works = [replace(WORK, threads=threads) for threads in range(1, 31)]
+    return [keep_speed(root, work, "torch", speed) for work in works]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 def test_two_processes_keep_the_same(root):
-    commands = [[sys.executable, "-c", WRITER, str(root), str(n)] for n in range(2)]
-    writers = [subprocess.Popen(c, stdout=subprocess.PIPE, text=True) for c in commands]
-    results = [writer.communicate()[0].split() for writer in writers]
-    assert [writer.returncode for writer in writers] == [0, 0]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        results = pool.starmap(keep_many, [(root, 1.0), (root, 2.0)], chunksize=1)
     assert results[0] == results[1]  # each learns what is stored, whoever measured it
     assert len((root / SPEEDS_FILE).read_text().splitlines()) == 30
 

@@ -220,7 +220,12 @@ def channels_last(values: NDArray[np.generic]) -> NDArray[np.generic]:
     >>> channels_last(np.zeros((9, 3, 32, 32))).shape, channels_last(np.zeros((9, 8, 8, 3))).shape
     ((9, 32, 32, 3), (9, 8, 8, 3))
     """
-    return np.moveaxis(values, 1, 3) if values.ndim == 4 and _is_first(values.shape) else values
+    shape = values.shape
+    if values.ndim != 4 or (shape[0] and 0 in shape):
+        return values
+    is_picture = shape[1] in (1, 3) and shape[3] not in (1, 3, 4)
+    is_first = is_picture or shape[1] <= MAX_BANDS < min(shape[2:])
+    return np.moveaxis(values, 1, 3) if is_first else values
 
 
 def _pixels(images: Any) -> NDArray[np.generic]:
@@ -234,7 +239,9 @@ def _pixels(images: Any) -> NDArray[np.generic]:
         ) from None
     if values.dtype.kind == "O":
         raise DataError("X holds objects, not pixels; give an array (N, H, W, C) or file paths")
-    if values.ndim == 4 and _is_either(values.shape):
+    shape = values.shape
+    is_slit = values.ndim == 4 and shape[2] > MAX_BANDS
+    if is_slit and shape[1] in (1, 3) and shape[3] in (1, 3):
         raise DataError(
             f"X has shape {values.shape}, whose channels may be first or last; pad the images to "
             "4 pixels or more a side, and give (N, H, W, C)"
@@ -250,19 +257,6 @@ def _pixels(images: Any) -> NDArray[np.generic]:
     if 0 in values.shape:
         raise DataError(f"X has shape {values.shape}, which is empty; give images")
     return values
-
-
-def _is_first(shape: tuple[int, ...]) -> bool:
-    """Whether an array of four axes has its channels before its rows."""
-    if shape[0] and 0 in shape:
-        return False
-    is_picture = shape[1] in (1, 3) and shape[3] not in (1, 3, 4)
-    return is_picture or shape[1] <= MAX_BANDS < min(shape[2:])
-
-
-def _is_either(shape: tuple[int, ...]) -> bool:
-    """Whether the channels may be the first axis or the last, the images being slits."""
-    return shape[1] in (1, 3) and shape[3] in (1, 3) and shape[2] > MAX_BANDS
 
 
 # ---- Objects of other packages, which are not imported: DataFrames, data sets of torchvision.
@@ -319,8 +313,11 @@ def resolve_subset(source: Any) -> tuple[Any, list[int] | None]:
     return source, indices
 
 
-def images_in_memory(source: Any) -> tuple[Any, list[Any]] | None:
-    """X and y of a data set that holds all its images, as CIFAR10 does; None for others."""
+def list_in_memory(source: Any, indices: Sequence[int] | None = None) -> Listing | None:
+    """List a data set that holds all its images, as CIFAR10 does, or some; None for others.
+
+    Ids are the numbers of the images there.
+    """
     data = getattr(source, "data", None)
     labels = getattr(source, "targets", None)
     labels = getattr(source, "labels", None) if labels is None else labels
@@ -330,14 +327,23 @@ def images_in_memory(source: Any) -> tuple[Any, list[Any]] | None:
     is_list = isinstance(data, list) and bool(data) and all(isinstance(x, Image) for x in data)
     if not (is_array or is_list) or not len(data) == len(labels) == len(source):
         return None
-    numbers = np.asarray(labels)
-    if numbers.ndim != 1:
+    classes = np.asarray(labels)
+    if classes.ndim != 1:
         return None
-    names = getattr(source, "classes", None)
-    values = numbers.tolist()
-    if isinstance(names, (list, tuple)) and numbers.dtype.kind in "iu":
-        values = [str(names[n]).strip() if 0 <= n < len(names) else str(n) for n in values]
-    return data, values
+    names, y = getattr(source, "classes", None), classes.tolist()
+    if isinstance(names, (list, tuple)) and classes.dtype.kind in "iu":
+        y = [str(names[n]).strip() if 0 <= n < len(names) else str(n) for n in y]
+    if indices is not None:
+        data = [data[n] for n in indices] if is_list else data[indices]
+        y = [y[n] for n in indices]
+    listing, name = list_arrays(data, y), type(source).__name__
+    return replace(
+        listing,
+        name=name.lower(),
+        layout=f"{name}: {listing.layout}",
+        title=f"{IMAGE.nouns.count(len(y))} in a {name}",
+        wording=Wording.of_classes(f"the {name}", "its examples"),
+    )
 
 
 def list_image_folder(folder: ImageFolder, indices: Sequence[int] | None = None) -> Listing:
@@ -441,9 +447,6 @@ def as_values(values: Any, where: str) -> NDArray[Any]:
     """A tensor as a NumPy array: real numbers as float32, whole ones as int64 or uint8.
 
     Raises: DataError for anything but a tensor of finite numbers.
-
-    >>> as_values(np.ones((2, 3)), "x").dtype
-    dtype('float32')
     """
     array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
     if array.dtype.kind not in "buif" or not array.size:

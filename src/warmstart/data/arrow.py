@@ -278,9 +278,6 @@ def class_names(features: Any) -> dict[str, tuple[str, ...]]:
     """The class names of each column that is a ClassLabel among Hugging Face features.
 
     Raises: ValueError for anything that `datasets` does not write.
-
-    >>> class_names({"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}, "image": {}})
-    {'label': ('cat', 'dog')}
     """
     if not isinstance(features, dict):
         raise ValueError("its features are not a mapping")

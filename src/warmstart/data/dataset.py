@@ -111,11 +111,7 @@ def concatenate(listings: Sequence[Listing], layout: str) -> Listing:
 
 
 def unreadable(reasons: Mapping[str, str], sentence: str) -> tuple[Finding, ...]:
-    """A finding over files that were left out, with the reason for each; none if there are none.
-
-    >>> unreadable({"a.jpg": "is cut off"}, "1 file was left out.")[0].items
-    ('a.jpg: is cut off',)
-    """
+    """A finding over files that were left out, with the reason for each; none if there are none."""
     if not reasons:
         return ()
     items = tuple(f"{name}: {reason}" for name, reason in reasons.items())

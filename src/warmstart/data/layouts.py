@@ -196,11 +196,6 @@ def find_splits(source: str, tops: Sequence[str]) -> list[SplitFolder]:
     """The splits among the top folders, training set first; the place itself if there are none.
 
     Raises: DataError if there is a split but no training set, or a folder beside the splits.
-
-    >>> [folder.split for folder in find_splits("photos", ["test", "train"])]
-    ['train', 'test']
-    >>> find_splits("photos", ["bus", "car", "train"])
-    [SplitFolder(path='', split='train')]
     """
     folders = [SplitFolder(top, SPLITS[top.casefold()]) for top in tops if top.casefold() in SPLITS]
     splits = {folder.split for folder in folders}
@@ -398,11 +393,6 @@ def list_place(place: Place, columns: Columns) -> Listing:
     return _list_class_folders(place, images)
 
 
-def class_of(folder: str) -> str:
-    """A folder's name as a class name: one spelling for é, whichever system wrote it."""
-    return unicodedata.normalize("NFC", folder).strip()
-
-
 def _list_class_folders(place: Place, images: Sequence[str]) -> Listing:
     tops = sorted({image.split("/")[0] for image in images if "/" in image})
     folders = find_splits(place.source, tops)
@@ -454,8 +444,9 @@ def _rows(folder: SplitFolder, images: Sequence[str]) -> tuple[list[Row], list[s
         if below is None:
             continue
         name, inside, _ = below.partition("/")
-        if inside:
-            rows.append(Row(id=image, label=class_of(name), split=folder.split))
+        if inside:  # one spelling for é, whichever system wrote the name
+            label = unicodedata.normalize("NFC", name).strip()
+            rows.append(Row(id=image, label=label, split=folder.split))
         else:
             strays.append(image)
     return rows, strays

@@ -17,10 +17,7 @@ def is_address(text: str) -> bool:
 
 
 def check_exists(text: str) -> None:
-    """Raise a DataError early, before anything heavy loads, if `text` names a missing path.
-
-    >>> check_exists("sample:digits")
-    """
+    """Raise a DataError early, before anything heavy loads, if `text` names a missing path."""
     path = Path(text).expanduser()
     is_path = text.strip() and not text.startswith(PREFIX) and not is_address(text)
     if is_path and not os.path.exists(path):

@@ -21,11 +21,11 @@ from warmstart.data.arrays import (
     ImageFolder,
     are_texts,
     frame_table,
-    images_in_memory,
     is_dataset,
     list_arrays,
     list_dataset,
     list_image_folder,
+    list_in_memory,
     list_text_pairs,
     resolve_subset,
 )
@@ -59,7 +59,6 @@ from warmstart.data.webdataset import is_shard, list_shard, list_shards
 from warmstart.errors import DataError, missing
 from warmstart.events import Event, Steps
 from warmstart.formatting import first_few
-from warmstart.modalities.image import IMAGE
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT
 from warmstart.nouns import Wording, count
@@ -145,9 +144,6 @@ def list_source(source: Source, columns: Columns) -> Listing:
     """List a folder, table, archive, sample, pair of arrays, DataFrame or data set object.
 
     Raises: DataError if it does not exist, is not supported, or is not of the kind in `columns`.
-
-    >>> list_source("sample:digits", Columns()).title
-    '1,797 scans of handwritten digits (scikit-learn)'
     """
     listing = with_kind(_list_source(source, columns))
     if columns.kind not in ("auto", listing.kind):
@@ -179,8 +175,8 @@ def _list_object(source: Any, columns: Columns) -> Listing:
     dataset, indices = resolve_subset(source)
     if isinstance(dataset, ImageFolder):
         return list_image_folder(dataset, indices)
-    if (pair := images_in_memory(dataset)) is not None:
-        return _list_in_memory(dataset, *pair, indices)
+    if (listing := list_in_memory(dataset, indices)) is not None:
+        return listing
     if isinstance(source, Frame):
         return list_table(
             frame_table(source),
@@ -199,26 +195,6 @@ def _list_object(source: Any, columns: Columns) -> Listing:
     raise DataError(
         f"data of type {kind} is not read; give a path or arrays (X, y), a DataFrame with path "
         "and label columns, or an ImageFolder"
-    )
-
-
-def _list_in_memory(
-    dataset: Any, images: Any, labels: list[Any], indices: list[int] | None
-) -> Listing:
-    """Images that a data set holds in memory, or some of them; ids are their numbers there."""
-    numbers = range(len(labels)) if indices is None else indices
-    if isinstance(images, list):
-        images = [images[number] for number in numbers]
-    elif indices is not None:
-        images = images[indices]
-    listing = list_arrays(images, [labels[number] for number in numbers])
-    name = type(dataset).__name__
-    return replace(
-        listing,
-        name=name.lower(),
-        layout=f"{name}: {listing.layout}",
-        title=f"{IMAGE.nouns.count(len(numbers))} in a {name}",
-        wording=Wording.of_classes(f"the {name}", "its examples"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -14,13 +14,12 @@ from typing import Any, NamedTuple, cast, get_args
 import numpy as np
 
 from warmstart.data.dataset import Collection, Columns, Listing, Load, Row, is_too_many, unreadable
-from warmstart.data.labels import LabelCells, read_labels, read_roles, several
+from warmstart.data.labels import read_labels, read_roles, several
 from warmstart.data.names import is_address
 from warmstart.data.parsing import (
     LABEL_NAMES,
     PATH_NAMES,
     Pictures,
-    Roles,
     Table,
     find_column,
     groups_of,
@@ -32,6 +31,7 @@ from warmstart.errors import DataError
 from warmstart.formatting import first_few
 from warmstart.machine import cell_bytes, check_memory
 from warmstart.modalities.image import IMAGE
+from warmstart.modalities.modality import Modality
 from warmstart.modalities.table import (
     TABLE,
     has_commas,
@@ -64,7 +64,7 @@ class ReferencedFiles:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-_Images = tuple[Sequence[str], Load, dict[int, str]]  # ids; rows without one, with the reason
+_Examples = tuple[Sequence[str], Load, dict[int, str]]  # ids; rows without one, with the reason
 
 
 def list_table(
@@ -78,74 +78,78 @@ def list_table(
     Raises: DataError if the table lacks a column, a cell is empty, or files are missing.
     """
     text = text_column(table, columns, source)
-    if text is not None:
-        return _list_texts(table, text, source, name, columns)
-    if _holds_rows(table, columns):
-        return _list_rows(table, source, name, columns)
-    if table.pictures:
-        path = table.pictures.column
+    is_plain = text is None and _holds_rows(table, columns)
+    if is_plain and len(table.columns) > MAX_COLUMNS:
+        raise DataError(
+            f"{source} has {len(table.columns):,} columns; the maximum is {MAX_COLUMNS:,}. Leave "
+            "out those that matter least, or use WarmStartClassifier in Python, which takes more"
+        )
+    if text is not None or is_plain:
+        column = text
+    elif table.pictures:
+        column = table.pictures.column
     else:
-        path = find_column(table.columns, None, PATH_NAMES, "path", source)
-    roles = read_roles(table, path, columns, source)
-    if roles.label == path:
-        what = "images" if table.pictures else "paths"
-        raise DataError(f'{source}: "{path}" holds the {what}; name another column with --label')
+        column = find_column(table.columns, None, PATH_NAMES, "path", source)
+    roles = read_roles(table, column, columns, source)
+    if roles.label == column:
+        what = "texts" if text is not None else "images" if table.pictures else "paths"
+        raise DataError(f'{source}: "{column}" holds the {what}; name another column with --label')
     labels = read_labels(table, roles, columns, source)
-    if table.pictures:
+    label_names = several(columns.label, table.columns) or (roles.label,)
+
+    if text is not None:
+        ids, load, missing = _texts(table, text, source)
+    elif is_plain:
+        payloads = row_payloads(table, (*label_names, roles.group, roles.split), source)
+        ids, load, missing = list(payloads), payloads.__getitem__, {}
+    elif table.pictures:
         ids, load, missing = _embedded(table.pictures, table, source, files)
     else:
-        ids, load, missing = _referenced(table, path, source, files)
-    rows = _rows(table, ids, labels, roles, source)
-    rows = [row for number, row in enumerate(rows) if number not in missing]
-    nouns = media_of(row.id for row in rows).nouns
-    reasons = {f"{escaped(ids[n])} ({table.where(n)})": why for n, why in missing.items()}
-    problems = unreadable(reasons, f"{nouns.count(len(reasons))} that cannot be found left out.")
+        ids, load, missing = _referenced(table, str(column), source, files)
+    splits, groups = splits_of(table, roles.split, source), groups_of(table, roles.group, source)
+    cells = zip(ids, labels.texts, splits, groups, strict=True)
+    rows = tuple(
+        Row(id=id, label=label, split=split, group=group)
+        for number, (id, label, split, group) in enumerate(cells)
+        if number not in missing
+    )
+
+    modality: Modality[Any] = TEXT if text is not None else TABLE if is_plain else IMAGE
+    nouns = modality.nouns if modality is not IMAGE else media_of(row.id for row in rows).nouns
+    problems: tuple[Finding, ...] = ()
+    if modality is IMAGE:
+        reasons = {f"{escaped(ids[n])} ({table.where(n)})": why for n, why in missing.items()}
+        sentence = f"{nouns.count(len(reasons))} that cannot be found left out."
+        problems = unreadable(reasons, sentence)
+    elif missing:
+        sentence = f"{count(len(missing), table.unit)} without a text left out."
+        empty = tuple(ids[number] for number in missing)
+        problems = (Finding(kind="unreadable", sentence=sentence, items=empty),)
+    if not roles.group:
+        problems += propose_columns(table, (roles.path, *label_names, roles.split), source)
+    examples = "rows" if is_plain else f'{nouns.many} from "{column}"'
+    by_group = f', groups from "{roles.group}"' if roles.group else ""
+    listed = "in" if text is not None else "of" if is_plain else "listed in"
     return Listing(
         name=name,
-        title=f"{nouns.count(len(rows))} listed in {source}",
-        rows=tuple(rows),
+        kind=modality.kind,
+        layout=f'{PurePosixPath(source).name}: {examples}, labels from "{roles.label}"{by_group}',
+        title=f"{nouns.count(len(rows))} {listed} {source}",
+        rows=rows,
         load=load,
-        wording=Wording.of_classes(source, "its row"),
-        **_label_fields(
-            table, labels, roles, columns, source, f'{nouns.many} from "{path}"', problems
+        wording=Wording.of_classes(
+            source, "its rows" if is_plain else "its row", modality.nouns.one
         ),
+        is_table=True,
+        label_problem=labels.problem,
+        problems=problems,
+        n_harmless=len(missing) if text is not None else 0,
+        form=labels.form,
+        outputs=labels.outputs,
     )
 
 
-def _rows(
-    table: Table, ids: Iterable[str], labels: LabelCells, roles: Roles, source: str
-) -> list[Row]:
-    splits, groups = splits_of(table, roles.split, source), groups_of(table, roles.group, source)
-    cells = zip(ids, labels.texts, splits, groups, strict=True)
-    return [Row(id=id, label=label, split=split, group=group) for id, label, split, group in cells]
-
-
-def _label_fields(
-    table: Table,
-    labels: LabelCells,
-    roles: Roles,
-    columns: Columns,
-    source: str,
-    examples: str,
-    problems: tuple[Finding, ...] = (),
-) -> dict[str, Any]:
-    """The fields of a `Listing` that depend on its columns of labels and groups."""
-    name = PurePosixPath(source).name
-    by_group = f', groups from "{roles.group}"' if roles.group else ""
-    if not roles.group:
-        label_names = several(columns.label, table.columns) or (roles.label,)
-        problems += propose_columns(table, (roles.path, *label_names, roles.split), source)
-    return {
-        "is_table": True,
-        "layout": f'{name}: {examples}, labels from "{roles.label}"{by_group}',
-        "label_problem": labels.problem,
-        "form": labels.form,
-        "outputs": labels.outputs,
-        "problems": problems,
-    }
-
-
-def _referenced(table: Table, column: str, source: str, files: ReferencedFiles) -> _Images:
+def _referenced(table: Table, column: str, source: str, files: ReferencedFiles) -> _Examples:
     """Images by path; a few that are missing are left out."""
     ids = [(cell or "").strip() for cell in table.texts(column)]
     missing = {row: why for row, id in enumerate(ids) if (why := _why_missing(id, files))}
@@ -180,7 +184,7 @@ def _why_missing(id: str, files: ReferencedFiles) -> str:
     return files.links.get(_relative(id), GONE)
 
 
-def _embedded(pictures: Pictures, table: Table, source: str, files: ReferencedFiles) -> _Images:
+def _embedded(pictures: Pictures, table: Table, source: str, files: ReferencedFiles) -> _Examples:
     """Images whose bytes lie in the table; those that are named only must lie beside it."""
     images, n = pictures.open(), len(table.lines)
     readers: dict[int, Callable[[], bytes]] = {}  # of files beside the table
@@ -237,29 +241,6 @@ def _holds_rows(table: Table, columns: Columns) -> bool:
         cell and suffix(cell.strip()) in IMAGE.suffixes
         for column in table.columns
         for cell in table.texts(column)[:_N_ROWS]
-    )
-
-
-def _list_rows(table: Table, source: str, name: str, columns: Columns) -> Listing:
-    """List the rows of a table, as written; an id is where a row stands, such as "line 2"."""
-    if len(table.columns) > MAX_COLUMNS:
-        raise DataError(
-            f"{source} has {len(table.columns):,} columns; the maximum is {MAX_COLUMNS:,}. Leave "
-            "out those that matter least, or use WarmStartClassifier in Python, which takes more"
-        )
-    roles = read_roles(table, None, columns, source)
-    labels = read_labels(table, roles, columns, source)
-    label_names = several(columns.label, table.columns) or (roles.label,)
-    payloads = row_payloads(table, (*label_names, roles.group, roles.split), source)
-    rows = _rows(table, payloads, labels, roles, source)
-    return Listing(
-        name=name,
-        kind=TABLE.kind,
-        title=f"{TABLE.nouns.count(len(rows))} of {source}",
-        rows=tuple(rows),
-        load=payloads.__getitem__,
-        wording=Wording.of_classes(source, "its rows", TABLE.nouns.one),
-        **_label_fields(table, labels, roles, columns, source, "rows"),
     )
 
 
@@ -372,35 +353,19 @@ def _is_words(cells: Sequence[str | None]) -> bool:
     return is_long and n_letters > n_signs / 2
 
 
-def _list_texts(table: Table, text: str, source: str, name: str, columns: Columns) -> Listing:
-    """List the rows of a table of texts; those without a text are left out, with a finding."""
-    roles = read_roles(table, text, columns, source)
-    if roles.label == text:
-        raise DataError(f'{source}: "{text}" holds the texts; name another column with --label')
-    labels = read_labels(table, roles, columns, source)
+def _texts(table: Table, column: str, source: str) -> _Examples:
+    """Texts; an empty one is left out."""
     width = len(str(max(table.lines)))
     ids = [f"{line:0{width}}" for line in table.lines]
-    rows = _rows(table, ids, labels, roles, source)
     payloads: dict[str, bytes] = {}
-    for number, (id, cell) in enumerate(zip(ids, table.texts(text), strict=True)):
+    for number, (id, cell) in enumerate(zip(ids, table.texts(column), strict=True)):
         if cell is None:
-            where = f"{source} {table.where(number)}"
-            raise DataError(f'{where}: "{text}" is not a text; give one per row')
+            raise DataError(
+                f'{source} {table.where(number)}: "{column}" is not a text; give one per row'
+            )
         payloads[id] = payload_of(cell)
-    empty = tuple(id for id, payload in payloads.items() if not payload)
-    sentence = f"{count(len(empty), table.unit)} without a text left out."
-    problems = (Finding(kind="unreadable", sentence=sentence, items=empty),) if empty else ()
-    texts = tuple(row for row in rows if payloads[row.id])
-    return Listing(
-        name=name,
-        kind=TEXT.kind,
-        title=f"{TEXT.nouns.count(len(texts))} in {source}",
-        rows=texts,
-        load=payloads.__getitem__,
-        wording=Wording.of_classes(source, "its row", TEXT.nouns.one),
-        n_harmless=len(empty),
-        **_label_fields(table, labels, roles, columns, source, f'texts from "{text}"', problems),
-    )
+    empty = {number: "is empty" for number, id in enumerate(ids) if not payloads[id]}
+    return ids, payloads.__getitem__, empty
 
 
 # ---- The types of columns, inferred from training rows: numbers, categories, or left out.

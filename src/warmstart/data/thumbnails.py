@@ -89,13 +89,6 @@ def make_thumbnail(payload: bytes, image: Image.Image) -> NDArray[np.uint8]:
 
     `payload` are the encoded bytes, `image` their decoded picture, at any draft size, or some
     of their bands as a picture.
-
-    >>> buffer = io.BytesIO()
-    >>> Image.new("RGB", (300, 200), "red").save(buffer, "PNG")
-    >>> row = make_thumbnail(buffer.getvalue(), Image.new("RGB", (300, 200), "red"))
-    >>> rows = unpack(row[None])
-    >>> rows.width.tolist(), rows.format.tolist(), rows.is_colour.tolist()
-    ([300], ['PNG'], [True])
     """
     row = np.zeros((), _ROW)
     width, height, kind = _header(payload)

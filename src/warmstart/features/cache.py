@@ -685,16 +685,12 @@ class FeatureCache:
         return requested
 
 
-def _paths(base: Path) -> list[Path]:
-    return [base.with_name(base.name + suffix) for suffix in SUFFIXES]
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
 def _total_size(base: Path) -> int:
-    return sum(_size(path) for path in _paths(base))
+    return sum(_size(base.with_name(base.name + suffix)) for suffix in SUFFIXES)
 
 
 def _is_open(base: Path) -> bool:
@@ -704,8 +700,8 @@ def _is_open(base: Path) -> bool:
 
 def _remove(base: Path) -> int:
     freed = _total_size(base)
-    for path in _paths(base):
-        remove(path)
+    for suffix in SUFFIXES:
+        remove(base.with_name(base.name + suffix))
     return freed
 
 

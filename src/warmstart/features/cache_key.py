@@ -42,9 +42,6 @@ def cpu_name() -> str:
     """The processor and its instruction sets, by which kernels differ.
 
     Two machines may share one cache folder without mixing their rows.
-
-    >>> cpu_name() == cpu_name() != ""
-    True
     """
     fields: dict[str, str] = {}
     table = Path("/proc/cpuinfo")  # Linux; elsewhere `platform`
@@ -61,9 +58,6 @@ def engine_version(name: EngineName) -> str:
     """The versions that an engine's rows depend on, without importing it.
 
     Raises: PackageNotFoundError if the engine is not installed.
-
-    >>> engine_version("torch").startswith("torch ")
-    True
     """
     torch = f"torch {version_of('torch')}"  # the others run the graph that torch exported
     if name in ("torch", "traced"):

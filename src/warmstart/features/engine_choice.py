@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from warmstart import events
 from warmstart.data.dataset import Collection
@@ -83,23 +83,23 @@ def measure_speed(make: Callable[[], Engine], images: Pixels) -> tuple[Engine, E
 
 def read_speeds(root: Path, work: EngineWork) -> dict[str, EngineSpeed]:
     """The stored speeds of the installed engines, in their installed versions."""
-    lines = _speed_lines(root)
-    speeds = {name: _find_speed(lines, _speed_key(work, name)) for name in installed_engines()}
-    return {name: speed for name, speed in speeds.items() if speed is not None}
+    speeds = _speeds(root)
+    keys = {name: _speed_key(work, name) for name in installed_engines()}
+    return {name: speeds[key] for name, key in keys.items() if key in speeds}
 
 
 def keep_speed(root: Path, work: EngineWork, name: EngineName, speed: EngineSpeed) -> EngineSpeed:
     """Store a measurement if the file can be written; returns the stored or an earlier one."""
     key = _speed_key(work, name)
     with suppress(OSError), exclusive(root / "lock"):
-        lines = _speed_lines(root)
-        stored = _find_speed(lines, key)
-        if stored is not None:
-            return stored
-        lines = [*lines, {**key, **dict(zip(_FIGURES, speed, strict=True))}][-MAX_LINES:]
-        write_bytes(
-            root / SPEEDS_FILE, b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-        )
+        speeds = _speeds(root)
+        if key in speeds:
+            return speeds[key]
+        lines = [
+            json.dumps(json.loads(key) | dict(zip(_FIGURES, speed, strict=True)))
+            for key, speed in [*speeds.items(), (key, speed)][-MAX_LINES:]
+        ]
+        write_bytes(root / SPEEDS_FILE, "".join(line + "\n" for line in lines).encode())
     return speed
 
 
@@ -108,27 +108,19 @@ def clear_speeds(root: Path) -> None:
         (root / SPEEDS_FILE).unlink(missing_ok=True)
 
 
-def _speed_key(work: EngineWork, name: EngineName) -> dict[str, Any]:
-    """The members of a line that identify it, as JSON holds them."""
-    plain = {"engine": name, "version": engine_version(name), **asdict(work)}
-    return cast(dict[str, Any], json.loads(json.dumps(plain)))
+def _speed_key(work: EngineWork, name: EngineName) -> str:
+    """The members of a line that identify it, as JSON."""
+    return json.dumps({"engine": name, "version": engine_version(name), **asdict(work)})
 
 
-def _speed_lines(root: Path) -> list[dict[str, Any]]:
-    """The lines that are measurements, whose figures are positive numbers."""
-    return [
-        line
-        for line in read_lines(root / SPEEDS_FILE)
-        if all(isinstance(line.get(name), float) for name in _FIGURES)
-        if all(0 < line[name] < math.inf for name in _FIGURES)
-    ]
-
-
-def _find_speed(lines: list[dict[str, Any]], key: dict[str, Any]) -> EngineSpeed | None:
-    for line in lines:
-        if {k: v for k, v in line.items() if k not in _FIGURES} == key:
-            return EngineSpeed(*(line[name] for name in _FIGURES))
-    return None
+def _speeds(root: Path) -> dict[str, EngineSpeed]:
+    """The measurements in the file, those with positive figures; of one key the first."""
+    speeds: dict[str, EngineSpeed] = {}
+    for line in read_lines(root / SPEEDS_FILE):
+        figures = [line.pop(name, None) for name in _FIGURES]
+        if all(isinstance(value, float) and 0 < value < math.inf for value in figures):
+            speeds.setdefault(json.dumps(line), EngineSpeed(*figures))
+    return speeds
 
 
 # ---- The choice.
@@ -140,9 +132,6 @@ def check_name(name: str, setting: str) -> EngineName:
     """The engine of that name, set by `setting`.
 
     Raises: PlanError if there is no such engine, or it is not installed.
-
-    >>> check_name("torch", "--set training.engine=torch")
-    'torch'
     """
     installed = installed_engines()
     if name not in get_args(EngineName):

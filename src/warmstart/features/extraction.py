@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, cast
@@ -70,6 +70,10 @@ class ExtractedRows:
     unreadable: Mapping[str, str]
     n_extracted: int
     n_decoded: int
+
+    def read(self, examples: Sequence[Example], layer: FeatureLayer) -> Floats:
+        """The features of one layer, in the order of the examples. Shapes: (n, d)."""
+        return self.cache_file.read([example.sha256 for example in examples], layer.name)
 
     def reader(self, examples: Sequence[Example]) -> StoredFeatures:
         """From a layer to the features of these examples."""
@@ -204,44 +208,32 @@ def extract(examples: Sequence[Example], source: ExampleSource) -> Steps[Extract
     extraction = Extraction(source)
     yield extraction.begin(examples)
     if source.engine is not None:
-        buffer = _RowBuffer(source.cache_file)
+        pending: list[tuple[list[str], list[Floats]]] = []  # hashes and rows of each batch
+        n_bytes, flushed = 0, time.perf_counter()
         try:
             with closing(extraction.batches()) as batches:
                 for hashes, pixels in batches:
-                    buffer.add(hashes, source.engine(pixels))
+                    pending.append((hashes, source.engine(pixels)))
+                    n_bytes += sum(rows.nbytes for rows in pending[-1][1])
                     yield extraction.step()
-                    if buffer.is_due():
-                        buffer.flush()
+                    if n_bytes > FLUSH_BYTES or time.perf_counter() - flushed > FLUSH_S:
+                        _flush(source.cache_file, pending)
+                        n_bytes, flushed = 0, time.perf_counter()
         finally:
             try:
-                buffer.flush()
+                _flush(source.cache_file, pending)
             finally:
                 extraction.quarantine()
     return (yield from extraction.finish(examples))
 
 
-@dataclass
-class _RowBuffer:
-    cache_file: CacheFile
-    hashes: list[str] = field(default_factory=list)
-    batches: list[list[Floats]] = field(default_factory=list)
-    flushed: float = field(default_factory=time.perf_counter)
-
-    def add(self, hashes: Sequence[str], rows: list[Floats]) -> None:
-        self.hashes += hashes
-        self.batches.append(rows)
-
-    def is_due(self) -> bool:
-        n_bytes = sum(rows.nbytes for batch in self.batches for rows in batch)
-        return n_bytes > FLUSH_BYTES or time.perf_counter() - self.flushed > FLUSH_S
-
-    def flush(self) -> None:
-        hashes, batches = self.hashes, self.batches
-        self.hashes, self.batches = [], []  # emptied first: a full disk must fail only once
-        if batches:
-            rows = [np.concatenate(layer) for layer in zip(*batches, strict=True)]
-            self.cache_file.append(hashes, rows)
-        self.flushed = time.perf_counter()
+def _flush(cache_file: CacheFile, pending: list[tuple[list[str], list[Floats]]]) -> None:
+    batches = [*pending]
+    pending.clear()  # first: a full disk must fail only once
+    if batches:
+        layers = zip(*(rows for _, rows in batches), strict=True)
+        hashes = [sha256 for hashes, _ in batches for sha256 in hashes]
+        cache_file.append(hashes, [np.concatenate(layer) for layer in layers])
 
 
 def extract_streamed(

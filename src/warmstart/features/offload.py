@@ -115,11 +115,27 @@ class BlockQueue:
 
     def run(self, n: int, inputs: Callable[[], Iterable[Chunk]]) -> Steps[None]:
         """Run every block over at most `n` images; `inputs` returns those of the first block."""
-        speed = _Speed(self, n)
+        costs = [max(block.cost, 1) for block in self.blocks]
+        began, first = time.perf_counter(), None
+
+        def progress_event(number: int, n_done: int) -> Event:
+            """A share of the work counts as a share of an image."""
+            nonlocal first
+            share = (sum(costs[: number - 1]) + costs[number - 1] * n_done / n) / sum(costs)
+            first = share if first is None else first
+            speed = (share - first) * n / max(time.perf_counter() - began, 1e-9)
+            return Event(
+                stage=self.stage,
+                kind="step",
+                step=int(share * n),
+                of=n,
+                values={"per_second": round(speed, 2), "block": number, "blocks": len(costs)},
+            )
+
         for number, block in enumerate(self.blocks, 1):
             if number > self.progress.blocks:
                 source = inputs() if number == 1 else self._outputs(number - 1, self.progress.width)
-                yield from self._run_block(number, block.open(), source, speed)
+                yield from self._run_block(number, block.open(), source, progress_event)
                 if number - 1 != self.saved_block:
                     self._path(f"main-{number - 1}").unlink(missing_ok=True)
 
@@ -148,7 +164,11 @@ class BlockQueue:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run_block(
-        self, number: int, run: RunBlock, source: Iterable[Chunk], speed: _Speed
+        self,
+        number: int,
+        run: RunBlock,
+        source: Iterable[Chunk],
+        progress_event: Callable[[int, int], Event],
     ) -> Steps[None]:
         """Run one block over everything; its files count once they are complete."""
         contents: list[str] = []
@@ -166,7 +186,7 @@ class BlockQueue:
                     main.write(self._cast(output, number).data)
                 if layers:
                     feature_layers.write(np.ascontiguousarray(np.concatenate(layers, axis=1)).data)
-                yield speed.event(number, len(contents))
+                yield progress_event(number, len(contents))
             for file in (main, feature_layers):
                 file.flush()
                 os.fsync(file.fileno())
@@ -198,30 +218,6 @@ class BlockQueue:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.rows"
-
-
-@dataclass
-class _Speed:
-    """Images a second, a share of the work counting as a share of an image."""
-
-    block_queue: BlockQueue
-    n: int
-    began: float = field(default_factory=time.perf_counter)
-    first: float | None = None
-
-    def event(self, number: int, n_done: int) -> Event:
-        costs = [max(block.cost, 1) for block in self.block_queue.blocks]
-        share = (sum(costs[: number - 1]) + costs[number - 1] * n_done / self.n) / sum(costs)
-        begun = self.first = share if self.first is None else self.first
-        seconds = max(time.perf_counter() - self.began, 1e-9)
-        speed = (share - begun) * self.n / seconds
-        return Event(
-            stage=self.block_queue.stage,
-            kind="step",
-            step=int(share * self.n),
-            of=self.n,
-            values={"per_second": round(speed, 2), "block": number, "blocks": len(costs)},
-        )
 
 
 def padded(run: RunBlock, inputs: Values) -> tuple[Floats, list[Floats]]:
