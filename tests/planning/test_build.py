@@ -9,25 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plans import (
-    ENGINE,
     FACTS,
     PREPROCESSING,
     PROFILES,
+    TEXTS,
+    many,
     network,
     network_facts,
     plan_for,
-    plan_options,
     rates,
 )
 from warmstart.errors import PlanError
-from warmstart.planning import rules
-from warmstart.planning.build import build
 from warmstart.planning.check import check_facts, check_plan
-from warmstart.planning.facts import DataFacts, PlanOptions
+from warmstart.planning.facts import DataFacts
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
-from warmstart.records.plan import Choice, InputPlan, TrainingPlan
+from warmstart.records.plan import InputPlan, TrainingPlan
 
 STRATEGIES = [
     "auto",
@@ -118,12 +116,6 @@ def test_what_the_user_sets_wins_and_the_rules_choice_stands_beside_it():
     assert "0.002 x 0.75^1" in made.blocks[2].lr.because
 
 
-def test_without_options_the_rule_chooses_everything():
-    made = plan_for()
-    assert {made.base.source, made.strategy.source, made.training.seed.source} == {"rule"}
-    assert made.arch is None
-
-
 def test_auto_typed_is_still_the_rules_choice():
     assert plan_for("auto", explicit={"strategy"}) == plan_for("auto")
 
@@ -200,15 +192,6 @@ def test_an_mlp_sees_whole_images_and_a_long_network_decays_mildly():
     assert "24" in long.training.layer_decay.because
 
 
-@given(n=st.integers(1, 100_000))
-def test_samples_and_batches_keep_within_their_bounds(n):
-    assert 1000 <= rules.samples_seen(n) <= 16_000
-    size = rules.batch_size(n)
-    assert size in (16, 32)
-    assert size == 16 or n // size >= 20
-    assert size == 32 or n // 32 < 20
-
-
 @pytest.mark.parametrize(("budget", "folds"), [("fast", 1), ("balanced", 5), ("thorough", 5)])
 def test_folds_follow_the_budget_and_never_outnumber_the_groups(budget, folds):
     assert plan_for("full", budget=budget).training.folds.value == folds
@@ -271,22 +254,37 @@ def test_a_network_that_is_too_short_is_named_by_its_base_model():
         plan_for("hed")
 
 
-@pytest.mark.parametrize("value", ["auto"])
-def test_auto_is_not_a_value(value):
-    with pytest.raises(PlanError, match="auto"):
-        Choice(value=value, because="x", source="rule")
-    with pytest.raises(PlanError, match="reason"):
-        Choice(value=1, because="", source="rule")
-
-
-def test_options_have_defaults():
-    options = PlanOptions(base="lite0", strategy="auto", budget="fast", seed=0)
-    assert options == plan_options(budget="fast")
-    assert build(options, FACTS, network_facts(), PROFILES, ENGINE).strategy.value == "head"
-
-
 def test_planning_never_loads_torch():
     names = "build plan_file strategy learning_rates fine_tuning settings check"
     imports = "".join(f"import warmstart.planning.{name};" for name in names.split())
     code = f"import sys;{imports}sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("n", "is_fixed"), [(64, True), (65, False)])
+def test_few_texts_choose_no_depth(n, is_fixed):
+    facts = replace(FACTS, n=n, n_groups=n, kind="text")
+    plan = plan_for("head", facts, network_facts(preprocessing=TEXTS))
+    assert (plan.head.candidates.value == ("late",)) == is_fixed
+    assert (plan.head.penalties.value == (0.1, 0.3)) == is_fixed
+    numbers = plan_for("head", replace(facts, task="regress"), network_facts(preprocessing=TEXTS))
+    assert len(numbers.head.penalties.value) == 7
+    images = plan_for("head", replace(facts, kind="image"))
+    assert len(images.head.penalties.value) == 7
+
+
+@pytest.mark.parametrize("budget", ["fast", "balanced", "thorough"])
+@pytest.mark.parametrize(("holdout", "folds"), [(0, 10), (60, 1)])
+def test_the_head_is_estimated_by_the_budget(budget, holdout, folds):
+    head = plan_for("head", replace(FACTS, holdout=holdout), budget=budget).head
+    assert head.outer_folds.value == folds
+    assert head.permutations.value == (199 if budget == "fast" else 999)
+    assert head.penalties.value == (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+def test_more_examples_never_mean_fewer_updates():
+    last = 0
+    for n in (30, 100, 300, 639, 640, 1600, 5000):
+        plan = plan_for("full", many(n))
+        assert plan.samples_seen >= last
+        last = plan.samples_seen

@@ -121,3 +121,8 @@ def test_a_network_that_is_streamed_is_not_shared():
         check_plan(plan, network())
     open_plan = replace(plan, training=replace(plan.training, parallel=None))
     check_plan(with_parallel(open_plan, network(), 2, 1), network())
+
+
+@pytest.mark.parametrize(("n_steps", "pays"), [(1999, False), (2000, True)])
+def test_compiling_pays_from_two_thousand_steps(n_steps, pays):
+    assert compiled(Machine(device="cuda"), n_steps).value == pays

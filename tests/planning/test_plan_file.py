@@ -551,12 +551,7 @@ def test_no_choice_of_the_rules_is_listed_as_the_users(strategy):
 @pytest.mark.parametrize(
     ("lr", "kind", "scales", "says"),
     [
-        (
-            10.0,
-            "diverged",
-            (1.0, 1 / 3, 1 / 9),
-            "diverged at learning rates 10, 3.33 and 1.11",
-        ),
+        (10.0, "diverged", (1.0, 1 / 3, 1 / 9), "diverged at learning rates 10, 3.33 and 1.11"),
         (1e-9, "stuck", (1.0,), "made no progress at learning rate 1e-09; the rule's is 0.001"),
         (None, "stuck", (1 / 3, 1 / 9), "learning rates 0.000333 and 0.000111"),
     ],

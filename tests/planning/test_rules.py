@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warmstart.planning import rules
 from warmstart.planning.rules import (
     MEASURED,
     OPTIMISM,
@@ -17,6 +19,7 @@ from warmstart.planning.rules import (
     engine_seconds,
     engine_to_measure,
     estimate_speeds,
+    for_trained,
     probe_layers,
 )
 from warmstart.records.network import FeatureLayer
@@ -156,3 +159,51 @@ def test_shapes_over_depth_by_hand():
     for name, times in (("late", 4.0), ("early", 0.25), ("equal", 1.0)):
         a, b, c = found[name]
         assert (round(b / a, 6), round(c / b, 6)) == (times, times)  # 16 over the whole depth
+
+
+def test_texts_have_probes_on_their_first_token():
+    layers = [FeatureLayer(block=b, pool=pool) for b in (1, 2) for pool in ("avg", "first")]
+    layers += [FeatureLayer(block=3, pool="neck"), FeatureLayer(block=3, pool="first")]
+    made = probe_layers(layers)
+    assert {layer.pool for layer in made["first-late"]} == {"first"}
+    assert len(made["mean-and-first"]) == 6
+    assert sum(made["mean-and-first"].values()) == pytest.approx(1)
+    assert set(made["last-two"].values()) == {0.5}
+    assert for_trained(("last", "late", "grid-late")) == "grid-late"
+    assert for_trained(("last", "equal")) == "last"
+
+
+@pytest.mark.parametrize("task", ["classify", "regress"])
+@pytest.mark.parametrize("n", [50, 600, 601, 2000, 2001])
+@pytest.mark.parametrize("smallest", [5, 6])
+def test_heads_compete_where_they_pay(n, smallest, task):
+    names = ("last", "last-two", "late", "equal", "grid-late", "grid-upper")
+    made = rules.candidates(n, 10, smallest, names, "balanced", task)
+    is_class = task == "classify"
+    assert ("class-mean" in made) == (is_class and smallest == 5 and n <= 2000)
+    assert ("logistic" in made) == (is_class and n == 50)
+    assert ("stack" in made) == (not is_class and n <= 2000)
+    assert ("last-two" in made) == (n <= 600)
+    assert ("grid-upper" in made) == (n <= 2000)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "values"),
+    [
+        (rules.outer_folds, (4, 60, 500, 501), (4, 10, 10, 5)),
+        (lambda n: rules.outer_folds(n, 90), (60, 61), (5, 10)),
+        (lambda n: rules.outer_folds(60, n), (89, 90), (10, 5)),
+        (lambda n: len(rules.penalties(n)), (500, 501), (7, 4)),
+        (rules.fine_tuned_blocks, (1, 2, 3, 18), (1, 1, 1, 9)),
+        (rules.samples_seen, (1, 100, 101, 1600, 9000), (1000, 1000, 1010, 16_000, 16_000)),
+        (lambda n: rules.samples_seen(n, "thorough"), (400,), (8000,)),
+        (rules.batch_size, (639, 640), (16, 32)),
+        (lambda n: rules.epochs(1000, n), (48, 0), (20.8333, 1000.0)),
+        (lambda n: rules.training_folds("balanced", n), (0, 2, 500, 501), (1, 2, 5, 3)),
+        (lambda n: rules.training_folds("thorough", n), (900,), (5,)),
+        (lambda n: rules.training_folds("fast", n), (900,), (1,)),
+        (lambda n: rules.training_seconds(n * rules.REFERENCE_MACS), (300,), (4.0,)),
+    ],
+)
+def test_sizes_by_hand(function, arguments, values):
+    assert tuple(map(function, arguments)) == values

@@ -20,15 +20,7 @@ from warmstart.planning.schedule import (
     stage_actions,
 )
 
-CHOICES = (
-    "optimizer",
-    "weight_decay",
-    "epochs",
-    "warmup",
-    "crop",
-    "flip",
-    "folds",
-)
+CHOICES = ("optimizer", "weight_decay", "epochs", "warmup", "crop", "flip", "folds")
 
 
 def trained(strategy="full+gradual", n_blocks=4, **wishes):
@@ -142,16 +134,6 @@ def test_stages_are_plans_that_can_be_followed():
         check_plan(replace(plan, blocks=tuple(blocks)), record)
 
 
-def test_the_mapping_of_actions_is_not_changed():
-    plan = trained("full+gradual", 4)
-    own = actions(plan)
-    before = dict(own)
-    found = stage_actions(schedule(plan), own)
-    found[0]["p0"] = "added"
-    assert own == before
-    assert found[-1] is not own
-
-
 # ---- what was followed --------------------------------------------------------------------
 
 
@@ -165,11 +147,6 @@ def test_blocks_that_were_not_unfrozen_are_frozen_in_the_plan_as_followed(joined
     assert done.is_trained == (joined > 0)
     for block in done.blocks:
         assert (block.lr is None) == (block.action.value == "frozen" or not joined)
-
-
-def test_a_plan_in_one_stage_was_followed_as_it_stands():
-    plan = trained("last:2")
-    assert as_followed(plan, 1) is plan
 
 
 def test_held_out_rows_cost_updates_or_batch_size():

@@ -288,12 +288,7 @@ def test_added_layers_keep_their_action():
 
 @pytest.mark.parametrize(
     "setting",
-    [
-        "training.epochs=3",
-        "training.batch_size=8",
-        "block.top.action=tuned",
-        "block.output.lr=0.1",
-    ],
+    ["training.epochs=3", "training.batch_size=8", "block.top.action=tuned", "block.output.lr=0.1"],
 )
 def test_training_cannot_be_set_where_nothing_is_trained(setting):
     says = "nothing is trained step by step with strategy head; add --strategy last:N."

@@ -14,12 +14,16 @@ from warmstart.planning.verdict import (
     LITTLE,
     Outcome,
     VerdictFacts,
+    basis_of,
+    hides_signal,
     outcome_kind,
     outcome_sentence,
     sentence,
     verdict_kind,
 )
-from warmstart.records.summary import Estimate, FineTuningGain
+from warmstart.records.inputs import Preprocessing
+from warmstart.records.network import BaseModelRecord
+from warmstart.records.summary import Estimate, Evidence, FineTuningGain
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS
 from warmstart.tasks.words import change_text
@@ -47,7 +51,7 @@ LOW = {**CLEAR, "transfer_gain": 0.01, "transfer_gain_error": 0.02}
         (LOW, "no-transfer"),
         ({**LOW, "is_tuned": True}, "no-transfer"),
         ({**LOW, "accuracy": 1.0}, "no-transfer"),
-        ({**CLEAR, "transfer_gain": 0.05, "transfer_gain_error": 0.03}, "no-transfer"),
+        ({**CLEAR, "transfer_gain": 0.049, "transfer_gain_error": 0.03}, "no-transfer"),
         ({**CLEAR, "transfer_gain": 0.05, "transfer_gain_error": 0.031}, "inconclusive"),
         ({**HIGH, "transfer_gain_error": 0.05}, "inconclusive"),
         ({**HIGH, "transfer_gain_error": 0.19}, "inconclusive"),
@@ -69,47 +73,58 @@ def test_a_test_that_was_not_run_never_matches(p, mde):
     assert verdict_kind(VerdictFacts(p=p, mde=mde)) in ("inconclusive", "no-signal")
 
 
-@pytest.mark.parametrize("kind", ["linear-probe", "no-transfer", "no-signal", "inconclusive"])
-def test_every_kind_of_the_evidence_has_a_sentence_with_its_figures(kind):
-    p = 0.5 if kind == "no-signal" else 0.001
-    facts = VerdictFacts(p=p, mde=0.12, transfer_gain=0.04, transfer_gain_error=0.05)
-    text = sentence(kind, facts, 180, 0.35)
-    assert any(c.isdigit() for c in text)
+SAYS = [
+    ({"p": 0.2, "mde": 0.1, "plain_p": 0.005, "plain": 0.8}, "about 80 %), but not from its"),
+    ({"p": 0.5, "mde": 0.12}, "in 180 examples; an effect of about 12 points would have been"),
+    ({"p": 1.0, "mde": 1.0}, "was not tested. Add examples of other groups"),
+    ({"p": 0.3, "mde": 0.4}, "too few to tell: even an effect of 40 points could"),
+    ({"p": 0.3, "mde": 0.1, "n": 39}, "too few to tell a weak signal from none"),
+    (LOW, "pretraining is worth 1.0 points here (−2 to 4) over the same network with shuffled"),
+    (
+        {**HIGH, "scratch_gap": 0.03, "scratch_error": 0.01, "scratch_later": 0.9},
+        "accuracy of 90 %,",
+    ),
+    ({**HIGH, "scratch_gap": 0.03, "scratch_error": 0.01}, "3 points more than this base model"),
+    ({**HIGH, "scratch_gap": -0.002, "scratch_error": 0.001}, "points less than this base model"),
+    ({**HIGH, "accuracy": 0.987, "mistakes": 0.021}, "enough: it has an accuracy of 35 %"),
+    ({**CLEAR, "accuracy": 0.987, "mistakes": 0.021}, "at most 2 points for fine-tuning."),
+    (CLEAR, "can be learnt from this base model (linear probe: accuracy about 35 %)"),
+    ({**CLEAR, "transfer_gain": 0.05, "transfer_gain_error": 0.05}, "not clear that pretraining"),
+    ({**HIGH, "transfer_gain_error": 0.05}, "worth 30 points here (22 to 38): this base model"),
+]
+
+
+@pytest.mark.parametrize(("facts", "says"), SAYS)
+def test_every_row_of_the_table_has_a_sentence_with_its_figures(facts, says):
+    facts = VerdictFacts(**facts)
+    text = sentence(verdict_kind(facts), facts, 180, 0.35)
+    assert says in text.replace("+", "")
     assert text.endswith(".")
+    shipped = sentence(verdict_kind(facts), replace(facts, ships_trained=True), 180, 0.35)
+    assert "Do not fine-tune" not in shipped
 
 
-def test_a_learning_curve_from_scratch_is_named_with_its_figures():
-    facts = VerdictFacts(
-        **CLEAR, transfer_gain=0.3, scratch_gap=0.03, scratch_error=0.01, scratch_later=0.9
-    )
-    text = sentence("no-transfer", facts, 180, 0.87)
-    assert "an accuracy of 90 %" in text
-    assert "3 points more" in text
-
-
-def test_where_little_is_left_to_gain_the_sentence_says_how_much():
-    facts = VerdictFacts(**CLEAR, transfer_gain=0.3, accuracy=0.987, mistakes=0.021)
-    assert sentence("linear-probe", facts, 300, 0.987) == (
-        "The linear probe (a new head on the frozen network) is enough: it has an accuracy of "
-        "99 %, which leaves at most 2 points for fine-tuning."
-    )
-
-
-def test_a_network_that_has_learnt_nothing_leaves_little_for_training_its_layers():
-    text = sentence(
-        "linear-probe", VerdictFacts(**CLEAR, accuracy=0.99, mistakes=0.02), 300, 0.99, basis=BLANK
-    )
+def test_untrained_layers_and_the_users_own_network_have_their_words():
+    facts = VerdictFacts(**CLEAR, accuracy=0.99, mistakes=0.02)
+    text = sentence("linear-probe", facts, 300, 0.99, basis=BLANK)
     assert text.startswith("A linear head on the columns and on untrained layers is enough: ")
     assert text.endswith(" for training the layers.")
+    preprocessing = Preprocessing(size=(8, 8), resize=8, mean=(0.5,), std=(0.5,))
+    known = {"name": "x", "title": "x", "sha256": "", "parameters": 1, "classes": 2, "source": ""}
+    base = BaseModelRecord(**known, arch="timm:x", preprocessing=preprocessing)
+    assert basis_of(base).source == basis_of(None).source == "from this base model"
+    assert basis_of(replace(base, arch="module:Net")).source == "with your network"
+    assert basis_of(replace(base, arch="module:Net", is_random=True)).is_blank
 
 
-def test_groups_that_bind_all_labels_are_called_so():
-    assert "was not tested" in sentence("inconclusive", VerdictFacts(p=1.0, mde=1.0), 12, 0.5)
-
-
-def test_too_few_examples_are_called_too_few():
-    assert "too few" in sentence("inconclusive", VerdictFacts(p=0.3, mde=0.4), 12, 0.5)
-    assert "weak signal" in sentence("inconclusive", VerdictFacts(p=0.3, mde=0.1, n=39), 39, 0.5)
+@pytest.mark.parametrize(
+    ("p", "plain_p", "expected"), [(0.011, 0.005, True), (0.01, 0.005, False), (0.5, 0.006, False)]
+)
+def test_a_hidden_signal_is_in_the_evidence(p, plain_p, expected):
+    evidence = Evidence(name="permutation_test", value=p, low=None, high=None, n=9, meaning="")
+    assert hides_signal([replace(evidence, details={"p": p, "plain_p": plain_p})]) == expected
+    assert not hides_signal([evidence])
+    assert not hides_signal([])
 
 
 @pytest.mark.parametrize("transfer_gain", [None, 0.3])
@@ -154,18 +169,8 @@ AGAINST = "{} points of accuracy (95 % CI {}) against the linear probe."
         ({"chosen": "last:3"}, "last:3 was fine-tuned as you chose", ("+3", "+0.4 to +6"), ""),
         ({"gain": LOST, "chosen": "full"}, "full was", ("−5", "−8 to −2"), "probe is better: use"),
         ({"gain": LOST, "chosen": "scratch"}, "The network was trained from scratch", None, "use"),
-        (
-            {"gain": LOWER_LOSS},
-            "Fine-tuning made the probabilities better (log-loss 20",
-            None,
-            "",
-        ),
-        (
-            {"gain": OPEN, "is_fine_tuned": False},
-            "Fine-tuning was tried and not kept,",
-            None,
-            "",
-        ),
+        ({"gain": LOWER_LOSS}, "Fine-tuning made the probabilities better (log-loss 20", None, ""),
+        ({"gain": OPEN, "is_fine_tuned": False}, "Fine-tuning was tried and not kept,", None, ""),
         ({"gain": LOST, "is_fine_tuned": False}, "Fine-tuning was tried and not kept:", None, ""),
         (
             {"gain": LOST, "chosen": "full", "estimate": claim(0.3), "blind": 0.32},

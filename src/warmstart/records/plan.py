@@ -267,13 +267,13 @@ class BlockAction:
     """
 
     name: str
-    moves: Callable[[str, bool], bool]
-    mode: Mode
     words: str  # in a sentence
     row: str  # in the report
     short: str  # in the table of --dry-run
     plain: str  # in the studio
-    color: Literal["frozen", "tuned", "new"]
+    moves: Callable[[str, bool], bool] = lambda tensor, is_update: True
+    mode: Mode = "free"
+    color: Literal["frozen", "tuned", "new"] = "new"
     place: Literal["block", "above", "head"] = "block"  # of the base model, above it, its head
     is_trained: bool = True
     is_random: bool = False  # its values are drawn anew
@@ -317,7 +317,6 @@ FROZEN = BlockAction(
 )
 TUNED = BlockAction(
     name="tuned",
-    moves=lambda tensor, is_update: True,
     mode="statistics",
     words="fine-tuned",
     row="fine-tuned",
@@ -345,36 +344,17 @@ LOW_RANK = BlockAction(
 )
 FRESH = BlockAction(
     name="fresh",
-    moves=lambda tensor, is_update: True,
-    mode="free",
     words="randomly initialised",
     row="new",
     short="new",
     plain="trained from scratch",
-    color="new",
     is_random=True,
 )
 ADDED = BlockAction(
-    name="added",
-    moves=lambda tensor, is_update: True,
-    mode="free",
-    words="added",
-    row="added",
-    short="added",
-    plain="added",
-    color="new",
-    place="above",
+    name="added", words="added", row="added", short="added", plain="added", place="above"
 )
 REPLACED = BlockAction(
-    name="replaced",
-    moves=lambda tensor, is_update: True,
-    mode="free",
-    words="replaced",
-    row="new",
-    short="replaced",
-    plain="replaced",
-    color="new",
-    place="head",
+    name="replaced", words="replaced", row="new", short="replaced", plain="replaced", place="head"
 )
 ACTIONS: dict[str, BlockAction] = {
     one.name: one for one in (FROZEN, TUNED, LOW_RANK, FRESH, ADDED, REPLACED)
