@@ -32,7 +32,7 @@ from warmstart.planning import rules
 from warmstart.records.answer import ModelRecord
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer, Ledger, Recipe
-from warmstart.records.run_folder import read_json, write_json
+from warmstart.records.run_folder import read_json
 from warmstart.run import base_model
 from warmstart.run.base_model import (
     LEARNT,
@@ -383,22 +383,6 @@ def test_classes_of_the_same_name_begin_from_the_old_output(first, tmp_path):
     assert "same name" in run.summary.shipped.why
     texts = [str(event.values.get("text")) for event in events]
     assert f"2 of 3 classes have the name of a class in {first} and begin from its head" in texts
-
-
-def test_an_old_run_in_another_order_gives_the_same_model(first, tmp_path):
-    """Names are the identity of a class: the rows of the old head may stand anywhere."""
-    order, copy = [2, 0, 1], Path(shutil.copytree(first, tmp_path / "permuted"))
-    record = record_of(copy)
-    names = tuple(record.classes[i] for i in order)
-    write_json(copy / "model" / "config.json", replace(record, classes=names))
-    tensors = load_file(copy / "model" / "model.safetensors")
-    rows = {n: t[order] for n, t in tensors.items() if n.startswith("head.") and t.ndim}
-    save_file({**tensors, **rows}, copy / "model" / "model.safetensors")
-    one = follow_up(first, tmp_path)
-    two = fit(tmp_path / "data-next", base=copy, preprocessing=None, out=tmp_path / "two")
-    a, b = (load_file(run.path / "model" / "model.safetensors") for run in (one, two))
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert one.summary.estimate == two.summary.estimate
 
 
 def test_images_that_the_run_learnt_from_are_no_ground_for_its_head(first, tmp_path):

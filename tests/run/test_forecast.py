@@ -121,7 +121,8 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path):
     result = ask(pictures, "last:1", seed=3, out=path)
     assert result.plan_file == str(path)
     assert open_plan(path) == result.plan
-    planned = fit(pictures, plan=path, out=tmp_path / "planned" / "run")
+    base = {"base": network(), "preprocessing": PREP}  # the budget is that of the plan
+    planned = warmstart.fit(pictures, plan=path, out=tmp_path / "planned" / "run", **base)
     settings = dict(pair.split("=") for pair in FEW)
     typed = fit(
         pictures, strategy="last:1", seed=3, settings=settings, out=tmp_path / "typed" / "run"
