@@ -28,7 +28,6 @@ from warmstart.training.guards import Alarm, Watch, largest_change
 from warmstart.training.trainer import (
     Batch,
     DataParallel,
-    StepWork,
     Trainer,
     divergence_error,
     seeded,
@@ -223,7 +222,7 @@ class _WholeBatches(DataParallel):
     def begin(self) -> None:
         """Several processes are the caller's own."""
 
-    def gradients(self, inputs: Any, labels: Tensor, work: StepWork) -> float:
+    def gradients(self, inputs: Any, labels: Tensor, trainer: Trainer) -> float:
         loss = self._training.batch_loss(inputs, labels)
         value = float(loss.detach())
         if math.isfinite(value):
