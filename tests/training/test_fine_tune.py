@@ -105,39 +105,6 @@ def test_predictions_cover_what_was_held_out_and_the_test_part(runs, strategy):
         assert sum(line["scores"].values()) == pytest.approx(1, abs=5e-6)
 
 
-def test_a_part_set_apart_is_the_only_one_held_out(tmp_path):
-    root = tmp_path / "given"
-    fill(root / "train", {"blue": 12, "green": 12, "red": 12})
-    fill(root / "val", {"blue": 4, "green": 4, "red": 4}, seed=3)
-    run = fit(root, strategy="last:1", budget="balanced", settings={"training.epochs": 0.8889})
-    assert (run.estimate.method, run.estimate.n) == ("holdout", 12)
-    assert all(line["id"].startswith("val/") for line in lines(run.path, "predictions.jsonl"))
-    assert run.summary.data.train == 48
-
-
-def test_a_group_is_never_on_both_sides(tmp_path, pictures):
-    table = ["file,kind,person"]
-    table += [
-        f"{path.relative_to(pictures)},{path.parent.name},{number % 9}"
-        for number, path in enumerate(sorted(pictures.rglob("*.png")))
-    ]
-    (pictures / "labels.csv").write_text("\n".join(table) + "\n")
-    run = fit(
-        pictures / "labels.csv",
-        label="kind",
-        group="person",
-        strategy="last:1",
-        settings={"training.epochs": 0.8889, "training.folds": 3},
-    )
-    examples = json.loads((run.path / "data.json").read_text())["examples"]
-    group = {example["id"]: example["group"] for example in examples}
-    folds: dict[str, set[int]] = {}
-    for line in lines(run.path, "predictions.jsonl"):
-        folds.setdefault(group[line["id"]], set()).add(line["fold"])
-    assert len(folds) == 9
-    assert all(len(numbers) == 1 for numbers in folds.values())
-
-
 def unrelated(n, k, seed, balanced):
     """Pictures, and labels that have nothing to do with them."""
     rng = np.random.default_rng(seed)
@@ -241,6 +208,17 @@ def fit_text(run):
 
 
 QUICK = {"training.epochs": 2.6667, "training.batch_size": 8, "training.folds": 1}
+
+
+def test_what_is_held_out_are_whole_groups_or_the_users_hold_out_set(training_data):
+    labelled, n = training_data.labelled, len(training_data.labelled.learn)
+    groups = tuple(np.arange(n)[k::9] for k in range(9))
+    grouped = replace(training_data, labelled=replace(labelled, group_rows=groups))
+    folds = fine_tune.held_out_folds(grouped, 3)
+    assert sorted(np.concatenate(folds)) == [*range(n)]
+    assert all(len(set(g) & set(f)) in (0, len(g)) for g in groups for f in folds)
+    apart = replace(training_data, labelled=replace(labelled, holdout=12))
+    assert [rows.tolist() for rows in fine_tune.held_out_folds(apart, 5)] == [[*range(n - 12, n)]]
 
 
 def jobs_of(training_data, **options):

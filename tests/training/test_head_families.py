@@ -277,23 +277,6 @@ def test_rows_seen_a_few_at_a_time_give_the_same_head_as_a_kernel(monkeypatch, s
     assert max(most) == 7
 
 
-def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
-    """With a sketch that folds features together, and blocks of all kinds."""
-    monkeypatch.setattr(head_families, "SKETCH_WIDTH", 8)
-    features, labels = make(120)
-    problem, shape = problem_of_blocks(labels, (20, 4, 2)), probe_layers(FEATURE_LAYERS)["equal"]
-    whole = SketchedRidge(shape, features.__getitem__, (0.01, 1.0), 0)
-    expected, refitted = [*whole.trials(problem)], whole.refit(problem, 1.0)
-    for stretch, large in ((9, 1000), (64, 20), (1, 3)):
-        monkeypatch.setattr(head_families, "CHUNK_ROWS", stretch)
-        monkeypatch.setattr(head_families, "LARGE", large)
-        streamed = SketchedRidge(shape, Few(features, []), (0.01, 1.0), 0)
-        same(streamed.trials(problem), expected, atol=1e-6)
-        found = streamed.refit(problem, 1.0)
-        np.testing.assert_allclose(found.scores, refitted.scores, atol=1e-6)
-        np.testing.assert_allclose(found.bias, refitted.bias, atol=1e-6)
-
-
 NAMES = ("last", "late", "early", "stack")
 
 
