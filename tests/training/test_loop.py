@@ -22,7 +22,6 @@ from warmstart.training.early_stopping import (
     CANDIDATES,
     VALIDATIONS,
     TrainingEnd,
-    ValidationScores,
     held_scores,
 )
 from warmstart.training.loop import SCALES
@@ -262,16 +261,6 @@ def test_weights_that_are_no_numbers_are_seen_after_the_last_update_too(training
     trained = follow(made_last.learn(), spoil)
     assert (kinds(trained), trained.has_failed) == (["diverged"], True)
     assert trained.guards[0].step == when
-
-
-def test_answers_that_are_ruined_at_the_end_are_a_divergence(training_data, monkeypatch):
-    """Where no further loss would tell."""
-    made = job(training_data, planned(training_data, "last:1", FEW), HELD, scale=SCALES[2])
-    monkeypatch.setattr(ValidationScores, "finish", lambda scores: scores._scores.update(x=np.nan))
-    trained, events = learnt(made)
-    assert (kinds(trained), trained.has_failed) == (["diverged"], True)
-    (told,) = [e.values["text"] for e in events if e.kind == "guard"]
-    assert told == "the network's outputs are no longer finite; training was given up"
 
 
 def test_a_network_that_was_spoilt_after_training_is_not_shipped(training_data, monkeypatch):
