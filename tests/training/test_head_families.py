@@ -174,18 +174,6 @@ def test_each_row_is_calibrated_on_the_other_parts():
     np.testing.assert_array_equal(calibration.bias, whole.bias)
 
 
-@pytest.mark.parametrize("n_folds", [1, 2, 5])
-def test_a_rows_own_label_does_not_change_its_probabilities(n_folds):
-    scores, labels, fold = held(n_folds=n_folds)
-    p, _ = cross_calibrated(scores, labels, fold)
-    for row in range(0, len(labels), 7):
-        told = labels.copy()
-        told[row] = (told[row] + 1) % 3
-        again, _ = cross_calibrated(scores, told, fold)
-        np.testing.assert_array_equal(again[row], p[row])
-        assert not np.array_equal(again, p)  # but it has a say in those of others
-
-
 def test_rows_that_no_fold_holds_out_have_no_say():
     scores, labels, fold = held()
     fold[::3] = -1
