@@ -94,7 +94,7 @@ def test_no_report_on_other_kinds_speaks_of_images(kind, case):
 OF_IMAGES_ALONE = {
     "evidence": {"spurious.py"},
     "planning": {"check.py", "settings.py"},
-    "training": {"cached_activations.py"},
+    "training": {"batches.py"},
     "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
     "terminal": {"result_text.py"},
     "reporting": set(),

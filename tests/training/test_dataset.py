@@ -16,7 +16,6 @@ from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
 from warmstart.training.dataset import (
     arrange,
-    as_tuple,
     draw_rows,
     groups_among,
     heads,
@@ -132,14 +131,6 @@ def test_folds_are_whole_blocks_and_hold_out_every_row_once():
     assert len(problem.folds) == 5
 
 
-def test_a_part_set_apart_is_the_only_fold():
-    examples = [example(n, "ab"[n % 2]) for n in range(10)]
-    examples += [example(n, "ab"[n % 2], "holdout") for n in range(6)]
-    labelled = arrange(record(examples))
-    (fold,) = selection_problem(labelled, plan_of(labelled)).folds
-    assert fold.tolist() == list(range(10, 16))
-
-
 @pytest.mark.parametrize("most", [500, 1000])
 def test_the_evidence_validations_at_a_stratified_draw_of_whole_blocks(most):
     examples = [example(n, "ab"[n % 4 == 0], group=f"g{n // 2}") for n in range(2400)]
@@ -172,16 +163,6 @@ def test_where_blocks_are_few_some_rows_of_each_are_drawn(sizes):
     assert sorted(np.concatenate(found)) == list(range(len(drawn)))
     for group in found:
         assert len({group_rows[row] for row in drawn[group]}) == 1
-
-
-def test_heads_are_those_of_the_plan_in_its_order():
-    labelled = arrange(record([example(n, "ab"[n % 2]) for n in range(8)]))
-    plan = plan_of(labelled, "balanced")
-    rng = np.random.default_rng(0)
-    features = {layer: rng.normal(size=(8, 4)).astype(np.float32) for layer in FEATURE_LAYERS}
-    made = heads(plan, probe_layers(FEATURE_LAYERS), features.__getitem__, 8)
-    assert tuple(made) == as_tuple(plan.head.candidates)
-    assert {"class-mean", "logistic", "last"} <= made.keys()
 
 
 def test_no_kernel_is_made_where_rows_are_many():

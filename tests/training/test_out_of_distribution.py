@@ -47,13 +47,6 @@ def test_new_examples_of_the_same_kind_are_known_and_others_are_not():
     assert (far > limit).all()
 
 
-def test_an_example_is_its_own_nearest_neighbour():
-    train = as32(make())
-    neighbours, _, _ = fit_neighbours(train.__getitem__, FEATURE_LAYERS, singles(200), seed=0)
-    _, rows = neighbours.nearest(join(train)[:9], 3)
-    assert rows[:, 0].tolist() == list(range(9))
-
-
 def test_copies_do_not_shrink_what_counts_as_known():
     once = make(n=60)
     copies = as32({layer: np.repeat(x, 4, axis=0) for layer, x in once.items()})
@@ -129,14 +122,6 @@ def test_the_nearest_other_point_is_no_point_itself(monkeypatch):
     found = to_nearest_other(points, np.array([3, 20]))
     gaps = np.sqrt(((points[20] - np.delete(points, 20, axis=0)) ** 2).sum(axis=1))
     np.testing.assert_allclose(found, [0.0, gaps.min()], atol=1e-6)
-
-
-def test_nothing_asked_has_no_neighbours():
-    features = as32(make(n=30))
-    neighbours, _, k = fit_neighbours(features.__getitem__, FEATURE_LAYERS, singles(30), seed=0)
-    distances, rows = neighbours.nearest(join(features)[:0], k)
-    assert distances.shape == (0,)
-    assert rows.shape == (0, k)
 
 
 def test_many_examples_are_compared_block_by_block(monkeypatch):

@@ -196,19 +196,6 @@ def _choices(found, case):
     return chosen, options
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_rows_of_a_part_are_answered_by_one_option(seed):
-    case = _open_case(seed)
-    found = decide(*case)
-    chosen, options = _choices(found, case)
-    assert len(chosen) == 5
-    if found.kind == PROBE:
-        assert set(chosen.values()) == {PROBE}
-    else:
-        expected = options[found.kind]
-        np.testing.assert_allclose(found.option.probabilities, expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_no_row_has_a_say_in_its_own_answer(seed):
     """Its label exchanged, a row is answered as before, unless its part is given another option.

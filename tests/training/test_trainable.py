@@ -19,7 +19,7 @@ from warmstart.errors import ModelError
 from warmstart.events import drain
 from warmstart.features.batches import normalised
 from warmstart.modalities.image import IMAGE
-from warmstart.network import freeze, lora
+from warmstart.network import freeze
 from warmstart.network.feature_layers import FeatureExtractor, feature_layers, layer_width
 from warmstart.network.ledger import take_digests, violations
 from warmstart.planning.facts import NetworkFacts
@@ -136,16 +136,6 @@ def heard(name, strategy, wanted):
     return trainable(network, plan, head, read, 0), answers(head, read), inputs
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
-@pytest.mark.parametrize("strategy", ["head", "last:1", "full"])
-def test_one_feature_layer_or_many_it_is_the_heads_own_feature_layers_that_are_read(name, strategy):
-    offered = feature_layers(cut_once(name)[1].record)
-    for wanted in (offered[-1:], (offered[1], offered[-2], offered[-1])):
-        made, expected, inputs = heard(name, strategy, wanted)
-        assert made.feature_layers == tuple(wanted)
-        np.testing.assert_allclose(say(made.model, inputs), expected, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [
@@ -221,21 +211,6 @@ def test_scratch_follows_from_the_seed():
     one, again, other = (trainable(network, plan, head, read, seed) for seed in (0, 0, 1))
     assert take_digests(one.network) == take_digests(again.network)
     assert take_digests(one.network) != take_digests(other.network)
-
-
-def test_only_the_updates_of_low_rank_parts_move_and_merging_keeps_the_answers():
-    pytest.importorskip("peft")
-    network, made, _, inputs = ready("vit_tiny", "full+lora")
-    before = take_digests(network)
-    assert lora.has_updates(made.network.backbone)
-    _move(made)
-    moved = say(made.model, inputs)
-    assert not violations(before, made.network, made.actions)
-    lora.merge(made.network.backbone)
-    assert not lora.has_updates(made.network.backbone)
-    np.testing.assert_allclose(say(made.model, inputs), moved, rtol=1e-3, atol=1e-3)
-    assert take_digests(made.network) != before
-    assert made.actions["neck"] == "frozen"
 
 
 def test_feature_layers_that_never_vary_get_no_say_and_break_nothing():

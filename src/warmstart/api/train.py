@@ -28,7 +28,6 @@ from warmstart.training.guards import Alarm, Watch, largest_change
 from warmstart.training.trainer import (
     Batch,
     DataParallel,
-    StepWork,
     Trainer,
     divergence_error,
     seeded,
@@ -126,12 +125,9 @@ class _Training:
 
     def _steps(self, frozen: Frozen, data: Iterable[Any]) -> Iterator[Event]:
         settings, peak = self.schedule, max(lrs_of(self.plan).values())
-        trainer = Trainer(
-            self.network,
-            {},  # its weights are the caller's: no copies, no average
-            settings,
-            parallelism=_WholeBatches(self),
-        )
+        way = _WholeBatches(self._batch_loss, settings.device)
+        # No tensors are named: the weights are the caller's, of which no copies are made.
+        trainer = Trainer(self._batch_loss, {}, settings, parallelism=way)
         trainer.begin(frozen.groups())
         loader = _Loader(data, self.network, self.sections.n_outputs, self.loss is None)
         stream = loader.batches()
@@ -200,8 +196,8 @@ class _Training:
             for module, mode in modes:
                 module.training = mode
 
-    def batch_loss(self, inputs: Any, labels: Tensor) -> Tensor:
-        """One number: the user's own loss, or the cross-entropy."""
+    def _batch_loss(self, inputs: Any, labels: Tensor) -> Tensor:
+        """One number: the user's own loss, or the mean cross-entropy."""
         if self.loss is not None:
             return self.loss(self._forward(inputs), labels)
         return cross_entropy(self._logits(inputs), labels)
@@ -214,17 +210,10 @@ class _Training:
 
 
 class _WholeBatches(DataParallel):
-    """Gradients of batches whose inputs may be anything, and whose loss is a mean already."""
+    """Gradients of batches whose inputs may be anything, from the loss of the whole batch."""
 
-    def __init__(self, training: _Training) -> None:
-        super().__init__(training.network, training.schedule.device)
-        self._training = training
-
-    def begin(self) -> None:
-        """Several processes are the caller's own."""
-
-    def gradients(self, inputs: Any, labels: Tensor, work: StepWork) -> float:
-        loss = self._training.batch_loss(inputs, labels)
+    def gradients(self, inputs: Any, labels: Tensor, trainer: Trainer) -> float:
+        loss = self._network(inputs, labels)
         value = float(loss.detach())
         if math.isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]

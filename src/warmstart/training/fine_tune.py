@@ -91,26 +91,6 @@ class FineTuned:
     baselines: tuple[Baseline, ...] = ()
 
 
-@dataclass(slots=True)
-class _Folds:
-    """Results of the trainings of all folds, for the rows that each held out.
-
-    Shapes: scores (C, n, K), probe_answers (n, K) of the initial linear probes, fold (n,); NaN and
-    -1 for rows that were never held out.
-    """
-
-    scores: Array
-    probe_answers: Array
-    fold: Rows
-    n_joined: list[int] = field(default_factory=list)  # groups of blocks
-    scale: float = 1.0
-    guards: list[GuardNote] = field(default_factory=list)
-    failed: tuple[float, ...] = ()  # learning rate scales of a training that was given up
-
-    def fail(self, trained: TrainedNetwork) -> None:
-        self.failed = tuple(scale for scale in SCALES if self.scale >= scale >= trained.scale)
-
-
 def fine_tune(
     training_data: TrainingDataset,
     plan: Plan,
@@ -149,73 +129,88 @@ def fine_tune(
         steps=steps,
     )
     task = _FineTuning(training_data, plan, settings, head, context, allowance)
-    results = yield from task.train_folds(held_rows)
-    return task.give_up(results) if results.failed else (yield from task.train_all(results))
+    yield from task.train_folds(held_rows)
+    return task.give_up() if task.failed else (yield from task.train_all())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _FineTuning:
+    """The trainings of a plan, and what those of the folds say of the rows that each held out.
+
+    Shapes: scores (C, n, K), probe_answers (n, K) of the initial linear probes, fold (n,); NaN and
+    -1 for rows that were never held out.
+    """
+
     training_data: TrainingDataset
     plan: Plan
     schedule: Schedule
     head: HeadFit
     context: TrainingContext
     allowance: Allowance
+    scores: Array = field(init=False)
+    probe_answers: Array = field(init=False)
+    fold: Rows = field(init=False)
+    n_joined: list[int] = field(default_factory=list)  # groups of blocks
+    scale: float = 1.0  # of the learning rates
+    guards: list[GuardNote] = field(default_factory=list)
+    failed: tuple[float, ...] = ()  # learning rate scales of a training that was given up
 
-    def train_folds(self, held_rows: Sequence[Rows]) -> Steps[_Folds]:
+    def __post_init__(self) -> None:
+        n = len(self.context.labels)
+        shape = (n, self.training_data.labelled.n_classes)
+        self.scores = np.full((REFIT + len(REFIT_ENDS), *shape), np.nan)
+        self.probe_answers = np.full(shape, np.nan)
+        self.fold = np.full(n, -1, dtype=np.int64)
+
+    def train_folds(self, held_rows: Sequence[Rows]) -> Steps[None]:
         """Train once per fold, without its rows, and score them."""
         context, training_data = self.context, self.training_data
-        n = len(context.labels)
-        shape = (n, training_data.labelled.n_classes)
-        results = _Folds(
-            np.full((REFIT + len(REFIT_ENDS), *shape), np.nan),
-            np.full(shape, np.nan),
-            np.full(n, -1, dtype=np.int64),
-        )
         for number, held in enumerate(held_rows):
-            keep = np.setdiff1d(np.arange(n), held)
+            keep = np.setdiff1d(np.arange(len(context.labels)), held)
             probe = fit_on(training_data, self.plan, keep)
             read = training_data.extracted.reader(training_data.examples(held))
-            results.probe_answers[held] = head_probabilities(probe, read, context.target)
-            trained = yield from self._job(probe, keep, held, number, None, results.scale).learn()
-            results.guards += trained.guards
+            self.probe_answers[held] = head_probabilities(probe, read, context.target)
+            trained = yield from self._job(probe, keep, held, number, None).learn()
+            self.guards += trained.guards
             if trained.has_failed:
-                results.fail(trained)
+                self._fail(trained)
                 break
-            results.scale = trained.scale
-            results.scores[:, held] = trained.scores
-            results.fold[held] = number
-            results.n_joined.append(trained.n_stages)
-            if number + 1 == EARLIEST < len(held_rows) and self._is_futile(results):
+            self.scale = trained.scale
+            self.scores[:, held] = trained.scores
+            self.fold[held] = number
+            self.n_joined.append(trained.n_stages)
+            if number + 1 == EARLIEST < len(held_rows) and self._is_futile():
                 text = f"after {EARLIEST} of {len(held_rows)} folds: fine-tuning does not help here"
                 yield note("fine_tune", "Stopped", text)
                 break
-        return results
 
-    def _choose_end(self, results: _Folds) -> tuple[ChosenEnd, Array, tuple[OutputScales, ...]]:
+    def _fail(self, trained: TrainedNetwork) -> None:
+        self.failed = tuple(scale for scale in SCALES if self.scale >= scale >= trained.scale)
+
+    def _choose_end(self) -> tuple[ChosenEnd, Array, tuple[OutputScales, ...]]:
         """Where trainings should have ended, the scores (C, n, K) compared, and their scales."""
         context, is_paired = self.context, self.schedule.contrastive
         # Where no block joined, a refitted head equals another one on the same layers.
-        scores = results.scores if int(np.median(results.n_joined)) else results.scores[:REFIT]
+        scores = self.scores if int(np.median(self.n_joined)) else self.scores[:REFIT]
         scores, scales = average_refits(scores, context.labels, context.target, is_alone=is_paired)
         chosen = choose_end(
             scores,
             context.labels,
-            results.fold,
+            self.fold,
             context.groups,
             context.target,
             default=REFIT if is_paired else END,
         )
         return chosen, scores, scales
 
-    def _decide(self, results: _Folds, chosen: ChosenEnd) -> Decision:
+    def _decide(self, chosen: ChosenEnd) -> Decision:
         """What ships, by the answers of each fold's training for the rows it held out."""
-        context, head, plan, fold = self.context, self.head, self.plan, results.fold
+        context, head, plan, fold = self.context, self.head, self.plan, self.fold
         network = self.training_data.extracted.network
         return decide(
             np.where(fold[:, None] >= 0, head.probabilities, np.nan),
-            results.probe_answers,
-            self._calibrate(head, results, chosen).probabilities,
+            self.probe_answers,
+            self._calibrate(head, chosen).probabilities,
             context.labels,
             fold,
             context.groups,
@@ -227,40 +222,40 @@ class _FineTuning:
             is_set=plan.strategy.source == "user",
         )
 
-    def _calibrate(self, head: HeadFit, results: _Folds, chosen: ChosenEnd) -> HeadFit:
+    def _calibrate(self, head: HeadFit, chosen: ChosenEnd) -> HeadFit:
         labels, groups, target = self.context.labels, self.context.groups, self.context.target
-        return calibrate_head(head, chosen.scores, labels, results.fold, groups, target)
+        return calibrate_head(head, chosen.scores, labels, self.fold, groups, target)
 
-    def _is_futile(self, results: _Folds) -> bool:
+    def _is_futile(self) -> bool:
         """Whether fine-tuning has no chance to ship: only the time depends on it."""
-        if self.plan.strategy.source == "user" or not results.n_joined:
+        if self.plan.strategy.source == "user" or not self.n_joined:
             return False
-        decision = self._decide(results, self._choose_end(results)[0])
+        decision = self._decide(self._choose_end()[0])
         return decision.kind == PROBE and decision.ahead <= 0
 
-    def train_all(self, results: _Folds) -> Steps[FineTuned]:
+    def train_all(self) -> Steps[FineTuned]:
         """Train on all rows, where the fine-tuned network ships, and calibrate its head."""
         training_data, plan, head, context = self.training_data, self.plan, self.head, self.context
-        chosen, scores, scales = self._choose_end(results)
-        settings, n_joined = self.schedule, int(np.median(results.n_joined))
+        chosen, scores, scales = self._choose_end()
+        settings, n_joined = self.schedule, int(np.median(self.n_joined))
         n_groups = len(stage_actions(settings, {}))
         if n_groups > 1:
             text = f"{n_joined} of {n_groups} groups of blocks joined"
             text += "" if n_joined == n_groups else "; one more did not improve validation loss"
             yield note("fine_tune", "Joined", text)
-        decision = self._decide(results, chosen)
+        decision = self._decide(chosen)
         fine_tuned = FineTuned(
             network=training_data.extracted.network,
             head=head,
             reader=training_data.extracted.reader,
             plan=as_followed(plan, n_joined),
             decision=decision,
-            fold=results.fold,
+            fold=self.fold,
         )
         if decision.kind == PROBE:
             yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
             return fine_tuned
-        guards = results.guards
+        guards = self.guards
         if overfit_note := check_overfit(chosen, context.groups, settings.n_steps):
             guards.append(overfit_note)
             text = f"validation loss rose towards the end: {overfit_note.action}"
@@ -268,24 +263,24 @@ class _FineTuning:
         stop = replace(chosen.end, n_stages=n_joined)
         rows, first = np.arange(len(context.labels)), len(context.steps) - settings.model_soup
 
-        def make_job(number: int, scale: float) -> TrainingJob:
-            return self._job(head, rows, rows[:0], number, stop, scale)
+        def make_job(number: int) -> TrainingJob:
+            return self._job(head, rows, rows[:0], number, stop)
 
-        trained = yield from train_soup(make_job, range(first, len(context.steps)), results.scale)
+        trained = yield from train_soup(make_job, range(first, len(context.steps)))
         guards += trained.guards
         if trained.trainable is None:
-            results.fail(trained)
-            return self.give_up(results)
+            self._fail(trained)
+            return self.give_up()
         answers = BaseModelAnswers(
             training_data, context, spread(rows, COMPARED_ROWS), settings.n_steps
         )
-        make = make_job(first, trained.scale).make
+        make = make_job(first).make
         notes, interpolated = yield from limit_forgetting(
             answers, trained.trainable, make, chosen, scores
         )
         guards += notes
         if interpolated is not chosen:  # another network ships
-            chosen, decision = interpolated, self._decide(results, interpolated)
+            chosen, decision = interpolated, self._decide(interpolated)
         refit = RefitHead(training_data, plan, context.source)
         fitted, reader = refit.end(
             trained.trainable,
@@ -296,18 +291,18 @@ class _FineTuning:
         return replace(
             fine_tuned,
             network=trained.trainable.network,
-            head=self._calibrate(fitted, results, chosen),
+            head=self._calibrate(fitted, chosen),
             reader=reader,
             actions=trained.trainable.actions,
             guards=tuple(guards),
-            probe_answers=results.probe_answers,
+            probe_answers=self.probe_answers,
             decision=decision,
         )
 
-    def give_up(self, results: _Folds) -> FineTuned:
-        why = describe_failure(self.plan, results.guards[-1].kind, results.failed)
+    def give_up(self) -> FineTuned:
+        why = describe_failure(self.plan, self.guards[-1].kind, self.failed)
         fine_tuned = _probe_alone(self.training_data, given_up(self.plan, why), self.head, why)
-        return replace(fine_tuned, guards=tuple(results.guards))
+        return replace(fine_tuned, guards=tuple(self.guards))
 
     def _job(
         self,
@@ -316,7 +311,6 @@ class _FineTuning:
         held: Rows,
         number: int,
         end: TrainingEnd | None,
-        scale: float,
     ) -> TrainingJob:
         """One training of fresh copies of the base model on some rows, for the plan's epochs."""
         training_data, plan, context = self.training_data, self.plan, self.context
@@ -337,7 +331,7 @@ class _FineTuning:
             held=held,
             number=number,
             end=end,
-            scale=scale,
+            scale=self.scale,
             refit=refit_scores if len(held) else None,
             until=self.allowance.share(context.steps[number] / sum(context.steps[number:])),
         )
@@ -375,18 +369,16 @@ SOUP_ROWS = 256  # training rows, at most, on which the mean is compared with it
 BARRIER = 0.05  # of the loss of always guessing: a mean that is worse by more lies between basins
 
 
-def train_soup(
-    make: Callable[[int, float], TrainingJob], numbers: range, scale: float
-) -> Steps[TrainedNetwork]:
+def train_soup(make: Callable[[int], TrainingJob], numbers: range) -> Steps[TrainedNetwork]:
     """Train once for each number, in another order each; the result has the mean of all weights.
 
     Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves
     accuracy without increasing inference time", §2.
 
-    `make` returns the job of a number and a learning rate scale. Where the mean fits the training
-    rows worse than its ingredients do, the first training is returned.
+    `make` returns the job of a number; the later ones begin at the learning rates of the first.
+    Where the mean fits the training rows worse than its ingredients do, the first is returned.
     """
-    job = make(numbers[0], scale)
+    job = make(numbers[0])
     trained = yield from job.learn()
     trainable = trained.trainable
     if len(numbers) == 1 or trainable is None:
@@ -395,7 +387,7 @@ def train_soup(
     first = {n: tensor.detach().clone() for n, tensor in tensors_to_train(trainable).items()}
     mean, losses = first, [_loss(job, trainable, rows)]
     for count, number in enumerate(numbers[1:], start=2):
-        other = yield from make(number, trained.scale).learn()
+        other = yield from replace(make(number), scale=trained.scale).learn()
         trained = replace(trained, guards=(*trained.guards, *other.guards))
         if other.trainable is None:
             break  # its guards say why; the mean so far counts

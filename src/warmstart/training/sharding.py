@@ -34,7 +34,7 @@ from warmstart.planning.machine import least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.training.batches import Inputs
 from warmstart.training.trainable import TrainableNetwork
-from warmstart.training.trainer import DataParallel, StepWork
+from warmstart.training.trainer import DataParallel, Trainer
 
 
 def sharding_note(title: str, share: str, largest: float, text: str, **values: float) -> Event:
@@ -118,11 +118,11 @@ class ShardedDataParallel(DataParallel):
         self.is_whole = True
 
     @process_errors()
-    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, trainer: Trainer) -> float:
         self._sync_modes()
         for _, shard, _ in self._pairs:
             shard.grad = None
-        loss = super().gradients(inputs, labels, work)
+        loss = super().gradients(inputs, labels, trainer)
         for tensor, shard, _ in self._pairs:
             if shard.grad is not None:
                 tensor.grad = cast(DTensor, shard.grad).to_local()
@@ -246,12 +246,12 @@ class Pipeline(DataParallel):
                 dist.broadcast(flat, src=self._owners[name])
 
     @process_errors()
-    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, trainer: Trainer) -> float:
         n = len(labels)
         self.n_micro_batches = min(
-            m for m in range(1, n + 1) if n % m == 0 and n // m <= work.micro_batch
+            m for m in range(1, n + 1) if n % m == 0 and n // m <= trainer.micro_batch
         )
-        stage, schedule = self._schedule(inputs, self.n_micro_batches, work, n)
+        stage, schedule = self._schedule(inputs, self.n_micro_batches, trainer, n)
         start, stage.busy = time.perf_counter(), 0.0
         losses: list[Tensor] = []
         schedule.step(
@@ -298,10 +298,10 @@ class Pipeline(DataParallel):
         return sharding_note("Pipeline", "stages", largest, text, idle=idle, least_idle=least)
 
     def _schedule(
-        self, inputs: Inputs, n_micro_batches: int, work: StepWork | None, n: int
+        self, inputs: Inputs, n_micro_batches: int, trainer: Trainer | None, n: int
     ) -> tuple[_Stage, ScheduleGPipe]:
         """One for each shape of inputs: stages agree on shapes with the first batch."""
-        key = (*(tuple(value.shape) for value in inputs), n_micro_batches, work is None)
+        key = (*(tuple(value.shape) for value in inputs), n_micro_batches, trainer is None)
         if key not in self._stages:
             world = here()
             buffers = [
@@ -309,7 +309,7 @@ class Pipeline(DataParallel):
                 for name, tensor in self._state.items()
                 if self.keeps(name) and not isinstance(tensor, nn.Parameter)
             ]
-            autocast = nullcontext if work is None else work.autocast
+            autocast = nullcontext if trainer is None else trainer.autocast
             module, device = (
                 _DryRunSafe(self._module, buffers, autocast),
                 torch.device(self._device),
@@ -317,10 +317,10 @@ class Pipeline(DataParallel):
             stage = _Stage(module, world.rank, world.size, device)
 
             def loss(logits: Tensor, labels: Tensor) -> Tensor:
-                return cast(StepWork, work).loss(logits.float(), labels) / n
+                return cast(Trainer, trainer).loss(logits.float(), labels) / n
 
             schedule = ScheduleGPipe(
-                stage, n_micro_batches, loss_fn=None if work is None else loss, scale_grads=False
+                stage, n_micro_batches, loss_fn=None if trainer is None else loss, scale_grads=False
             )
             self._stages[key] = (stage, schedule)
         return self._stages[key]

@@ -120,9 +120,8 @@ def trainable(
         scaled = ScaledHead(torch.zeros(n, width), torch.zeros(n), zeros, ones)
     else:
         head = _with_last_layer(head, network, actions)
-        scaled, layers = _scaled_head(head, read), head.feature_layers
-    if n_added and not fresh:
-        layers = surgery.shift_layers(layers, len(network.blocks), n_added)
+        scaled = _scaled_head(head, read)
+        layers = surgery.shift_layers(head.feature_layers, len(network.blocks), n_added)
     frozen = clone.backbone.requires_grad_(False)
     model = WarmModel(frozen, plan_scan(clone, layers), cast(MultiLayerHead, scaled)).eval()
     low_rank = [name for name, action in actions.items() if ACTIONS[action].has_updates]

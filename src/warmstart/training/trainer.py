@@ -72,14 +72,14 @@ class Trainer:
         self.parallelism = parallelism or DataParallel(network, schedule.device)
         self.moving = dict(moving)
         self.micro_batch = schedule.micro_batch or schedule.batch_size
-        self._buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
+        self.buffers = [t for t in self.moving.values() if not isinstance(t, nn.Parameter)]
         self.base = self.local_values()
         self.mean = self.local_values() if schedule.ema_decay else []
         self._n_averaged = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._peaks: list[float] = []
         is_scaled = schedule.precision == "float16"
-        self._scaler = torch.amp.GradScaler(schedule.device, enabled=is_scaled)
+        self.scaler = torch.amp.GradScaler(schedule.device, enabled=is_scaled)
 
     def begin(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Begin a stage: train these parameters from now on, each group at its learning rate."""
@@ -99,6 +99,11 @@ class Trainer:
             factor = lr_factor(index)
             yield Step(index, self.update(index, factor, inputs, labels), factor)
 
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The number format in which layers compute."""
+        half = _HALF.get(self.schedule.precision)
+        return torch.autocast(self.schedule.device, half) if half else nullcontext()
+
     def update(self, index: int, factor: float, inputs: Any, labels: Tensor) -> float:
         """One step at `factor` times the learning rates; returns the mean loss before it, in nats.
 
@@ -111,20 +116,12 @@ class Trainer:
         optimizer = cast(torch.optim.Optimizer, self._optimizer)
         for group, peak in zip(optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = factor * peak
-        statistics = [buffer.clone() for buffer in self._buffers]
+        statistics = [buffer.clone() for buffer in self.buffers]
         optimizer.zero_grad(set_to_none=True)
         while True:
-            work = StepWork(
-                self.loss,
-                self.micro_batch,
-                self._scaler.scale,
-                self.schedule.device,
-                self.schedule.precision,
-                is_gathered=bool(self._buffers),
-            )
             try:
                 with process_errors(), seeded(self.schedule.seed + index):
-                    loss = self.parallelism.gradients(inputs, labels, work)
+                    loss = self.parallelism.gradients(inputs, labels, self)
                 break
             except (RuntimeError, MemoryError) as error:
                 size = min(self.micro_batch, len(labels))
@@ -139,8 +136,8 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             self._restore_statistics(statistics)
             return loss
-        self._scaler.step(optimizer)
-        self._scaler.update()
+        self.scaler.step(optimizer)
+        self.scaler.update()
         with torch.no_grad():
             self._apply_l2_sp(optimizer)
             self._update_mean()
@@ -149,7 +146,7 @@ class Trainer:
     @torch.no_grad()
     def _restore_statistics(self, statistics: Sequence[Tensor]) -> None:
         """Undo what a failed step did to the statistics of batches."""
-        for buffer, before in zip(self._buffers, statistics, strict=True):
+        for buffer, before in zip(self.buffers, statistics, strict=True):
             buffer.copy_(before)
 
     def _apply_l2_sp(self, optimizer: torch.optim.Optimizer) -> None:
@@ -249,7 +246,7 @@ class Trainer:
         return {
             "n_averaged": self._n_averaged,
             "micro_batch": self.micro_batch,
-            "scaler": self._scaler.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
 
     @torch.no_grad()
@@ -271,7 +268,7 @@ class Trainer:
                 optimizer.state[parameter] = state
         self._n_averaged = int(facts["n_averaged"])
         self.micro_batch = int(facts["micro_batch"])
-        self._scaler.load_state_dict(dict(facts["scaler"]))
+        self.scaler.load_state_dict(dict(facts["scaler"]))
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
@@ -340,27 +337,6 @@ def divergence_error(
 # ---- How the gradients of a batch are computed: here, rows are split between processes.
 
 
-@dataclass(frozen=True, slots=True)
-class StepWork:
-    """How a batch is computed. `loss` is summed over rows.
-
-    `scale` multiplies a loss before its backward pass, for float16. `is_gathered`: layers need the
-    statistics of the whole batch.
-    """
-
-    loss: BatchLoss
-    micro_batch: int
-    scale: Callable[[Tensor], Tensor]
-    device: str = "cpu"
-    precision: str = "float32"
-    is_gathered: bool = False
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The number format in which layers compute."""
-        half = _HALF.get(self.precision)
-        return torch.autocast(self.device, half) if half else nullcontext()
-
-
 class DataParallel:
     """Each process computes its share of every batch, and gradients are averaged.
 
@@ -401,25 +377,26 @@ class DataParallel:
     def end(self) -> None:
         """After updates: every process holds the whole network."""
 
-    def gradients(self, inputs: Inputs, labels: Tensor, work: StepWork) -> float:
+    def gradients(self, inputs: Inputs, labels: Tensor, trainer: Trainer) -> float:
         """Compute the gradients of a batch; returns its mean loss, if not finite without them."""
         world, total, n = here(), 0.0, len(labels)
-        for start in range(0, n, work.micro_batch):
-            stop = min(start + work.micro_batch, n)
+        for start in range(0, n, trainer.micro_batch):
+            stop = min(start + trainer.micro_batch, n)
             rows, share = slice(start, stop), 1
-            if not work.is_gathered and stop - start >= world.size:
+            # Layers with statistics of the batch need all of it.
+            if not trainer.buffers and stop - start >= world.size:
                 rows, share = slice(start + world.rank, stop, world.size), world.size
             # Gradients are accumulated locally and sent with the last micro-batch.
             is_delayed = stop < n and isinstance(self._wrapped, DistributedDataParallel)
             with cast(Any, self._wrapped).no_sync() if is_delayed else nullcontext():
-                with work.autocast():
+                with trainer.autocast():
                     logits = self._wrapped(*(value[rows] for value in inputs))
-                loss = work.loss(logits.float(), labels[rows]) / n
+                loss = trainer.loss(logits.float(), labels[rows]) / n
                 value = float(loss.detach())
                 total += value if share == 1 else float(world.reduce_sum(np.array([value]))[0])
                 if not math.isfinite(total):
                     return total
-                work.scale(share * loss).backward()  # type: ignore[no-untyped-call]
+                trainer.scaler.scale(share * loss).backward()  # type: ignore[no-untyped-call]
         return total
 
     def run(self, *inputs: Tensor) -> Tensor:
