@@ -169,6 +169,14 @@ def test_more_images_are_taken_where_the_answer_is_not_plain(pictures, monkeypat
     assert result.n == stages[-1][0]
 
 
+def test_shuffles_of_the_same_images_serve_again(pictures, monkeypatch):
+    drawn, draw = [], module.control_features
+    monkeypatch.setattr(module, "control_features", lambda *a: drawn.append(1) or draw(*a))
+    monkeypatch.setattr(rules, "TRANSFER_GAIN_STAGES", ((15, 1), (15, 3)))
+    result = drain(measure_transfer_gain(open_probe(scene_of(pictures)), 3, seed=0))
+    assert (len(drawn), result.details["shuffles"]) == (3, 3)
+
+
 def test_many_classes_take_more_images(pictures, monkeypatch):
     monkeypatch.setattr(rules, "TRANSFER_GAIN_STAGES", ((6, 1), (6, 1)))
     assert drain(measure_transfer_gain(open_probe(scene_of(pictures)), 3, seed=0)).n == 15
