@@ -114,3 +114,11 @@ def test_label_issues_are_listed_once_with_the_reason_for_no_count():
     outcome = issues(ISSUE, count=None, why="outcome", sentence="A target is an outcome.")
     checked = replace(CHECKED, label_issues=outcome, path="out")
     assert "--relabel" not in check_text(checked, ["rows.csv"])  # nothing is to be corrected
+
+
+def test_data_that_the_base_model_does_not_know_are_not_to_be_fine_tuned_on():
+    verdict = replace(CHECKED.verdict, kind="no-transfer")
+    text = check_text(replace(CHECKED, verdict=verdict), ["spectra"])
+    assert "warmstart rank spectra" in text
+    assert "warmstart fit spectra --strategy scratch" in text
+    assert "fine-tune on it" not in text

@@ -19,7 +19,7 @@ from warmstart.records.summary import Summary, TestScores
 from warmstart.solve import ridge
 from warmstart.solve.calibration import Calibration
 from warmstart.stats.permutation import permutation_test
-from warmstart.tasks.registry import TASKS, score_of, target_of
+from warmstart.tasks.registry import DEFAULT_TASK, TASKS, score_of, target_of
 from warmstart.tasks.regress import REGRESSION, Regression
 from warmstart.tasks.task import AnswerPlace
 
@@ -218,4 +218,5 @@ def test_no_other_file_names_a_task():
     }
     own = {("records/data.py", name) for name in TASKS}  # the names that records may hold
     own |= {(f"tasks/{name}.py", name) for name in TASKS}
+    own |= {("tasks/registry.py", DEFAULT_TASK)}
     assert names == own

@@ -20,7 +20,6 @@ from warmstart.cli.options import (
 from warmstart.cli.output import NO_SIGNAL, print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import sentence
-from warmstart.planning.verdict import hides_signal
 from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import Checked, Evidence
 from warmstart.tasks.registry import task_or_default
@@ -85,13 +84,18 @@ def _finding(finding: Finding) -> str:
 
 
 def _next(checked: Checked, data: str) -> list[str]:
+    from warmstart.planning.verdict import hides_signal
+
     rows, issues = [], checked.label_issues
     if checked.path is None and (issues.ranked or checked.findings):
         rows.append((f"warmstart check {data} --out problems", "write the lists to files"))
     if checked.path is not None and issues.ranked and issues.why != "outcome":
         table = f"{shlex.quote(checked.path)}/{ISSUES}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
-    if hides_signal(checked.verdict.evidence):
+    is_foreign = checked.verdict.kind == "no-transfer"
+    if is_foreign:
+        rows.append((f"warmstart rank {data}", "look for a base model that suits"))
+    if is_foreign or hides_signal(checked.verdict.evidence):
         rows.append((f"warmstart fit {data} --strategy scratch", "train from scratch"))
     elif checked.verdict.kind != "no-signal":
         rows.append((f"warmstart fit {data}", "fine-tune on it"))

@@ -36,8 +36,6 @@ from warmstart.events import follow
 from warmstart.formatting import duration, printable, sentence, size
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
-from warmstart.planning.forecast import given_up
-from warmstart.planning.plan_file import runs
 from warmstart.records.plan import Choice, DryRun, Forecast, Plan
 from warmstart.terminal.text import column, command_rows, lead, shortened, table_lines
 
@@ -55,6 +53,8 @@ def plan_text(dry_run: DryRun, data: str) -> str:
     plan, nouns = dry_run.plan, MODALITIES[dry_run.kind].nouns
     sizes = f"{nouns.count(dry_run.n, 'training')}, {len(dry_run.classes)} classes"
     sizes += f", {nouns.count(dry_run.n_test, 'test')}" if dry_run.n_test else ""
+    from warmstart.planning.forecast import given_up
+
     lines = [
         column("Data", sizes),
         column("Base", f"{dry_run.title}: {plan.base.because}"),
@@ -76,7 +76,9 @@ def plan_text(dry_run: DryRun, data: str) -> str:
 
 
 def _layers(dry_run: DryRun) -> list[str]:
-    """One row per range of layers: numbers, action, learning rate, weights, names."""
+    """One row per range of blocks: numbers, action, learning rate, weights, names."""
+    from warmstart.planning.plan_file import runs
+
     rows = [("", "", "lr", "weights", "")]
     for run in runs(dry_run.plan):
         weights = sum(dry_run.parameters.get(name, 0) for name in run.names)

@@ -12,8 +12,7 @@ from warmstart.exporting.format import ExportFormat
 from warmstart.modalities.registry import modality_of
 from warmstart.records.data import Task
 from warmstart.records.inputs import LEAST_VARIANCE, MISSING, SPAN, Inputs, Preprocessing, pictures
-from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.registry import TASKS
+from warmstart.tasks.registry import DEFAULT_TASK, TASKS
 
 _FILES = """\
 HERE = pathlib.Path(__file__).resolve().parent
@@ -234,7 +233,7 @@ _NUMBER = 'f"{LABELS[0]} {p[0]:.6g}"'
 
 
 def predict_script(
-    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = CLASSIFICATION.task
+    to: ExportFormat, inputs: Inputs, input_name: str, task: Task = DEFAULT_TASK
 ) -> str:
     """The text of predict.py for a format; `input_name` is "pixels" where scaling is inside."""
     takes_pixels, has_numbers = input_name == "pixels", TASKS[task].has_numbers

@@ -14,7 +14,7 @@ from warmstart.records.inputs import DEFAULT_KIND, Inputs, Kind
 from warmstart.records.network import NetworkRecord, Recipe
 from warmstart.records.plan import ColumnPlan
 from warmstart.records.summary import VerdictKind
-from warmstart.tasks.classify import CLASSIFICATION
+from warmstart.tasks.registry import DEFAULT_TASK
 
 if TYPE_CHECKING:
     from warmstart.modalities.modality import Modality
@@ -30,7 +30,7 @@ class DataFacts:
     smallest_class: int
     holdout: int  # examples in the user's validation set, 0 without one
     columns: tuple[ColumnPlan, ...] | None = None  # types of a table's columns
-    task: Task = CLASSIFICATION.task
+    task: Task = DEFAULT_TASK
     kind: Kind = DEFAULT_KIND
 
 

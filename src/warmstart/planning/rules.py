@@ -13,8 +13,7 @@ import numpy as np
 
 from warmstart.records.data import Task
 from warmstart.records.network import FeatureLayer
-from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.registry import TASKS
+from warmstart.tasks.registry import DEFAULT_TASK, TASKS
 
 Budget = Literal["fast", "balanced", "thorough"]
 
@@ -78,7 +77,7 @@ def candidates(
     smallest_class: int,
     head_names: tuple[str, ...],
     budget: Budget,
-    task: Task = CLASSIFICATION.task,
+    task: Task = DEFAULT_TASK,
 ) -> tuple[str, ...]:
     """Heads to choose from, simplest first: ties go to the earlier.
 

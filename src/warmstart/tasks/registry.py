@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from warmstart.errors import RunFolderError
 from warmstart.records.data import Task
 from warmstart.records.summary import Estimate, TestScores
-from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.multilabel import MULTILABEL
-from warmstart.tasks.regress import REGRESSION
-from warmstart.tasks.task import Form, Target
+
+if TYPE_CHECKING:
+    from warmstart.tasks.task import Form, Target
+
+DEFAULT_TASK: Task = "classify"
 
 
-class _Tasks(dict[Task, Target]):
-    def __missing__(self, task: Task) -> Target:
-        raise RunFolderError(f"the task {task} is none of {', '.join(self)}; restore its file.")
+class _Tasks(MutableMapping[Task, "Target"]):
+    """By name. Loaded on first use, as NumPy takes long to import and help needs none."""
+
+    @cached_property
+    def _loaded(self) -> dict[Task, Target]:
+        from warmstart.tasks.classify import CLASSIFICATION
+        from warmstart.tasks.multilabel import MULTILABEL
+        from warmstart.tasks.regress import REGRESSION
+
+        return {one.task: one for one in (CLASSIFICATION, MULTILABEL, REGRESSION)}
+
+    def __getitem__(self, task: Task) -> Target:
+        if task not in self._loaded:
+            raise RunFolderError(f"the task {task} is none of {', '.join(self)}; restore its file.")
+        return self._loaded[task]
+
+    def get(self, task: Task, default: Any = None) -> Any:
+        return self._loaded.get(task, default)
+
+    def __contains__(self, task: object) -> bool:
+        return task in self._loaded
+
+    def __setitem__(self, task: Task, target: Target) -> None:
+        self._loaded[task] = target
+
+    def __delitem__(self, task: Task) -> None:
+        del self._loaded[task]
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._loaded)
 
 
-TASKS = _Tasks({one.task: one for one in (CLASSIFICATION, MULTILABEL, REGRESSION)})
+TASKS = _Tasks()
 
 
 def target_of(task: Task, labels: Sequence[str]) -> Target:
@@ -44,12 +77,12 @@ def task_of_form(form: Form) -> Target:
 
 def task_or_default(task: Task | None) -> Target:
     """The task of a record that names none for classification."""
-    return CLASSIFICATION if task is None else TASKS[task]
+    return TASKS[DEFAULT_TASK if task is None else task]
 
 
 def none_if_default(task: Task) -> Task | None:
     """The name of a task for such a record."""
-    return None if task == CLASSIFICATION.task else task
+    return None if task == DEFAULT_TASK else task
 
 
 # ---- The metrics of a test set, by their record.

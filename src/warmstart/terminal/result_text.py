@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
@@ -12,10 +13,11 @@ from warmstart.nouns import count
 from warmstart.records.data import Finding
 from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
-from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS, score_of
-from warmstart.tasks.task import Target
 from warmstart.terminal.text import column, command_rows, wrap
+
+if TYPE_CHECKING:
+    from warmstart.tasks.task import Target
 
 MOST_FINDINGS = 5  # listed here; the others are in the report
 MOST_FILES = 3  # named of those that could not be read
@@ -66,7 +68,7 @@ def _model(summary: Summary, run_path: Path) -> str:
     return column("Model", " · ".join([text.removesuffix("."), *facts]))
 
 
-def no_signal_text(verdict: Verdict, data: DataCounts, target: Target = CLASSIFICATION) -> str:
+def no_signal_text(verdict: Verdict, data: DataCounts, target: Target) -> str:
     """Why nothing was trained, and what might help."""
     evidence = next((e for e in verdict.evidence if e.name == "permutation_test"), None)
     if not target.has_classes:
