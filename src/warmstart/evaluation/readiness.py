@@ -172,13 +172,11 @@ def one_in(share: float) -> str:
 
     >>> one_in(0.16), one_in(0.38), one_in(0.0)
     ('1 in 6 predictions is', '4 in 10 predictions are', 'no held-out prediction was')
-    >>> one_in(0.004)
-    'fewer than 1 in 100 predictions are'
+    >>> one_in(0.0039)
+    '1 in 260 predictions is'
     """
     if share <= 0:
         return "no held-out prediction was"
-    if share < 0.01:
-        return "fewer than 1 in 100 predictions are"
     if share > 0.3:
         return f"{round(10 * share)} in 10 predictions are"
-    return f"1 in {round(1 / share)} predictions is"
+    return f"1 in {round(float(f'{1 / share:.2g}'))} predictions is"
