@@ -95,7 +95,7 @@ OF_IMAGES_ALONE = {
     "evidence": {"spurious.py"},
     "planning": {"check.py", "settings.py"},
     "training": {"batches.py"},
-    "run": {"card.py", "compare.py", "inputs.py", "predictor.py", "resume.py"},
+    "run": {"compare.py", "deliver.py", "plan.py", "predictor.py", "resume.py"},
     "terminal": {"result_text.py"},
     "reporting": set(),
     "evaluation": set(),

@@ -68,6 +68,10 @@ values = plain | st.lists(plain).map(tuple)
 st.register_type_strategy(float, numbers)
 st.register_type_strategy(Inputs, st.one_of([*map(st.from_type, Inputs.members.values())]))
 st.register_type_strategy(
+    summary.TestScores,
+    st.one_of(*map(st.from_type, (summary.Scores, summary.LabelScores, summary.NumberScores))),
+)
+st.register_type_strategy(
     Finding, st.builds(Finding, code=st.just(""), kind=st.sampled_from([*FINDINGS]))
 )
 st.register_type_strategy(  # without what its own rules refuse: no reason, and "auto"

@@ -310,9 +310,7 @@ def test_an_interrupted_run_says_so_and_the_next_goes_on_from_its_rows(pictures,
     assert extracted(fit(pictures, out=tmp_path / "again").path) == (left, left)
 
 
-@pytest.mark.parametrize(
-    "where", ["run.deliver._write_records", "features.cache_file.CacheFile.append"]
-)
+@pytest.mark.parametrize("where", ["run.deliver._write_records", "features.cache.CacheFile.append"])
 def test_a_full_disk_is_an_interruption(pictures, tmp_path, monkeypatch, where):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device", "plan.toml")
