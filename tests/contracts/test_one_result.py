@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
-from surface_runs import RUNS
+from surface_runs import NAMES, RUNS, saved, tinted
 from surfaces import Surfaces, agrees, largest, percentages, score, surfaces
 
+import audio_clips
+import hue_images
+from warmstart.cli.main import main
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.records.data import FINDINGS
 
@@ -486,3 +491,60 @@ def test_findings_stand_by_consequence_and_grave_ones_are_never_folded(told):
         assert "training images are in the test set" in " ".join(
             told.summary["readiness"]["reasons"]
         )
+
+
+# ---- (d) what is advised can be done ---------------------------------------------------------
+
+COMMAND = re.compile(r"^(?:Next)? *(warmstart .*?)(?: {2,}#.*)?$", re.MULTILINE)
+DONE = (0, 3)  # done; done, and there is no signal
+
+
+def advised(told):
+    """Every command that the terminal and the report tell the reader to type."""
+    typed = COMMAND.findall(told.texts["terminal"])
+    codes = re.findall(r"<pre><code>(.*?)</code></pre>", told.page, re.DOTALL)
+    typed += [html.unescape(re.sub(r"<[^>]+>", "", code)) for code in codes]
+    return sorted({" ".join(one.split()) for one in typed if one.startswith("warmstart ")})
+
+
+# What stands for the reader's own files, in runs that a command line can make.
+TYPED = {
+    "linear_probe": {"photo.jpg": "new/red/000.png", "more/": "new", "photos/": "split"},
+    "from_scratch": {"photo.jpg": "new/red/002.png", "more/": "new", "photos/": "data"},
+    "texts": {"new.csv": "test.csv", "more.csv": "test.csv"},
+    "sounds": {"clip.wav": "new/hiss/000.wav", "more/": "new"},
+    "ensemble": {"new.csv": "test.csv", "more.csv": "test.csv"},
+    "without_network": {},
+}
+NEW = {
+    "linear_probe": lambda folder: hue_images.fill(folder, dict.fromkeys(NAMES, 3), seed=7),
+    "from_scratch": lambda folder: saved(folder, *tinted(9, seed=7)),
+    "sounds": lambda folder: audio_clips.fill(folder, {"a note": 2, "clicks": 2, "hiss": 2}, 7),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_every_command_that_is_advised_can_be_typed(name, place, monkeypatch, capsys):
+    told = made(name, place, monkeypatch)
+    monkeypatch.setattr("webbrowser.open", lambda *_: True)
+    monkeypatch.chdir(told.root)
+    if name in NEW:
+        NEW[name](told.root / "new")
+    commands = advised(told)
+    assert any(one.startswith(f"warmstart report {told.run.path} --open") for one in commands)
+    for command in commands:
+        _, verb, *rest = [TYPED[name].get(word, word) for word in shlex.split(command)]
+        for words in tries(verb, rest):
+            assert main(words) in DONE, (command, capsys.readouterr().err)
+
+
+def tries(verb, rest):
+    """The command as it is typed; of one that trains or goes on for ever, only its beginning."""
+    if verb == "serve":
+        return [["predict", rest[0], "--help"]]
+    if verb == "compare":  # a dry run of each
+        at = rest.index("--strategies")
+        strategies = rest[at + 1].split(",")
+        others = rest[:at] + rest[at + 2 :]
+        return [["fit", *others, "--strategy", one, "--dry-run"] for one in strategies]
+    return [[verb, *rest, "--dry-run"] if verb == "fit" else [verb, *rest]]

@@ -127,7 +127,7 @@ def test_three_steps_with_commands_and_examples():
     labels, images, deeper = next_steps(facts())
     assert images.title == "Add images of “shirt”"
     assert "most often taken for “dress” (3)" in images.text
-    assert images.command == "warmstart suggest runs/clothing unlabelled/"
+    assert images.command == "warmstart suggest runs/clothing new/"
     assert {id.split("/")[0] for id, _ in images.examples} == {"shirt"}
     assert labels.title == "Check 1 label issue"
     assert labels.command == "warmstart fit clothing --relabel runs/clothing/label_issues.csv"
@@ -139,7 +139,7 @@ def test_three_steps_with_commands_and_examples():
 @pytest.mark.parametrize(
     ("kind", "leaks", "title", "command"),
     [
-        ("leakage", 1, "Add images of “shirt”", "warmstart suggest runs/clothing unlabelled/"),
+        ("leakage", 1, "Add images of “shirt”", "warmstart suggest runs/clothing new/"),
         ("leakage", 9, "Remove the near-duplicates", "warmstart fit clothing --fix"),
         ("preprocessing", 0, "Change the preprocessing of the images", ""),
         ("distribution-shift", 0, "Add images like the test images", "warmstart fit clothing"),

@@ -7,8 +7,10 @@ import errno
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+import tables
 import warmstart
 from hue_images import fill
 from warmstart.data.read import read
@@ -159,3 +161,16 @@ def test_a_table_that_cannot_be_written_is_an_error(finished, inbox, monkeypatch
     monkeypatch.setattr("warmstart.records.run_folder.write_bytes", full)
     with pytest.raises(UsageError, match="cannot be written \\(No space left on device\\)"):
         drain(suggest(finished.path, [str(inbox)], count=1, out=inbox / "next.csv"))
+
+
+def test_the_rows_of_a_table_are_candidates_by_their_lines(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [[f"{a:.3f}", f"{b:.3f}", "yes" if a > 0 else "no"] for a, b in rng.normal(size=(60, 2))]
+    data = tables.write(tmp_path / "t.csv", rows, ("a", "b", "label"))
+    run = warmstart.fit(data, budget="fast", strategy="head", out=tmp_path / "run")
+    new = tables.write(tmp_path / "new.csv", [["0.01", "1"], ["3", "0"], ["-3", "1"]], ("a", "b"))
+    out = tmp_path / "todo.csv"
+    (first,) = drain(suggest(run.path, [str(new)], count=1, out=out)).suggestions
+    assert first.path == f"{new} line 2"
+    with out.open(newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [first.path]

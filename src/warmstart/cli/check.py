@@ -20,6 +20,7 @@ from warmstart.cli.options import (
 from warmstart.cli.output import NO_SIGNAL, print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import sentence
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.data import FINDINGS, Finding
 from warmstart.records.summary import Checked, Evidence
 from warmstart.tasks.registry import task_or_default
@@ -93,7 +94,7 @@ def _next(checked: Checked, data: str) -> list[str]:
         table = f"{shlex.quote(checked.path)}/{ISSUES}"
         rows.append((f"warmstart fit {data} --relabel {table}", "once you have corrected it"))
     is_foreign = checked.verdict.kind == "no-transfer"
-    if is_foreign:
+    if is_foreign and MODALITIES[checked.data.kind].has_base_models:
         rows.append((f"warmstart rank {data}", "look for a base model that suits"))
     if is_foreign or hides_signal(checked.verdict.evidence):
         rows.append((f"warmstart fit {data} --strategy scratch", "train from scratch"))

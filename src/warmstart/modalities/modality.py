@@ -35,6 +35,7 @@ class Modality(ABC, Generic[Record]):
     form: Form = "arrays"  # in which examples are handed over, by Python or in a request
     example: str  # what a network takes, as a noun
     networks: tuple[str, ...] = ()  # kinds of networks that can learn from it
+    has_base_models = True  # there are pretrained networks to choose among
     default_base = "lite0"
     base_example = default_base  # "such as …"
     input_name: str  # of the network's input in exported models, a plural

@@ -97,6 +97,7 @@ class TableModality(Modality[TableInputs]):
     input_name = "rows"
     hub_name = "tabular"
     example = "table"
+    has_base_models = False
     networks = ("table",)
     form: Form = "rows"
     suffixes = suffixes_of("csv tsv jsonl parquet")

@@ -19,6 +19,7 @@ class TensorModality(Modality[TensorInputs]):
     input_name = "tensors"
     hub_name = "tensor"
     example = "tensor"
+    has_base_models = False
     networks = ("tensor",)
     nouns = Nouns(
         one="tensor",

@@ -247,7 +247,7 @@ class TextModality(Modality[TextInputs]):
         quoted='"a text"',
         new="'a new text'",
         several="new.csv",
-        labelled="more/",
+        labelled="more.csv",
         accept=".txt,text/plain",
     )
 

@@ -18,6 +18,7 @@ from warmstart.data.splits import group_numbers
 from warmstart.errors import RunFolderError
 from warmstart.evaluation.reliability import certainty
 from warmstart.events import Event
+from warmstart.modalities.modality import Modality
 from warmstart.modalities.registry import MODALITIES
 from warmstart.network.ledger import summary_lines
 from warmstart.network.registry import title_of
@@ -130,7 +131,11 @@ class ReportFacts:
 
     @property
     def nouns(self) -> Nouns:
-        return MODALITIES[self.summary.data.kind if self.data is None else self.data.kind].nouns
+        return self.modality.nouns
+
+    @property
+    def modality(self) -> Modality[Any]:
+        return MODALITIES[self.summary.data.kind if self.data is None else self.data.kind]
 
     @property
     def ships(self) -> bool:

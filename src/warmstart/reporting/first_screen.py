@@ -276,7 +276,7 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
             f"Can a person tell the classes apart from these {many} alone? If "
             "not, no network will. If so, there are too few of them, or the labels are wrong.",
         )
-    suggest = f"warmstart suggest {shlex.quote(facts.place)} unlabelled/"
+    suggest = f"warmstart suggest {shlex.quote(facts.place)} {facts.nouns.several}"
     if score is None:
         return NextStep(f"More {many}", gain, command=suggest) if gain else None
     recall = interval(score.recall, score.low, score.high, score.n)
@@ -344,7 +344,7 @@ def _model_step(facts: ReportFacts) -> NextStep | None:
             "can be learnt. It trains nothing.",
             command=_command(facts, "check", OPTIONS),
         )
-    if kind == "no-transfer":
+    if kind == "no-transfer" and facts.modality.has_base_models:
         scratch = "" if strategy.startswith("scratch") else ", and compare with one from scratch"
         return NextStep(
             f"Try a base model pretrained on such {many}",
@@ -361,6 +361,8 @@ def _model_step(facts: ReportFacts) -> NextStep | None:
             f"balanced budget fine-tunes too, and ships whichever is better on held-out {many}.",
             command=_fit(facts),
         )
+    if not facts.modality.has_base_models:
+        return None
     return NextStep(
         "Try another base model",
         f"{_gain(facts)}Another network may suit these {many} better: one feature "
@@ -380,7 +382,8 @@ def _other_depth(facts: ReportFacts, strategy: str) -> NextStep:
         )
     other = "head"
     if gain is not None or strategy == "head":
-        other = "last:4" if strategy != "last:4" else "full"
+        blocks = facts.network.blocks if facts.network else ()
+        other = "last:4" if strategy != "last:4" and len(blocks) > 4 else "full"
     strategies = f"{facts.summary.shipped.strategy},{other}"
     return NextStep(
         "Compare with another depth",

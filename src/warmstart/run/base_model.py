@@ -501,6 +501,12 @@ def rank_base_models(
     yield data_note(collection)
     kind = collection.record.kind
     names, left_out = (tuple(models), ()) if models else on_disk(kind=kind)
+    if not names:
+        many = MODALITIES[kind].nouns.many
+        raise ModelError(
+            f"no base model for {many} is on this computer; name some with --models, such as a run "
+            f"on similar {many}."
+        )
     options = input_options(request, collection)
     ranked = yield from rank(collection, names, seed=seed, left_out=left_out, inputs=options)
     return replace(ranked, kind=kind)

@@ -339,13 +339,13 @@ class Predictor:
 
     def stream(self, inputs: Sequence[Any]) -> Iterator[Answer]:
         """Answers for many inputs, batch by batch, in constant memory."""
-        yield from self._answer_all(opened(inputs, self.bundle.record.preprocessing))
+        yield from self._answer_all(inputs)
 
     def _answer_all(self, inputs: Sequence[Any]) -> Iterator[Answer]:
         for start in range(0, len(inputs), BATCH):
             batch: list[Answer | tuple[str, Pixels]] = []
             for index, item in enumerate(inputs[start : start + BATCH], start):
-                name = _name_of(item, index)
+                name = name_of(item, index)
                 try:
                     batch.append((name, self._pixels(item, name)))
                 except DataError as error:
@@ -373,7 +373,7 @@ class Predictor:
         Raises: DataError at the first that cannot be read.
         """
         for index, item in enumerate(inputs):
-            name = _name_of(item, index)
+            name = name_of(item, index)
             yield name, self._pixels(item, name)
 
     def show_inputs(
@@ -391,12 +391,13 @@ class Predictor:
         titles = [Path(name).name for name, _ in pairs] if labels is None else map(str, labels)
         return grid([[input_picture(pixels, prep)] for _, pixels in pairs], [*titles])
 
+    def payload(self, item: Any, name: str) -> bytes:
+        """The bytes that stand for an example. Raises: DataError if it cannot be read."""
+        return text_payload(item, name) if self.modality.form == "texts" else _payload(item, name)
+
     def _pixels(self, item: Any, name: str) -> Pixels:
         inputs = self.bundle.record.preprocessing
-        payload = (
-            text_payload(item, name) if self.modality.form == "texts" else _payload(item, name)
-        )
-        return self.modality.encode(payload, name, inputs)
+        return self.modality.encode(self.payload(item, name), name, inputs)
 
     def answer(self, names: Sequence[str], pixels: Sequence[Pixels]) -> list[Answer]:
         """Answers for prepared images, each (H, W, C) uint8, in one batch."""
@@ -450,7 +451,8 @@ def input_picture(pixels: Pixels, prep: Inputs) -> Image.Image:
     return first_bands(values.mul(255).round().clamp(0, 255).byte().numpy())
 
 
-def _name_of(item: Any, index: int) -> str:
+def name_of(item: Any, index: int) -> str:
+    """What an answer calls an example."""
     if isinstance(item, (InputText, NamedInput)):
         return item.name
     return str(item) if isinstance(item, (str, Path)) else f"#{index}"
@@ -540,12 +542,15 @@ def predict(run: Path, paths: Sequence[str]) -> Iterator[Answer]:
     Raises: RunFolderError if the run has no model, DataError if no image was named.
     """
     predictor = load(run)
-    modality = predictor.modality
+    return predictor.stream(named_examples(paths, predictor.bundle.record.preprocessing))
+
+
+def named_examples(paths: Sequence[str], model: Inputs) -> Items:
+    """The examples that words on a command line name: files, texts, rows of tables."""
+    modality = modality_of(model)
     if modality.form == "texts":
-        return predictor.stream(find_texts(paths))
-    if modality.form == "rows":
-        return predictor.stream(list(paths))
-    return predictor.stream(find_files(paths, modality.nouns))
+        return find_texts(paths)
+    return opened(paths, model) if modality.form == "rows" else find_files(paths, modality.nouns)
 
 
 # ---- `warmstart evaluate RUN DATA`: metrics of a finished model on other labelled data.

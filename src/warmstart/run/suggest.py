@@ -7,23 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.place import read_file
 from warmstart.errors import DataError, UsageError
 from warmstart.evaluation.active_learning import choose_queries
 from warmstart.events import Event, Steps
-from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.nouns import Nouns
 from warmstart.records.answer import ExpectedGain, LabelAnswer, Skipped, Suggestion, Suggestions
 from warmstart.records.data import SEPARATOR, DataRecord
-from warmstart.records.inputs import Inputs
 from warmstart.records.run_folder import read_json, write_csv
 from warmstart.records.summary import Evidence, Inspection
-from warmstart.run.predictor import BATCH, Predictor, find_files, load
+from warmstart.run.predictor import BATCH, Predictor, load, name_of, named_examples
 from warmstart.stats.learning_curve import PowerLaw
 from warmstart.tasks.task import AnswerPlace
 
@@ -51,10 +48,10 @@ class _Filter:
     unreadable: int = 0
     reason: str = ""  # why the first unreadable one cannot be read
 
-    def read(self, path: str, preprocessing: Inputs) -> NDArray[np.uint8] | None:
+    def read(self, item: Any, name: str, predictor: Predictor) -> NDArray[np.uint8] | None:
         """The prepared image (H, W, C), or None if it is left out."""
         try:
-            payload = read_file(path)
+            payload = predictor.payload(item, name)
             digest = sha256(payload).hexdigest()
             if digest in self.labelled:
                 self.present += 1
@@ -62,10 +59,10 @@ class _Filter:
             if digest in self.hashes:
                 self.copies += 1
                 return None
-            image = modality_of(preprocessing).encode(payload, path, preprocessing)
+            image = predictor.modality.encode(payload, name, predictor.bundle.record.preprocessing)
         except DataError as error:
             self.unreadable += 1
-            self.reason = self.reason or f"{path} {str(error).removeprefix(path).strip(' :')}"
+            self.reason = self.reason or f"{name} {str(error).removeprefix(name).strip(' :')}"
             return None
         self.hashes.add(digest)
         return image
@@ -88,9 +85,8 @@ def suggest(
     record = read_json(run / "data.json", DataRecord)
     unlabelled = _Filter(frozenset(example.sha256 for example in record.examples))
     kind = predictor.modality.kind
-    candidates = yield from _extract(
-        find_files(paths, MODALITIES[kind].nouns), unlabelled, predictor
-    )
+    examples = named_examples(paths, predictor.bundle.record.preprocessing)
+    candidates = yield from _extract(examples, unlabelled, predictor)
     rows = choose_queries(
         candidates.probabilities,
         candidates.points,
@@ -112,23 +108,23 @@ def suggest(
     )
 
 
-def _extract(paths: Sequence[str], unlabelled: _Filter, predictor: Predictor) -> Steps[_Batch]:
+def _extract(examples: Sequence[Any], unlabelled: _Filter, predictor: Predictor) -> Steps[_Batch]:
     """Run the network on the new images. Raises: DataError if there is none."""
     batches = []
-    preprocessing = predictor.bundle.record.preprocessing
-    yield Event(stage="features", kind="begin", of=len(paths))
-    for start in range(0, len(paths), BATCH):
-        names = paths[start : start + BATCH]
-        pixels = {name: unlabelled.read(name, preprocessing) for name in names}
+    yield Event(stage="features", kind="begin", of=len(examples))
+    for start in range(0, len(examples), BATCH):
+        some = examples[start : start + BATCH]
+        named = {name_of(item, index): item for index, item in enumerate(some, start)}
+        pixels = {name: unlabelled.read(item, name, predictor) for name, item in named.items()}
         images = {name: image for name, image in pixels.items() if image is not None}
         if images:
             probabilities, joined = predictor.probabilities(np.stack(list(images.values())))
             points, is_ood = predictor.neighbours.place(joined), predictor.is_ood(joined)
             batches.append(_Batch(tuple(images), probabilities.astype(np.float32), points, is_ood))
-        step = start + len(names)
-        yield Event(stage="features", kind="step", step=step, of=len(paths))
+        step = start + len(some)
+        yield Event(stage="features", kind="step", step=step, of=len(examples))
     if not batches:
-        raise _no_candidates(len(paths), unlabelled, MODALITIES[predictor.modality.kind].nouns)
+        raise _no_candidates(len(examples), unlabelled, predictor.modality.nouns)
     paths, *arrays = zip(*batches, strict=True)
     return _Batch(sum(paths, ()), *map(np.concatenate, arrays))
 
@@ -203,7 +199,9 @@ def _write_table(path: Path, suggestions: Sequence[Suggestion]) -> None:
     for one in suggestions:
         place = os.path.abspath(one.path)
         is_below = os.path.commonpath([here, place]) == here
-        rows.append((os.path.relpath(place, here) if is_below else place, "", one.label))
+        file = os.path.relpath(place, here) if is_below else place
+        # The row of a table, or a text that was typed, has a name and no path.
+        rows.append((file if os.path.exists(one.path) else one.path, "", one.label))
     try:
         write_csv(path, ("path", "label", "suggested"), rows)
     except OSError as error:

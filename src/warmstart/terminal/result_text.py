@@ -161,7 +161,9 @@ def _next(summary: Summary, run_path: Path, sample_path: str | None) -> list[str
         purpose = TASKS[summary.task].words.ask.format(an=nouns.an)
         test = f"test it on other {nouns.many}"
         rows.append((f"warmstart predict {run} {example}", purpose))
-        rows.append((f"warmstart evaluate {run} {nouns.labelled}", test))
+        # Folders are named after classes; any other label stands in a table.
+        labelled = nouns.labelled if TASKS[summary.task].has_classes else "more.csv"
+        rows.append((f"warmstart evaluate {run} {labelled}", test))
         if MODALITIES[kind].form != "arrays":
             rows.append((f"warmstart serve {run}", "try it in the browser"))
     if sample_path is None and kind == DEFAULT_KIND and TASKS[summary.task].has_classes:
