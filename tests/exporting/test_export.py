@@ -23,7 +23,7 @@ from warmstart.exporting.export import ask, compare, free_folder, staged
 from warmstart.exporting.graph import ExportSource
 from warmstart.exporting.predict_script import NAME
 from warmstart.modalities.image import IMAGE
-from warmstart.network.external_classifier import InputHandling, open_onnx
+from warmstart.network.external_classifier import InputHandling, open_classifier
 from warmstart.records.answer import ModelRecord
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.run_folder import read_json
@@ -45,7 +45,7 @@ def test_the_command_writes_the_model_with_everything_beside_it(own_run, capsys)
     assert json.loads((out / "labels.json").read_text()) == ["blue", "green", "red"]
     # Our own audit reads it.
     prep = read_json(own_run / "model" / "config.json", ModelRecord).preprocessing
-    audited = open_onnx(out / "model.onnx", InputHandling())
+    audited = open_classifier(str(out / "model.onnx"), None, InputHandling())
     assert audited.labels == ("blue", "green", "red")
     assert audited.preprocessing.mean == pytest.approx(prep.mean)
     assert audited.preprocessing.std == pytest.approx(prep.std)

@@ -27,10 +27,7 @@ from warmstart.network.external_classifier import (
     from_module,
     imagenet_names,
     is_hub_folder,
-    open_file,
-    open_folder,
-    open_named,
-    open_onnx,
+    open_classifier,
     parse_names,
     read_names,
     unique,
@@ -60,7 +57,7 @@ def expected(**options):
 def test_a_file_answers_as_the_network_it_came_from(tmp_path, arch):
     squeezenet = torchvision.models.squeezenet1_1
     module = lcnet(6) if arch.startswith("timm") else seeded(lambda: squeezenet(num_classes=6))
-    result = open_file(saved(module, tmp_path / "best.pth"), arch, SMALL)
+    result = open_classifier(str(saved(module, tmp_path / "best.pth")), arch, SMALL)
     scores, vectors = result.answer(X)
     assert (result.outputs, scores.shape, len(vectors)) == (6, (5, 6), 5)
     np.testing.assert_allclose(scores, module(X).detach(), atol=1e-4)
@@ -68,7 +65,7 @@ def test_a_file_answers_as_the_network_it_came_from(tmp_path, arch):
     assert "best.pth" in result.title
     assert result.labels == ()
     (tmp_path / "labels.json").write_text(json.dumps([*"abcdef"]))
-    assert open_file(tmp_path / "best.pth", arch, SMALL).labels == (*"abcdef",)
+    assert open_classifier(str(tmp_path / "best.pth"), arch, SMALL).labels == (*"abcdef",)
 
 
 def test_the_vector_is_what_the_classifier_sees():
@@ -80,7 +77,7 @@ def test_the_vector_is_what_the_classifier_sees():
 
 
 def test_a_published_base_model_keeps_its_own_classes():
-    result = open_named("lite0", InputHandling(size=(64, 64)))
+    result = open_classifier("lite0", None, InputHandling(size=(64, 64)))
     assert (result.outputs, result.is_imagenet) == (1000, True)
     assert result.answer(torch.zeros(1, 3, 64, 64))[0].shape == (1, 1000)
     assert result.preprocessing.resize == 73  # as much of a margin as at 224
@@ -108,9 +105,9 @@ def graph(path, nodes, shape, out, initializers=()):
 def test_mistakes_are_refused(tmp_path):
     path = saved(lcnet(2), tmp_path / "best.pt")
     with pytest.raises(ModelError, match="add --arch timm:NAME, torchvision:NAME or transformers"):
-        open_file(path, None, InputHandling())
+        open_classifier(str(path), None, InputHandling())
     with pytest.raises(ModelError, match="check --arch"):
-        open_file(path, "timm:resnet18", InputHandling())
+        open_classifier(str(path), "timm:resnet18", InputHandling())
     one = nn.Sequential(Colours(), nn.Linear(3, 1))
     with pytest.raises(ModelError, match="gives one number an image"):
         from_module(one, "one", "one", PREP, "PREP")
@@ -119,10 +116,10 @@ def test_mistakes_are_refused(tmp_path):
 def test_an_onnx_file_that_is_no_classifier_of_images_is_refused(tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(ModelError, match="does not exist"):
-        open_onnx(path, InputHandling())
+        open_classifier(str(path), None, InputHandling())
     path.write_bytes(b"no graph")
     with pytest.raises(ModelError, match="cannot be run by ONNX Runtime"):
-        open_onnx(path, InputHandling())
+        open_classifier(str(path), None, InputHandling())
     same = [helper.make_node("Identity", ["x"], ["y"])]
     for shape, message in (
         (["n", 4], "does not take one batch of images"),
@@ -130,17 +127,17 @@ def test_an_onnx_file_that_is_no_classifier_of_images_is_refused(tmp_path):
         (["n", 3, 8, 8], "has no output of one score a class"),
     ):
         with pytest.raises(ModelError, match=message):
-            open_onnx(graph(path, same, shape, shape), InputHandling())
+            open_classifier(str(graph(path, same, shape, shape)), None, InputHandling())
     with pytest.raises(ModelError, match="images of 32 x 32 px only; omit --size"):
-        open_onnx(onnx_file(path, side=32), InputHandling(size=(64, 64)))
+        open_classifier(str(onnx_file(path, side=32)), None, InputHandling(size=(64, 64)))
     with pytest.raises(ModelError, match=r"m\.onnx gives one number an image"):
-        open_onnx(onnx_file(path, order=(0,)), InputHandling())
+        open_classifier(str(onnx_file(path, order=(0,))), None, InputHandling())
     flat = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     sizes = [helper.make_tensor("s", TensorProto.INT64, [2], [3, 12])]
     graph(path, flat, ["n", 3, "h", "w"], ["n", 12], sizes)
     with pytest.raises(ModelError, match=r"cannot take images of 224 x 224 px .* --size"):
-        open_onnx(path, InputHandling())
-    assert open_onnx(path, InputHandling(size=(2, 2))).outputs == 12
+        open_classifier(str(path), None, InputHandling())
+    assert open_classifier(str(path), None, InputHandling(size=(2, 2))).outputs == 12
 
 
 def timm_folder(path, **more):
@@ -156,7 +153,7 @@ def timm_folder(path, **more):
 def test_a_folder_of_timm(tmp_path):
     path, module = timm_folder(tmp_path / "net", label_names=["ant", "bee", "cat"])
     assert is_hub_folder(path)
-    result = open_folder(path, InputHandling())
+    result = open_classifier(str(path), None, InputHandling())
     assert result.labels == ("ant", "bee", "cat")
     assert result.labels_from == "label_names in its config.json"
     assert (result.preprocessing.size, result.preprocessing.resize) == ((32, 32), 40)
@@ -164,7 +161,7 @@ def test_a_folder_of_timm(tmp_path):
     np.testing.assert_allclose(result.answer(X)[0], module(X).detach(), atol=1e-4)
     timm_folder(path)
     (path / "labels.json").write_text('["x", "y", "z"]')
-    assert open_folder(path, InputHandling()).labels == ("x", "y", "z")
+    assert open_classifier(str(path), None, InputHandling()).labels == ("x", "y", "z")
 
 
 def test_weights_in_several_files(tmp_path):
@@ -187,7 +184,7 @@ def test_damaged_folders_are_refused(tmp_path):
     path, _ = timm_folder(tmp_path / "net")
     (path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no model.safetensors or pytorch_model.bin"):
-        open_folder(path, InputHandling())
+        open_classifier(str(path), None, InputHandling())
     for text, message in (
         ("{", "is damaged"),
         ("[]", "holds no settings"),
@@ -253,7 +250,7 @@ def vit(tmp_path):
 def test_a_folder_of_transformers(vit, capsys):
     path, module = vit
     capsys.readouterr()
-    result = open_folder(path, InputHandling())
+    result = open_classifier(str(path), None, InputHandling())
     assert capsys.readouterr() == ("", "")
     assert result.labels == ("ant", "bee", "cat")
     assert result.preprocessing.size == (32, 32)
@@ -261,10 +258,12 @@ def test_a_folder_of_transformers(vit, capsys):
     np.testing.assert_allclose(result.answer(X)[0], module(X).logits.detach(), atol=1e-4)
     processor = {"size": {"height": 32, "width": 32}, "image_mean": [0.1] * 3}
     (path / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert open_folder(path, InputHandling()).preprocessing.mean == pytest.approx((0.1,) * 3)
+    assert open_classifier(str(path), None, InputHandling()).preprocessing.mean == pytest.approx(
+        (0.1,) * 3
+    )
     (path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match="no image classifier of type 'bert'"):
-        open_folder(path, InputHandling())
+        open_classifier(str(path), None, InputHandling())
 
 
 def test_a_file_of_weights_for_such_a_design_keeps_its_own_outputs(vit, tmp_path):
@@ -272,14 +271,14 @@ def test_a_file_of_weights_for_such_a_design_keeps_its_own_outputs(vit, tmp_path
     state = {n: t.clone() for n, t in module.state_dict().items()}
     state["classifier.weight"], state["classifier.bias"] = torch.ones(5, 16), torch.zeros(5)
     torch.save(state, tmp_path / "best.pt")
-    result = open_file(tmp_path / "best.pt", f"transformers:{path}", InputHandling())
+    result = open_classifier(str(tmp_path / "best.pt"), f"transformers:{path}", InputHandling())
     assert (result.outputs, result.labels) == (5, ())
     del state["classifier.bias"]
     torch.save(state, tmp_path / "best.pt")
     with pytest.raises(ModelError, match=r"classifier.bias is missing; check --arch"):
-        open_file(tmp_path / "best.pt", f"transformers:{path}", InputHandling())
+        open_classifier(str(tmp_path / "best.pt"), f"transformers:{path}", InputHandling())
     with pytest.raises(ModelError, match="transformers:no/such is not on this machine"):
-        open_file(tmp_path / "best.pt", "transformers:no/such", InputHandling())
+        open_classifier(str(tmp_path / "best.pt"), "transformers:no/such", InputHandling())
 
 
 def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
@@ -288,7 +287,7 @@ def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
     path, _ = timm_folder(tmp_path / "net")
     (path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     with pytest.raises(ModelError, match=r"run `pip install .*transformers"):
-        open_folder(path, InputHandling())
+        open_classifier(str(path), None, InputHandling())
 
 
 @pytest.mark.parametrize(
@@ -296,15 +295,19 @@ def test_without_transformers_it_says_what_to_install(tmp_path, monkeypatch):
     [{}, {"batch": 1}, {"batch": 4}, {"side": 32}, {"shape": ["n", 32, 32, 3]}],
 )
 def test_it_answers_as_the_network_whatever_its_shape(tmp_path, options):
-    result = open_onnx(onnx_file(tmp_path / "m.onnx", **options), SMALL)
+    result = open_classifier(str(onnx_file(tmp_path / "m.onnx", **options)), None, SMALL)
     assert (result.outputs, result.preprocessing.size) == (3, (32, 32))
     np.testing.assert_allclose(result.answer(X)[0], expected(), atol=1e-4)
 
 
 def test_half_precision_and_bytes(tmp_path):
-    half = open_onnx(onnx_file(tmp_path / "h.onnx", kind=TensorProto.FLOAT16), SMALL)
+    half = open_classifier(
+        str(onnx_file(tmp_path / "h.onnx", kind=TensorProto.FLOAT16)), None, SMALL
+    )
     np.testing.assert_allclose(half.answer(X)[0], expected(), atol=0.05)
-    whole = open_onnx(onnx_file(tmp_path / "b.onnx", kind=TensorProto.UINT8), SMALL)
+    whole = open_classifier(
+        str(onnx_file(tmp_path / "b.onnx", kind=TensorProto.UINT8)), None, SMALL
+    )
     assert whole.preprocessing_from == "8-bit inputs, and your options"
     assert whole.preprocessing.std == (1 / 255,) * 3
     pixels = (X * 255).round()
@@ -312,7 +315,9 @@ def test_half_precision_and_bytes(tmp_path):
 
 
 def test_probabilities_become_scores_of_the_same_softmax(tmp_path):
-    result = open_onnx(onnx_file(tmp_path / "p.onnx", softmax=True, sharpness=3.0), SMALL)
+    result = open_classifier(
+        str(onnx_file(tmp_path / "p.onnx", softmax=True, sharpness=3.0)), None, SMALL
+    )
     wanted = torch.from_numpy(expected(sharpness=3.0)).softmax(dim=1)
     np.testing.assert_allclose(np.exp(result.answer(X)[0]), wanted, atol=1e-5)
 
@@ -324,24 +329,28 @@ def test_the_metadata_is_used_and_options_win(tmp_path):
         "mean": "0.5",
         "std": "[0.25, 0.25, 0.25]",
     }
-    result = open_onnx(onnx_file(tmp_path / "m.onnx", metadata=metadata), InputHandling())
+    result = open_classifier(
+        str(onnx_file(tmp_path / "m.onnx", metadata=metadata)), None, InputHandling()
+    )
     assert (result.labels, result.labels_from) == (("ant", "bee", "cat"), "'names' in its metadata")
     prep = result.preprocessing
     assert (prep.size, prep.mean, prep.std) == ((48, 64), (0.5,) * 3, (0.25,) * 3)
     assert result.preprocessing_from == "its metadata"
-    overridden = open_onnx(tmp_path / "m.onnx", InputHandling(mean=(0.0,))).preprocessing
+    overridden = open_classifier(
+        str(tmp_path / "m.onnx"), None, InputHandling(mean=(0.0,))
+    ).preprocessing
     assert (overridden.mean, overridden.std) == ((0.0,) * 3, (0.25,) * 3)
 
 
 def test_without_metadata_it_is_the_habit_of_imagenet(tmp_path):
     path = onnx_file(tmp_path / "m.onnx", metadata={"labels": "ant, bee, cat", "mean": "?"})
-    result = open_onnx(path, InputHandling())
+    result = open_classifier(str(path), None, InputHandling())
     assert result.preprocessing == IMAGENET
     assert result.preprocessing_from == "ImageNet's defaults"
     assert result.labels == ("ant", "bee", "cat")
     plain = onnx_file(tmp_path / "n.onnx")
     (tmp_path / "labels.json").write_text(json.dumps(["x", "y", "z"]))
-    assert open_onnx(plain, InputHandling()).labels == ("x", "y", "z")
+    assert open_classifier(str(plain), None, InputHandling()).labels == ("x", "y", "z")
 
 
 WORDS = st.lists(st.text("abcdefg ü", min_size=1).map(str.strip).filter(bool), min_size=2)

@@ -29,7 +29,7 @@ from warmstart.data.near_duplicates import (
 )
 from warmstart.data.read import Source, list_source
 from warmstart.data.splits import group_numbers
-from warmstart.errors import DataError, ModelError, missing
+from warmstart.errors import DataError, ModelError
 from warmstart.evaluation.reliability import reliability
 from warmstart.events import Event, Steps
 from warmstart.evidence.preprocessing import LEAST, LEVEL, SWAPPED, USUAL, all_grey
@@ -42,21 +42,16 @@ from warmstart.formatting import first_few
 from warmstart.modalities.image import IMAGE, as_picture, prepare
 from warmstart.modalities.registry import modality_of
 from warmstart.network.external_classifier import (
-    SUFFIX,
     Array,
     ExternalClassifier,
     InputHandling,
+    check_path,
     imagenet_names,
     is_hub_folder,
-    is_published,
-    open_file,
-    open_folder,
-    open_named,
-    open_onnx,
+    open_classifier,
     read_names,
 )
-from warmstart.network.hub import PREFIX
-from warmstart.network.weights import SUFFIXES, n_parameters
+from warmstart.network.weights import n_parameters
 from warmstart.nouns import count, is_are
 from warmstart.planning import rules
 from warmstart.records.comparison import AuditedModel, MajorityClass, TrainGap
@@ -518,41 +513,15 @@ def judge(
     outputs in their order, `train` the images that it was trained on, to check for data leakage.
     Raises: ModelError, RunFolderError or DataError where one of them cannot be used.
     """
-    path, suffixes = Path(model), (*SUFFIXES, SUFFIX)
-    if path.suffix in suffixes and not path.exists():
-        cure = "name a file of weights, a run folder or a base model."
-        raise ModelError(missing(path, model, cure))
-    is_other = path.is_file() and path.suffix not in suffixes
-    if is_other and arch is None and not is_hub_folder(path.parent):
-        endings = f"{', '.join(SUFFIXES)} or {SUFFIX}"
-        raise ModelError(f"{model} is no file of weights; name one that ends in {endings}.")
+    check_path(model, arch)
     listing = list_images(data, label=label, group=group, train=train)
     yield Event(stage="features", kind="begin")
-    classifier = _open_model(model, arch, handling or InputHandling())
+    path, handling = Path(model), handling or InputHandling()
+    if arch is None and path.is_dir() and not is_hub_folder(path):
+        classifier = _open_run(path, handling)
+    else:
+        classifier = open_classifier(model, arch, handling, n_threads())
     return (yield from _judge_model(listing, classifier, labels))
-
-
-def _open_model(name: str, arch: str | None, handling: InputHandling) -> ExternalClassifier:
-    path = Path(name)
-    is_onnx, is_file = path.suffix == SUFFIX, path.suffix in SUFFIXES or path.is_file()
-    if arch is not None and (is_onnx or not is_file):
-        raise ModelError(f"--arch {arch}: {name} records its own architecture; remove --arch.")
-    if is_onnx:
-        return open_onnx(path, handling, n_threads())
-    if is_file:
-        if arch is None and is_hub_folder(path.parent):
-            return open_folder(path.parent, handling)
-        return open_file(path, arch, handling)
-    if name.startswith(PREFIX):
-        return open_folder(Path(name.removeprefix(PREFIX)), handling)
-    if path.is_dir():
-        return open_folder(path, handling) if is_hub_folder(path) else _open_run(path, handling)
-    if not is_published(name):
-        raise ModelError(
-            f"{name} does not exist; name a file of weights, an ONNX file, a run folder or a base "
-            "model."
-        )
-    return open_named(name, handling)
 
 
 def _open_run(run: Path, handling: InputHandling) -> ExternalClassifier:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from warmstart.errors import ModelError, first_line
+from warmstart.errors import ModelError, first_line, missing
 from warmstart.network.architectures import (
     IMAGENET,
     build,
@@ -120,8 +120,48 @@ def _per_channel(values: tuple[float, ...], prep: Preprocessing, option: str) ->
     return values * prep.channels if len(values) == 1 else values
 
 
-def open_named(name: str, handling: InputHandling) -> ExternalClassifier:
-    """A published classifier by the name of its base model. Raises: ModelError as `load`."""
+def check_path(name: str, arch: str | None) -> None:
+    """Raise ModelError early, where a name is a path that can hold no classifier."""
+    path, suffixes = Path(name), (*SUFFIXES, SUFFIX)
+    if path.suffix in suffixes and not path.exists():
+        raise ModelError(
+            missing(path, name, "name a file of weights, a run folder or a base model.")
+        )
+    is_other = path.is_file() and path.suffix not in suffixes
+    if is_other and arch is None and not is_hub_folder(path.parent):
+        endings = f"{', '.join(SUFFIXES)} or {SUFFIX}"
+        raise ModelError(f"{name} is no file of weights; name one that ends in {endings}.")
+
+
+def open_classifier(
+    name: str, arch: str | None, handling: InputHandling, threads: int = 1
+) -> ExternalClassifier:
+    """A classifier from a file of weights or ONNX, a folder of the hub, or a base model's name.
+
+    A file of weights needs `arch`: timm:NAME, torchvision:NAME or transformers:NAME, a folder or a
+    cached name. Raises: ModelError if there is no such model, it is damaged, does not fit `arch`,
+    or is no classifier of images.
+    """
+    path = Path(name)
+    is_onnx, is_file = path.suffix == SUFFIX, path.suffix in SUFFIXES or path.is_file()
+    if arch is not None and (is_onnx or not is_file):
+        raise ModelError(f"--arch {arch}: {name} records its own architecture; remove --arch.")
+    if is_onnx:
+        return _open_onnx(path, handling, threads)
+    if is_file and (arch is not None or not is_hub_folder(path.parent)):
+        return _open_file(path, arch, handling)
+    if is_file or name.startswith(PREFIX) or path.is_dir():
+        folder = path.parent if is_file else Path(name.removeprefix(PREFIX))
+        return _open_folder(folder, handling)
+    if os.sep in name and name not in SHIPPED and not name.startswith(("timm:", "torchvision:")):
+        raise ModelError(
+            f"{name} does not exist; name a file of weights, an ONNX file, a run folder or a base "
+            "model."
+        )
+    return _open_named(name, handling)
+
+
+def _open_named(name: str, handling: InputHandling) -> ExternalClassifier:
     base = load(name)
     prep = pictures(base.record.preprocessing)
     if handling.size not in (None, prep.size):
@@ -133,12 +173,7 @@ def open_named(name: str, handling: InputHandling) -> ExternalClassifier:
     return replace(classifier, is_imagenet=classifier.outputs == IMAGENET_CLASSES)
 
 
-def open_file(path: Path, arch: str | None, handling: InputHandling) -> ExternalClassifier:
-    """Weights of a file, in a network of architecture `arch` with as many classes.
-
-    `arch` is timm:NAME, torchvision:NAME or transformers:NAME, a folder or a cached name.
-    Raises: ModelError if the architecture is missing or unknown, or the weights do not fit it.
-    """
+def _open_file(path: Path, arch: str | None, handling: InputHandling) -> ExternalClassifier:
     if arch is None:
         raise ModelError(
             f"{path.name} holds weights but not the network they belong to; add --arch "
@@ -205,13 +240,6 @@ def _check_outputs(title: str, n_outputs: int) -> None:
         )
 
 
-def is_published(name: str) -> bool:
-    """Whether a name is that of a base model, not a path."""
-    if name in SHIPPED or name.startswith(("timm:", "torchvision:")):
-        return True
-    return not (os.sep in name or Path(name).suffix in (*SUFFIXES, ".onnx") or Path(name).exists())
-
-
 # ---- Folders with a config.json, as transformers and timm write them.
 
 
@@ -221,11 +249,7 @@ def is_hub_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and not keys.isdisjoint(settings(path / CONFIG))
 
 
-def open_folder(folder: Path, handling: InputHandling) -> ExternalClassifier:
-    """A classifier from a folder that transformers, or timm for the hub, wrote.
-
-    Raises: ModelError if the folder is damaged, incomplete, or of another kind of model.
-    """
+def _open_folder(folder: Path, handling: InputHandling) -> ExternalClassifier:
     config = settings(folder / CONFIG)
     if "architecture" not in config:
         return _open_transformers(folder, folder, read_folder(folder), handling)
@@ -339,12 +363,8 @@ class _Input:
     is_last: bool  # channels come last
 
 
-def open_onnx(path: Path, handling: InputHandling, threads: int = 1) -> ExternalClassifier:
-    """A classifier from an ONNX file.
-
-    Preprocessing comes from the metadata and the options, else ImageNet's mean and std.
-    Raises: ModelError if there is no such file, it cannot be run, or is no classifier of images.
-    """
+def _open_onnx(path: Path, handling: InputHandling, threads: int) -> ExternalClassifier:
+    """Preprocessing comes from the metadata and the options, else ImageNet's mean and std."""
     if not path.is_file():
         raise ModelError(f"{path} does not exist; check the path of the model.")
     try:

@@ -141,13 +141,8 @@ def group_by_length(network: nn.Module, rows: Tensor) -> list[tuple[Tensor, int]
     ]
 
 
-def arch_of(config: Settings, pooling: str) -> str:
-    """The architecture in one line: its kind, and differences from transformers' defaults."""
-    return design(PREFIX, config, {"pooling": pooling})
-
-
 def build_text(arch: str, *, is_random: bool = True) -> TextNetwork:
-    """The network of a line of `arch_of`, its weights initialised if `is_random`.
+    """The network of a line of `design`, its weights initialised if `is_random`.
 
     Raises: ModelError if transformers is missing, or cannot build it.
     """
@@ -173,7 +168,7 @@ _TEXT_HEADS = (
 def load_text(folder: Path, config: Settings) -> tuple[TextNetwork, str, TextInputs]:
     pooling = folder / "1_Pooling" / CONFIG  # by sentence-transformers; the mean without it
     is_first = pooling.is_file() and settings(pooling).get("pooling_mode_cls_token")
-    arch = arch_of(config, "first" if is_first else "mean")
+    arch = design(PREFIX, config, {"pooling": "first" if is_first else "mean"})
     network = build_text(arch, is_random=False)  # `fill` replaces every tensor, or raises
     fill(network.encoder, folder, _TEXT_HEADS.split(), _RENAMED_TEXT)
     return network, arch, _text_inputs(folder, config, network)
