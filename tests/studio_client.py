@@ -12,8 +12,8 @@ import zipfile
 from contextlib import contextmanager
 
 from server_client import form, live
-from warmstart.studio.app import Keys
-from warmstart.studio.studio import StudioOptions, application, open_project
+from warmstart_studio.app import Keys
+from warmstart_studio.studio import StudioOptions, application, open_project
 
 
 def nothing(event):

@@ -18,9 +18,9 @@ from warmstart.serving.access import access_for
 from warmstart.serving.app import make_app
 from warmstart.serving.model import ServerLimits
 from warmstart.serving.serve import ServeOptions, application
-from warmstart.studio.app import Keys
-from warmstart.studio.studio import StudioOptions, open_project
-from warmstart.studio.studio import application as studio_application
+from warmstart_studio.app import Keys
+from warmstart_studio.studio import StudioOptions, open_project
+from warmstart_studio.studio import application as studio_application
 
 pytestmark = [
     pytest.mark.slow,

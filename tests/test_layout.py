@@ -19,6 +19,7 @@ from pages_as_text import DOCS
 
 ROOT = Path(warmstart.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+STUDIO = sorted((ROOT.parent / "warmstart_studio").rglob("*.py"))
 FLOORS = [
     line.split()
     for line in re.search(
@@ -64,6 +65,71 @@ def test_imports_point_down_the_floors(path):
 def test_every_package_has_its_floor():
     parts = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
     assert parts - {"__init__"} == FLOOR.keys()
+
+
+# What a program beside may import, apart from the public names; each is used by the studio.
+FOR_PROGRAMS = [
+    "data.dataset",
+    "data.labels",
+    "data.read",
+    "errors",
+    "evaluation.readiness",
+    "events",
+    "formatting",
+    "modalities.audio",
+    "modalities.image",
+    "modalities.registry",
+    "nouns",
+    "planning.plan_file",
+    "records.answer",
+    "records.data",
+    "records.plan",
+    "records.run_folder",
+    "records.summary",
+    "refit_cache",
+    "reporting.curves",
+    "reporting.facts",
+    "reporting.first_screen",
+    "request",
+    "run.compare",
+    "run.forecast",
+    "run.predictor",
+    "run.reopened",
+    "serving",
+    "serving.access",
+    "serving.app",
+    "serving.http",
+    "serving.inputs",
+    "serving.model",
+    "serving.serve",
+    "stats.metrics",
+    "stats.paired",
+    "tasks.registry",
+    "tasks.regress",
+    "terminal.progress",
+]
+
+
+def test_the_studio_uses_what_any_program_beside_may_use():
+    used = set()
+    for path in STUDIO:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("warmstart."):
+                assert not [a.name for a in node.names if a.name.startswith("_")], path.name
+                used.add(node.module.removeprefix("warmstart."))
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "warmstart":
+                assert node.attr in warmstart.__all__, f"{path.name}:{node.lineno}"
+            elif isinstance(node, ast.Import):
+                assert not [a.name for a in node.names if a.name.startswith("warmstart.")]
+    assert used == set(FOR_PROGRAMS)
+
+
+def test_nothing_imports_the_studio():
+    """`warmstart studio` finds it by its name."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                assert "warmstart_studio" not in ast.unparse(node), f"{path.name}:{node.lineno}"
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -150,9 +216,11 @@ def keywords(call: ast.Call) -> dict[str, str]:
     return {k.arg: ast.unparse(k.value) for k in call.keywords if k.arg}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "path", [*FILES, *STUDIO], ids=lambda p: p.relative_to(ROOT.parent).as_posix()
+)
 def test_no_pickle_no_printing_no_assert(path):
-    part = path.relative_to(ROOT).parts[0]
+    part = path.relative_to(ROOT.parent).parts[1]
     for name, call in calls(path):
         where = f"{path.name}:{call.lineno}"
         assert name != "print" or part in ("cli", "terminal"), f"{where} prints"
@@ -177,10 +245,10 @@ def test_every_module_can_be_imported_first():
 
 def test_no_class_name_stands_twice():
     homes = {}
-    for path in FILES:
+    for path in (*FILES, *STUDIO):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, set()).add(path.relative_to(ROOT).as_posix())
+                homes.setdefault(node.name, set()).add(path)
     assert not {name: places for name, places in homes.items() if len(places) > 1}
 
 

@@ -18,9 +18,9 @@ import warmstart
 from warmstart.api.run import Run
 from warmstart.cli.compare import comparison_text
 from warmstart.serving.serve import describe
-from warmstart.studio.project import Project
-from warmstart.studio.result import result_of
 from warmstart.terminal.result_text import result_text
+from warmstart_studio.project import Project
+from warmstart_studio.result import result_of
 
 BLOCKS = r"</(p|h\d|li|tr|figure|figcaption|section|div|td|th|summary|text|title|code|desc)>"
 

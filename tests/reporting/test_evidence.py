@@ -8,9 +8,8 @@ from issues import issue, issues
 from reports import facts, summary
 from warmstart.records.data import DataRecord, Example, Finding
 from warmstart.records.summary import Inspection
-from warmstart.reporting.evidence import base_section, data_section
-from warmstart.reporting.first_screen import first_screen, next_steps
-from warmstart.reporting.training import plan_section
+from warmstart.reporting.first_screen import next_steps
+from warmstart.reporting.report import section
 
 ISSUES = {
     "multilabel": issue("1.png", "", "cat", concerns=("cat",)),
@@ -43,21 +42,20 @@ def of_task(task, is_issue=True):
 @pytest.mark.parametrize("task", ISSUES)
 def test_nothing_speaks_of_classes(task):
     task_facts = of_task(task)
-    sections = (data_section, base_section, plan_section, first_screen)
-    page = "".join(make(task_facts) for make in sections)
+    page = "".join(section(name, task_facts) for name in ("data", "base", "plan", "first_screen"))
     for word in (" classes", "largest class", " right of the time"):
         assert word not in page, word
     assert {"multilabel": "gives a label away", "regress": "gives the number away"}[task] in page
 
 
 def test_a_set_that_looks_wrong_is_shown_with_what_it_should_be():
-    page = data_section(of_task("multilabel"))
+    page = section("data", of_task("multilabel"))
     assert "labelled nothing, looks like cat (97\u00a0%)" in page
     assert "Images of each label" in page
 
 
 def test_a_number_that_looks_wrong_is_shown_with_what_the_model_says():
-    page = data_section(of_task("regress"))
+    page = section("data", of_task("regress"))
     assert "labelled 102, looks like 10.2<" in page
     assert ">Label issues<" in page
     assert "Numbers from 1.5 to 102; half of them lie between" in page

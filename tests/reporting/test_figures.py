@@ -32,7 +32,7 @@ from warmstart.reporting.figures import (
     thinned,
     upright,
 )
-from warmstart.reporting.html import short
+from warmstart.reporting.markup import short
 
 OWN = {"name": "n", "title": "t", "about": "a"}
 ENDS = [0.0, 0.02, 0.3, 0.5, 0.7, 0.98, 1.0]

@@ -16,11 +16,11 @@ from warmstart.records.summary import (
 )
 from warmstart.reporting.first_screen import (
     LEAST_IMAGES,
-    first_screen,
     next_steps,
     weakest,
     would_use,
 )
+from warmstart.reporting.report import section
 
 
 def ready(level, *reasons):
@@ -38,7 +38,7 @@ def ready(level, *reasons):
 )
 def test_headline_and_use_follow_readiness(level, reasons, line, use):
     changed = ready(level, *reasons)
-    text = first_screen(changed)
+    text = section("first_screen", changed)
     assert f"<h1>{line}</h1>" in text
     assert text.index(line) < text.index("This base model knows it")  # above the verdict
     assert would_use(changed)[0].startswith(use)
@@ -51,7 +51,9 @@ def test_headline_and_use_follow_readiness(level, reasons, line, use):
 def test_the_linear_probe_stands_on_the_line_where_something_else_ships(strategy, is_marked):
     probe = replace(summary().estimate, value=0.8, low=0.74, high=0.85)
     changed = summary(linear_probe=probe, shipped=ShippedCandidate(strategy=strategy, why="…"))
-    assert ("linear probe 80 % for comparison" in first_screen(facts(summary=changed))) is is_marked
+    assert (
+        "linear probe 80 % for comparison" in section("first_screen", facts(summary=changed))
+    ) is is_marked
 
 
 def test_how_many_of_100_and_how_many_are_confident():
@@ -96,7 +98,7 @@ def test_what_makes_a_score_doubtful_is_said_beside_it(kind):
 
 
 def test_the_largest_class_stands_on_the_same_line():
-    text = first_screen(facts())
+    text = section("first_screen", facts())
     assert "always predicting “dress” 33 %" in text
     assert facts().detail("transfer_gain", "shuffled") == 0.27
     assert "27 %" not in text  # of the network with shuffled weights, by a quicker probe
@@ -105,7 +107,7 @@ def test_the_largest_class_stands_on_the_same_line():
 
 
 def test_without_a_signal_the_line_compares_with_shuffled_labels():
-    picture = first_screen(nothing()).split("<h2>")[0]
+    picture = section("first_screen", nothing()).split("<h2>")[0]
     assert "82 % with your labels" in picture
     assert "6 to 15 % with shuffled labels" in picture
     assert would_use(nothing()) == ["No: nothing was shipped, for no signal was found."]

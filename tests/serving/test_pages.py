@@ -10,29 +10,36 @@ import pytest
 
 from warmstart.serving.access import OPEN
 from warmstart.serving.app import FILES
-from warmstart.studio.app import _pages
+from warmstart_studio.app import _pages
 
-PAGE = Path(str(files("warmstart.serving") / "page"))
-NAMES = sorted(str(path.relative_to(PAGE)) for path in PAGE.rglob("*") if path.is_file())
-SCRIPTS = sorted(PAGE.rglob("*.js"))
+PAGE, STUDIO = (
+    Path(str(files(package) / "page")) for package in ("warmstart.serving", "warmstart_studio")
+)
+PATHS = sorted(path for folder in (PAGE, STUDIO) for path in folder.rglob("*") if path.is_file())
+SCRIPTS = [path for path in PATHS if path.suffix == ".js"]
+
+
+def name_of(path):
+    return path.name
 
 
 def test_every_file_is_served_and_every_name_is_a_file():
-    served = {name for pages in (FILES, _pages()) for name, _ in pages.values()}
-    assert served == set(NAMES)
+    served = {PAGE / name for name, _ in FILES.values()}
+    served |= {STUDIO / name for name, _ in _pages().values()}
+    assert served == set(PATHS)
     assert FILES.keys() <= OPEN
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_loaded_from_elsewhere(name):
-    text = (PAGE / name).read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+@pytest.mark.parametrize("path", PATHS, ids=name_of)
+def test_nothing_is_loaded_from_elsewhere(path):
+    text = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|[\"'(]//|@import|\beval\b|innerHTML|document\.write", text)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".html")])
-def test_no_script_or_style_stands_in_a_page(name):
+@pytest.mark.parametrize("path", [p for p in PATHS if p.suffix == ".html"], ids=name_of)
+def test_no_script_or_style_stands_in_a_page(path):
     """The policy allows files of our own alone."""
-    text = (PAGE / name).read_text("utf-8")
+    text = path.read_text("utf-8")
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
     assert re.findall(r"<script[^>]*>", text) == re.findall(
         r'<script type="module" src="/\w+\.js">', text

@@ -14,10 +14,10 @@ import pytest
 
 from server_client import ODD_HEADS, form, live, png, wait_until
 from warmstart.errors import UsageError
-from warmstart.studio import app
-from warmstart.studio.app import Hub, Keys, make_app
-from warmstart.studio.project import Project, table_of
-from warmstart.studio.studio import Working
+from warmstart_studio import app
+from warmstart_studio.app import Hub, Keys, make_app
+from warmstart_studio.project import Project, table_of
+from warmstart_studio.studio import Working
 
 KEYS = Keys("a-token", "a-secret")
 JPEG = b"\xff\xd8\xff"

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmstart.errors import UsageError
-from warmstart.studio.board import (
+from warmstart.tasks.classify import normalise_name
+from warmstart_studio.board import (
     Board,
     BoardPicture,
     add_class,
@@ -20,7 +21,6 @@ from warmstart.studio.board import (
     rename_class,
     set_label,
 )
-from warmstart.tasks.classify import normalise_name
 
 NAMES = st.sampled_from(["cat", "dog", "bird", "fish"])
 IDS = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=4)

@@ -103,7 +103,7 @@ def test_from_two_folders_to_a_model_in_another_process(browser, data, tmp_path)
         before = page.locator("#estimate").inner_text()
         learn(page)
         expect(page.locator("#estimate")).to_contain_text(
-            re.compile("no real difference|better by")
+            re.compile("no real difference|better by"), timeout=LONG
         )
         assert page.locator("#estimate").inner_text() != before
         page.get_by_role("link", name="Pictures").click()

@@ -9,8 +9,8 @@ import pytest
 
 from server_client import png
 from warmstart.errors import RunFolderError, UsageError
-from warmstart.studio.board import Board, add_class, remove_class, rename_class, set_label
-from warmstart.studio.project import NewPicture, Project, append, id_of, n_changed, read_lines
+from warmstart_studio.board import Board, add_class, remove_class, rename_class, set_label
+from warmstart_studio.project import NewPicture, Project, append, id_of, n_changed, read_lines
 
 
 def arrived(number, split="train", group=None):
@@ -148,7 +148,7 @@ def test_a_step_that_could_not_be_written_was_not_made(project, monkeypatch):
 
 def test_pictures_that_could_not_be_written_down_are_not_there(project, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("warmstart.studio.project.append", lambda *a: 1 / 0)
+        patched.setattr("warmstart_studio.project.append", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             project.add([arrived(1)])
     assert project.pictures == {}

@@ -9,6 +9,7 @@ import json
 import signal
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,10 @@ from server_client import form, png
 from studio_client import entered, nothing, open_as, open_studio, predicted
 from tiny import weights
 from warmstart.errors import DataError, RunFolderError, UsageError
-from warmstart.events import BESIDE, Event
-from warmstart.studio import project as studio_project
-from warmstart.studio import result
-from warmstart.studio.studio import ProgressTracker, StudioOptions, Worker, open_project
+from warmstart.events import BESIDE, Event, follow
+from warmstart_studio import project as studio_project
+from warmstart_studio import result
+from warmstart_studio.studio import ProgressTracker, StudioOptions, Worker, open_project
 
 COUNTS = {"blue": 16, "green": 16, "red": 16}
 
@@ -347,8 +348,13 @@ class Told:
         self.worker = Worker(self.seen.append, self.done.append)
 
     def run(self, steps, number=1):
-        self.worker.begin(number, "fast", steps)
+        self.worker.begin(number, "fast", partial(follow_steps, steps))
         self.worker.wait(10)
+
+
+def follow_steps(steps, on_event):
+    """A job of these events."""
+    return follow(steps(), on_event)
 
 
 def one_step():
@@ -380,10 +386,10 @@ def test_a_stop_in_the_middle_closes_the_work(told):
         finally:
             closed.append(True)
 
-    told.worker.begin(1, "fast", steps)
+    told.worker.begin(1, "fast", partial(follow_steps, steps))
     assert begun.wait(10)
     with pytest.raises(UsageError, match="a run is in progress"):
-        told.worker.begin(2, "fast", steps)
+        told.worker.begin(2, "fast", partial(follow_steps, steps))
     told.worker.stop()
     told.worker.wait(10)
     assert closed == [True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from warmstart.cli.options import BASE, GROUP, LABEL, PLAIN, PORT, TASK, Call, Option, Verb
@@ -16,11 +17,11 @@ STOPPING = "Stopping; what was computed is kept."
 def studio(call: Call) -> int:
     """Serve until a signal comes, then return 0. Raises: ServeError, DataError, RunFolderError."""
     from warmstart.request import DEFAULT_BASE
-    from warmstart.studio.studio import StudioOptions, open_project
-    from warmstart.studio.studio import studio as steps
 
+    # By its name: the studio is a package beside, and nothing in this one imports it.
+    beside = import_module("warmstart_studio.studio")
     values = call.values
-    options = StudioOptions(
+    options = beside.StudioOptions(
         data=call.places[0] if call.places else None,
         out=call.path("--out"),
         label=values.get("--label"),
@@ -30,12 +31,12 @@ def studio(call: Call) -> int:
         port=int(values.get("--port", "8001")),
     )
     with watched(call, None) as show:
-        project, n_unreadable = open_project(options, show)
+        project, n_unreadable = beside.open_project(options, show)
     if options.data is not None and n_unreadable is None:
         print("Reopened as you left it; add new pictures on the page.", file=sys.stderr)
     if n_unreadable:
         print(f"warning: {n_unreadable:,} files could not be read.", file=sys.stderr)
-    steps(
+    beside.studio(
         project, options, lambda address: _ready(call, address, project.path), lambda: say(STOPPING)
     )
     return 0

@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from warmstart.formatting import percent, percents, sentence
-from warmstart.nouns import Nouns
-from warmstart.records.data import FINDINGS, Finding, LabelIssue, OffTopicExample
+from warmstart.records.data import FINDINGS, LabelIssue, OffTopicExample
 from warmstart.records.summary import Evidence
-from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import (
     Axes,
     Bar,
     Curve,
+    Figure,
     MeasuredShare,
     Point,
     band,
@@ -23,6 +22,7 @@ from warmstart.reporting.figures import (
     on_a_line,
     standing,
 )
+from warmstart.reporting.markup import Values
 from warmstart.stats.learning_curve import PowerLaw
 from warmstart.tasks.words import EVIDENCE_NAMES, signed_points
 
@@ -56,26 +56,23 @@ def problem_examples(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
     return tuple(examples)
 
 
-def data_section(facts: ReportFacts) -> str:
-    findings = html.paragraph("No problems found in the data.")
-    if facts.summary.findings:
-        rows = map(_finding, facts.summary.findings)
-        findings = html.heading("Findings") + html.items(rows, "plain")
+def data_values(facts: ReportFacts) -> Values:
+    off_topics = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
     problems = [(id, FINDINGS[kind].caption) for id, kind in problem_examples(facts)]
-    title = html.heading("Examples of the findings") if problems else ""
-    return html.section(
-        "data",
-        "Data: what the model was trained on",
-        _counts(facts),
-        _classes(facts),
-        findings,
-        title + html.shots(facts, problems),
-        _off_topic(facts),
-        _questionable(facts),
-    )
+    labels = [e.label for e in facts.data.examples if e.split != "test"] if facts.data else []
+    has_numbers = facts.target.has_numbers
+    return {
+        "counts": _counts(facts),
+        "quartiles": _quartiles(labels) if has_numbers and labels else (),
+        "sizes": () if has_numbers else _sizes(facts, labels),
+        "listed": LISTED,
+        "problems": problems,
+        "off_topic": off_topics,
+        "questionable": _questionable(facts),
+    }
 
 
-def _counts(facts: ReportFacts) -> str:
+def _counts(facts: ReportFacts) -> list[tuple[str, str]]:
     data, target = facts.summary.data, facts.target
     one, many = facts.nouns.one, facts.nouns.many
     rows = [
@@ -88,21 +85,16 @@ def _counts(facts: ReportFacts) -> str:
         (data.label_issues or 0, "label issue", "label issues"),
         (data.off_topic or 0, f"off-topic {one}", f"off-topic {many}"),
     ]
-    return html.figures((f"{n:,}", single if n == 1 else plural) for n, single, plural in rows if n)
+    return [(f"{n:,}", single if n == 1 else plural) for n, single, plural in rows if n]
 
 
-def _classes(facts: ReportFacts) -> str:
-    if facts.data is None:
-        return ""
-    labels = [e.label for e in facts.data.examples if e.split != "test"]
-    if not facts.target.has_numbers:
-        labels = [name for label in labels for name in facts.target.names(label)]
-    if not labels:
-        return ""
-    if facts.target.has_numbers:
-        return _distribution(labels)
+def _sizes(facts: ReportFacts, labels: Sequence[str]) -> tuple[Figure, ...]:
+    """How many examples each class has; a bar with its name where there are few."""
+    classes = Counter(name for label in labels for name in facts.target.names(label))
+    if not classes:
+        return ()
     nouns, one, many = facts.nouns, facts.target.words.one, facts.target.words.many
-    sizes = sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0]))
+    sizes = sorted(classes.items(), key=lambda pair: (-pair[1], pair[0]))
     (largest, most), (smallest, least) = sizes[0], sizes[-1]
     title = f"{nouns.title}s of each {one}"
     about = (
@@ -112,12 +104,12 @@ def _classes(facts: ReportFacts) -> str:
     if len(sizes) <= NAMED:
         bars = [Bar(name, n / most, f"{n:,}") for name, n in sizes]
         half = -(-len(bars) // 2)
-        pictures = [
-            lying(some, name=f"sizes{k}", title=title, about=about)
-            for k, some in enumerate((bars[:half], bars[half:]))
+        halves = enumerate((bars[:half], bars[half:]))
+        return tuple(
+            Figure(title, lying(some, name=f"sizes{k}", title=title, about=about))
+            for k, some in halves
             if some
-        ]
-        return f"<figure>{html.heading(title)}{html.side_by_side(*pictures)}</figure>"
+        )
     picture = standing(
         [float(n) for _, n in sizes],
         first=largest,
@@ -127,74 +119,37 @@ def _classes(facts: ReportFacts) -> str:
         title=title,
         about=about,
     )
-    return html.figure(title, picture, about)
+    return (Figure(title, picture, about),)
 
 
-def _distribution(labels: Sequence[str]) -> str:
+def _quartiles(labels: Sequence[str]) -> list[str]:
+    """Least, lower quartile, median, upper quartile and largest of numbers."""
     values = sorted(float(label) for label in labels)
-    low, middle, high = (values[int(share * (len(values) - 1))] for share in (0.25, 0.5, 0.75))
-    return html.paragraph(
-        f"Numbers from {values[0]:.4g} to {values[-1]:.4g}; half of them lie between "
-        f"{low:.4g} and {high:.4g}, the median is {middle:.4g}."
-    )
+    return [f"{values[int(share * (len(values) - 1))]:.4g}" for share in (0, 0.25, 0.5, 0.75, 1)]
 
 
-def _finding(finding: Finding) -> str:
-    text = html.escaped(finding.text)
-    if not finding.items or finding.about.is_pictured:
-        return text
-    more = len(finding.items) - LISTED
-    rows = [html.escaped(item) for item in finding.items[:LISTED]]
-    rows += [f"and {more:,} more, in data.json"] if more > 0 else []
-    return text + html.fold("Which ones", html.items(rows, "plain"))
-
-
-def _off_topic(facts: ReportFacts) -> str:
-    examples = [(one.id, f"labelled {one.label}") for one in off_topic(facts)]
-    text = "off_topic.csv lists these and the next ones with their scores."
-    title = html.heading(f"Off-topic {facts.nouns.many}")
-    return title + html.paragraph(text) + html.shots(facts, examples) if examples else ""
-
-
-def _questionable(facts: ReportFacts) -> str:
-    issues, examples = facts.label_issues, questionable(facts)
-    if issues is None or not examples:
-        return ""
-    n = facts.summary.data.train
-    noun = facts.target.words.label.title()
-    title = "Label issues" if issues.count else f"{noun}s to look at first"
-    text = f"{issues.sentence} label_issues.csv lists them by score"
-    text += "." if issues.why == "outcome" else "; correct it and pass it to --relabel."
-    captions = []
-    for one in examples:
+def _questionable(facts: ReportFacts) -> list[tuple[str, str]]:
+    captions, n = [], facts.summary.data.train
+    for one in questionable(facts):
         certainty = "" if one.probability is None else f" ({percent(one.probability, n)})"
         captions.append((one.id, facts.target.contradiction(one.label, one.suggested) + certainty))
-    return html.heading(title) + html.paragraph(text) + html.shots(facts, captions)
+    return captions
 
 
 # ---- The base model, and which of its layers are useful here.
 
 
-def base_section(facts: ReportFacts) -> str:
+def base_values(facts: ReportFacts) -> Values:
     base, network = facts.summary.base, facts.network
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
     rows += [(f"{len(network.blocks)}", "layers")] if network and network.blocks else []
-    gap = facts.evidence("domain_gap")
-    sha256 = f"Weights: {base.name}, SHA-256 {base.sha256}" if base.sha256 else ""
-    return html.section(
-        "base",
-        "Base model: what was fine-tuned",
-        html.figures(rows),
-        html.side_by_side(_transfer_gain(facts), _depth(facts)),
-        html.paragraph(gap.meaning if gap is not None else ""),
-        html.paragraph(sha256, "note"),
-    )
+    return {"numbers": rows, "transfer_gain": _transfer_gain(facts), "depth": _depth(facts)}
 
 
-def _transfer_gain(facts: ReportFacts) -> str:
+def _transfer_gain(facts: ReportFacts) -> Figure | None:
     evidence = facts.evidence("transfer_gain")
     if evidence is None:
-        return ""
+        return None
     bars = []
     for key, words, class_ in (
         ("trained", "with the pretrained weights", "bar"),
@@ -206,15 +161,15 @@ def _transfer_gain(facts: ReportFacts) -> str:
             bars.append(Bar(words, share, percent(share, evidence.n), class_))
     title = f"Transfer gain: what pretraining is worth on these {facts.nouns.many}"
     picture = lying(bars, name="transfer_gain", title=title, about=evidence.meaning)
-    return html.figure(title, picture, evidence.meaning)
+    return Figure(title, picture, evidence.meaning)
 
 
-def _depth(facts: ReportFacts) -> str:
+def _depth(facts: ReportFacts) -> Figure | None:
     evidence = facts.evidence("depth")
     details = evidence.details if evidence is not None else {}
     keys = [key for key in details if key.startswith("block.")]
     if evidence is None or not keys:
-        return ""
+        return None
     scores = {int(key.removeprefix("block.")): float(details[key]) for key in keys}
     numbers = sorted(scores)
     best = int(float(details.get("best_block", numbers[-1])))
@@ -232,7 +187,7 @@ def _depth(facts: ReportFacts) -> str:
     )
     caption = f"{evidence.meaning} A bar is a quick linear probe on that layer alone."
     caption += f" The dashed line is {words.blind}." if facts.majority else ""
-    return html.figure(title, picture, caption)
+    return Figure(title, picture, caption)
 
 
 # ---- Verdict.
@@ -245,20 +200,27 @@ POINTS = frozenset(
 _POINTS_IN_CURVE = 24
 
 
-def verdict_section(facts: ReportFacts) -> str:
-    shipped, test = facts.summary.shipped, against_shuffled(facts, "permutation_test")
+def verdict_values(facts: ReportFacts) -> Values:
+    shipped = facts.summary.shipped
     prefix = "Nothing was shipped: " if shipped.strategy == "none" else "Shipped: "
-    return html.section(
-        "verdict",
-        "Verdict: the evidence",
-        html.paragraph(sentence(prefix + shipped.why)),
-        html.side_by_side(html.figure(*test) if test else "", _learning_curve(facts)),
-        _evidence_table(facts.summary.verdict.evidence, facts.nouns),
-    )
+    return {
+        "shipped": sentence(prefix + shipped.why),
+        "permutation_test": against_shuffled(facts, "permutation_test"),
+        "learning_curve": _learning_curve(facts),
+        "evidence": [
+            (
+                EVIDENCE_NAMES.get(one.name, one.name).format(many=facts.nouns.many),
+                _value(one),
+                one.meaning,
+                f"{one.n:,}" if one.n else "",
+            )
+            for one in facts.summary.verdict.evidence
+        ],
+    }
 
 
-def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | None:
-    """Heading, picture and caption of the permutation test, if it was measured."""
+def against_shuffled(facts: ReportFacts, name: str) -> Figure | None:
+    """The permutation test, if it was measured."""
     evidence = facts.evidence("permutation_test")
     if evidence is None or evidence.value is None or evidence.low is None or evidence.high is None:
         return None
@@ -274,21 +236,22 @@ def against_shuffled(facts: ReportFacts, name: str) -> tuple[str, str, str] | No
     p = facts.detail("permutation_test", "p")
     times = facts.detail("permutation_test", "permutations")
     over = f" over {times:.0f} permutations." if times is not None else "."
-    return title, picture, evidence.meaning + (f" p = {p:.2g}{over}" if p is not None else "")
+    caption = evidence.meaning + (f" p = {p:.2g}{over}" if p is not None else "")
+    return Figure(title, picture, caption)
 
 
-def _learning_curve(facts: ReportFacts) -> str:
+def _learning_curve(facts: ReportFacts) -> Figure | None:
     evidence, scratch = facts.evidence("learning_curve"), facts.evidence("scratch")
     scale, exponent = (
         facts.detail("learning_curve", "scale"),
         facts.detail("learning_curve", "exponent"),
     )
     if evidence is None or scale is None or exponent is None:
-        return ""
+        return None
     points = _accuracies(evidence)
     scratch_points = _accuracies(scratch) if scratch is not None else []
     if len(points) < 2:
-        return ""
+        return None
     law, n, many = PowerLaw(scale, exponent), float(facts.summary.data.train), facts.nouns.many
     first, last = points[0][0], max(2.0 * n, points[-1][0] * 1.1)
     frame = Axes(
@@ -314,7 +277,7 @@ def _learning_curve(facts: ReportFacts) -> str:
     )
     if scratch_points:
         caption += " Grey: the same architecture trained from scratch."
-    return html.figure(title, picture, caption)
+    return Figure(title, picture, caption)
 
 
 def _accuracies(evidence: Evidence) -> list[Point]:
@@ -343,15 +306,6 @@ def _gain_interval(
         share = (law.at(x) - now) / whole if whole > 0 else (x - n) / n
         rows.append((x, now + share * evidence.low, min(now + share * evidence.high, 1.0)))
     return rows
-
-
-def _evidence_table(evidence: Sequence[Evidence], nouns: Nouns) -> str:
-    rows = []
-    for one in evidence:
-        name = EVIDENCE_NAMES.get(one.name, one.name).format(many=nouns.many)
-        rows.append((name, _value(one), one.meaning, f"{one.n:,}" if one.n else ""))
-    head = ("measured", "95 % interval", "in words", nouns.many)
-    return html.fold("All evidence, with intervals", html.table("Evidence", head, rows))
 
 
 def _value(one: Evidence) -> str:

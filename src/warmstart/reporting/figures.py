@@ -7,8 +7,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
+from markupsafe import Markup
+
 from warmstart.records.comparison import ConfidenceBin
-from warmstart.reporting.html import short, svg_escaped
+from warmstart.reporting.markup import short, svg_escaped
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A picture under its heading, with (class, words) of its colours and a caption.
+
+    A wide one can be scrolled.
+    """
+
+    title: str
+    picture: Markup
+    caption: str = ""
+    _: KW_ONLY
+    legend: Sequence[tuple[str, str]] = ()
+    is_wide: bool = False
+
 
 # ---- Elements.
 
@@ -63,7 +81,7 @@ def label(x: float | str, y: float, words: str, class_: str = "soft", anchor: st
     return tag("text", svg_escaped(words), x=x, y=y, class_=class_, text_anchor=text_anchor)
 
 
-def fixed(body: str, *, name: str, title: str, about: str, width: float, height: float) -> str:
+def fixed(body: str, *, name: str, title: str, about: str, width: float, height: float) -> Markup:
     """A picture with its own units, scaled as a whole; `name` is unique in the page."""
     view = f"0 0 {digits(width)} {digits(height)}"
     style = f"min-width:{digits(0.85 * width)}px;" if width > WIDE else ""
@@ -71,14 +89,14 @@ def fixed(body: str, *, name: str, title: str, about: str, width: float, height:
     return _picture(body, name, title, about, f'viewBox="{view}" class="fixed" style="{style}"')
 
 
-def fluid(body: str, *, name: str, title: str, about: str, height: float) -> str:
+def fluid(body: str, *, name: str, title: str, about: str, height: float) -> Markup:
     """A picture as wide as the page: horizontal positions are shares, letters keep their size."""
     return _picture(body, name, title, about, f'width="100%" height="{digits(height)}"')
 
 
-def _picture(body: str, name: str, title: str, about: str, attributes: str) -> str:
+def _picture(body: str, name: str, title: str, about: str, attributes: str) -> Markup:
     id = svg_escaped(name)
-    return (
+    return Markup(
         f'<svg role="img" aria-labelledby="{id}-t {id}-d" {attributes}>'
         f'<title id="{id}-t">{svg_escaped(title)}</title>'
         f'<desc id="{id}-d">{svg_escaped(about)}</desc>'
@@ -136,7 +154,7 @@ def position(value: float, ends: Point, places: Point, is_log: bool = False) -> 
 
 def chart(
     frame: Axes, curves: Sequence[Curve], extra: str = "", *, name: str, title: str, about: str
-) -> str:
+) -> Markup:
     """Curves in their frame; `extra` (bands, lines) is drawn beneath them."""
     body = "".join([_frame(frame), extra, *(_curve(frame, curve) for curve in curves)])
     return fixed(body, name=name, title=title, about=about, width=CHART_WIDTH, height=CHART_HEIGHT)
@@ -230,7 +248,7 @@ class Bar:
     class_: str = "bar"
 
 
-def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> str:
+def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> Markup:
     """Horizontal bars; names and values stand above them, so that long names fit."""
     body = []
     for row, bar in enumerate(bars):
@@ -245,7 +263,9 @@ def lying(bars: Sequence[Bar], *, name: str, title: str, about: str) -> str:
     return fluid("".join(body), name=name, title=title, about=about, height=ROW * len(bars))
 
 
-def stacked(pieces: Sequence[tuple[str, float, str]], *, name: str, title: str, about: str) -> str:
+def stacked(
+    pieces: Sequence[tuple[str, float, str]], *, name: str, title: str, about: str
+) -> Markup:
     """Pieces (words, share, class) of a whole in one bar; the page shows the legend."""
     body, x = [], 0.0
     for words, share, class_ in pieces:
@@ -267,7 +287,7 @@ def standing(
     name: str,
     title: str,
     about: str,
-) -> str:
+) -> Markup:
     """Vertical bars of shares ("%") or counts, `best` standing out, `mark` a line across."""
     top = 1.0 if unit == "%" else max(max(values), 1.0)
     floor, right = HEIGHT - _BOTTOM, WIDTH - 4
@@ -297,7 +317,7 @@ def standing(
 _TICKS = ((0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100 %"))
 
 
-def diagram(bins: Sequence[ConfidenceBin], *, name: str, title: str, about: str) -> str:
+def diagram(bins: Sequence[ConfidenceBin], *, name: str, title: str, about: str) -> Markup:
     """A reliability diagram: a dot with its interval per bin, larger where it holds more."""
     frame = Axes((0.0, 1.0), (0.0, 1.0), x_words="confidence", x_ticks=_TICKS, y_ticks=_TICKS)
     x, y = frame.x_at, frame.y_at
@@ -335,7 +355,7 @@ def on_a_line(
     name: str,
     title: str,
     about: str,
-) -> str:
+) -> Markup:
     """Measures above a line of 0 to 100 %, marks (words, share) below it, each in its own row."""
     axis = LINE_ROW * len(measures) + 18
     height = axis + 24 + LINE_ROW * len(marks)
@@ -368,13 +388,13 @@ def _measure(measure: MeasuredShare, axis: float, y: float) -> str:
     )
 
 
-def interval_bar(value: float, low: float, high: float, mark: float | None = None) -> str:
+def interval_bar(value: float, low: float, high: float, mark: float | None = None) -> Markup:
     """A small picture of one share with its interval, for a row of a table that has the text."""
     body = line(at(0), at(1), 8, 8, "rule")
     if mark is not None:
         body += line(at(mark), at(mark), 1, 15, "axis")
     body += line(at(low), at(high), 8, 8, "range") + circle(at(value), 8, 4, "dot")
-    return f'<svg class="spark" aria-hidden="true" width="100%" height="16">{body}</svg>'
+    return Markup(f'<svg class="spark" aria-hidden="true" width="100%" height="16">{body}</svg>')
 
 
 def anchor_of(share: float) -> str:
@@ -390,7 +410,7 @@ SCATTER_MOST = 400  # dots, evenly sampled; more would only make the file larger
 
 def scatter(
     points: Sequence[tuple[float, float]], half: float | None, *, name: str, title: str, about: str
-) -> str:
+) -> Markup:
     """A dot for each (target, prediction); `half` is half the width of a band around the line."""
     ends = [x for point in points for x in point]
     low, high = min(ends), max(ends)
@@ -426,7 +446,7 @@ def matrix(
     name: str,
     title: str,
     about: str,
-) -> str:
+) -> Markup:
     """A confusion matrix, shaded by the share of a class's examples, with counts unless small."""
     longest = max(map(len, (*rows, *columns)), default=0)
     cell = SMALL_CELL if is_small else CELL

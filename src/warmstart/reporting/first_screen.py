@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.nouns import count
 from warmstart.records.data import FINDINGS
 from warmstart.records.summary import ClassScore, Estimate, Level
-from warmstart.reporting import html
 from warmstart.reporting.evidence import against_shuffled
 from warmstart.reporting.facts import ReportFacts
-from warmstart.reporting.figures import MeasuredShare, on_a_line
-from warmstart.reporting.html import short
+from warmstart.reporting.figures import Figure, MeasuredShare, on_a_line
+from warmstart.reporting.markup import Values, short
 from warmstart.tasks.registry import score_of, test_estimate
 from warmstart.tasks.words import change_text
 
@@ -27,43 +26,31 @@ USE: dict[Level, str] = {
 }
 
 
-def first_screen(facts: ReportFacts) -> str:
+def first_screen_values(facts: ReportFacts) -> Values:
     """Readiness, sizes, verdict, the score as a picture, usefulness, next steps."""
     data, verdict, target = facts.summary.data, facts.summary.verdict, facts.target
     sizes = f"{facts.nouns.count(data.train, 'training')}, "
     sizes += target.words.output.format(data.classes)
     if data.test and target.has_classes:
         sizes += f", {facts.nouns.count(data.test, 'test')}"
-    kind = "verdict bad" if verdict.kind in ("no-signal", "no-transfer") else "verdict"
-    cards = (f"<li>{_card(facts, k, step)}</li>" for k, step in enumerate(next_steps(facts), 1))
-    return (
-        f"<h1>{html.escaped(readiness_line(facts.summary.readiness))}</h1>"
-        + html.paragraph(f"{facts.name}: {sizes}", "over")
-        + html.paragraph(sentence(verdict.sentence), kind)
-        + _picture(facts)
-        + "<h2>Would I use it?</h2>"
-        + "".join(html.paragraph(text) for text in would_use(facts))
-        + "<h2>What to do next</h2>"
-        + f'<ol class="cards">{"".join(cards)}</ol>'
-    )
+    return {
+        "readiness": readiness_line(facts.summary.readiness),
+        "sizes": sizes,
+        "verdict": sentence(verdict.sentence),
+        "is_bad": verdict.kind in ("no-signal", "no-transfer"),
+        "score": _score(facts),
+        "would_use": would_use(facts),
+        "steps": next_steps(facts),
+    }
 
 
-def _card(facts: ReportFacts, number: int, step: NextStep) -> str:
-    return (
-        f"<h3><span>{number}</span>{html.escaped(step.title)}</h3>{html.paragraph(step.text)}"
-        + (html.command(step.command) if step.command else "")
-        + html.shots(facts, step.examples)
-    )
-
-
-def _picture(facts: ReportFacts) -> str:
+def _score(facts: ReportFacts) -> Figure | None:
     """The score between 0 and 100 %, or without a signal the permutation test."""
     estimate, test = facts.summary.estimate, facts.summary.test
     shuffled = against_shuffled(facts, "accuracy")
     is_classes = facts.target.has_classes
     if is_classes and facts.summary.verdict.kind == "no-signal" and shuffled is not None:
-        _, picture, caption = shuffled
-        return _captioned(picture, caption)
+        return replace(shuffled, title="")
     name = facts.target.words.name
     measures = []
     if test is not None:
@@ -71,17 +58,12 @@ def _picture(facts: ReportFacts) -> str:
     if estimate is not None:
         measures.append(_measure(estimate, f"{name} {{}}", is_main=True))
     if not measures:
-        return ""
+        return None
     marks = _marks(facts)
     texts = [*(one.words for one in measures), *(f"{words} for comparison" for words, _ in marks)]
     title, about = f"{name[0].upper()}{name[1:]}, in per cent", "; ".join(texts)
-    return _captioned(
-        on_a_line(measures, marks, name="score", title=title, about=about), _caption(facts)
-    )
-
-
-def _captioned(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{html.escaped(caption)}</figcaption></figure>"
+    picture = on_a_line(measures, marks, name="score", title=title, about=about)
+    return Figure("", picture, _caption(facts))
 
 
 def _measure(score: Estimate, words: str, is_main: bool) -> MeasuredShare:

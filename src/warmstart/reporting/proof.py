@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from warmstart.formatting import at_most, interval, percent, sentence, short_interval
 from warmstart.records.summary import ClassScore, LabelScore, Scores
-from warmstart.reporting import html
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.figures import (
     Bar,
     Counts,
+    Figure,
     diagram,
     interval_bar,
     lying,
@@ -19,7 +19,7 @@ from warmstart.reporting.figures import (
     scatter,
     stacked,
 )
-from warmstart.reporting.html import short
+from warmstart.reporting.markup import Values, short
 from warmstart.tasks.registry import other_metrics
 from warmstart.tasks.words import percent as percent_of
 
@@ -31,12 +31,12 @@ MAPPED = 250  # classes up to which the small map is drawn
 OTHERS = "all others"
 
 
-def _confusion(facts: ReportFacts) -> str:
+def _confusion(facts: ReportFacts) -> dict[str, Figure | None]:
     """Matrix and mistakes; of many classes those with the most mistakes, and a small map."""
     held_out = facts.held_out
     counts = Counter((one.target, one.label) for one in held_out)
     if not counts:
-        return ""
+        return dict.fromkeys(("confusion", "mistakes", "map"))
     names = rows = columns = tuple(sorted({name for pair in counts for name in pair}))
     pairs = [(pair, n) for pair, n in counts.items() if pair[0] != pair[1]]
     pairs.sort(key=lambda pair: (-pair[1], pair[0]))
@@ -59,13 +59,16 @@ def _confusion(facts: ReportFacts) -> str:
         "A row is a class, a column an answer. Blue is right, red is wrong; the darker, the larger "
         "the share of the row."
     )
-    figures = html.figure(title, picture, caption, wide=True), _commonest(pairs, mistakes)
-    return html.side_by_side(*figures) + _small_map(counts, names, mistakes)
+    return {
+        "confusion": Figure(title, picture, caption, is_wide=True),
+        "mistakes": _commonest(pairs, mistakes),
+        "map": _small_map(counts, names, mistakes),
+    }
 
 
-def _commonest(pairs: Sequence[tuple[tuple[str, str], int]], about: str) -> str:
+def _commonest(pairs: Sequence[tuple[tuple[str, str], int]], about: str) -> Figure | None:
     if not pairs:
-        return ""
+        return None
     most = pairs[0][1]
     bars = [
         Bar(f"{short(a, NAME)} → {short(b, NAME)}", n / most, f"{n:,}", "bar bad")
@@ -75,38 +78,46 @@ def _commonest(pairs: Sequence[tuple[tuple[str, str], int]], about: str) -> str:
     picture = lying(bars, name="mixed", title=title, about=about)
     more = len(pairs) - MOST_PAIRS
     rarer = f" {more:,} more pairs are rarer." if more > 0 else ""
-    return html.figure(title, picture, f"True class → answer.{rarer}")
+    return Figure(title, picture, f"True class → answer.{rarer}")
 
 
-def _small_map(counts: Counts, names: Sequence[str], about: str) -> str:
+def _small_map(counts: Counts, names: Sequence[str], about: str) -> Figure | None:
     """All classes at once, where they are too many for a matrix with numbers."""
     if not WHOLE < len(names) <= MAPPED:
-        return ""
+        return None
     title = f"All {len(names)} classes at once"
     picture = matrix(counts, names, names, is_small=True, name="map", title=title, about=about)
     caption = "Rows are classes, columns answers, both in alphabetical order."
-    return html.fold(title, html.figure(title, picture, caption, wide=True))
+    return Figure(title, picture, caption, is_wide=True)
 
 
-def proof_section(facts: ReportFacts) -> str:
-    if not facts.target.has_classes:
-        return html.section("proof", "Proof: what became of the weights", _ledger(facts))
-    if not facts.ships:
-        return ""
-    return html.section(
-        "proof",
-        "Proof: how accurate it is, and how far to trust it",
-        _scores(facts),
-        _confusion(facts),
-        _classes(facts),
-        _worst(facts),
-        _calibration(facts),
-        _ledger(facts),
-        _forgetting(facts),
-    )
+def proof_values(facts: ReportFacts) -> Values:
+    values: Values = {"ledger": _ledger(facts)}
+    if not (facts.target.has_classes and facts.ships):
+        return values
+    n, rows = facts.summary.data.train, _classes(facts)
+    head = ["class", facts.nouns.many, "recall (95 % CI)", "0 to 100 %", "precision"]
+    head += ["most often taken for", *(["recall in the test set"] if facts.test_classes else [])]
+    worst_captions = [
+        (one.id, f"{one.target}, taken for {one.label} with {percent(one.probability, n)}")
+        for one in worst(facts)
+    ]
+    return {
+        **values,
+        **_confusion(facts),
+        "scores": _scores(facts),
+        "head": head,
+        "classes": rows,
+        "n_first": len(rows) if len(rows) <= WHOLE else MOST_CLASSES,
+        "worst": worst_captions,
+        "calibration": _calibration(facts),
+        "confident": _confident(facts),
+        "forgetting": _forgetting(facts),
+        "change": _change(facts),
+    }
 
 
-def _scores(facts: ReportFacts) -> str:
+def _scores(facts: ReportFacts) -> list[tuple[str, str]]:
     estimate, test = facts.summary.estimate, facts.summary.test
     rows = []
     if estimate is not None:
@@ -120,24 +131,13 @@ def _scores(facts: ReportFacts) -> str:
             (f"{test.macro_f1:.3f}", "macro F1 (test)"),
             (f"{test.log_loss:.3f}", "log-loss (test)"),
         ]
-    if not rows:
-        return ""
-    text = (
-        "The rest of this section is about training examples, each predicted by a model that was "
-        "not trained on it"
-    )
-    if test is not None:
-        text += "; the test set serves only for its own scores, so that nothing is tuned to it"
-    return html.figures(rows) + html.paragraph(f"{text}.", "note")
+    return rows
 
 
-def _classes(facts: ReportFacts) -> str:
-    if not facts.classes:
-        return ""
+def _classes(facts: ReportFacts) -> list[list[str]]:
+    """A row for each class, the weakest first."""
     overall = sum(one.is_right for one in facts.held_out) / max(len(facts.held_out), 1)
     test_scores = {score.label: score for score in facts.test_classes}
-    head = ["class", facts.nouns.many, "recall (95 % CI)", "0 to 100 %", "precision"]
-    head += ["most often taken for", *(["recall in the test set"] if test_scores else [])]
     rows = []
     for score in sorted(facts.classes, key=lambda score: (score.recall, score.n, score.label)):
         row = _class(score, overall)
@@ -148,10 +148,7 @@ def _classes(facts: ReportFacts) -> str:
                 cell = f"{recall}, of {test.n:,}"
             row.append(cell)
         rows.append(row)
-    n = len(rows) if len(rows) <= WHOLE else MOST_CLASSES
-    title, more = "Class by class, the weakest first", f"The other {len(rows) - n:,} classes"
-    others = html.fold(more, html.table(more, head, rows[n:]))
-    return html.heading(title) + html.table(title, head, rows[:n]) + others
+    return rows
 
 
 def _class(score: ClassScore, overall: float) -> list[str]:
@@ -164,7 +161,7 @@ def _class(score: ClassScore, overall: float) -> list[str]:
         score.label,
         f"{score.n:,}",
         short_interval(score.recall, score.low, score.high, score.n),
-        html.Markup(interval_bar(score.recall, score.low, score.high, overall)),
+        interval_bar(score.recall, score.low, score.high, overall),
         precision,
         confused_with,
     ]
@@ -176,48 +173,29 @@ def worst(facts: ReportFacts) -> tuple[HeldOutAnswer, ...]:
     return tuple(sorted(wrong, key=lambda one: (-one.probability, one.id))[:WORST])
 
 
-def _worst(facts: ReportFacts) -> str:
-    mistakes, n = worst(facts), facts.summary.data.train
-    if not mistakes:
-        text = "It made no mistake on held-out examples."
-        return html.paragraph(text) if facts.held_out else ""
-    examples = [
-        (one.id, f"{one.target}, taken for {one.label} with {percent(one.probability, n)}")
-        for one in mistakes
-    ]
-    title = "The worst mistakes, the most confident first"
-    return html.heading(title) + html.shots(facts, examples)
-
-
-def _calibration(facts: ReportFacts) -> str:
+def _calibration(facts: ReportFacts) -> Figure | None:
     confidence = facts.confidence
     if confidence is None:
-        return ""
+        return None
     title = "Calibration: is it right as often as it is confident?"
     picture = diagram(confidence.bins, name="certainty", title=title, about=confidence.sentence)
     caption = (
         f"{confidence.sentence} On the dashed line accuracy equals confidence; each dot stands for "
         "as many answers, its bar is the 95 % interval."
     )
-    return html.side_by_side(html.figure(title, picture, caption), _confident(facts))
+    return Figure(title, picture, caption)
 
 
-def _confident(facts: ReportFacts) -> str:
+def _confident(facts: ReportFacts) -> tuple[int, int, str, str] | None:
+    """Confident answers and those of them that are wrong; the threshold, the promised error."""
     calibration, held_out = facts.calibration, facts.held_out
-    if calibration is None or not held_out:
-        return ""
-    text = "No answer is called confident: there are too few examples to guarantee anything."
+    if calibration is None or calibration.confident_from is None:
+        return None
     threshold = calibration.confident_from
-    if threshold is not None:
-        confident = [one for one in held_out if one.probability >= threshold]
-        wrong = sum(not one.is_right for one in confident)
-        text = (
-            f"An answer is confident from {percent(threshold, len(held_out))} on. Of "
-            f"{facts.nouns.count(len(held_out))} held out, {len(confident):,} were confident, and "
-            f"{wrong:,} of those wrong. Guaranteed with 95 % certainty: at most "
-            f"{at_most(calibration.promised_error)} % of the confident ones are."
-        )
-    return f"<div>{html.heading('What “confident” means here')}{html.paragraph(text)}</div>"
+    confident = [one for one in held_out if one.probability >= threshold]
+    wrong = sum(not one.is_right for one in confident)
+    error = at_most(calibration.promised_error)
+    return len(confident), wrong, percent(threshold, len(held_out)), error
 
 
 # ---- Weights.
@@ -237,10 +215,9 @@ NOT_LAYERS = ("head", "added", "unused")  # blocks that are new in every model, 
 TRAINED = ("trained", "merged")  # fates of weights that training has changed
 
 
-def _ledger(facts: ReportFacts) -> str:
-    """What became of every tensor of the base model, and what is new."""
+def _ledger(facts: ReportFacts) -> Figure | None:
     if facts.ledger is None:
-        return ""
+        return None
     title, about = "What became of the weights", "; ".join(facts.fates)
     sizes: Counter[str] = Counter()
     for row in facts.ledger.rows:
@@ -252,96 +229,69 @@ def _ledger(facts: ReportFacts) -> str:
         if sizes[fate]
     ]
     picture = stacked(pieces, name="ledger", title=title, about=about)
-    frozen, proof = facts.summary.frozen, ""
-    if frozen.parameters or frozen.buffers:
-        verb = "are" if frozen.identical else "are NOT"
-        proof = (
-            f"{frozen.parameters:,} weights and {frozen.buffers:,} statistics were frozen, and "
-            f"{verb} the same as in the base model, bit for bit (SHA-256 of each in "
-            "weights_ledger.json)."
-        )
     classes = dict.fromkeys(FATES[row.fate] for row in facts.ledger.rows if row.fate in FATES)
     names = {"frozen": "as in the base model", "tuned": "trained", "new": "new"}
-    legend = html.legend((class_, names[class_]) for class_ in classes)
-    fates = html.items(map(html.escaped, facts.fates), "plain")
-    return f"<figure>{html.heading(title)}{picture}{legend}</figure>{fates}{html.paragraph(proof)}"
+    return Figure(title, picture, legend=[(class_, names[class_]) for class_ in classes])
 
 
-def _forgetting(facts: ReportFacts) -> str:
-    """Whether fine-tuning undid what the base model knew, where what ships was fine-tuned."""
+def _forgetting(facts: ReportFacts) -> list[str]:
+    """What the guards said of forgetting, where what ships was fine-tuned."""
     notes = [note.action for note in facts.summary.guards if note.kind == "forgetting"]
     texts = [
         str(event.values.get("text", ""))
         for event in facts.events
         if notes and event.kind == "guard" and event.values.get("guard") == "forgetting"
     ]
-    texts = [sentence(text) for text in texts or notes]
-    if not texts and facts.ledger is None:
-        return ""
-    body = "".join(map(html.paragraph, texts or [_no_forgetting(facts)]))
-    return html.heading("Forgetting") + body
+    return [sentence(text) for text in texts or notes]
 
 
-def _no_forgetting(facts: ReportFacts) -> str:
-    many, rows = facts.nouns.many, facts.ledger.rows if facts.ledger is not None else ()
+def _change(facts: ReportFacts) -> str:
+    """What happened to the layers of the base model: scratch, trained, reshaped, new or none."""
+    rows = facts.ledger.rows if facts.ledger is not None else ()
     fates = {row.fate for row in rows}
     has_new = any(row.fate == "new" and row.block not in NOT_LAYERS for row in rows)
     if has_new and fates <= {"new", "dropped"}:
-        return "The layers were trained from scratch: there was no base model to forget."
+        return "scratch"
     if not fates.isdisjoint(TRAINED):
-        return (
-            f"The fine-tuned layers still tell these {many} apart as well as the base model's did: "
-            f"no forgetting was seen. On other kinds of {many} this was not measured."
-        )
+        return "trained"
     if "reshaped" in fates:
-        return (
-            f"No layer was trained. The input was adapted to {many} of another kind than the base "
-            "model's; its accuracy on its own kind was not measured."
-        )
-    if has_new:
-        return "The layers of the base model were not changed; the others are new."
-    return "None is possible: no layer of the base model was changed."
+        return "reshaped"
+    return "new" if has_new else "none"
 
 
 # ---- Answers that are several labels, or a number.
 
 
-def answers_section(facts: ReportFacts) -> str:
+def answers_values(facts: ReportFacts) -> Values:
     """Each label with its scores, or predictions against targets; empty for classes."""
     if facts.target.has_classes:
-        return ""
-    test, text = facts.summary.test, "Each example was predicted by a model not trained on it."
-    if test is not None:
-        text += f" On the test set: {other_metrics(test)}"
-    return html.section(
-        "answers",
-        "Answers: how good they are on held-out examples",
-        html.paragraph(text),
-        _labels(facts),
-        _numbers(facts),
-    )
+        return {}
+    test = facts.summary.test
+    return {
+        "metrics": "" if test is None else other_metrics(test),
+        "labels": _labels(facts),
+        "scatter": _scatter(facts),
+    }
 
 
-def _labels(facts: ReportFacts) -> str:
+def _labels(facts: ReportFacts) -> list[tuple[str, ...]]:
     def order(score: LabelScore) -> tuple[float, str]:
         return score.average_precision or 0.0, score.label
 
-    head = ["label", facts.nouns.many, "average precision"]
-    head += ["F1", "precision", "recall", "threshold"]
     rows = []
     for one in sorted(facts.label_scores, key=order):
         average = "" if one.average_precision is None else f"{one.average_precision:.2f}"
         scores = (f"{x:.2f}" for x in (one.f1, one.precision, one.recall, one.threshold))
         rows.append((one.label, f"{one.n:,}", average, *scores))
-    return html.table("Labels, the weakest first", head, rows)
+    return rows
 
 
-def _numbers(facts: ReportFacts) -> str:
+def _scatter(facts: ReportFacts) -> Figure | None:
     if not facts.numbers:
-        return ""
+        return None
     half, title = facts.half_width, "Predictions against targets"
     about = f"{len(facts.numbers):,} held-out examples; on the line a prediction is right."
     if half is not None:
         about += f" Within the band (± {half:.3g}) lie 9 of 10."
     picture = scatter(facts.numbers, half, name="numbers", title=title, about=about)
-    return html.figure(title, picture, about)
+    return Figure(title, picture, about)

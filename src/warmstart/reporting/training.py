@@ -9,12 +9,12 @@ from warmstart.events import Event
 from warmstart.formatting import interval, sentence
 from warmstart.nouns import Nouns
 from warmstart.records.plan import Choice, Plan
-from warmstart.reporting import html
 from warmstart.reporting.curves import Axis, CurveReader
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import (
     Axes,
     Curve,
+    Figure,
     Point,
     chart,
     stacked,
@@ -22,6 +22,7 @@ from warmstart.reporting.figures import (
     thinned,
     upright,
 )
+from warmstart.reporting.markup import Values
 from warmstart.tasks.words import change_text
 
 # ---- Every choice of the run with its reason.
@@ -30,33 +31,30 @@ from warmstart.tasks.words import change_text
 _SOURCES = {"rule": "rule", "measured": "measured here", "user": "you"}
 
 
-def plan_section(facts: ReportFacts) -> str:
-    if facts.plan is None:
-        return ""
-    strategy, discarded, which = facts.plan.strategy, "", "Every choice, with its reason"
-    if facts.is_discarded:
-        which = "Every choice of the training that was tried, with its reason"
-    if facts.is_discarded and facts.ships:
-        end = "given up" if facts.summary.guards else "not kept"
-        discarded = (
-            f"{strategy.value} was tried and {end}: the linear probe ships, and in the "
-            "model every layer is frozen, as the strip shows."
-        )
-    return html.section(
-        "plan",
-        "Plan: what was decided, and why",
-        _strip(facts),
-        _layers(facts, facts.plan),
-        html.paragraph(sentence(f"strategy {strategy.value}: {strategy.because}")),
-        html.paragraph(discarded),
-        _own(facts.plan),
-        html.fold(which, _choices(facts.plan)),
-    )
+def plan_values(facts: ReportFacts) -> Values:
+    plan = facts.plan
+    if plan is None:
+        return {}
+    own = []
+    for name, choice in choices(plan):
+        if choice.source == "user" and not name.startswith("layer "):
+            rule = "" if choice.rule is None else f"; the rule would choose {_value(choice.rule)}"
+            own.append(f"{name} = {_value(choice.value)}{rule}")
+    return {
+        "strip": _strip(facts),
+        "layers": _layers(facts, plan),
+        "strategy": sentence(f"strategy {plan.strategy.value}: {plan.strategy.because}"),
+        "own": own,
+        "choices": [
+            (name, _value(choice.value), choice.because, _SOURCES[choice.source])
+            for name, choice in choices(plan)
+        ],
+    }
 
 
-def _strip(facts: ReportFacts) -> str:
+def _strip(facts: ReportFacts) -> Figure | None:
     if not facts.layers:
-        return ""
+        return None
     total = sum(one.n for one in facts.layers) + 1
     pieces = []
     for one in facts.layers:
@@ -66,12 +64,11 @@ def _strip(facts: ReportFacts) -> str:
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
     names = {"frozen": "frozen: not a bit may change", "tuned": "fine-tuned", "new": "new"}
     classes = dict.fromkeys(class_ for _, _, class_ in pieces)
-    legend = html.legend((class_, names[class_]) for class_ in classes)
-    return f"<figure>{html.heading(title)}{picture}{legend}</figure>"
+    return Figure(title, picture, legend=[(class_, names[class_]) for class_ in classes])
 
 
-def _layers(facts: ReportFacts, plan: Plan) -> str:
-    rows = []
+def _layers(facts: ReportFacts, plan: Plan) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
     for one in facts.layers:
         rows.append((one.layers, one.action.row, one.rates or "–", f"{one.weights:,}", one.names))
     if rows:
@@ -79,25 +76,7 @@ def _layers(facts: ReportFacts, plan: Plan) -> str:
         words = f"{lr.number:g}" if lr is not None else "in closed form"
         outputs = facts.target.words.output.format(facts.summary.data.classes)
         rows.append(("head", "new", words, "", f"for {outputs}"))
-    head = ("layers", "action", "learning rate", "weights", "names")
-    return html.table("Layers", head, rows)
-
-
-def _own(plan: Plan) -> str:
-    rows = []
-    for name, choice in choices(plan):
-        if choice.source == "user" and not name.startswith("layer "):
-            rule = "" if choice.rule is None else f"; the rule would choose {_value(choice.rule)}"
-            rows.append(html.escaped(f"{name} = {_value(choice.value)}{rule}"))
-    return html.heading("What you set") + html.items(rows, "plain") if rows else ""
-
-
-def _choices(plan: Plan) -> str:
-    rows = [
-        (name, _value(choice.value), choice.because, _SOURCES[choice.source])
-        for name, choice in choices(plan)
-    ]
-    return html.table("Choices", ("choice", "value", "because", "decided by"), rows)
+    return rows
 
 
 def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
@@ -170,49 +149,33 @@ def read_curve(events: Sequence[Event]) -> TrainingCurve:
     return curve
 
 
-def training_section(facts: ReportFacts) -> str:
+def training_values(facts: ReportFacts) -> Values:
     curve = read_curve(facts.events)
-    return html.section(
-        "training",
-        "Training: what happened",
-        html.paragraph(_status(facts, curve)),
-        html.side_by_side(_losses(curve, facts.nouns), _accuracies(facts, curve)),
-        html.paragraph(_against_probe(facts)),
-        _guards(facts, curve),
-    )
+    probe, gain, guards = facts.summary.linear_probe, facts.summary.fine_tuning_gain, []
+    values: Values = {"probe": "", "gain": ""}
+    if probe is not None and gain is not None:
+        score = interval(probe.value, probe.low, probe.high, probe.n)
+        values["probe"] = facts.target.words.before.format(score)
+        values["gain"] = change_text(gain.value, gain.low, gain.high)
+    # Nothing of a network that was tried and discarded, unless a guard stopped it.
+    is_guarded = bool(facts.summary.guards) or not facts.is_discarded
+    if is_guarded:
+        guards = [f"At update {step:,.0f}: {text}" for step, _, text in curve.guards] or [
+            f"{note.kind}, at update {note.step:,}: {note.action}" for note in facts.summary.guards
+        ]
+    return values | {
+        "is_trained": bool(curve.points),
+        "is_guarded": is_guarded,
+        "losses": _losses(curve, facts.nouns),
+        "accuracies": _accuracies(facts, curve),
+        "guards": [sentence(text) for text in guards],
+    }
 
 
-def _status(facts: ReportFacts, curve: TrainingCurve) -> str:
-    """That there is no curve, or that it belongs to a network that was discarded."""
-    if not curve.points:
-        head = facts.summary.seconds.get("head", 0.0)
-        return (
-            "No layer was fine-tuned: the head was computed in closed form on the features of the "
-            f"frozen network, in {head:.1f} s. There is no curve to show."
-        )
-    if not facts.is_discarded:
-        return ""
-    end = "was given up" if facts.summary.guards else "was tried and not kept"
-    return f"Training {end}: these curves are those of a network that is not in the model."
-
-
-def _against_probe(facts: ReportFacts) -> str:
-    probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
-    if probe is None or gain is None:
-        return ""
-    score = interval(probe.value, probe.low, probe.high, probe.n)
-    words = facts.target.words
-    row = "fine-tuned" if facts.is_discarded else "the model"
-    return (
-        f"On the same folds the linear probe {words.before.format(score)}; "
-        f"{row} against it: {change_text(gain.value, gain.low, gain.high)}."
-    )
-
-
-def _losses(curve: TrainingCurve, nouns: Nouns) -> str:
+def _losses(curve: TrainingCurve, nouns: Nouns) -> Figure | None:
     curves = curve.of("loss")
     if not curves:
-        return ""
+        return None
     rows = [
         ("curve pale" if group.startswith("fold") else "curve", thinned(points, LOSSES))
         for group, points in curves.items()
@@ -228,10 +191,10 @@ def _losses(curve: TrainingCurve, nouns: Nouns) -> str:
     return _figure(curve, rows, top, title, "loss", is_share=False, caption=caption)
 
 
-def _accuracies(facts: ReportFacts, curve: TrainingCurve) -> str:
+def _accuracies(facts: ReportFacts, curve: TrainingCurve) -> Figure | None:
     curves, probes, epochs = (curve.of(name) for name in ("val_accuracy", "head_accuracy", "epoch"))
     if not curves or not epochs:
-        return ""
+        return None
     rows, legend = [], []
     for number, (group, points) in enumerate(curves.items()):
         kind = FOLD_CLASSES[number % len(FOLD_CLASSES)]
@@ -263,7 +226,7 @@ def _figure(
     caption: str,
     x_words: str = UPDATES,
     legend: Sequence[tuple[str, str]] = (),
-) -> str:
+) -> Figure:
     last = max(x for _, points in rows for x, _ in points)
     heights = [0.0, 0.25, 0.5, 0.75, 1.0] if is_share else steps_to(top)
     frame = Axes(
@@ -278,21 +241,4 @@ def _figure(
     about = f"{len(rows)} curves over {last:,g} {x_words}; {caption}"
     curves = [Curve(points, class_) for class_, points in rows]
     picture = chart(frame, curves, lines, name=name, title=title, about=about)
-    return html.figure(title, picture + (html.legend(legend) if legend else ""), caption)
-
-
-def _guards(facts: ReportFacts, curve: TrainingCurve) -> str:
-    """What the guards reported, from the events or else the summary.
-
-    Nothing of a network that was tried and discarded.
-    """
-    notes = facts.summary.guards
-    if facts.is_discarded and not notes:
-        return ""
-    rows = [f"At update {step:,.0f}: {text}" for step, _, text in curve.guards]
-    rows = rows or [f"{note.kind}, at update {note.step:,}: {note.action}" for note in notes]
-    if rows:
-        items = html.items((html.escaped(sentence(row)) for row in rows), "plain")
-        return html.heading("What the guards reported") + items
-    text = "The guards (stuck, diverged, overfit, forgetting) watched the training: no alarm."
-    return html.paragraph(text) if curve.points else ""
+    return Figure(title, picture, caption, legend=legend)

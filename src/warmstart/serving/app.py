@@ -360,8 +360,13 @@ FILES = {
 }
 
 
-def add_pages(app: FastAPI, pages: Mapping[str, tuple[str, str]] = FILES) -> None:
-    """Add a route for each file, outside of the API's description."""
+def add_pages(
+    app: FastAPI, pages: Mapping[str, tuple[str, str]] = FILES, package: str = "warmstart.serving"
+) -> None:
+    """Add a route for each file (name, media type) of a package's folder `page`.
+
+    They stand outside of the API's description.
+    """
 
     def sender(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
         async def send() -> Response:
@@ -369,7 +374,7 @@ def add_pages(app: FastAPI, pages: Mapping[str, tuple[str, str]] = FILES) -> Non
 
         return send
 
-    folder = files("warmstart.serving") / "page"
+    folder = files(package) / "page"
     for path, (name, kind) in pages.items():
         send = sender(folder.joinpath(*name.split("/")).read_bytes(), kind)
         app.add_api_route(path, send, methods=["GET", "HEAD"], include_in_schema=False)

@@ -29,11 +29,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from warmstart.errors import DataError, UsageError, WarmstartError
-from warmstart.modalities.audio import AUDIO
-from warmstart.modalities.image import IMAGE
+from warmstart.modalities.registry import MODALITIES
 from warmstart.records.data import Split
 from warmstart.serving.access import LOCAL, Access, Gate
-from warmstart.serving.app import add_pages
+from warmstart.serving.app import FILES, add_pages
 from warmstart.serving.http import HttpProblem, answer_all_errors, as_response
 from warmstart.serving.inputs import (
     BodyReader,
@@ -46,12 +45,12 @@ from warmstart.serving.inputs import (
     read_files,
 )
 from warmstart.serving.model import ServerLimits
-from warmstart.studio import board as studio_board
-from warmstart.studio.board import Board, BoardChange, set_label
-from warmstart.studio.project import Delta, NewPicture, Project, decode_picture, thumbnail
-from warmstart.studio.result import result_of
-from warmstart.studio.studio import RUNNING, StudioWork, Working
 from warmstart.tasks.registry import TASKS
+from warmstart_studio import board as studio_board
+from warmstart_studio.board import Board, BoardChange, set_label
+from warmstart_studio.project import Delta, NewPicture, Project, decode_picture, thumbnail
+from warmstart_studio.result import result_of
+from warmstart_studio.studio import RUNNING, StudioWork, Working
 
 # ---- Server-sent events to every open page.
 
@@ -133,7 +132,7 @@ def accepted_types(files: Iterable[str]) -> str:
     >>> [accepted_types(files).split(",")[:2] for files in (["a.jpg"], ["a.wav"], [])]
     [['image/*'], ['audio/*', '.wav'], ['image/*', 'audio/*']]
     """
-    images, clips = IMAGE.nouns.accept, AUDIO.nouns.accept
+    images, clips = MODALITIES["image"].nouns.accept, MODALITIES["audio"].nouns.accept
     are_clips = {PurePath(file).suffix in clips.split(",") for file in files}
     accepted = [clips if is_clip else images for is_clip in sorted(are_clips)]
     return ",".join(accepted or (images, clips))
@@ -268,7 +267,7 @@ class Studio:
 
         `folder`: that of the user's files in their data, for the table of labels.
         """
-        async with self._bodies.body(request, body_types(IMAGE)) as body:
+        async with self._bodies.body(request, body_types(MODALITIES["image"])) as body:
             uploads = await self._read_uploads(request, body)
             label = TASKS[self._project.task].typed(label)
             jobs = [partial(decode_picture, one.payload, one.name) for one in uploads]
@@ -414,7 +413,7 @@ class Studio:
     async def predict(self, request: Request) -> Any:
         """The newest model's answer to a picture."""
         number = self._model()
-        async with self._bodies.body(request, body_types(IMAGE)) as body:
+        async with self._bodies.body(request, body_types(MODALITIES["image"])) as body:
             one = (await self._read_uploads(request, body))[0]
             answer = partial(self._work.answer, number, one.payload, one.name)
             return await self._in_pool(self._one, answer)
@@ -500,7 +499,7 @@ COOKIE_S = 30 * 86400  # lifetime of the cookie; the server ends sooner
 def entry_route(keys: Keys, cookie: str, page: str) -> Callable[[str | None], Awaitable[Response]]:
     """The route of the page. With the right token it sets the cookie, which no script can read
     and no other site's page can use, and removes the token from the address."""
-    content = (files("warmstart.serving") / "page" / page).read_bytes()
+    content = (files("warmstart_studio") / "page" / page).read_bytes()
 
     async def send(token: str | None = None) -> Response:
         if token is None:
@@ -514,6 +513,7 @@ def entry_route(keys: Keys, cookie: str, page: str) -> Callable[[str | None], Aw
     return send
 
 
+SHARED_FILES = {path: FILES[path] for path in ("/script_errors.js", "/icon.svg")}
 PICTURES = frozenset(("/api/pictures", "/api/predict"))  # whose bodies are read in chunks
 Routes = dict[str, Callable[..., Any]]
 
@@ -524,7 +524,8 @@ def make_app(project: Project, work: StudioWork, hub: Hub, keys: Keys, port: int
     cookie = f"studio-{port}"  # browsers share cookies among the ports of a host
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_api_route("/", entry_route(keys, cookie, pages.pop("/")[0]), methods=["GET", "HEAD"])
-    add_pages(app, pages)
+    add_pages(app, pages, "warmstart_studio")
+    add_pages(app, SHARED_FILES)
     _add_routes(app, Studio(project, work, hub))
     answer_all_errors(app)
     app.add_middleware(BodyLimit, free=PICTURES)
@@ -535,22 +536,20 @@ def make_app(project: Project, work: StudioWork, hub: Hub, keys: Keys, port: int
         token=keys.session,
         cookie=cookie,
         is_strict=True,
-        open_paths=frozenset({"/", *pages}),
+        open_paths=frozenset({"/", *pages, *SHARED_FILES}),
     )
     return Gate(app, access)
 
 
 def _pages() -> dict[str, tuple[str, str]]:
-    """The page's files by path."""
-    folder = files("warmstart.serving") / "page"
+    """The page's own files by path."""
+    folder = files("warmstart_studio") / "page"
     modules = sorted(one.name for one in (folder / "studio").iterdir() if one.name.endswith(".js"))
     script = "text/javascript"
     return {
         "/": ("studio.html", "text/html"),
         "/studio.css": ("studio.css", "text/css"),
         "/studio.js": ("studio.js", script),
-        "/script_errors.js": ("script_errors.js", script),
-        "/icon.svg": ("icon.svg", "image/svg+xml"),
         **{f"/studio/{name}": (f"studio/{name}", script) for name in modules},
     }
 

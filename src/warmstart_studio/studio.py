@@ -9,15 +9,14 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import warmstart
 from warmstart.errors import RunFolderError, UsageError, WarmstartError
 from warmstart.events import Event, Steps, drain, follow
-from warmstart.exporting.export import export
-from warmstart.exporting.onnx import Onnx
 from warmstart.formatting import duration
 from warmstart.modalities.image import decode
 from warmstart.planning.plan_file import runs
@@ -27,13 +26,11 @@ from warmstart.records.run_folder import RunFolder, write_bytes
 from warmstart.refit_cache import RefitCache, use_refit_cache
 from warmstart.reporting.curves import CurveReader
 from warmstart.request import DEFAULT_BASE, Request, folder_name
-from warmstart.run.fit import fit
 from warmstart.run.forecast import dry_run
-from warmstart.run.predictor import Predictor, load
-from warmstart.run.resume import resume
 from warmstart.serving.model import own_keys, words
 from warmstart.serving.serve import check_installed
-from warmstart.studio.project import (
+from warmstart.terminal.progress import Stage, title_of
+from warmstart_studio.project import (
     GROUP,
     LABEL,
     Project,
@@ -42,13 +39,13 @@ from warmstart.studio.project import (
     id_of,
     import_data,
 )
-from warmstart.studio.result import Json
-from warmstart.terminal.progress import Stage, title_of
+from warmstart_studio.result import Json
 
 if TYPE_CHECKING:
     from warmstart.records.data import TaskOption
+    from warmstart.run.predictor import Predictor
     from warmstart.serving.access import Gate
-    from warmstart.studio.app import Keys
+    from warmstart_studio.app import Keys
 
 
 # ---- One run at a time, in a thread: progress, stop and resume.
@@ -59,6 +56,11 @@ INTERVAL_S = 0.1  # between two updates of the same stage
 MOST_POINTS = 400  # of a curve
 RUNNING = ("working", "stopping")
 CACHE_BYTES = 400 << 20  # of what corrected labels do not change
+Job = Callable[[Callable[[Event], None]], object]  # a run that reports each of its events
+
+
+class Stopped(BaseException):
+    """Ends a run at its next event; it can be resumed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,14 +161,14 @@ class Worker:
         self._lock = threading.RLock()
         self._cache = RefitCache(CACHE_BYTES)
 
-    def begin(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
+    def begin(self, number: int, budget: str, job: Job) -> None:
         """Begin a run. Raises: UsageError while another one is in progress."""
         with self._lock:
             if self.status().state in RUNNING:
                 raise UsageError("a run is in progress; stop it first, or wait for its end.")
             self._stop.clear()
             self._thread = threading.Thread(
-                target=self._run, args=(number, budget, steps), name="fit", daemon=True
+                target=self._run, args=(number, budget, job), name="fit", daemon=True
             )
             self._thread.start()  # its first update waits for the lock
             self._set(Working(state="working", number=number, budget=budget, stage="Read"))
@@ -200,35 +202,32 @@ class Worker:
             self.now = replace(working, turn=self.now.turn + 1)
             self._publish(self.now)
 
-    def _run(self, number: int, budget: str, steps: Callable[[], Steps[Any]]) -> None:
+    def _run(self, number: int, budget: str, job: Job) -> None:
         tracker = ProgressTracker(number, budget)
         end: State = "failed"
         error: str | None = None
+
+        def show(event: Event) -> None:
+            if self._stop.is_set():
+                raise Stopped  # what follows the last event takes no time: that run is finished
+            if tracker.update(event):
+                with self._lock:
+                    self._set(replace(tracker.now, state=self.now.state))
+
         try:
             with use_refit_cache(self._cache):
-                end = "stopped" if self._follow(tracker, steps()) else "idle"
+                job(show)
+            end = "idle"
         except WarmstartError as problem:
             error = str(problem)
         except Exception as bug:  # the page must not wait for ever
             error = f"this is a bug in warmstart: {type(bug).__name__}: {bug}"
-        except BaseException:  # ended from outside: it can be resumed
+        except BaseException:  # stopped, or ended from outside: it can be resumed
             end = "stopped"
         # A later stop finds no run.
         self._set(replace(tracker.now, state=end, error=error, seconds_left=None))
         if end == "idle":
             self._on_done(number)
-
-    def _follow(self, tracker: ProgressTracker, steps: Steps[Any]) -> bool:
-        """Publish every event; returns whether the run was stopped before its end."""
-        with closing(steps):
-            for event in steps:
-                if tracker.update(event):
-                    with self._lock:
-                        self._set(replace(tracker.now, state=self.now.state))
-                if self._stop.is_set():
-                    # What follows the last event takes no time: then the run is finished.
-                    return next(steps, None) is not None
-        return False
 
 
 # ---- The work behind the page, with the requests, records and events of the command line.
@@ -248,12 +247,14 @@ class StudioWork:
 
     def begin(self, number: int, table: Path, budget: str, settings: Sequence[str]) -> None:
         """Begin a run. Raises: UsageError while another one is in progress."""
-        request = self.request(table, budget, settings, self.project.run(number))
+        options = self.options(table, budget, settings)
         # A path as one would type it. Only here: a resumed run may be in another folder.
-        here = Path.cwd()
+        here, out = Path.cwd(), self.project.run(number)
         data = table.relative_to(here) if table.is_relative_to(here) else table
-        request = replace(request, data=str(data))
-        self.worker.begin(number, budget, lambda: fit(request))
+        options["data"] = str(data)
+        self.worker.begin(
+            number, budget, lambda show: warmstart.fit(**options, out=out, on_event=show)
+        )
 
     def resume(self) -> None:
         """Resume the stopped run. Raises: RunFolderError where there is none."""
@@ -261,33 +262,29 @@ class StudioWork:
         if now.state != "stopped" or now.number is None:
             raise RunFolderError("there is no stopped run to resume.")
         run = self.project.run(now.number)
-        self.worker.begin(now.number, now.budget or "", lambda: resume(run))
-
-    def request(
-        self, table: Path, budget: Any, settings: Sequence[str], out: Path | None
-    ) -> Request:
-        """The request as on the command line."""
-        strategies = [s.removeprefix(STRATEGY) for s in settings if s.startswith(STRATEGY)]
-        group, about = GROUP if has_groups(table) else None, self.project.about
-        given = {"budget", "base", "label", "out"}
-        given |= {name for name, value in (("strategy", strategies), ("group", group)) if value}
-        return Request(
-            data=str(table),
-            base=self.base,
-            label=about.label_column or LABEL,
-            group=group,
-            task=about.task or "auto",
-            out=out,
-            budget=budget,
-            strategy=strategies[-1] if strategies else "auto",
-            given=frozenset(given),
-            settings=tuple(one for one in settings if not one.startswith(STRATEGY)),
+        self.worker.begin(
+            now.number, now.budget or "", lambda show: warmstart.resume(run, on_event=show)
         )
+
+    def options(self, table: Path, budget: str, settings: Sequence[str]) -> Json:
+        """The options of `warmstart.fit` for a table of labels."""
+        strategies = [s.removeprefix(STRATEGY) for s in settings if s.startswith(STRATEGY)]
+        about = self.project.about
+        return {
+            "data": str(table),
+            "base": self.base,
+            "label": about.label_column or LABEL,
+            "group": GROUP if has_groups(table) else None,
+            "task": about.task or "auto",
+            "budget": budget,
+            "strategy": strategies[-1] if strategies else "auto",
+            "settings": tuple(one for one in settings if not one.startswith(STRATEGY)),
+        }
 
     def forecast(self, table: Path, budget: str, settings: Sequence[str]) -> Json:
         """The time, memory and plan of a run; `problem` where it is not possible."""
         try:
-            result = drain(dry_run(self.request(table, budget, settings, None)))
+            result = drain(dry_run(Request(**self.options(table, budget, settings))))
         except WarmstartError as error:
             forecast = dict.fromkeys(("seconds", "memory_mb"))
             return {**forecast, "words": "", "rows": [], "problem": str(error)}
@@ -303,7 +300,7 @@ class StudioWork:
     def answer(self, number: int, payload: bytes, name: str) -> Json:
         """A model's answer to one picture. Raises: DataError where it cannot be read."""
         if number not in self._loaded:
-            self._loaded = {number: load(self.project.run(number))}
+            self._loaded = {number: warmstart.load(self.project.run(number))}
         predictor = self._loaded[number]
         ((id, pixels),) = predictor.prepared([decode(payload, name)])
         (answer,) = predictor.answer([id], [pixels])
@@ -345,9 +342,9 @@ class StudioWork:
             return path
         if name == "model.zip":
             return _zip([run / "model", run / "README.md"], run / name, title)
-        folder = run / "export" / Onnx.name
+        folder = run / "export" / "onnx"
         if not folder.exists():
-            export(run, Onnx.name)
+            warmstart.export(run, "onnx")
         return _zip([folder], run / name, title)
 
 
@@ -422,7 +419,7 @@ def studio(
     """
     from warmstart.serving import running
     from warmstart.serving.model import ServerLimits
-    from warmstart.studio.app import Keys
+    from warmstart_studio.app import Keys
 
     listener = running.bind("127.0.0.1", options.port)
     try:
@@ -475,7 +472,7 @@ def application(
     project: Project, base: str, keys: Keys, port: int
 ) -> tuple[Gate, Callable[[], None]]:
     """The ASGI application of a project, and a function that ends its streams and its run."""
-    from warmstart.studio.app import Hub, make_app  # not before `check_installed`
+    from warmstart_studio.app import Hub, make_app  # not before `check_installed`
 
     hub = Hub()
     worker = Worker(hub.send_working, hub.send_result)

@@ -26,10 +26,10 @@ from warmstart.reporting.first_screen import next_steps, would_use
 from warmstart.run.compare import credit_of
 from warmstart.stats.metrics import MODEL_VARIANCE
 from warmstart.stats.paired import Difference, difference, hits_difference
-from warmstart.studio.board import label_words
-from warmstart.studio.project import Project, id_of, n_changed
 from warmstart.tasks.registry import TASKS, other_metrics, test_estimate
 from warmstart.tasks.regress import as_text
+from warmstart_studio.board import label_words
+from warmstart_studio.project import Project, id_of, n_changed
 
 Json = dict[str, Any]
 NameOf = Callable[[str], str]  # from a class name of the run to its present name

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from warmstart.errors import UsageError
 from warmstart.nouns import count
 from warmstart.records.data import SEPARATOR, Split, Task
-from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS
 
 Labels = Mapping[str, str]
@@ -46,7 +45,7 @@ class Board:
     classes: Names = ()
     labels: Labels = field(default_factory=dict)
     confirmed: Labels = field(default_factory=dict)
-    task: Task = CLASSIFICATION.task
+    task: Task = TASKS["classify"].task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,8 +31,7 @@ from warmstart.data.labels import normalise, task_for
 from warmstart.data.read import list_examples
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import Event, Steps
-from warmstart.modalities.audio import AUDIO, is_sound
-from warmstart.modalities.image import IMAGE
+from warmstart.modalities.audio import is_sound
 from warmstart.modalities.registry import MODALITIES, picture_of
 from warmstart.records.data import Split, Task, TaskOption
 from warmstart.records.run_folder import (
@@ -44,7 +43,8 @@ from warmstart.records.run_folder import (
     write_json,
 )
 from warmstart.run.reopened import SIDE, small_jpeg
-from warmstart.studio.board import (
+from warmstart.tasks.registry import TASKS, task_or_default
+from warmstart_studio.board import (
     Board,
     BoardChange,
     BoardPicture,
@@ -54,7 +54,6 @@ from warmstart.studio.board import (
     merge,
     problem_of,
 )
-from warmstart.tasks.registry import TASKS, task_or_default
 
 PICTURES, CHANGES, FACTS = "pictures.jsonl", "changes.jsonl", "project.json"
 FORMAT = 1
@@ -563,8 +562,10 @@ def suffix_of(payload: bytes, name: str) -> str:
         if accept is not None and accept(payload[:16]) is True:
             return suffix
     suffix = PurePosixPath(name).suffix.lower()
-    known, default = (AUDIO.suffixes, ".wav") if is_sound(payload) else (IMAGE.suffixes, ".jpg")
-    return suffix if suffix in known else default
+    modality, default = MODALITIES["image"], ".jpg"
+    if is_sound(payload):
+        modality, default = MODALITIES["audio"], ".wav"
+    return suffix if suffix in modality.suffixes else default
 
 
 def import_data(
