@@ -7,17 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch import nn
-from torch.utils.data import TensorDataset
 
-import audio_clips
 import tables
 import test_other_tasks
 import tiny
-import tiny_text_encoder
 import warmstart
 from hue_images import fill
 from warmstart.api.run import Run
@@ -135,35 +130,6 @@ def no_transfer(root: Path) -> Run:
     )
 
 
-def texts(root: Path) -> Run:
-    table = tiny_text_encoder.table(root / "texts.csv", 16)
-    test = tiny_text_encoder.table(root / "test.csv", 5, seed=9)
-    base = f"transformers:{tiny_text_encoder.encoder(root / 'encoder')}"
-    return warmstart.fit(
-        table,
-        test=test,
-        base=base,
-        strategy="last:1+lora",
-        budget="fast",
-        settings=QUICK,
-        out=root / "run",
-    )
-
-
-def sounds(root: Path) -> Run:
-    data = audio_clips.fill(root / "train", {"a note": 14, "clicks": 14, "hiss": 14})
-    test = audio_clips.fill(root / "test", {"a note": 4, "clicks": 4, "hiss": 4}, seed=1)
-    return warmstart.fit(
-        data,
-        test=test,
-        base=tiny.weights(root),
-        arch=tiny.ARCH,
-        budget="fast",
-        settings=["input.size=64"],
-        out=root / "run",
-    )
-
-
 def signs(n: int, seed: int) -> list[list[str]]:
     """Rows of four numbers; the label is whether the first two have one sign."""
     X = np.random.default_rng(seed).normal(size=(n, 4))
@@ -191,33 +157,6 @@ def without_network(root: Path) -> Run:
     rows = [[*(f"{v:.3f}" for v in row), name] for row, name in zip(X, names, strict=True)]
     data = tables.write(root / "t.csv", rows, (*(f"c{i}" for i in range(6)), "label"))
     return warmstart.fit(data, budget="fast", settings=["training.epochs=2"], out=root / "run")
-
-
-def tensors(root: Path) -> Run:
-    """A network of the user's own on tensors."""
-    y = torch.arange(48) % 3
-    X = torch.randn(48, 10, generator=torch.Generator().manual_seed(0)) + 0.7 * y[:, None]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
-        )
-    return warmstart.fit(
-        TensorDataset(X, y),
-        base=net,
-        strategy="full",
-        budget="fast",
-        settings=QUICK,
-        out=root / "run",
-    )
-
-
-def labels(root: Path) -> Run:
-    """Several labels a picture, with a test set; the last layer trained as the user said."""
-    X, has, _ = test_other_tasks.pictures()
-    named = ["|".join(np.array(["red", "blue"])[row]) for row in has]
-    data = test_other_tasks.written(root / "sets", "label", named, X)
-    return tiny.fit(data, task="multilabel", strategy="last:1", settings=QUICK, out=root / "run")
 
 
 def numbers(root: Path) -> Run:
@@ -262,13 +201,16 @@ RUNS: dict[str, Callable[[Path], Run]] = {
         no_signal,
         too_few,
         no_transfer,
-        texts,
-        sounds,
         without_network,
-        tensors,
-        labels,
         numbers,
         shifted,
         leaking,
     )
+}
+# Runs of the other laws (runs.py) that serve here as well.
+SHARED = {
+    "texts": "texts last:2+lora",
+    "sounds": "clips last:1",
+    "tensors": "tensors last:1",
+    "labels": "sets last:1",
 }
