@@ -211,6 +211,6 @@ RUNS: dict[str, Callable[[Path], Run]] = {
 SHARED = {
     "texts": "texts last:2+lora",
     "sounds": "clips last:1",
-    "tensors": "tensors last:1",
+    "tensors": "tensors full",
     "labels": "sets last:1",
 }
