@@ -10,9 +10,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import audio_clips
 import tables
 import test_other_tasks
 import tiny
+import tiny_text_encoder
 import warmstart
 from hue_images import fill
 from warmstart.api.run import Run
@@ -130,6 +132,35 @@ def no_transfer(root: Path) -> Run:
     )
 
 
+def texts(root: Path) -> Run:
+    table = tiny_text_encoder.table(root / "texts.csv", 16)
+    test = tiny_text_encoder.table(root / "test.csv", 5, seed=9)
+    base = f"transformers:{tiny_text_encoder.encoder(root / 'encoder')}"
+    return warmstart.fit(
+        table,
+        test=test,
+        base=base,
+        strategy="last:1+lora",
+        budget="fast",
+        settings=QUICK,
+        out=root / "run",
+    )
+
+
+def sounds(root: Path) -> Run:
+    data = audio_clips.fill(root / "train", {"a note": 14, "clicks": 14, "hiss": 14})
+    test = audio_clips.fill(root / "test", {"a note": 4, "clicks": 4, "hiss": 4}, seed=1)
+    return warmstart.fit(
+        data,
+        test=test,
+        base=tiny.weights(root),
+        arch=tiny.ARCH,
+        budget="fast",
+        settings=["input.size=64"],
+        out=root / "run",
+    )
+
+
 def signs(n: int, seed: int) -> list[list[str]]:
     """Rows of four numbers; the label is whether the first two have one sign."""
     X = np.random.default_rng(seed).normal(size=(n, 4))
@@ -201,6 +232,8 @@ RUNS: dict[str, Callable[[Path], Run]] = {
         no_signal,
         too_few,
         no_transfer,
+        texts,
+        sounds,
         without_network,
         numbers,
         shifted,
@@ -209,8 +242,6 @@ RUNS: dict[str, Callable[[Path], Run]] = {
 }
 # Runs of the other laws (runs.py) that serve here as well.
 SHARED = {
-    "texts": "texts last:2+lora",
-    "sounds": "clips last:1",
     "tensors": "tensors full",
     "labels": "sets last:1",
 }
