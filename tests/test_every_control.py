@@ -92,7 +92,6 @@ STATES = [
     ("empty", "pictures", 8),
     ("empty", "result", 3),
     ("empty", "try", 3),
-    ("filled", "pictures", 12),
     ("learnt", "pictures", 14),
     ("learnt", "result", 10),
     ("learnt", "try", 4),

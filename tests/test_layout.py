@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import pkgutil
 import re
 import subprocess
@@ -233,14 +232,6 @@ def test_no_pickle_no_printing_no_assert(path):
         assert keywords(call).get("allow_pickle", "False") == "False", where
     tree = ast.parse(path.read_text("utf-8"))
     assert not [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assert)]
-
-
-def test_every_module_can_be_imported_first():
-    """No hidden order: a module that needs another one imports it."""
-    for path in FILES:
-        name = ".".join(("warmstart", *path.relative_to(ROOT).with_suffix("").parts))
-        if not name.endswith("__main__"):
-            importlib.import_module(name.removesuffix(".__init__"))
 
 
 def test_no_class_name_stands_twice():

@@ -14,7 +14,6 @@ from tiny import PREP, fit, lines, network, weights
 from warmstart.api.run import Run
 from warmstart.auditing.judge import _open_run
 from warmstart.cli.main import main
-from warmstart.data.read import read
 from warmstart.errors import ExportError, ModelError
 from warmstart.events import drain
 from warmstart.network.external_classifier import InputHandling
@@ -112,16 +111,6 @@ def test_numbers_are_answered_with_an_interval(runs):
     line = lines(run.path, "predictions.jsonl")[0]
     assert line["low"] < line["value"] < line["high"]
     assert run.predict(["nowhere.png"])[0].error
-
-
-def test_the_list_of_doubtful_numbers_goes_back_in(runs):
-    run, table = runs[0]["regress"], runs[1]["regress"]
-    as_it_was, given_back = (
-        drain(read(table, label="light", relabel=relabel)).record.examples
-        for relabel in (None, run.path / "label_issues.csv")
-    )
-    assert as_it_was == given_back
-    assert 'id="data"' in (run.path / "report.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])

@@ -58,14 +58,6 @@ def test_nothing_is_said_to_be_learnt_from_a_network_that_knows_nothing(clinic, 
     assert "heads on the columns and on untrained layers were compared" in run.verdict.sentence
 
 
-def test_it_is_reported_in_words_for_rows(clinic):
-    run, _ = clinic
-    card = (run.path / "README.md").read_text()
-    assert "tabular-classification" in card
-    told = [run.verdict.sentence, *(e.meaning for e in run.verdict.evidence), card]
-    assert not [text for text in told if "images" in text or "picture" in text]
-
-
 def test_boosting_stands_beside_it(clinic):
     run, _ = clinic
     (baseline,) = run.summary.baselines
@@ -237,14 +229,6 @@ def test_random_labels_have_no_signal(tmp_path):
     )
     assert run.verdict.kind in ("no-signal", "inconclusive")
     assert not any(b.is_better for b in run.summary.baselines)
-
-
-def test_a_column_that_is_the_label_is_a_shortcut(tmp_path):
-    body = [[*row[:3], {"ill": "9", "well": "1"}[row[3]], row[3]] for row in tables.rows(60)]
-    path = tables.write(tmp_path / "leaky.csv", body, ("age", "dose", "site", "code", "label"))
-    run = warmstart.fit(path, strategy="head", budget="fast", out=tmp_path / "run")
-    result = next(f for f in run.summary.findings if f.kind == "spurious-correlation")
-    assert result.items == ("code",)
 
 
 def test_the_same_row_twice_is_a_duplicate_and_with_two_labels_a_conflict(tmp_path):

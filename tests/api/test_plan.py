@@ -9,7 +9,6 @@ from torch import nn
 
 import warmstart
 from warmstart.errors import PlanError
-from warmstart.planning.plan_file import read_plan, write_plan
 
 IMAGE = torch.zeros(1, 3, 32, 32)
 
@@ -65,20 +64,6 @@ def test_sgd_has_rates_of_its_own_and_the_number_of_examples_sets_the_length():
     assert warmstart.plan(mlp(), n=50).training.epochs.value == 20
 
 
-def test_a_plan_is_a_file_that_reads_back():
-    for inputs in (None, torch.zeros(1, 3, 32, 48)):
-        network = mlp() if inputs is None else torchvision.models.resnet18()
-        plan = warmstart.plan(network, "last:1", inputs=inputs, lr=0.1, n=70)
-        assert read_plan(write_plan(plan)) == plan
-
-
-def test_planning_changes_nothing():
-    net = mlp().train()
-    warmstart.plan(net, "head")
-    assert all(p.requires_grad for p in net.parameters())
-    assert all(m.training for m in net.modules())
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -125,21 +110,6 @@ def test_groups_hold_what_moves_at_the_rates_of_the_plan():
     assert set(map(id, moving)) == set(map(id, expected))
     assert len(moving) == len(expected)
     assert {(g["block"], g["lr"]) for g in groups} == {("3", 0.01), ("output", 0.1)}
-
-
-def test_an_optimizer_with_decay_leaves_the_rest_alone():
-    net = small()
-    frozen = warmstart.freeze(net, warmstart.plan(net, "last:1"))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.5)  # all of it
-    before = [tensor.clone() for tensor in (net[0].weight, net[1].running_mean, net[1].weight)]
-    for _ in range(3):
-        net.train()
-        net(torch.randn(6, 4)).square().sum().backward()
-        optimizer.step()
-    after = [net[0].weight, net[1].running_mean, net[1].weight]
-    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    frozen.remove()
-    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
 def test_gradients_that_are_left_from_before_are_dropped():

@@ -47,13 +47,6 @@ def test_the_model_gives_calibrated_logits(finished, pictures):
     assert not any(parameter.grad_fn for parameter in finished.model.parameters())
 
 
-def test_predict_answers_in_order(finished, pictures):
-    paths = sorted(pictures.rglob("*.png"))[::5]
-    answers = finished.predict(paths)
-    assert [answer.path for answer in answers] == [str(path) for path in paths]
-    assert [answer.label for answer in answers] == [path.parent.name for path in paths]
-
-
 def test_every_event_is_seen(pictures, tmp_path):
     events = []
     run = fit(pictures, out=tmp_path / "out", on_event=events.append)

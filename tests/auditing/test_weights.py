@@ -12,7 +12,6 @@ from torch import nn
 from tiny import network
 from warmstart.auditing.weights import audit, unify
 from warmstart.cli.main import main
-from warmstart.errors import ModelError, RunFolderError, UsageError
 from warmstart.network.weights import read_weights
 
 
@@ -284,13 +283,3 @@ def test_mistakes_are_one_line(words, says, base, tmp_path, monkeypatch, capsys)
     out, err = capsys.readouterr()
     assert says in err
     assert (out, len(err.splitlines())) == ("", 1)
-
-
-def test_the_errors_are_ours(base, tmp_path):
-    with pytest.raises(UsageError, match="are the same"):
-        audit(str(base), str(base))
-    with pytest.raises(ModelError, match="does not exist"):
-        audit(str(tmp_path / "gone"), str(base))
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(RunFolderError, match="not a finished run folder"):
-        audit(str(tmp_path / "folder"), str(base))

@@ -188,28 +188,6 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ("--strategy lora:4", "--strategy lora:4: lora takes no number; its rank is set by --set"),
-        ("--set training.epochs", "--set training.epochs needs a path and a value"),
-        ("--set training.epochs=auto", "--set training.epochs=auto: auto is not a value"),
-        ("--set training.epochs=9 --set training.epochs=8", "--set training.epochs is given twice"),
-        ("--plan none.toml", "--plan none.toml does not exist; write a plan with --dry-run"),
-        ("--dry-run --out runs/x", "--out runs/x: with --dry-run it names the file for the plan"),
-        ("--track tensorbord", "--track tensorbord is not one of tensorboard, wandb, mlflow,"),
-        ("--dry-run --track tensorbord", "--track tensorbord is not one of tensorboard, wandb,"),
-    ],
-)
-def test_what_is_no_plan_is_refused_at_once_and_leaves_nothing(here, capsys, words, line):
-    assert main([*FAST.split(), *words.split()]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"warmstart: {line}")
-    assert len(err.splitlines()) == 1
-    assert not (here / "runs").exists()
-
-
-@pytest.mark.parametrize(
     "words", ["--strategy head", "--strategy last:1 --set training.epochs=3.5556"]
 )
 def test_a_dry_run_shows_a_plan_and_writes_nothing(here, capsys, words):

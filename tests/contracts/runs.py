@@ -132,7 +132,7 @@ STRATEGIES = {
     "convnet": ("head", "last:1", "full", "full+gradual", "head+add", "full+lora", "scratch"),
     "texts": ("last:1", "last:2+lora"),
     "rows": ("head", "scratch"),
-    "tensors": ("head", "last:1"),
+    "tensors": ("head", "full"),
 }
 CASES = [
     f"{source.__name__} {strategy}"

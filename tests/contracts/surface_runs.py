@@ -7,11 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch import nn
-from torch.utils.data import TensorDataset
 
 import audio_clips
 import tables
@@ -193,25 +190,6 @@ def without_network(root: Path) -> Run:
     return warmstart.fit(data, budget="fast", settings=["training.epochs=2"], out=root / "run")
 
 
-def tensors(root: Path) -> Run:
-    """A network of the user's own on tensors."""
-    y = torch.arange(48) % 3
-    X = torch.randn(48, 10, generator=torch.Generator().manual_seed(0)) + 0.7 * y[:, None]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            nn.Linear(10, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
-        )
-    return warmstart.fit(
-        TensorDataset(X, y),
-        base=net,
-        strategy="full",
-        budget="fast",
-        settings=QUICK,
-        out=root / "run",
-    )
-
-
 def labels(root: Path) -> Run:
     """Several labels a picture, with a test set; the last layer trained as the user said."""
     X, has, _ = test_other_tasks.pictures()
@@ -265,10 +243,13 @@ RUNS: dict[str, Callable[[Path], Run]] = {
         texts,
         sounds,
         without_network,
-        tensors,
         labels,
         numbers,
         shifted,
         leaking,
     )
+}
+# Runs of the other laws (runs.py) that serve here as well.
+SHARED = {
+    "tensors": "tensors full",
 }

@@ -16,7 +16,6 @@ from networks import DEEP, EVERY, HEAVY, KINDS, cut_once, model_of, opened, rows
 from torch.nn.functional import cross_entropy
 
 from tiny import SCHEDULE
-from warmstart.errors import PlanError
 from warmstart.features.batches import to_tensor
 from warmstart.features.engine import make_engine
 from warmstart.network import freeze
@@ -93,8 +92,3 @@ def test_half_precision_comes_to_the_same_losses(name):
             held_out = tuple(rows[8:] for rows in tensors)
             losses.append(float(cross_entropy(unfrozen(*held_out), LABELS[8:])))
     assert abs(losses[0] - losses[1]) < 0.01
-
-
-def test_a_cut_outside_the_network_is_refused():
-    with pytest.raises(PlanError, match=r"training.split_at 99; the network has blocks 1 to"):
-        FrozenPrefix(cut_once("resnet18")[1], 99, ())

@@ -224,16 +224,6 @@ def test_killed_while_it_trains(wholes, tmp_path, strategy, share):
     assert seen.count(STEP) <= len(steps) - done  # what was kept was not trained again
 
 
-@pytest.mark.parametrize("strategy", TRAINED)
-def test_closed_while_it_trains(wholes, tmp_path, strategy):
-    whole = wholes(strategy)
-    nth = min(3, whole.events.count(STEP))  # groups that do not join leave their updates out
-    with pytest.raises(Stop):
-        warmstart.fit(**whole.asked, out=tmp_path / "run", on_event=stop_at(STEP, nth=nth))
-    run = warmstart.resume(tmp_path / "run")
-    assert differences(run.path, whole) == []
-
-
 @pytest.mark.parametrize("strategy", MORE)
 def test_any_kind_of_training_goes_on_where_it_was_closed(wholes, tmp_path, strategy):
     """Low-rank updates and new layers: tests/training/test_job_resume.py, where that is quicker."""

@@ -16,7 +16,7 @@ from run_texts import image_words_in
 from tiny import bytes_of, lines
 from warmstart.errors import ExportError
 
-QUICK = {"convnet head", "texts last:1", "rows head", "tensors last:1", "numbers last:1"}
+QUICK = {"convnet head", "texts last:1", "rows head", "tensors full", "numbers last:1"}
 MARKED = [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
 CLAIMS = ("verdict", "shipped", "estimate", "linear_probe", "fine_tuning_gain", "frozen", "base")
 CLAIMS += ("guards", "baselines")
@@ -173,7 +173,7 @@ def test_law_8_loaded_again_and_exported_it_gives_the_same_answers(case, tmp_pat
         assert "image" not in card.partition("## Use")[2] or modality.has_pixels
 
 
-@pytest.mark.parametrize("name", ["texts last:1", "rows head", "tensors last:1"])
+@pytest.mark.parametrize("name", ["texts last:1", "rows head", "tensors full"])
 def test_formats_and_options_for_images_are_refused(made, name, tmp_path):
     run = made(name)[1]
     for to in ("timm", "transformers"):

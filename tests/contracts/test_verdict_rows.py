@@ -77,22 +77,6 @@ def ask(data, module, prep=PREP):
     return verdict, {evidence.name: evidence for evidence in verdict.evidence}
 
 
-def test_row_1_few_examples_without_a_signal_are_unclear(ignorant):
-    verdict, found = ask(digits(12, classes=2, mix=True), ignorant)
-    assert verdict.kind == "inconclusive"
-    assert found["permutation_test"].details["p"] > 0.01
-    assert found["permutation_test"].details["mde"] > 0.25
-    assert "12 examples are too few to tell" in verdict.sentence
-
-
-def test_row_2_mixed_labels_have_no_signal(ignorant):
-    verdict, found = ask(digits(140, mix=True), ignorant)
-    assert verdict.kind == "no-signal"
-    assert found["permutation_test"].details["p"] > 0.01
-    assert "No signal found in 140 examples" in verdict.sentence
-    assert "transfer_gain" not in found
-
-
 def test_row_1_what_plain_pixels_tell_is_no_lack_of_signal():
     """A start that sees next to nothing: digits can be told, but not from what it sees."""
     with torch.random.fork_rng(devices=[]):

@@ -177,6 +177,19 @@ def test_many_rows_are_fitted_by_a_draw(monkeypatch):
     assert flipped[result.rows[result.is_issue]].mean() > 0.7
 
 
+@pytest.mark.parametrize("likely", [0.5, 0.7, 0.9])
+def test_an_issue_is_a_label_that_by_bayes_is_probably_wrong(likely):
+    """A wrong label is any of the K - 1 others alike."""
+    p, labels, _ = honest(1000, 4, 6.0, 3, flipped=0.05)
+    noise = fit_noise(p, labels, np.ones(1000))
+    sharp = p**noise.power / (p**noise.power).sum(axis=1, keepdims=True)
+    q = sharp[np.arange(1000), labels]
+    wrong, right = noise.plain * (1 - q) / 3, (1 - noise.plain) * q
+    expected = (wrong / (wrong + right) > likely) & (p.argmax(axis=1) != labels)
+    result = judge(p, labels, likely=likely)
+    assert sorted(result.rows[result.is_issue]) == np.flatnonzero(expected).tolist()
+
+
 def test_the_fit_is_the_most_likely_of_a_grid():
     """Of the mixture in the docstring, with all wrong labels going to every other class alike."""
     p, labels, _ = honest(300, 2, 5.0, 6, flipped=0.1)

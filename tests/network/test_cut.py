@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import tiny
-from contracts.networks import KINDS, cut_once, inputs_for
+from contracts.networks import KINDS, cut_once, each, inputs_for
 from small_networks import noise, prep, warm
 from warmstart.errors import PlanError
 from warmstart.network import freeze, partition
@@ -45,7 +45,7 @@ def whole_of(network):
     return network, warm(network, feature_layers(network.record))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@each(KINDS)
 def test_prefix_and_unfrozen_blocks_are_the_model_at_every_cut(name):
     network, model = whole_of(cut_once(name)[1])
     offered, inputs = model.scan.feature_layers, inputs_for(name)

@@ -89,18 +89,6 @@ def test_an_optimizer_that_still_holds_what_is_now_frozen_cannot_move_it(net, x)
     assert unmoved(net.a, before) == before.keys()
 
 
-def test_of_low_rank_blocks_the_updates_alone_move(net):
-    pytest.importorskip("peft")
-    owners = _owners(net)
-    lora.inject(net, ["b"], 1, rng())
-    actions = {"a": "frozen", "b": "low-rank", "c": "frozen", "output": "replaced"}
-    freeze.apply(net, actions, owners)
-    updates = {f"b.0.lora_{letter}.default.weight" for letter in "AB"}
-    assert with_gradients(net) == updates | {"output.weight", "output.bias"}
-    frozen = freeze.eval_modules(net, actions, owners)
-    assert {id(m) for m in frozen} > {id(m) for m in net.b.modules()}
-
-
 def test_what_is_tied_to_a_frozen_block_is_frozen():
     net = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b", "output")})
     net["b"].weight = net["a"].weight

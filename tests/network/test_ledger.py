@@ -97,33 +97,6 @@ def _move(module):
             parameter += 0.1
 
 
-def test_fresh_tensors_are_dropped_and_new_under_one_name(case):
-    before, network, model = case
-    surgery.refresh(model.backbone, ["layer4.1"], rng())
-    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "fresh"})
-    own = [row for row in ledger.rows if row.block == "layer4.1"]
-    names = [n for n, block in network.owners.items() if block == "layer4.1"]
-    pairs = {(name, fate) for name in names for fate in ("dropped", "new")}
-    assert {(row.tensor, row.fate) for row in own} == pairs
-    for row in own:
-        digests = (before[row.tensor], None) if row.fate == "dropped" else (None, row.after)
-        assert (row.before, row.after) == digests
-
-
-def test_merged_low_rank_weights_are_merged_and_the_rest_of_the_block_frozen(case):
-    pytest.importorskip("peft")
-    before, network, model = case
-    targets = lora.inject(model.backbone, ["layer4.1"], 2, rng())
-    for conv in (model.backbone.layer4[1].conv1, model.backbone.layer4[1].conv2):
-        _move(conv.lora_B)
-    lora.merge(model)
-    ledger = write_ledger(before, network, model, actions={**FROZEN, "layer4.1": "low-rank"})
-    merged = {row.tensor for row in ledger.rows if row.fate == "merged"}
-    assert merged == {f"{name}.weight" for name in targets}
-    assert _fates(ledger, "layer4.1") == {"frozen", "merged"}
-    assert prove_frozen(ledger, frozenset(PARTS) - {"layer4.1"}).identical
-
-
 def _extended(network, n=2):
     blocks = [surgery.make_block(network.record.blocks[-1], rng(), 4) for _ in range(n)]
     clone = surgery.graft(copy.deepcopy(network), blocks)

@@ -12,7 +12,7 @@ import torchvision.models
 from torch import nn
 
 import warmstart
-from contracts.networks import KINDS, cut_once, inputs_for
+from contracts.networks import KINDS, cut_once, each, inputs_for
 from warmstart.errors import ModelError, PlanError
 from warmstart.network.architectures import find_family
 from warmstart.network.structure import find_blocks, sections, sections_for
@@ -131,7 +131,7 @@ def test_blocks_of_transformers():
     assert list(blocks(t5))[1:5] == names
 
 
-@pytest.mark.parametrize("name", KINDS)
+@each(KINDS)
 def test_every_tensor_has_one_owner_blocks_are_those_of_the_cut_and_nothing_is_touched(name):
     module, network = cut_once(name)
     module = copy.deepcopy(module).train()

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from plans import (
     FACTS,
     LAYERS,
-    NAMES,
     PREPROCESSING,
     TEXTS,
     a_choice,
@@ -21,7 +20,6 @@ from plans import (
     network,
     network_facts,
     plan_for,
-    with_block,
 )
 from warmstart.errors import PlanError
 from warmstart.planning import rules
@@ -46,14 +44,6 @@ from warmstart.planning.rules import REFERENCE_MACS, TRAINED
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import ColumnRecord, Preprocessing, Sound, TableInputs
-
-
-def test_a_spread_is_learning_rate_decay_and_whether_all_is_new():
-    for strategy, is_scratch in (("full", False), ("scratch", True)):
-        training = plan_for(strategy).training
-        spread = lr_spread(training, parse(strategy))
-        assert spread.base == training.lr.value
-        assert (spread.decay, spread.is_scratch) == (training.layer_decay.value, is_scratch)
 
 
 def test_a_plan_that_lacks_its_learning_rate_is_refused():
@@ -396,13 +386,6 @@ def test_what_was_chosen_stays_so(strategy, given_settings):
     once = with_cache(apply_settings(plan_for(strategy), ours))
     assert with_cache(once) == once
     check_plan(once, network())
-
-
-def test_a_block_that_moves_ends_what_is_frozen():
-    plan = plan_for("head+add")
-    assert frozen_prefix(plan) == len(NAMES)
-    assert frozen_prefix(with_block(plan, 0, action=a_choice("low-rank"))) == 0
-    assert frozen_prefix(plan_for("head")) == len(NAMES)
 
 
 # ---- A handful of texts learns from pairs; the choices that suit them, and what the user sets.

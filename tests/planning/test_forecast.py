@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import fields, replace
 
 import pytest
@@ -17,7 +16,6 @@ from warmstart.planning.forecast import (
     LEAST_STEPS,
     MARGIN,
     TRIES,
-    Allowance,
     Load,
     Speeds,
     fit_to_time,
@@ -211,13 +209,6 @@ def test_what_an_offloaded_network_trains_is_counted_once():
     assert whole - alone == pytest.approx(4 * LOAD.model_bytes / 1e6, abs=0.1)
 
 
-def test_evaluation_and_delivery_by_hand():
-    """0.012 s an image, decoded by two threads; without training no image is run again."""
-    trained, head = (forecast(plan(s), LOAD, SPEEDS).seconds for s in ("full", "head"))
-    assert (trained["evaluate"], trained["deliver"]) == (0.96, 4.1)  # 80 images; 300 of them
-    assert (head["evaluate"], head["deliver"]) == (0.1, 0.5)
-
-
 # ---- --minutes: the first plan that fits, and what the user set is never cut.
 
 
@@ -359,13 +350,6 @@ def test_minutes_that_are_left_restore_augmentations_of_an_offloaded_network():
         fit_to_time(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations
         == mine.augmentations
     )
-
-
-def test_a_share_of_the_time_that_is_left():
-    assert Allowance().share(0.5) is None
-    now = time.perf_counter()
-    assert Allowance(now + 100).share(0.25) == pytest.approx(now + 25, abs=5)
-    assert Allowance(now - 100).share(0.25) == pytest.approx(now, abs=5)
 
 
 def test_forecasts_of_two_plans():

@@ -30,13 +30,6 @@ def values(actions, base, decay, is_scratch=False):
     return [lr and lr.value for lr in block_lrs(actions, spread)]
 
 
-def test_a_recipe_with_our_optimizer_gives_a_tenth_and_both_numbers_are_named():
-    lr = base_lr("convnet", "sgd", recipe("SGD"))
-    assert (lr.value, lr.source) == (0.001, "rule")
-    assert "0.01" in lr.because
-    assert "SGD" in lr.because
-
-
 @pytest.mark.parametrize("family", DEFAULT_LRS)
 def test_a_recipe_with_another_optimizer_changes_nothing(family):
     for name in OPTIMIZERS:
@@ -108,13 +101,3 @@ def test_every_block_that_moves_has_a_learning_rate_and_no_other(body, added, ba
         if lr is not None:
             assert lr.source == "rule"
             assert f"{base:g}" in lr.because  # the calculation can be followed
-
-
-def test_the_reason_of_a_learning_rate_is_its_calculation():
-    spread = LearningRateSpread(base=0.001, decay=0.5)
-    reasons = [lr.because for lr in block_lrs(["low-rank"] * 3 + ["replaced"], spread)]
-    assert [reason.split(":")[0] for reason in reasons[:3]] == [
-        "10 x 0.001 x 0.5^2",
-        "10 x 0.001 x 0.5^1",
-        "10 x 0.001",
-    ]

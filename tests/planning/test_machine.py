@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plans import network, plan_for
 from warmstart.errors import PlanError
-from warmstart.planning.check import check_plan, check_values
+from warmstart.planning.check import check_plan
 from warmstart.planning.machine import (
     COMPILED_STEPS,
     DEVICES,
@@ -86,19 +86,6 @@ def test_a_pipeline_takes_a_batch_in_parts():
     assert schedule(apply_settings(plan_for("full"), own)).micro_batch == 3
 
 
-def test_rows_are_shared_as_ever():
-    plan = apply_settings(plan_for("full"), ["training.parallel=data"])
-    assert schedule(plan).parallel == "data"
-    assert schedule(plan).micro_batch == schedule(plan_for("full")).micro_batch
-
-
-def test_another_word_is_refused():
-    plan = apply_settings(plan_for("full"), ["training.parallel=pipes"])
-    says = r"training.parallel must be data, fsdp, or pipeline:N for N processes, not 'pipes'"
-    with pytest.raises(PlanError, match=says):
-        check_values(plan)
-
-
 def test_weights_are_shared_where_they_do_not_fit_beside_their_moments():
     plan, record = plan_for("full"), network()
     size = 4 * sum(block.parameters for block in record.blocks)
@@ -121,8 +108,3 @@ def test_a_network_that_is_streamed_is_not_shared():
         check_plan(plan, network())
     open_plan = replace(plan, training=replace(plan.training, parallel=None))
     check_plan(with_parallel(open_plan, network(), 2, 1), network())
-
-
-@pytest.mark.parametrize(("n_steps", "pays"), [(1999, False), (2000, True)])
-def test_compiling_pays_from_two_thousand_steps(n_steps, pays):
-    assert compiled(Machine(device="cuda"), n_steps).value == pays

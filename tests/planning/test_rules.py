@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from warmstart.planning import rules
 from warmstart.planning.rules import (
     MEASURED,
-    OPTIMISM,
     REFERENCE,
     REFERENCE_MACS,
     SHORT,
@@ -75,31 +74,11 @@ def test_measuring_takes_a_tenth_of_the_extraction_at_most(engines, n, n_macs):
     assert not kept or spent - usual[chosen].setup <= TENTH * extracted * 1.000001
 
 
-@given(n=counts, truth=truths, n_macs=macs)
-def test_an_engine_that_cannot_win_is_not_measured(n, truth, n_macs):
-    missing = dict.fromkeys(REFERENCE, n)
-    kept: dict[str, EngineSpeed] = {}
-    while (name := engine_to_measure(missing, kept, n_macs)) is not None:
-        found = estimate_speeds(kept, n_macs)
-        best = choose_engine(missing, found)
-        hoped = EngineSpeed(found[name].setup, OPTIMISM * found[name].speed)
-        extracted = engine_seconds(found[best], n)
-        assert name == best or engine_seconds(hoped, n) < extracted
-        kept[name] = truth[name]
-
-
 @given(engines=some_engines, n=counts, n_macs=macs)
 def test_a_short_extraction_is_not_made_longer(engines, n, n_macs):
     missing, usual = dict.fromkeys(sorted(engines), n), estimate_speeds({}, n_macs)
     if engine_seconds(usual[choose_engine(missing, usual)], n) < SHORT:
         assert engine_to_measure(missing, {}, n_macs) is None
-
-
-@given(n=st.integers(1, 290), engines=some_engines.filter(lambda names: "torch" in names))
-def test_few_images_are_never_worth_a_measurement(n, engines):
-    missing = dict.fromkeys(sorted(engines), n)
-    if engines != {"torch"}:
-        assert engine_to_measure(missing, {}, int(REFERENCE_MACS)) is None
 
 
 @given(n=counts, n_macs=macs, truth=truths)
@@ -108,13 +87,6 @@ def test_the_choice_is_the_quickest_of_what_is_known(n, n_macs, truth):
     assert found == truth
     chosen = choose_engine(dict.fromkeys(REFERENCE, n), found)
     assert all(engine_seconds(found[chosen], n) <= engine_seconds(p, n) for p in truth.values())
-
-
-def test_more_work_makes_every_engine_slower_alike():
-    light, heavy = estimate_speeds({}, 1_000_000_000), estimate_speeds({}, 4_000_000_000)
-    for name in REFERENCE:
-        assert light[name].speed / heavy[name].speed == 4.0
-        assert light[name].setup == heavy[name].setup
 
 
 def test_cached_features_win_against_a_faster_engine():

@@ -69,14 +69,6 @@ def test_a_choice_that_is_missing_is_named(name):
         schedule(lacking)
 
 
-@pytest.mark.parametrize("value", ["many", ("1", "2")])
-def test_a_number_that_is_none_is_shown(value):
-    plan = trained("full")
-    odd = replace(plan, training=replace(plan.training, epochs=a_choice(value)))
-    with pytest.raises(PlanError, match="where a number belongs"):
-        schedule(odd)
-
-
 def test_a_plan_that_trains_nothing_has_no_schedule():
     with pytest.raises(PlanError, match="trains blocks without training"):
         schedule(trained("head"))

@@ -165,11 +165,6 @@ def test_the_micro_batch_follows_the_batch_size():
     assert apply_settings(older, ["training.batch_size=64"]).training.micro_batch is None
 
 
-def test_numbers_of_python_are_taken_as_it_writes_them():
-    text = repr(0.0033973793341815772)
-    assert apply_settings(FULL, [f"training.lr={text}"]).training.lr.value == float(text)
-
-
 def test_a_name_comes_before_a_number():
     plan = plan_for("full", network=network_facts(("0", "1", "2")))
     found = apply_settings(plan, ["block.1.lr=0.5", "block.3.lr=0.25"])

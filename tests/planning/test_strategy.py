@@ -20,14 +20,12 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.learning_rates import LearningRateSpread
 from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,
     Strategy,
     added_name,
-    blocks,
     body_actions,
     check_agreement,
     n_tuned,
@@ -291,18 +289,6 @@ def test_each_strategy_is_one_action_a_block(strategy, expected):
     assert tuple(block.name for block in plan.blocks[:4]) == NAMES
 
 
-@given(count=st.integers(0, 4), extra=st.sampled_from(["", "+add", "+lora", "+gradual"]))
-def test_frozen_blocks_and_only_they_have_no_learning_rate(count, extra):
-    if count < {"+lora": 1, "+gradual": 2}.get(extra, 0):
-        return
-    strategy = resolve(parse(f"last:{count}{extra}"), None, 4)
-    spread = None if strategy == HEAD else LearningRateSpread(base=0.001, decay=0.75)
-    found = blocks(strategy, network_facts(), spread)
-    for block in found:
-        is_still = block.action.value == "frozen" or strategy == HEAD
-        assert (block.lr is None) == is_still
-
-
 def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
     typed = plan_for("last:2")
     marks = [(p.action.value, p.action.source, p.action.rule) for p in typed.blocks]
@@ -346,14 +332,6 @@ def test_blocks_that_did_not_carry_over_are_fresh_whatever_the_strategy(strategy
     assert "did not carry over" in block.action.because
     times = 1 if strategy == "scratch" else 3
     assert block.lr.value == pytest.approx(times * plan.training.lr.value)
-
-
-def test_a_block_frozen_at_random_values_is_refused_with_the_strategy_that_trains_it():
-    facts = network_facts(fresh=frozenset({"top", "blocks.1"}))
-    says = "head: block blocks.1 would be frozen at random values.*use --strategy last:2"
-    with pytest.raises(PlanError, match=says):
-        plan_for("head", network=facts)
-    assert actions(plan_for("last:2", network=facts))["blocks.1"] == "fresh"
 
 
 def test_auto_goes_down_to_what_did_not_carry_over():
@@ -471,12 +449,6 @@ def test_a_mixture_keeps_the_word_and_its_reason_says_so():
     assert plan.strategy.value == "full"
     assert plan.strategy.because == "your choice, with single blocks set otherwise"
     assert reconcile_strategy(plan, FACTS_OF_BASE) == plan
-
-
-def test_the_rules_word_stays_beside_the_new_one():
-    found = replace(plan_for("last:2"), strategy=a_choice("head"))
-    plan = reconcile_strategy(found, FACTS_OF_BASE)
-    assert (plan.strategy.value, plan.strategy.rule) == ("last:2", "head")
 
 
 @pytest.mark.parametrize("strategy", ["last:9", "frozen:4+lora"])

@@ -68,11 +68,6 @@ def test_rows_of_the_table(facts, kind):
     assert verdict_kind(VerdictFacts(**facts)) == kind
 
 
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_a_test_that_was_not_run_never_matches(p, mde):
-    assert verdict_kind(VerdictFacts(p=p, mde=mde)) in ("inconclusive", "no-signal")
-
-
 SAYS = [
     ({"p": 0.2, "mde": 0.1, "plain_p": 0.005, "plain": 0.8}, "about 80 %), but not from its"),
     ({"p": 0.5, "mde": 0.12}, "in 180 examples; an effect of about 12 points would have been"),

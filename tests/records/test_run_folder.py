@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tiny
 from warmstart.errors import DataError, RunFolderError, TrainingError
 from warmstart.events import Event, drain, follow
 from warmstart.records import answer, network, run_folder, summary
@@ -43,7 +42,6 @@ from warmstart.records.run_folder import (
     write_json,
     write_json_lines,
 )
-from warmstart.reporting.curves import CurveReader
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 RECORDS = [
@@ -503,32 +501,3 @@ def test_the_clock_gives_every_second_to_one_stage():
     assert list(table) == [*STAGES, "total"]
     assert table["read"] >= 0.02
     assert sum(table.values()) - table["total"] == pytest.approx(table["total"], abs=0.01)
-
-
-def test_a_log_draws_every_curve_again(pictures, tmp_path):
-    """Loss, rate and speed at each update of each training, validation between them."""
-    seen = []
-    settings = ["training.epochs=4.4444", "training.folds=2"]
-    run = tiny.fit(
-        pictures, out=tmp_path / "run", strategy="last:1", on_event=seen.append, settings=settings
-    )
-    rate = run.plan.training.lr.number
-    drawn = curves_of(earlier_events(run.path / LOG), rate)
-    assert drawn == curves_of(seen, rate)
-    trainings = ("fold1", "fold2", "final")
-    updates = [step for name in trainings for step in sorted(drawn[f"{name}/loss"])]
-    assert updates == list(range(1, len(updates) + 1))
-    assert len(drawn["speed/images_per_second"]) == len(updates)
-    for name in trainings:
-        assert max(drawn[f"{name}/lr"].values()) == pytest.approx(rate, rel=0.1)
-    assert drawn["fold1/val_accuracy"].keys() == drawn["fold1/val_loss"].keys()
-
-
-def curves_of(events, rate):
-    """Curves by name, each a number by step."""
-    reader, curves = CurveReader(), {}
-    reader.lr = rate
-    for event in events:
-        for name, value in reader.read(event).items():
-            curves.setdefault(name, {})[event.step] = value
-    return curves

@@ -22,15 +22,12 @@ from safetensors.torch import save_file
 from heads import arranged_of, fitted_head, layers_of
 from issues import issue, issues, off_topic
 from tiny import ARCH, PREP, fit, weights
-from warmstart.errors import PlanError, TrainingError, UsageError
-from warmstart.evaluation.readiness import readiness_line
+from warmstart.errors import TrainingError
 from warmstart.records.data import Finding
 from warmstart.records.summary import Inspection
 from warmstart.reporting.report import report
 from warmstart.request import Request, open_folder
-from warmstart.request import check as check_request
 from warmstart.run import deliver
-from warmstart.tasks.words import percent
 
 
 def photographs(folder, n=20, seed=0):
@@ -121,24 +118,6 @@ def test_the_plain_torch_of_a_transformer_and_a_grey_network_predicts_the_same(t
     agrees(run, data)
 
 
-def test_the_card_holds_the_numbers_of_the_run_and_what_a_hub_reads(finished):
-    _, front, text = (finished.path / "README.md").read_text("utf-8").split("---\n", 2)
-    assert "library_name: warmstart\n" in front
-    assert "pipeline_tag: image-classification\n" in front
-    assert f"value: {finished.test.accuracy:.4f}, name: Test accuracy" in front
-    for scores, names in (
-        (finished.estimate, ("value", "low", "high")),
-        (finished.test, ("accuracy", "low", "high", "balanced_accuracy")),
-    ):
-        assert all(percent(getattr(scores, name), 1) in text for name in names)
-    for name in ("macro_f1", "log_loss", "ece"):
-        assert f"{getattr(finished.test, name):.3f}" in text
-    assert f"**{readiness_line(finished.summary.readiness)}**" in text
-    assert text.index("**") < text.index(finished.verdict.sentence)
-    assert finished.summary.shipped.why in text
-    assert f"{finished.summary.data.train:,} training examples in 3 classes" in text
-
-
 def test_the_report_of_a_run_is_the_one_rebuilt_from_its_files(finished, own_run):
     report(own_run)
     assert (own_run / "report.html").read_bytes() == (finished.path / "report.html").read_bytes()
@@ -169,34 +148,6 @@ def test_findings_stand_in_the_card(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"budget": "quick"}, "--budget quick is not one of"),
-        ({"lr": 0.0}, "--lr 0: it needs a number above 0, such as 0.0003"),
-        ({"lr": float("nan")}, "--lr nan: it needs a number above 0"),
-        ({"seed": 2**32}, "--seed 4294967296 is not a whole number from 0 to 4294967295"),
-        ({"seed": "7"}, "--seed 7"),
-    ],
-)
-def test_values_that_are_none_are_refused(wrong, message):
-    with pytest.raises(UsageError, match=message):
-        check_request(Request(data="photos", **wrong))
-    check_request(Request(data="photos"))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"strategy": "best"}, "--strategy best: best is not a word of it"),
-        ({"settings": ("training.epochs",)}, "--set training.epochs needs a path and a value"),
-    ],
-)
-def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
-    with pytest.raises(PlanError, match=message):
-        check_request(Request(data="nowhere", **wrong))
-
-
-@pytest.mark.parametrize(
     ("name", "folder"),
     [
         ("photos", "photos"),
@@ -214,17 +165,6 @@ def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
     made = open_folder(Request(data="d"), name)
     assert made.path.as_posix() == f"runs/{folder}"
     assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "runs" / folder).resolve()
-
-
-def test_what_the_user_set_is_marked_as_theirs(pictures, tmp_path):
-    run = fit(pictures, out=tmp_path / "a", strategy="head", seed=3)
-    chosen = {
-        "base": run.plan.base,
-        "strategy": run.plan.strategy,
-        "seed": run.plan.training.seed,
-    }
-    assert {name: choice.source for name, choice in chosen.items()} == dict.fromkeys(chosen, "user")
-    assert (run.plan.base.value, run.plan.base.rule) == ("Convolutions", "lite0")
 
 
 def test_a_network_that_is_not_its_features_is_refused():

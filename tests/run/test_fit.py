@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import math
@@ -16,7 +15,6 @@ import torch
 from PIL import Image
 
 import warmstart
-from extraction import table
 from hue_images import fill
 from tiny import KINDS, PREP, Convolutions, bytes_of, fit, lines, network
 from warmstart.api.run import Run
@@ -360,7 +358,6 @@ NAMES = [
     *("permutation_test", "depth", "learning_curve", "transfer_gain", "domain_gap"),
     *("preprocessing", "label_noise_ceiling", "fine_tuning_gain"),
 ]
-CLOSE = {"transfer_gain", "domain_gap", "preprocessing"}  # the network is run again for them
 CHECK_FILES = {
     *("data.json", "inspection.json", "label_issues.csv", "off_topic.csv"),
     *("progress.jsonl", "DONE"),
@@ -384,27 +381,6 @@ def test_all_evidence_is_gathered_and_is_plain_numbers(kind, pictures):
             assert evidence.low <= evidence.value <= evidence.high
     json.dumps(to_plain(result), allow_nan=False)
     assert (result.data.train, result.data.classes, result.path) == (36, 3, None)
-
-
-@pytest.mark.parametrize("is_noise", [True, False])
-def test_fast_or_without_a_signal_the_network_is_not_run_again(tmp_path, pictures, is_noise):
-    result = ask(noise(tmp_path / "noise", 80)) if is_noise else ask(pictures, budget="fast")
-    assert (result.verdict.kind == "no-signal") == is_noise
-    assert [e.name for e in result.verdict.evidence] == [n for n in NAMES if n not in CLOSE]
-
-
-def test_a_few_large_groups_are_measured_as_well_as_they_can_be(tmp_path):
-    """Whole groups fill every draw of a few images; numbers must stay numbers."""
-    root = fill(tmp_path / "photos", {"blue": 100, "red": 100})
-    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
-    source = table(root, [(f, f.parent, n % 3) for n, f in enumerate(files)])
-    result = ask(source, "layers", label="label", group="person", out=tmp_path / "out")
-    assert "transfer_gain" in [one.name for one in result.verdict.evidence]
-    json.dumps(to_plain(result), allow_nan=False)
-    assert (
-        read_json(tmp_path / "out" / "inspection.json", Inspection).label_issues
-        == result.label_issues
-    )
 
 
 def test_files_are_written_where_they_are_requested_alone(pictures, tmp_path):
@@ -432,27 +408,6 @@ def test_fix_makes_a_folder_of_its_own_with_the_clean_index(pictures, tmp_path):
     assert result.data.train == 36
     again = ask(pictures, relabel=tmp_path / result.path / "clean.csv")
     assert (again.data.train, again.data.near_duplicates) == (36, 0)
-
-
-def test_the_list_of_label_issues_comes_back(tmp_path):
-    root = fill(tmp_path / "photos", {"blue": 40, "green": 40, "red": 40})
-    for number in range(5):
-        (root / "blue" / f"00{number}.png").rename(root / "red" / f"x{number}.png")
-    first = ask(root, out=tmp_path / "first")
-    path = tmp_path / "first" / "label_issues.csv"
-    with open(path, newline="") as file:
-        rows = [*csv.DictReader(file)]
-    assert {row["path"] for row in rows} >= {f"red/x{number}.png" for number in range(5)}
-    untouched = ask(root, relabel=path)
-    assert untouched.verdict == first.verdict
-    assert untouched.label_issues == first.label_issues
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows({**row, "label": row["suggested"]} for row in rows)
-    corrected = ask(root, relabel=path)
-    assert corrected.label_issues.disagreements < first.label_issues.disagreements
-    assert not any(one.id.startswith("red/x") for one in corrected.label_issues.ranked)
 
 
 def test_an_ignored_finding_is_reported_nowhere(pictures):

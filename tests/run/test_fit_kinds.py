@@ -190,11 +190,3 @@ def test_clips_that_cannot_be_heard_are_left_out_and_listed(tmp_path):
     result = [f for f in run.summary.findings if f.kind == "unreadable"]
     assert result[0].items == ("hiss/silent.wav: is silent (all samples are 0)",)
     assert result[0].sentence == "1 clip could not be read and was left out."
-
-
-def test_layers_are_trained_on_augmentations_of_sounds(tmp_path):
-    data = fill(tmp_path / "notes", {"a note": 6, "hiss": 6})
-    run = fit(data, strategy="last:1", out=tmp_path / "run", settings=["training.epochs=3.3333"])
-    training = run.plan.training
-    assert not training.flip.value
-    assert min(training.time_shift.value, training.spec_augment.value) > 0

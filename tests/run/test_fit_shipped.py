@@ -14,7 +14,6 @@ from sklearn.metrics import average_precision_score, r2_score
 import warmstart
 from hue_images import fill
 from test_other_tasks import written
-from test_task_training import pictures
 from tiny import bytes_of, fit, lines
 from warmstart.evidence import check
 from warmstart.planning.verdict import leaves_little
@@ -152,6 +151,17 @@ def test_the_linear_probe_is_the_one_that_a_run_of_it_alone_gives(split, forced)
     for summary in (tuned, kept, chosen):
         signal = {e.name: e for e in summary.verdict.evidence}["permutation_test"]
         assert signal.value == alone.linear_probe.value
+
+
+def pictures(n):
+    """Noise whose light is a number and whose tint has two labels, neither of them plain."""
+    rng = np.random.default_rng(0)
+    has, light = rng.random((n, 2)) < 0.5, rng.uniform(60, 180, size=n)
+    X = light[:, None, None, None] + rng.normal(0, 20, (n, 1, 1, 3))
+    X = X + rng.normal(0, 12, (n, 32, 32, 3))
+    X[..., 0] += 50 * has[:, 0, None, None]
+    X[..., 2] += 50 * has[:, 1, None, None]
+    return np.clip(X, 0, 255).astype(np.uint8), has, light
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regress"])

@@ -14,7 +14,7 @@ import warmstart
 from extraction import collect
 from tiny import PREP, bytes_of, fit, network
 from warmstart.cli.fit import plan_text
-from warmstart.errors import DataError, PlanError, UsageError
+from warmstart.errors import UsageError
 from warmstart.events import drain
 from warmstart.features.engine_choice import engine_work, keep_speed, survey_engines
 from warmstart.machine import default_root
@@ -22,7 +22,7 @@ from warmstart.network.ledger import take_digests
 from warmstart.network.load import load
 from warmstart.planning.plan_file import open_plan
 from warmstart.planning.rules import REFERENCE, EngineSpeed
-from warmstart.records.plan import Choice, Forecast
+from warmstart.records.plan import Choice
 from warmstart.records.run_folder import to_plain
 from warmstart.request import Request
 from warmstart.run import forecast
@@ -81,26 +81,6 @@ def test_a_plan_and_a_forecast_of_every_strategy(pictures, strategy):
     json.dumps(to_plain(result), allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("minutes", "samples", "folds"), [(None, 12_000, 5), (75.0, 12_000, 1), (30.0, 6_320, 1)]
-)
-def test_the_plan_is_cut_to_the_minutes_as_in_the_run(
-    pictures, monkeypatch, minutes, samples, folds
-):
-    def four_images_a_second(*_):
-        def forecast(plan):
-            seconds = {"total": plan.samples_seen * (1 + plan.training.folds.number) / 8}
-            return Forecast(seconds=seconds, memory_mb=1.0, disk_mb=1.0)
-
-        return forecast
-
-    monkeypatch.setattr(forecast, "make_forecaster", four_images_a_second)
-    result = ask(pictures, "scratch", minutes=minutes, budget="balanced", settings=())
-    assert (result.plan.samples_seen, result.plan.training.folds.value) == (samples, folds)
-    assert minutes is None or result.forecast.total <= 0.9 * 60 * minutes
-    assert ("\nMinutes  " in plan_text(result, "pictures")) == (folds == 1)
-
-
 def test_nothing_is_written_and_nothing_is_changed(pictures, tmp_path):
     module = network()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -130,18 +110,6 @@ def test_the_file_is_the_plan_and_can_be_followed(pictures, tmp_path):
     assert bytes_of(planned.path / "model") == bytes_of(typed.path / "model")
     assert planned.plan == replace(result.plan, base=planned.plan.base)
     assert (planned.estimate, planned.verdict) == (typed.estimate, typed.verdict)
-
-
-def test_what_is_refused_leaves_no_file(pictures, tmp_path):
-    for options, error in (
-        ({"strategy": "last:9"}, PlanError),
-        ({"budget": "quick"}, UsageError),
-        ({"minutes": float("nan")}, UsageError),
-        ({"data": "nowhere"}, DataError),
-    ):
-        with pytest.raises(error):
-            ask(**{"data": pictures, "out": tmp_path / "plan.toml", **options})
-        assert not (tmp_path / "plan.toml").exists()
 
 
 def test_an_out_that_is_no_new_file_is_refused_before_anything_is_read(tmp_path):
@@ -267,14 +235,3 @@ def test_extraction_is_as_fast_as_the_engine_was_or_usually_is(bench, pictures, 
     assert (speeds.setup, speeds.extracted) == (7.0, 0.25)
     extracted = make_forecaster(bench, planned, 36, False, 0.0)(planned).seconds["features"]
     assert extracted >= 7.0 + 36 * 0.25
-
-
-def test_gradual_unfreezing_is_measured_between_few_and_all_blocks(bench, pictures, monkeypatch):
-    plan = ask(pictures, "full+gradual").plan
-
-    def steps(bench, plan, short):
-        return float(sum(block.action.value == "tuned" for block in plan.blocks))
-
-    monkeypatch.setattr(forecast, "_time_steps", steps)
-    n = len(plan.blocks) - 1
-    assert measure(bench, plan, 0.0).step == (n + 1) / 2

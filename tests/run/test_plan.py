@@ -112,30 +112,6 @@ def test_an_engine_that_is_none_or_not_installed_is_refused_unless_another_is_se
         assert (taken.value, taken.source) == ("traced", "user")
 
 
-@pytest.mark.parametrize(
-    ("more", "changed"),
-    [
-        ({"lr": 0.02}, {"lr": 0.02}),
-        ({"seed": 9}, {"seed": 9}),
-        ({"base": "lite2"}, {"base": "lite2"}),
-        ({"settings": ("training.epochs=3",)}, {"epochs": 3.0}),
-        ({"settings": ("training.lr=0.03",), "lr": 0.02}, {"lr": 0.03}),
-        (
-            {"settings": ("training.batch_size=4", "training.epochs=0.1467")},
-            {"batch_size": 4, "epochs": 0.1467},
-        ),
-        ({"strategy": "full"}, {}),
-    ],
-)
-def test_what_was_typed_wins_over_the_file_and_all_else_is_the_files(more, changed):
-    plan = file_plan()
-    result = made(plan=plan, **more)
-    assert values(result) == {**values(plan), **changed}
-    for name in changed:
-        choice = result.base if name == "base" else getattr(result.training, name)
-        assert choice.source == "user"
-
-
 def test_single_values_win_over_the_file_block_by_block():
     plan = file_plan("last:2")
     settings = ("block.top.lr=0.5", "block.1.action=tuned", "block.blocks.1.action=frozen")
