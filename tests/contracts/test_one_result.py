@@ -12,7 +12,7 @@ from surface_runs import RUNS
 from surfaces import Surfaces, agrees, largest, percentages, score, surfaces
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.records.data import FINDINGS
+from warmstart.records.findings import FINDINGS
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,8 @@ from warmstart.evaluation.compare import (
     pairs,
 )
 from warmstart.events import Event
-from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Estimate
 from warmstart.stats.metrics import MODEL_VARIANCE, accuracy_estimate
 

@@ -13,6 +13,7 @@ from plans import (
     PREPROCESSING,
     PROFILES,
     TEXTS,
+    apply_settings,
     many,
     network,
     network_facts,
@@ -23,7 +24,6 @@ from warmstart.errors import PlanError
 from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.facts import DataFacts
 from warmstart.planning.plan_file import read_plan, write_plan
-from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
 from warmstart.records.plan import InputPlan, TrainingPlan
 

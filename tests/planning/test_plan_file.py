@@ -18,6 +18,7 @@ from plans import (
     PROFILES,
     a_choice,
     actions,
+    apply_settings,
     network,
     network_facts,
     plan_for,
@@ -43,7 +44,6 @@ from warmstart.planning.plan_file import (
     user_choices,
     write_plan,
 )
-from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import BlockPlan, Choice, HeadPlan, InputPlan, Plan, TrainingPlan
 from warmstart.records.run_folder import to_plain
 

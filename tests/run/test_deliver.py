@@ -21,14 +21,15 @@ from safetensors.torch import save_file
 
 from heads import arranged_of, fitted_head, layers_of
 from issues import issue, issues, off_topic
+from plans import typed_request
 from tiny import ARCH, PREP, fit, weights
 from warmstart.errors import PlanError, TrainingError, UsageError
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Inspection
 from warmstart.reporting.report import report
-from warmstart.request import Request, open_folder
 from warmstart.request import check as check_request
+from warmstart.request import open_folder
 from warmstart.run import deliver
 from warmstart.tasks.words import percent
 
@@ -180,8 +181,8 @@ def test_findings_stand_in_the_card(pictures, tmp_path):
 )
 def test_values_that_are_none_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
-        check_request(Request(data="photos", **wrong))
-    check_request(Request(data="photos"))
+        check_request(typed_request(data="photos", **wrong))
+    check_request(typed_request(data="photos"))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_values_that_are_none_are_refused(wrong, message):
 )
 def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
     with pytest.raises(PlanError, match=message):
-        check_request(Request(data="nowhere", **wrong))
+        check_request(typed_request(data="nowhere", **wrong))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_what_is_no_plan_is_refused_before_anything_is_read(wrong, message):
 )
 def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
     monkeypatch.chdir(tmp_path)
-    made = open_folder(Request(data="d"), name)
+    made = open_folder(typed_request(data="d"), name)
     assert made.path.as_posix() == f"runs/{folder}"
     assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "runs" / folder).resolve()
 

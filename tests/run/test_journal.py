@@ -20,7 +20,8 @@ from warmstart import resume
 from warmstart.errors import DataError
 from warmstart.events import Event, drain, follow
 from warmstart.planning.plan_file import write_plan
-from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import Inspection
 from warmstart.run import journal as track

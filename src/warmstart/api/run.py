@@ -186,14 +186,16 @@ def fit(
     Raises: DataError, ModelError, PlanError, UsageError, RunFolderError; TrainingError if the
     training fails.
     """
-    from warmstart.request import Request, typed_settings
+    from warmstart.planning.plan_file import open_plan
+    from warmstart.planning.strategy import parse
+    from warmstart.request import Request, read_settings
 
     request = Request(
         data=data,
         base=base,
         arch=arch,
         preprocessing=preprocessing,
-        strategy=strategy,
+        strategy=parse(strategy),
         budget=budget,
         out=Path(out) if out is not None else None,
         test=test,
@@ -208,8 +210,8 @@ def fit(
         lr=lr,
         minutes=minutes,
         device=device,
-        plan=Path(plan) if isinstance(plan, str) else plan,
-        settings=typed_settings(settings),
+        plan=open_plan(Path(plan)) if isinstance(plan, (str, Path)) else plan,
+        settings=read_settings(settings),
         track=(track,) if isinstance(track, str) else tuple(track),
     )
 

@@ -16,7 +16,7 @@ from warmstart.formatting import interval, percent, printable, short_interval
 from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import count
 from warmstart.records.comparison import AuditedModel
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Audit, AuditGroup, Tally
 from warmstart.records.run_folder import to_plain

@@ -41,7 +41,7 @@ from warmstart.planning.verdict import (
     sentence,
     verdict_kind,
 )
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import TextInputs
 from warmstart.records.summary import (
     Estimate,

@@ -45,7 +45,8 @@ from warmstart.evidence.spurious import (
 from warmstart.features.extraction import ExtractedFeatures, StoredThumbnails, load_unchanged
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import rules
-from warmstart.records.data import SEPARATOR, Example, Finding, LabelIssues, OffTopic, Why
+from warmstart.records.data import SEPARATOR, Example, LabelIssues, OffTopic, Why
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import TableInputs
 from warmstart.records.run_folder import write_csv
 from warmstart.records.summary import Evidence, Inspection

@@ -23,7 +23,7 @@ from warmstart.evidence.probe import Probe, not_measured
 from warmstart.features.batches import readable, to_tensor
 from warmstart.modalities import text as modalities_text
 from warmstart.network.batch_norm import NormStatistics, norm_statistics
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import TextInputs
 from warmstart.records.summary import Evidence
 from warmstart.training.dataset import TrainingDataset

@@ -13,7 +13,8 @@ from scipy.stats import norm
 from warmstart.evidence.probe import PENALTIES
 from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Nouns
-from warmstart.records.data import Finding, OffTopic, OffTopicExample
+from warmstart.records.data import OffTopic, OffTopicExample
+from warmstart.records.findings import Finding
 from warmstart.solve import ridge
 from warmstart.solve.calibration import Labels
 from warmstart.solve.kernels import Features, mixed_kernels

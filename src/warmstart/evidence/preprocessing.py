@@ -23,7 +23,7 @@ from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.shuffled import forward_images, halve_images
 from warmstart.nouns import Nouns
 from warmstart.planning import rules
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Inputs, pictures
 from warmstart.records.summary import Evidence
 from warmstart.solve.ridge import Array, Rows

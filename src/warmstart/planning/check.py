@@ -17,8 +17,9 @@ from warmstart.planning.fine_tuning import CACHE_DTYPES, MOST_AUGMENTATIONS, fro
 from warmstart.planning.learning_rates import OPTIMIZERS
 from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS
 from warmstart.planning.strategy import added_name, check_agreement
+from warmstart.records.block_actions import FRESH, TUNED, for_blocks
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import FRESH, TUNED, Choice, Plan, for_blocks, wrong_value
+from warmstart.records.plan import Choice, Plan, wrong_value
 from warmstart.tasks.registry import TASKS
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings

@@ -1,14 +1,12 @@
-"""The facts behind a plan: the data, the network, and the user's options."""
+"""The facts behind a plan: the data and the network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from warmstart.modalities.registry import modality_of
 from warmstart.nouns import Nouns
-from warmstart.planning.machine import Machine
-from warmstart.planning.rules import Budget
 from warmstart.records.data import Task
 from warmstart.records.inputs import DEFAULT_KIND, Inputs, Kind
 from warmstart.records.network import NetworkRecord, Recipe
@@ -76,19 +74,3 @@ class NetworkFacts:
     @property
     def n_blocks(self) -> int:
         return len(self.record.blocks)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanOptions:
-    """The user's options, which override every rule; `explicit` names those that were typed."""
-
-    base: str
-    strategy: str
-    budget: Budget
-    seed: int
-    arch: str | None = None
-    lr: float | None = None
-    contrastive: bool | None = None  # --set training.contrastive
-    processes: int = 1
-    machine: Machine = field(default_factory=Machine)
-    explicit: frozenset[str] = frozenset()

@@ -10,10 +10,10 @@ from warmstart.errors import PlanError
 from warmstart.modalities.image import COLOUR
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import learning_rates, machine, rules
-from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
+from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.learning_rates import OPTIMIZERS, LearningRateSpread
 from warmstart.planning.rules import MAX_AUGMENTATIONS, Budget, training_seconds
-from warmstart.planning.strategy import Strategy
+from warmstart.planning.strategy import PlanOptions, Strategy
 from warmstart.records.data import Task
 from warmstart.records.inputs import pictures
 from warmstart.records.network import NetworkRecord

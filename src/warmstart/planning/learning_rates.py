@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from warmstart.records.block_actions import ACTIONS, Action, BlockAction, train_network
 from warmstart.records.network import Family, Recipe
-from warmstart.records.plan import ACTIONS, Action, BlockAction, Choice, by_rule, train_network
+from warmstart.records.plan import Choice, by_rule
 
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}  # names in plans and in sentences
 

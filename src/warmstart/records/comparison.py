@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from warmstart.records.data import Finding, Task
+from warmstart.records.data import Task
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind, Preprocessing
 from warmstart.records.run_folder import ABSENT
 from warmstart.records.summary import ClassScore, Readiness, Scores, VerdictKind

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from warmstart.records.data import Finding, LabelIssues, OffTopic, Task
+from warmstart.records.data import LabelIssues, OffTopic, Task
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind
 from warmstart.records.run_folder import ABSENT
 

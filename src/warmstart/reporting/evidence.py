@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from warmstart.formatting import percent, percents, sentence
 from warmstart.nouns import Nouns
-from warmstart.records.data import FINDINGS, Finding, LabelIssue, OffTopicExample
+from warmstart.records.data import LabelIssue, OffTopicExample
+from warmstart.records.findings import FINDINGS, Finding
 from warmstart.records.summary import Evidence
 from warmstart.reporting import html
 from warmstart.reporting.facts import ReportFacts

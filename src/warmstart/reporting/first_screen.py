@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import at_most, interval, percent, sentence
 from warmstart.nouns import count
-from warmstart.records.data import FINDINGS
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import ClassScore, Estimate, Level
 from warmstart.reporting import html
 from warmstart.reporting.evidence import against_shuffled

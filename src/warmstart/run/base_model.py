@@ -51,7 +51,8 @@ from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.plan_file import output_words
 from warmstart.planning.rules import probe_layers
 from warmstart.records.comparison import FailedModel, RankedModel, Ranking
-from warmstart.records.data import DataRecord, Example, Finding, TaskOption
+from warmstart.records.data import DataRecord, Example, TaskOption
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
@@ -176,7 +177,7 @@ def read_and_choose(
 ) -> Steps[tuple[Request, Collection, PretrainedModel]]:
     """Check a request, read its plan file and its data, choose the base model."""
     check_request(request)
-    request = run_plan.with_plan_file(request)
+    request = run_plan.with_plan(request)
     collection = yield from read_data(request)
     yield data_note(collection)
     request, base = yield from choose_base(request, collection, clock)

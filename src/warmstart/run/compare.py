@@ -34,7 +34,7 @@ from warmstart.evaluation.compare import (
 )
 from warmstart.events import Event, Steps, note
 from warmstart.modalities.registry import MODALITIES
-from warmstart.planning.strategy import parse, word
+from warmstart.planning.strategy import parse
 from warmstart.records.comparison import ComparedRun, Comparison, FailedRun
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.run_folder import LOG, RunFolder, earlier_events, read_json
@@ -265,20 +265,21 @@ def compare_strategies(
     error of a strategy where fewer than two runs are left.
     """
     try:
-        words = list(dict.fromkeys(word(parse(text)) for text in strategies))
+        depths = list(dict.fromkeys(map(parse, strategies)))
     except PlanError as error:  # name the option of `compare`, not the one of `fit`
         raise PlanError(str(error).replace("--strategy ", "--strategies ", 1)) from None
     data = _find_data(places)
     runs = [open_run(name, path) for name, path in named([Path(p) for p in places if p != data])]
-    if len(runs) + len(words) < 2:
+    if len(runs) + len(depths) < 2:
         raise UsageError(f"compare needs at least two runs or strategies, such as: {USAGE}")
     name = list_source(data, columns_of(request)).name
-    request = replace(_divide_minutes(request, len(words)), data=data, out=None)
+    request = replace(_divide_minutes(request, len(depths)), data=data, out=None)
     finished, failed, kinds = [], [], []
-    for number, strategy in enumerate(words, 1):
-        yield note("read", "Strategy", f"{strategy}, {number} of {len(words)}")
+    for number, depth in enumerate(depths, 1):
+        strategy = str(depth)
+        yield note("read", "Strategy", f"{strategy}, {number} of {len(depths)}")
         try:
-            path = yield from _run(replace(request, strategy=strategy), name)
+            path = yield from _run(replace(request, strategy=depth), name)
             finished.append(open_run(strategy, path))
             yield note("deliver", "Run", str(path))
         except (PlanError, ModelError, TrainingError, RunFolderError) as error:

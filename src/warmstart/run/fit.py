@@ -25,7 +25,8 @@ from warmstart.planning.fine_tuning import frozen_prefix
 from warmstart.planning.forecast import given_up
 from warmstart.planning.plan_file import in_words, output_words
 from warmstart.planning.schedule import head_only
-from warmstart.records.data import Example, without
+from warmstart.records.data import Example
+from warmstart.records.findings import without
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import Clock, RunFolder, recorded, write_json

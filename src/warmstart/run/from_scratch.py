@@ -21,6 +21,8 @@ from warmstart.network.partition import Network
 from warmstart.nouns import Nouns
 from warmstart.planning import fine_tuning
 from warmstart.planning.schedule import schedule
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import Strategy
 from warmstart.planning.verdict import has_signal
 from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer
@@ -291,15 +293,17 @@ def _untrained(
     request: Request, training_data: TrainingDataset, base: PretrainedModel, network: Network
 ) -> _Untrained:
     labelled, prep = training_data.labelled, base.record.preprocessing
-    size = () if prep == training_data.prep else (f"{SIZE}={prep.shape[0]}",)
-    input_settings = tuple(s for s in request.settings if s.startswith(("input.", "base.")))
+    early = ("input.", "base.")
+    settings = {path: one for path, one in request.settings.items() if path.startswith(early)}
+    if prep != training_data.prep:
+        settings |= parse_settings([f"{SIZE}={prep.shape[0]}"])
     request = replace(
         request,
-        strategy="scratch",
+        strategy=Strategy(depth="scratch"),
         lr=None,
         plan=None,
         given=frozenset({"strategy"}),
-        settings=tuple(s for s in input_settings if not (size and s.startswith(SIZE))) + size,
+        settings=settings,
     )
     facts = run_plan.network_facts(request, base, network, None)
     names, engine = tuple(training_data.probe_layers), training_data.extracted.engine

@@ -21,6 +21,8 @@ from warmstart.exporting.onnx import Onnx
 from warmstart.formatting import duration
 from warmstart.modalities.image import decode
 from warmstart.planning.plan_file import runs
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import parse
 from warmstart.records.answer import LabelAnswer
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, write_bytes
@@ -279,9 +281,9 @@ class StudioWork:
             task=about.task or "auto",
             out=out,
             budget=budget,
-            strategy=strategies[-1] if strategies else "auto",
+            strategy=parse(strategies[-1] if strategies else "auto"),
             given=frozenset(given),
-            settings=tuple(one for one in settings if not one.startswith(STRATEGY)),
+            settings=parse_settings(one for one in settings if not one.startswith(STRATEGY)),
         )
 
     def forecast(self, table: Path, budget: str, settings: Sequence[str]) -> Json:

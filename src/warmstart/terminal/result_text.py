@@ -10,7 +10,7 @@ from warmstart.evaluation.readiness import readiness_line
 from warmstart.formatting import duration, interval, percents, sentence, size
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import DEFAULT_KIND
 from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
 from warmstart.tasks.registry import TASKS, score_of
