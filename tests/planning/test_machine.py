@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from plans import apply_settings, network, plan_for
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan, check_values
-from warmstart.planning.machine import (
+from warmstart.planning.facts import (
     COMPILED_STEPS,
     DEVICES,
     MOST_WORKERS,

@@ -30,8 +30,8 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
 from warmstart.planning.check import check_plan
+from warmstart.planning.facts import Machine
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.machine import Machine
 from warmstart.planning.plan_file import (
     describe_failure,
     in_words,

@@ -21,7 +21,7 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.learning_rates import LearningRateSpread
+from warmstart.planning.rules import LearningRateSpread
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,

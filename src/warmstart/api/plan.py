@@ -12,7 +12,7 @@ from warmstart.network.freeze import FrozenBlocks, groups
 from warmstart.network.structure import OUTPUT, Sections, sections, sections_for
 from warmstart.planning import rules
 from warmstart.planning.fine_tuning import WARM_UP
-from warmstart.planning.learning_rates import (
+from warmstart.planning.rules import (
     NEW,
     OPTIMIZERS,
     WEIGHT_DECAY,

@@ -22,7 +22,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Summary, TestScores, Verdict
 from warmstart.tasks.registry import TASKS
-from warmstart.terminal.result_text import estimate_text, probe_text, score_text
+from warmstart.terminal.result_text import claims_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,13 +111,7 @@ def run_html(summary: Summary, path: Path) -> str:
     """Readiness, verdict, accuracy, grave findings and folder of a run."""
     is_shipped = summary.shipped.strategy != "none"
     shipped = summary.shipped.strategy if is_shipped else "nothing"
-    scores = []
-    if is_shipped and summary.estimate is not None:
-        scores.append(estimate_text(summary.estimate))
-    if is_shipped and summary.test is not None:
-        scores.append(f"{score_text(summary.test)} on the test set")
-    if is_shipped and (probe := probe_text(summary)):
-        scores.append(probe)
+    scores = claims_of(summary) if is_shipped else []
     rows = [(TASKS[summary.task].words.title, "; ".join(scores) + ".")] if scores else []
     rows.append(("Shipped", f"{shipped}: {summary.shipped.why.rstrip('.')}."))
     # Findings that make a figure wrong; the others are in the report.

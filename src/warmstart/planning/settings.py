@@ -10,9 +10,9 @@ from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.check import LIMITS, SettingKind
+from warmstart.planning.facts import n_stages, pipeline_micro_batch
 from warmstart.planning.fine_tuning import choose_ema_decay, choose_micro_batch, lr_spread
-from warmstart.planning.learning_rates import OPTIMIZERS, WEIGHT_DECAY, block_lrs, convert_lr
-from warmstart.planning.machine import n_stages, pipeline_micro_batch
+from warmstart.planning.rules import OPTIMIZERS, WEIGHT_DECAY, block_lrs, convert_lr
 from warmstart.planning.strategy import OUTPUT, nearest, strategy_of
 from warmstart.records.block_actions import ACTIONS, FRESH, LOW_RANK, for_blocks, train_network
 from warmstart.records.plan import BlockPlan, Choice, Plain, Plan, Value, by_rule, wrong_value

@@ -9,10 +9,8 @@ from typing import Literal
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.learning_rates import LearningRateSpread, block_lrs
-from warmstart.planning.machine import Machine
-from warmstart.planning.rules import Budget
+from warmstart.planning.facts import Machine, NetworkFacts
+from warmstart.planning.rules import Budget, LearningRateSpread, block_lrs
 from warmstart.records.block_actions import (
     ACTIONS,
     ADDED,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
 from warmstart.events import Event
-from warmstart.formatting import interval, sentence
+from warmstart.formatting import sentence
 from warmstart.nouns import Nouns
 from warmstart.records.plan import Choice, Plan
 from warmstart.reporting import html
@@ -200,11 +200,10 @@ def _against_probe(facts: ReportFacts) -> str:
     probe, gain = facts.summary.linear_probe, facts.summary.fine_tuning_gain
     if probe is None or gain is None:
         return ""
-    score = interval(probe.value, probe.low, probe.high, probe.n)
     words = facts.target.words
     row = "fine-tuned" if facts.is_discarded else "the model"
     return (
-        f"On the same folds the linear probe {words.before.format(score)}; "
+        f"On the same folds the linear probe {words.before.format(probe.interval)}; "
         f"{row} against it: {change_text(gain.value, gain.low, gain.high)}."
     )
 

@@ -34,7 +34,7 @@ from warmstart.network.weights import is_full
 from warmstart.planning import rules
 from warmstart.planning.build import build
 from warmstart.planning.check import SOUND_LIMITS, check_facts, check_plan, check_values
-from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.facts import DataFacts, NetworkFacts, with_parallel
 from warmstart.planning.fine_tuning import (
     CACHE_DTYPES,
     FULL_BYTES,
@@ -42,7 +42,6 @@ from warmstart.planning.fine_tuning import (
     compares_fine_tuning,
     plan_cache,
 )
-from warmstart.planning.machine import with_parallel
 from warmstart.planning.plan_file import options_for, overlay
 from warmstart.planning.rules import probe_layers
 from warmstart.planning.settings import PAIRS, PATHS, apply_settings
