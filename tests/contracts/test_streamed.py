@@ -220,7 +220,9 @@ def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, m
     monkeypatch.setattr(inputs, "HELPER", "no_such_package")
     assert inputs.choose_offload(request) is None
     with pytest.raises(PlanError, match=r"base\.partial do not go together"):
-        inputs.choose_offload(replace(partial, settings=("base.partial=true", STREAM)))
+        inputs.choose_offload(
+            replace(partial, settings=parse_settings(["base.partial=true", STREAM]))
+        )
 
 
 def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from warmstart.errors import (
 from warmstart.events import BESIDE, Event, Steps, note
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning.strategy import parse
-from warmstart.records.comparison import ComparedRows, ComparedRun, Comparison, FailedRun, Pair
+from warmstart.records.comparison import ComparedRows, ComparedRun, Comparison, Failed, Pair
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.run_folder import LOG, RunFolder, earlier_events, read_json
 from warmstart.records.summary import Estimate, Summary
@@ -153,7 +153,7 @@ def _read_predictions(path: Path, credit: Credit) -> Iterator[RunAnswer]:
         ) from error
 
 
-def compared(runs: Sequence[OpenRun], failed: Sequence[FailedRun] = ()) -> Comparison:
+def compared(runs: Sequence[OpenRun], failed: Sequence[Failed] = ()) -> Comparison:
     """The runs from best to worst. Raises: DataError where they cannot be compared."""
     _check_classes(runs)
     shared = common([run.held for run in runs])
@@ -278,7 +278,7 @@ def compare_strategies(
             finished.append(open_run(strategy, path))
             yield note("deliver", "Run", str(path))
         except (PlanError, ModelError, TrainingError, RunFolderError) as error:
-            failed.append(FailedRun(name=strategy, error=str(error)))
+            failed.append(Failed(name=strategy, error=str(error)))
             kinds.append(type(error))
             yield note("read", "Failed", f"{strategy}: {error}")
     runs = [*finished, *runs]
