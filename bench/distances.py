@@ -8,7 +8,7 @@ from typing import Any
 from bench import sets
 from warmstart.data.read import read
 from warmstart.events import drain
-from warmstart.evidence.domain_gap import measure_domain_gap
+from warmstart.evidence.preprocessing import measure_domain_gap
 from warmstart.evidence.probe import open_probe
 from warmstart.features.extraction import extract_features
 from warmstart.network.load import load
@@ -22,7 +22,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def measure(args: Namespace) -> dict[str, Any]:
-    """The evidence `domain_gap` on every set; its values go into evidence/domain_gap.py."""
+    """The evidence `domain_gap` on every set; its values go into evidence/preprocessing.py."""
     base, result = load(args.base), list[dict[str, Any]]()
     for name in sets.ALL:
         collection = drain(read(sets.root(args) / name))

@@ -14,6 +14,8 @@ import numpy as np
 
 from bench import results, sets
 from bench.trial import set_up, try_fine_tuning
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import parse
 from warmstart.request import Request
 from warmstart.training import fine_tune
 from warmstart.training.early_stopping import END, REFIT, ChosenEnd
@@ -68,9 +70,9 @@ def _row(folder: Path, variant: str) -> dict[str, Any]:
     request = Request(
         data=folder,
         budget="balanced",
-        strategy=strategy,
+        strategy=parse(strategy),
         given=frozenset({"strategy", "budget"}),
-        settings=(f"training.lr={rate}", f"training.epochs={epochs}"),
+        settings=parse_settings([f"training.lr={rate}", f"training.epochs={epochs}"]),
     )
     training_data, base = set_up(request)
     seen: list[ChosenEnd] = []

@@ -18,6 +18,7 @@ import numpy as np
 
 from bench import results, sets
 from bench.trial import LEAST, measured, set_up, try_fine_tuning
+from warmstart.planning.settings import parse_settings
 from warmstart.request import Request
 from warmstart.stats.metrics import MODEL_VARIANCE, hits_estimate
 from warmstart.stats.paired import hits_difference
@@ -119,7 +120,10 @@ def _row(folder: Path, n: int, draw: int, args: Namespace) -> dict[str, Any] | N
     with tempfile.TemporaryDirectory() as place:
         _draw(files, n, np.random.default_rng([draw, n]), Path(place))
         request = Request(
-            data=Path(place), budget="balanced", seed=draw, settings=(f"input.size={args.side}",)
+            data=Path(place),
+            budget="balanced",
+            seed=draw,
+            settings=parse_settings([f"input.size={args.side}"]),
         )
         training_data, base = set_up(request)
         trial = try_fine_tuning(request, training_data, base)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from bench import pools, sets
 from bench.pools import Labels
 from warmstart.evidence import label_issues
+from warmstart.evidence.data_checks import detect_shift, find_off_topic
 from warmstart.evidence.label_issues import JudgedLabels, judge_labels
-from warmstart.evidence.out_of_distribution import detect_shift, find_off_topic
 from warmstart.evidence.probe import PENALTIES, permutation_evidence
 from warmstart.planning import rules
 from warmstart.planning.rules import probe_layers

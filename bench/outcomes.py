@@ -29,6 +29,8 @@ from warmstart.network.finished_run import partition_base
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel, load
 from warmstart.planning.schedule import schedule
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import parse
 from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer
 from warmstart.request import Request, read_data
@@ -98,7 +100,7 @@ def _run(root: Path, cell: Cell) -> dict[str, Any]:
         data = copy_few(root / cell.set, Path(place), most=cell.n)
         if cell.labels == "random":
             _shuffle(data, np.random.default_rng(len(cell.set)))
-        request = Request(data=data, settings=(SIDE,))
+        request = Request(data=data, settings=parse_settings([SIDE]))
         if cell.base == "blank":
             known = load("lite0")
             blank = without_knowledge(drain(read_data(request)), known, 0)
@@ -147,7 +149,7 @@ def _scratch(
     None where training was given up.
     """
     labelled, network = training_data.labelled, partition_base(base)
-    wanted = replace(request, strategy="scratch", given=frozenset({"strategy"}))
+    wanted = replace(request, strategy=parse("scratch"), given=frozenset({"strategy"}))
     plan = run_plan.make_plan(
         wanted,
         labelled.facts(),

@@ -16,11 +16,11 @@ from bench.alter import Seen
 from bench.pools import Pool
 from warmstart.data.near_duplicates import NearDuplicate, find_near_duplicates, unit_features
 from warmstart.data.thumbnails import FileFigures
+from warmstart.evidence.data_checks import detect_shift, two_samples
 from warmstart.evidence.label_issues import judge_labels, label_noise_ceiling
-from warmstart.evidence.out_of_distribution import detect_shift, two_samples
 from warmstart.evidence.probe import best_left_out
 from warmstart.evidence.spurious import border_finding, metadata_leaks
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.solve.kernels import mixed_kernels
 
 FRAMED = ("ants_bees", "clothing", "pacs_photo", "trashnet")

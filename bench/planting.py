@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from bench.alter import jpeg
 from warmstart.network.load import load
-from warmstart.planning.learning_rates import DEFAULT_LRS
+from warmstart.planning.rules import DEFAULT_LRS
 from warmstart.records.inputs import pictures
 
 RATE = DEFAULT_LRS["convnet"]["adamw"]  # that the rule gives here

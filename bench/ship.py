@@ -13,6 +13,7 @@ import numpy as np
 
 from bench import sets
 from bench.trial import measured, set_up, try_fine_tuning
+from warmstart.planning.settings import parse_settings
 from warmstart.request import Request
 from warmstart.stats.paired import mean_interval
 from warmstart.training.ship import SHARES
@@ -50,7 +51,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _row(folder: Path, args: Namespace) -> dict[str, Any]:
     began = time.perf_counter()
-    request = Request(data=folder, budget=args.budget, seed=args.seed, settings=tuple(args.set))
+    request = Request(
+        data=folder, budget=args.budget, seed=args.seed, settings=parse_settings(args.set)
+    )
     training_data, base = set_up(request)
     trial = try_fine_tuning(request, training_data, base)
     result, kind, accuracy = trial.decision, trial.chosen, trial.hits.mean(axis=1)

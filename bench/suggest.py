@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from bench import pools
 from bench.pools import Labels, Pool
-from warmstart.evaluation.active_learning import choose_queries
+from warmstart.run.suggest import choose_queries
 from warmstart.stats.paired import difference, mean_interval
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.out_of_distribution import fit_neighbours

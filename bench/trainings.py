@@ -24,6 +24,8 @@ from warmstart.network.feature_layers import FeatureExtractor
 from warmstart.network.ledger import take_digests
 from warmstart.network.load import PretrainedModel
 from warmstart.planning.schedule import schedule
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import parse
 from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
@@ -142,7 +144,9 @@ def _on_draw(folder: Path, specs: list[TrainingSpec]) -> Iterator[Trained]:
     seed = specs[0].seed
     with tempfile.TemporaryDirectory() as place:
         data = _draw(folder, seed, specs[0].wrong, Path(place))
-        request = Request(data=data, seed=seed, budget="fast", settings=(f"input.size={SIDE}",))
+        request = Request(
+            data=data, seed=seed, budget="fast", settings=parse_settings([f"input.size={SIDE}"])
+        )
         collection = drain(read_data(request))
         request, base = drain(choose_base(request, collection, Clock()))
         extracted = drain(extract_features(collection, base))
@@ -245,13 +249,12 @@ def _plan(
     """The plan of this training: the rule's, its rates times the factor."""
 
     def made(lr: float | None) -> Plan:
-        epochs: tuple[str, ...] = ()
+        settings = request.settings
         if spec.images_seen is not None:
             n = len(training_data.labelled.learn)
-            epochs = (f"training.epochs={spec.images_seen / n:g}",)
-        wanted = replace(
-            request, strategy=spec.strategy, lr=lr, settings=(*request.settings, *epochs)
-        )
+            epochs = parse_settings([f"training.epochs={spec.images_seen / n:g}"])
+            settings = {**settings, **epochs}
+        wanted = replace(request, strategy=parse(spec.strategy), lr=lr, settings=settings)
         facts = run_plan.network_facts(wanted, base, training_data.extracted.network, None)
         names = tuple(training_data.probe_layers)
         return run_plan.make_plan(

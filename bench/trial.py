@@ -77,7 +77,7 @@ def try_fine_tuning(
         request, base, training_data.extracted.network, None, compares_fine_tuning=True
     )
     plan = run_plan.make_plan(
-        run_plan.with_plan_file(request),
+        run_plan.with_plan(request),
         training_data.labelled.facts(),
         facts,
         tuple(training_data.probe_layers),

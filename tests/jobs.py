@@ -12,14 +12,13 @@ from torch import nn
 
 from extraction import scene_of
 from hue_images import fill
-from plans import plan_for
+from plans import apply_settings, plan_for
 from tiny import network
 from warmstart.events import drain
 from warmstart.network.ledger import take_digests
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.schedule import schedule
-from warmstart.planning.settings import apply_settings
 from warmstart.training import fine_tune, score
 from warmstart.training.batches import TrainingContext
 from warmstart.training.checkpoint import NoCheckpoints

@@ -4,13 +4,17 @@ import tomllib
 from dataclasses import replace
 
 from warmstart.errors import PlanError
+from warmstart.planning import settings as planned_settings
 from warmstart.planning.build import build
-from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
+from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.plan_file import write_plan
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import PlanOptions, parse
 from warmstart.records.inputs import Preprocessing, TextInputs
 from warmstart.records.network import BlockRecord, NetworkRecord
 from warmstart.records.plan import Choice
+from warmstart.request import Request
 
 ENGINE = Choice(value="torch", because="few images", source="rule")
 FACTS = DataFacts(n=300, n_groups=300, n_classes=4, smallest_class=30, holdout=0)
@@ -52,7 +56,12 @@ def plan_options(strategy="auto", budget="balanced", seed=0, base="lite0", **mor
     explicit |= {"strategy"} if strategy != "auto" else set()
     explicit |= set(more.pop("explicit", ()))
     return PlanOptions(
-        base=base, strategy=strategy, budget=budget, seed=seed, explicit=frozenset(explicit), **more
+        base=base,
+        strategy=parse(strategy),
+        budget=budget,
+        seed=seed,
+        explicit=frozenset(explicit),
+        **more,
     )
 
 
@@ -62,6 +71,16 @@ def plan_for(strategy="auto", facts=FACTS, network=None, **options):
     is_raw = options.pop("raw", False)  # before `plan_cache`
     plan = build(plan_options(strategy, **options), facts, network, PROFILES, ENGINE)
     return plan if is_raw else plan_cache(plan, network, facts)
+
+
+def typed_request(strategy="auto", settings=(), **options):
+    """A request with strategy and settings as they are typed."""
+    return Request(strategy=parse(strategy), settings=parse_settings(settings), **options)
+
+
+def apply_settings(plan, texts):
+    """The plan with these --set."""
+    return planned_settings.apply_settings(plan, parse_settings(texts))
 
 
 def rates(plan):

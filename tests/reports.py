@@ -7,19 +7,12 @@ import numpy as np
 from issues import issue, issues
 from warmstart.events import Event
 from warmstart.records.answer import CalibrationRecord
+from warmstart.records.block_actions import FROZEN, TUNED
 from warmstart.records.comparison import ClassScore, Confidence, ConfidenceBin
-from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
 from warmstart.records.network import Ledger, LedgerRow
-from warmstart.records.plan import (
-    FROZEN,
-    TUNED,
-    BlockPlan,
-    Choice,
-    HeadPlan,
-    Plain,
-    Plan,
-    TrainingPlan,
-)
+from warmstart.records.plan import BlockPlan, Choice, HeadPlan, Plain, Plan, TrainingPlan
 from warmstart.records.summary import (
     DataCounts,
     Estimate,

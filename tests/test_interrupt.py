@@ -143,7 +143,7 @@ def test_two_interrupts_while_libraries_load_are_one_line(place, module):
 @pytest.mark.parametrize("verb", ["check", "models", "--help"])
 def test_two_interrupts_end_every_verb_so(place, verb):
     words = {"check": ["check", *FIT[4:-2]]}.get(verb, [verb])
-    module = {"check": "scipy", "models": "warmstart.cli.models"}.get(verb, "warmstart.cli.help")
+    module = {"check": "scipy", "models": "warmstart.cli.models"}.get(verb, "warmstart.cli.main")
     job = pressed(place, module, [*WARMSTART, *words])
     assert (job.returncode, job.stdout) == (130, "")
     assert job.stderr.splitlines()[-1] == "Interrupted."
@@ -169,7 +169,7 @@ def test_interrupts_in_a_row_amid_the_work_are_one_line(place, presses):
 
 
 LOST = """
-import os, signal, warmstart.cli.help
+import os, signal, warmstart.cli.main
 
 class Swallowing:
     def __del__(self):
@@ -181,7 +181,7 @@ def help_that_loses_an_interrupt():
     while True:
         pass
 
-warmstart.cli.help.root_help = help_that_loses_an_interrupt
+warmstart.cli.main.root_help = help_that_loses_an_interrupt
 import sys
 from warmstart.__main__ import main
 sys.argv = ["warmstart", "--help"]

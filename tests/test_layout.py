@@ -162,7 +162,7 @@ LIGHT = [
     "warmstart",
     "warmstart.cli",
     "warmstart.cli.parse",
-    "warmstart.cli.help",
+    "warmstart.cli.main",
     "warmstart.records",
     "warmstart.planning.build",
     "warmstart.planning.plan_file",

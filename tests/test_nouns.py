@@ -13,7 +13,7 @@ import reports
 from run_texts import OF_IMAGES, of_images, text_of
 from warmstart.modalities.registry import MODALITIES
 from warmstart.planning import verdict
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.reporting.report import page
 from warmstart.tasks.registry import TASKS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from plans import typed_request
 from tiny import CONVNEXT, weights
 from warmstart.refit_cache import RefitCache, use_refit_cache
 from warmstart.solve import ridge
@@ -50,13 +51,12 @@ def test_the_oldest_go_first(kernel):
 def test_runs_on_what_is_cached_are_those_of_a_new_process(tmp_path, pictures):
     """The network that earlier runs have used, tuned copies among them, is as it came."""
     from warmstart.events import drain
-    from warmstart.request import Request
     from warmstart.run.fit import fit
 
     def run(name, **options):
         out = tmp_path / name
         base = str(weights(tmp_path, CONVNEXT))
-        drain(fit(Request(data=pictures, out=out, base=base, arch=CONVNEXT, **options)))
+        drain(fit(typed_request(data=pictures, out=out, base=base, arch=CONVNEXT, **options)))
         return {
             file.name: file.read_bytes()
             for file in sorted((out / "model").iterdir())

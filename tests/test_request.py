@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import plans
 from tiny import PREP, network
 from warmstart.errors import RunFolderError, UsageError
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import parse
 from warmstart.records.plan import Choice
 from warmstart.request import (
     Request,
@@ -32,7 +34,7 @@ FULL = Request(
     arch="timm:resnet18",
     preprocessing=PREP,
     base_choice=Choice(value="lite0", because="so", source="measured", rule="lite1"),
-    strategy="last:4+lora",
+    strategy=parse("last:4+lora"),
     budget="thorough",
     out=Path("runs/a b"),
     test="später.csv",
@@ -42,7 +44,7 @@ FULL = Request(
     fix=True,
     seed=7,
     lr=0.1 + 0.2,
-    settings=("training.epochs=10", "block.3.action=frozen"),
+    settings=parse_settings(["training.epochs=10", "block.3.action=frozen"]),
     given=frozenset({"seed", "lr"}),
 )
 

@@ -7,7 +7,7 @@ Stages are generators: they yield `Event`s and return their result, so that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -66,6 +66,28 @@ def drain(steps: Steps[Result]) -> Result:
     7
     """
     return follow(steps, lambda event: None)
+
+
+def tapped(steps: Steps[Result], see: Callable[[Event], Iterable[Event] | None]) -> Steps[Result]:
+    """The same steps; `see` gets each event before the caller, and what it returns follows.
+
+    >>> def stage():
+    ...     yield Event(stage="read", kind="begin")
+    ...     return 7
+    >>> seen = []
+    >>> drain(tapped(stage(), seen.append)), seen[0].kind
+    (7, 'begin')
+    """
+    with closing(steps):  # interrupted extraction saves its features before a caller goes on
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            more = see(event)
+            yield event
+            yield from more or ()
 
 
 def note(stage: Stage, title: str, text: str) -> Event:

@@ -43,6 +43,15 @@ def percent(share: float, n: int) -> str:
     return f"{percents(share, n=n)[0]} %"
 
 
+def probability(p: float) -> str:
+    """The probability of one answer, which is never certain.
+
+    >>> probability(0.34), probability(0.9999)
+    ('34 %', '> 99 %')
+    """
+    return "> 99 %" if p >= 0.995 else percent(p, n=1)
+
+
 def at_most(share: float) -> str:
     """A share that is promised not to be passed, in per cent: never rounded down.
 

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,29 +16,27 @@ from warmstart.data.read import read
 from warmstart.data.tables import ColumnSetting, with_columns
 from warmstart.errors import DataError, RunFolderError, UsageError
 from warmstart.events import Steps
-from warmstart.modalities.registry import MODALITIES
+from warmstart.modalities.registry import MODALITIES, kind_options
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import Budget
-from warmstart.planning.settings import COLUMN, PATHS, parse_settings, parse_value
-from warmstart.planning.strategy import Strategy, nearest, parse
-from warmstart.records.data import TaskOption, codes
+from warmstart.planning.settings import COLUMN, Setting, Settings, parse_settings
+from warmstart.planning.strategy import AUTO, Strategy, nearest, parse
+from warmstart.records.data import TaskOption
+from warmstart.records.findings import codes
 from warmstart.records.inputs import KindOption, Preprocessing
-from warmstart.records.plan import Choice, Plan, Value
+from warmstart.records.plan import OPTIONS, Choice, Plan, Value
 from warmstart.records.run_folder import RunFolder, from_plain, to_plain, write_json
 from warmstart.tasks.registry import TASKS
 from warmstart.training.device import check_device
 from warmstart.training.trackers import check_trackers
 
-CHOICES = {"budget": get_args(Budget), "kind": get_args(KindOption)}
 DEFAULT_BASE = "lite0"
-AUTO = "auto"  # the best base model on disk, by a ranking
-# Options that a plan sets too.
-PLANNED = ("base", "arch", "strategy", "budget", "seed", "lr")
+AUTO_BASE = "auto"  # the best base model on disk, by a ranking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The options of a run."""
+    """The options of a run, parsed where they come from; `check` checks them."""
 
     data: Any
     base: Any = DEFAULT_BASE
@@ -46,7 +44,7 @@ class Request:
     stream: Choice | None = None  # that the base model is offloaded to its file, and why
     arch: str | None = None
     preprocessing: Preprocessing | None = None
-    strategy: str = "auto"
+    strategy: Strategy = AUTO
     budget: Budget = "balanced"
     out: Path | None = None
     test: Any = None
@@ -64,8 +62,8 @@ class Request:
     minutes: float | None = None  # for everything, from command to run folder
     elapsed: float = 0.0  # seconds of those minutes, before the run began
     device: str = "auto"
-    plan: Path | Plan | None = None  # a plan to follow
-    settings: tuple[str, ...] = ()  # path=value, for single values of the plan
+    plan: Plan | None = None  # to follow
+    settings: Settings = field(default_factory=dict)  # single values of the plan, by path
     track: tuple[str, ...] = ()  # names of trackers
     given: frozenset[str] | None = None  # options set by the user; None: unknown
 
@@ -74,34 +72,18 @@ class Request:
         """The options set by the user, or, where unknown, that differ from their defaults."""
         if self.given is not None:
             return self.given
-        options = (f for f in fields(self) if f.name in PLANNED)
+        options = (f for f in fields(self) if f.name in OPTIONS)
         values = ((f.name, getattr(self, f.name), f.default) for f in options)
         return frozenset(n for n, v, default in values if v is not default and v != default)
 
-    @property
-    def overrides(self) -> dict[str, str]:
-        """The texts of `settings` by their paths."""
-        return parse_settings(self.settings)
-
     def setting(self, path: str) -> Value | None:
-        """The value of --set, None without one. Raises: PlanError if it is of another type."""
-        text = self.overrides.get(path)
-        return None if text is None else parse_value(path, text, PATHS.get(path, "switch"))
-
-    @property
-    def depth(self) -> Strategy:
-        """The strategy, parsed."""
-        return parse(self.strategy)
-
-    @property
-    def followed(self) -> Plan | None:
-        """The plan to follow, once its file is read."""
-        return self.plan if isinstance(self.plan, Plan) else None
+        """The value of --set, None without one."""
+        return self.settings[path].value if path in self.settings else None
 
     @property
     def base_is_auto(self) -> bool:
         """Whether a ranking of the base models on disk is to choose."""
-        return isinstance(self.base, str) and self.base == AUTO
+        return isinstance(self.base, str) and self.base == AUTO_BASE
 
 
 def columns_of(request: Request) -> Columns:
@@ -112,13 +94,12 @@ def columns_of(request: Request) -> Columns:
 def check(request: Request) -> None:
     """Refuse impossible options before anything is read.
 
-    Raises: UsageError or PlanError for an invalid value, RunFolderError for an --out in use.
+    Raises: UsageError for an invalid value, RunFolderError for an --out in use.
     """
-    for name, choices in {**CHOICES, "task": ("auto", *TASKS)}.items():
-        if (value := getattr(request, name)) not in choices:
-            raise UsageError(f"--{name} {value} is not one of {', '.join(choices)}.")
-    parse(request.strategy)
-    parse_settings(request.settings)
+    choices = {"budget": get_args(Budget), "kind": kind_options(), "task": ("auto", *TASKS)}
+    for name, words in choices.items():
+        if (value := getattr(request, name)) not in words:
+            raise UsageError(f"--{name} {value} is not one of {', '.join(words)}.")
     for name, value, example in (("lr", request.lr, "0.0003"), ("minutes", request.minutes, "5")):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UsageError(f"--{name} {value:g}: it needs a number above 0, such as {example}.")
@@ -161,13 +142,13 @@ def read_data(request: Request) -> Steps[Collection]:
         strict=request.strict,
     )
     kinds = {
-        path.removeprefix(COLUMN): ColumnSetting(kind.lower(), f"--set {path}={kind.lower()}")
-        for path, kind in request.overrides.items()
+        path.removeprefix(COLUMN): ColumnSetting(str(one.value), f"--set {path}={one.value}")
+        for path, one in request.settings.items()
         if path.startswith(COLUMN)
     }
     if MODALITIES[collection.record.kind].form == "rows":
         # What the rules chose in a plan is chosen anew.
-        columns = (request.followed.columns if request.followed else None) or ()
+        columns = (request.plan.columns if request.plan else None) or ()
         planned = {
             column.name: ColumnSetting(str(column.kind.value), f"the plan's {COLUMN}{column.name}")
             for column in columns
@@ -194,18 +175,18 @@ def open_folder(request: Request, data_name: str) -> RunFolder:
     return folder
 
 
-def typed_settings(values: Mapping[str, Any] | Sequence[str] | None) -> tuple[str, ...]:
-    """Settings as they would be typed after --set. Raises: UsageError for another type.
+def read_settings(values: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Setting]:
+    """The settings of a call in Python. Raises: UsageError for another type, PlanError for a value.
 
-    >>> typed_settings({"training.epochs": 20})
-    ('training.epochs=20',)
+    >>> read_settings({"training.epochs": 20})["training.epochs"].value
+    20.0
     """
-    if values is None:
-        return ()
     if isinstance(values, Mapping):
-        return tuple(f"{path}={_as_typed(value)}" for path, value in values.items())
-    if isinstance(values, (list, tuple)) and all(isinstance(item, str) for item in values):
-        return tuple(values)
+        return parse_settings(f"{path}={_as_typed(value)}" for path, value in values.items())
+    if values is None or (
+        isinstance(values, (list, tuple)) and all(isinstance(item, str) for item in values)
+    ):
+        return parse_settings(values or ())
     raise UsageError(
         f"settings of type {type(values).__name__} are not read; give "
         '{"training.epochs": 20} or ["training.epochs=20"].'
@@ -257,7 +238,6 @@ def write_request(
     folder: Path, request: Request, base: str, environment: Mapping[str, Any]
 ) -> None:
     """Write request.json for a run that begins here and now."""
-    # A plan that was read from a file is written out, for the file may change.
     values = {"format": FORMAT, "place": os.getcwd(), "base": base, "environment": environment}
     write_json(folder / NAME, {**values, "request": as_plain(request)})
 
@@ -323,8 +303,12 @@ def encoded(value: Any) -> Any:
         return value
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
-    if isinstance(value, Plan):
+    if isinstance(value, Plan):  # its file may change
         return {"plan": write_plan(value)}
+    if isinstance(value, Strategy):
+        return {"strategy": str(value)}
+    if isinstance(value, dict):
+        return {"settings": [str(one) for one in value.values()]}
     if type(value).__name__ in _RECORDS:
         return {"record": type(value).__name__, "value": to_plain(value)}
     if isinstance(value, frozenset) and all(isinstance(item, str) for item in value):
@@ -346,6 +330,10 @@ def decoded(value: Any) -> Any:
         return Path(value["path"])
     if "plan" in value:
         return read_plan(value["plan"])
+    if "strategy" in value:
+        return parse(value["strategy"])
+    if "settings" in value:
+        return parse_settings(value["settings"])
     if "record" in value:
         return from_plain(_RECORDS[value["record"]], value["value"])
     if "set" in value:

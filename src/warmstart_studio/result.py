@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.formatting import interval, sentence
+from warmstart.formatting import sentence
 from warmstart.records.data import DataRecord, split_labels
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
@@ -123,9 +123,8 @@ def result_of(project: Project, number: int) -> Json:
 
 
 def _score(estimate: Estimate) -> Json:
-    value, low, high, n = estimate.value, estimate.low, estimate.high, estimate.n
-    words = interval(value, low, high, n)
-    return {"value": value, "low": low, "high": high, "n": n, "words": words}
+    fields = {name: getattr(estimate, name) for name in ("value", "low", "high", "n")}
+    return {**fields, "words": estimate.interval}
 
 
 def _label_issues(facts: ReportFacts, now: NameOf) -> list[Json]:

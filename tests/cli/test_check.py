@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from issues import issue, issues
 from warmstart.cli.check import check_text
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Checked, DataCounts, Evidence, Verdict
 
 SIGNAL = Evidence(

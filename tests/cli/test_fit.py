@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from hue_images import fill
-from plans import PREPROCESSING, actions, network_facts, plan_for, rates
+from plans import PREPROCESSING, actions, apply_settings, network_facts, plan_for, rates
 from warmstart.cli.fit import plan_text
 from warmstart.cli.main import main
-from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import DryRun, Forecast
 
 BLOCKS = (1, 2, 2, 3, 3, 4, 1)

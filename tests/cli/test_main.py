@@ -12,6 +12,7 @@ import pytest
 
 from warmstart.cli.main import main
 from warmstart.errors import DataError, ModelError, RunFolderError, TrainingError
+from warmstart.planning.strategy import AUTO, parse
 from warmstart.records.answer import Answer
 from warmstart.records.run_folder import to_plain
 from warmstart.records.summary import Readiness
@@ -43,21 +44,24 @@ def fields(request, *names):
 def test_fit_passes_on_what_was_typed_and_the_defaults(work):
     words = (
         "fit photos --base timm:x --arch timm:y --strategy last:2+add --budget=fast --out runs/o "
-        "--seed 7 --test later --label kind --group person --lr 3e-4 --plan my.toml "
+        "--seed 7 --test later --label kind --group person --lr 3e-4 "
         "--set training.epochs=50 --set block.1.lr=1e-4 --track wandb,,mlflow"
     )
     assert main(words.split()) == main(["fit", "photos"]) == 0
     typed, plain = work.requests
     names = ("data", "base", "arch", "strategy", "budget", "out", "seed", "test", "label", "group")
     assert fields(typed, *names) == [
-        *("photos", "timm:x", "timm:y", "last:2+add", "fast", Path("runs/o"), 7),
+        *("photos", "timm:x", "timm:y", parse("last:2+add"), "fast", Path("runs/o"), 7),
         *("later", "kind", "person"),
     ]
-    assert fields(typed, "lr", "plan", "track") == [3e-4, Path("my.toml"), ("wandb", "mlflow")]
-    assert typed.settings == ("training.epochs=50", "block.1.lr=1e-4")
+    assert fields(typed, "lr", "track") == [3e-4, ("wandb", "mlflow")]
+    assert [str(one) for one in typed.settings.values()] == [
+        "training.epochs=50",
+        "block.1.lr=1e-4",
+    ]
     assert typed.given == {"base", "arch", "strategy", "budget", "seed", "lr"}
-    assert fields(plain, "base", "strategy", "budget", "out") == ["lite0", "auto", "balanced", None]
-    assert fields(plain, "lr", "plan", "settings", "track") == [None, None, (), ()]
+    assert fields(plain, "base", "strategy", "budget", "out") == ["lite0", AUTO, "balanced", None]
+    assert fields(plain, "lr", "plan", "settings", "track") == [None, None, {}, ()]
     assert plain.given == frozenset()
 
 

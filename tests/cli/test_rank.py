@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from warmstart.cli.rank import ranking_text
-from warmstart.records.comparison import FailedModel, RankedModel, Ranking
+from warmstart.records.comparison import Failed, RankedModel, Ranking
 
 
 def base(name, value, difference=0.0, **values):
@@ -80,7 +80,7 @@ def test_failures_omissions_and_other_ties_are_listed():
         ties=(("n1", "n2", "n3"),),
         choice="n0",
         left_out=("n8", "n9"),
-        failed=(FailedModel(name="n7", error="base model 'n7' is not known."),),
+        failed=(Failed(name="n7", error="base model 'n7' is not known."),),
         method="holdout",
     )
     text = ranking_text(ranking, ["photos"])

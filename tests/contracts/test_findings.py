@@ -9,7 +9,7 @@ import pytest
 
 from pages_as_text import DOCS
 from warmstart.evaluation.readiness import Measurements, by_consequence, readiness
-from warmstart.records.data import FINDINGS, Finding, FindingKind, codes, without
+from warmstart.records.findings import FINDINGS, Finding, FindingKind, codes, without
 from warmstart.records.run_folder import read_json, write_json
 from warmstart.records.summary import Estimate, Summary
 from warmstart.reporting.report import report

@@ -16,10 +16,11 @@ from warmstart.errors import PlanError
 from warmstart.network.feature_layers import feature_layers
 from warmstart.planning.build import build
 from warmstart.planning.check import LEAST_SIZE, check_facts, check_plan
-from warmstart.planning.facts import NetworkFacts, PlanOptions
+from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.plan_file import read_plan, write_plan
 from warmstart.planning.rules import probe_layers
+from warmstart.planning.strategy import PlanOptions, parse
 from warmstart.records.plan import Choice
 
 NETWORKS = ("resnet18", "vit_tiny", "mlp", "residual", "tied", "wandering")
@@ -52,7 +53,9 @@ def test_a_plan_of_any_strategy_is_settled_sound_and_survives_its_file(name, ver
         if "gradual" in strategy and len(cut.record.blocks) < 2:
             continue  # one layer has none to join it; refused in tests/planning/test_strategy.py
         given = frozenset({"strategy"} if strategy != "auto" else ())
-        wishes = PlanOptions(base="x", strategy=strategy, budget="balanced", seed=1, explicit=given)
+        wishes = PlanOptions(
+            base="x", strategy=parse(strategy), budget="balanced", seed=1, explicit=given
+        )
         plan = plan_cache(build(wishes, FACTS, facts, names, ENGINE), facts, FACTS)
         check_plan(plan, cut.record)
         check_facts(plan, FACTS, facts, names)

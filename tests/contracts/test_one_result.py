@@ -17,7 +17,7 @@ import audio_clips
 import hue_images
 from warmstart.cli.main import main
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.records.data import FINDINGS
+from warmstart.records.findings import FINDINGS
 
 pytestmark = pytest.mark.slow
 
@@ -515,8 +515,8 @@ NEW = {
 
 
 @pytest.mark.parametrize("name", TYPED)
-def test_every_command_that_is_advised_can_be_typed(name, place, monkeypatch, capsys):
-    told = made(name, place, monkeypatch)
+def test_every_command_that_is_advised_can_be_typed(name, place, made, monkeypatch, capsys):
+    told = shown(name, place, made, monkeypatch)
     monkeypatch.setattr("webbrowser.open", lambda *_: True)
     monkeypatch.chdir(told.root)
     if name in NEW:

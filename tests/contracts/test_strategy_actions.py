@@ -17,8 +17,8 @@ from warmstart.network import freeze
 from warmstart.network.ledger import take_digests, violations
 from warmstart.network.partition import cut
 from warmstart.network.weights import unique_tensors
+from warmstart.records.block_actions import ACTIONS, BlockAction
 from warmstart.records.network import Ledger
-from warmstart.records.plan import ACTIONS, BlockAction
 from warmstart.records.run_folder import read_json
 
 SOURCE = Path(warmstart.__file__).parent

@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 import tiny
 import warmstart
 from hue_images import fill
+from plans import typed_request
 from warmstart.cli.main import main
 from warmstart.errors import ModelError, PlanError
 from warmstart.planning.plan_file import open_plan
-from warmstart.request import Request
+from warmstart.planning.settings import parse_settings
 from warmstart.run import plan as inputs
 
 pytestmark = pytest.mark.slow
@@ -193,7 +194,7 @@ def test_a_dry_run_forecasts_a_streamed_run(asked, capsys):
 
 
 def test_memory_decides_where_nobody_does(asked, monkeypatch):
-    request = Request(data=asked["data"], base=asked["base"], arch=asked["arch"])
+    request = typed_request(data=asked["data"], base=asked["base"], arch=asked["arch"])
     size = Path(asked["base"]).stat().st_size
     for free, streams in ((10 * size, False), (2 * size, True), (None, False)):
         monkeypatch.setattr(inputs, "free_memory", lambda free=free: free)
@@ -201,25 +202,27 @@ def test_memory_decides_where_nobody_does(asked, monkeypatch):
         assert (found is not None) == streams
     monkeypatch.setattr(inputs, "free_memory", lambda: 2 * size)
     assert "4 times" in inputs.choose_offload(request).because
-    assert inputs.choose_offload(Request(data=asked["data"])) is None
+    assert inputs.choose_offload(typed_request(data=asked["data"])) is None
 
 
 def test_what_cannot_be_streamed_is_loaded_where_nobody_asked(asked, tmp_path, monkeypatch):
     """Half precision, weights that fit in part, a computer without accelerate."""
     monkeypatch.setattr(inputs, "free_memory", lambda: 1)
-    request = Request(data=asked["data"], base=asked["base"], arch=asked["arch"])
+    request = typed_request(data=asked["data"], base=asked["base"], arch=asked["arch"])
     assert inputs.choose_offload(request) is not None
     half = {n: t.half() for n, t in load_file(asked["base"]).items()}
     save_file(half, tmp_path / "half.safetensors")
     assert inputs.choose_offload(replace(request, base=tmp_path / "half.safetensors")) is None
     (tmp_path / "torn.safetensors").write_bytes(b"\x10")
     assert inputs.choose_offload(replace(request, base=tmp_path / "torn.safetensors")) is None
-    partial = replace(request, settings=("base.partial=true",))
+    partial = replace(request, settings=parse_settings(["base.partial=true"]))
     assert inputs.choose_offload(partial) is None
     monkeypatch.setattr(inputs, "HELPER", "no_such_package")
     assert inputs.choose_offload(request) is None
     with pytest.raises(PlanError, match=r"base\.partial do not go together"):
-        inputs.choose_offload(replace(partial, settings=("base.partial=true", STREAM)))
+        inputs.choose_offload(
+            replace(partial, settings=parse_settings(["base.partial=true", STREAM]))
+        )
 
 
 def test_what_cannot_be_streamed_says_so(asked, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmstart.evaluation.active_learning import choose_queries
+from warmstart.run.suggest import choose_queries
 from warmstart.tasks.classify import CLASSIFICATION
 
 NOWHERE = np.full((1, 3), 50.0, np.float32)

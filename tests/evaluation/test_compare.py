@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.evaluation.compare import (
+from warmstart.events import Event
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
+from warmstart.records.summary import Estimate
+from warmstart.run.compare import (
     Convergence,
     HeldOutAnswers,
     Point,
@@ -21,9 +25,6 @@ from warmstart.evaluation.compare import (
     means,
     pairs,
 )
-from warmstart.events import Event
-from warmstart.records.data import DataRecord, Example, Finding
-from warmstart.records.summary import Estimate
 from warmstart.stats.metrics import MODEL_VARIANCE, accuracy_estimate
 
 # ---- pairs of runs: who wins, for how many pairs together ----

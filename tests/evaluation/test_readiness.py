@@ -16,7 +16,7 @@ from warmstart.evaluation.readiness import (
     readiness,
     readiness_line,
 )
-from warmstart.records.data import FINDINGS, Finding
+from warmstart.records.findings import FINDINGS, Finding
 from warmstart.records.summary import Estimate, Readiness
 
 CONSEQUENCE = [

@@ -12,14 +12,13 @@ from extraction import table
 from heads import NAMES, arranged_of
 from hue_images import fill
 from issues import issues
-from plans import plan_for
+from plans import plan_for, typed_request
 from tiny import PREP, network
 from warmstart.events import follow
 from warmstart.evidence import check
 from warmstart.planning.schedule import given_up as alone
 from warmstart.planning.verdict import BASE
 from warmstart.records.summary import Estimate, Evidence, Inspection, Verdict
-from warmstart.request import Request
 from warmstart.run import fit
 from warmstart.training import score
 from warmstart.training.fine_tune import FineTuned
@@ -136,7 +135,7 @@ MORE_PASSES = {"depth", "transfer_gain", "preprocessing", "domain_gap"}
 def checked(data, **options):
     """The result of a check, its evidence by name, and the kinds of its findings."""
     events = []
-    result = follow(fit.check(Request(data=data, **options)), events.append)
+    result = follow(fit.check(typed_request(data=data, **options)), events.append)
     kinds = [event.kind for event in events if event.stage == "checks"]
     assert (kinds[0], kinds[-1]) == ("begin", "end")
     assert events[-1].step == len(result.verdict.evidence)

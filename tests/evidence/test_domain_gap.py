@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 import tiny_text_encoder
 from extraction import collect, scene_of
 from tiny import PREP, network
-from warmstart.evidence.domain_gap import (
+from warmstart.evidence.preprocessing import (
     REFERENCES,
     SPELLED,
     UNKNOWN,

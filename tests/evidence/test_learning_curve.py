@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from refit import kernel_of, ridge, singles, told_apart
-from warmstart.evidence.learning_curve import (
+from warmstart.evidence.check import (
     DRAWS,
     FLAT,
     LEAST_ROWS,

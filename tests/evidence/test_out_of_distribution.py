@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from warmstart.evidence import out_of_distribution
-from warmstart.evidence.out_of_distribution import (
+from warmstart.evidence import data_checks
+from warmstart.evidence.data_checks import (
     LARGE,
     LEAST,
     NEAREST,
@@ -14,7 +14,7 @@ from warmstart.evidence.out_of_distribution import (
     off_topic,
     two_samples,
 )
-from warmstart.evidence.out_of_distribution import off_topic_finding as finding_of
+from warmstart.evidence.data_checks import off_topic_finding as finding_of
 
 
 def features(n=200, d=80, classes=4, seed=0):
@@ -81,8 +81,8 @@ def test_distances_are_those_of_the_slow_definition():
 
 
 def test_many_are_compared_with_a_draw(monkeypatch):
-    monkeypatch.setattr(out_of_distribution, "MOST", 120)
-    monkeypatch.setattr(out_of_distribution, "_CHUNK", 50)
+    monkeypatch.setattr(data_checks, "MOST", 120)
+    monkeypatch.setattr(data_checks, "_CHUNK", 50)
     x = np.concatenate([features(300), strangers(3)])
     assert set(np.flatnonzero(find_off_topic(x, singles(x)).is_off)) >= {300, 301, 302}
 
@@ -165,7 +165,7 @@ def test_a_shift_must_be_clear_beyond_the_permutations(monkeypatch):
     null = two_samples(train, test, np.random.default_rng(0))
     clear = (null.accuracy - null.null_accuracies.mean()) / null.null_accuracies.std()
     for factor, is_found in ((0.99, True), (1.01, False)):
-        monkeypatch.setattr(out_of_distribution, "CLEAR", factor * clear)
+        monkeypatch.setattr(data_checks, "CLEAR", factor * clear)
         assert (shift_of(train, test) is not None) == is_found
 
 

@@ -10,15 +10,15 @@ from hue_images import fill
 from refit import kernel_of, left_out, singles, told_apart
 from tiny import KINDS
 from warmstart.events import drain
-from warmstart.evidence import transfer_gain as module
-from warmstart.evidence.probe import best_left_out, open_probe
-from warmstart.evidence.transfer_gain import (
+from warmstart.evidence import check as module
+from warmstart.evidence.check import (
     CLEAR,
     SHUFFLE_SD,
     is_clear,
     measure_transfer_gain,
     transfer_gain,
 )
+from warmstart.evidence.probe import best_left_out, open_probe
 from warmstart.planning import rules
 from warmstart.records.summary import Evidence
 from warmstart.stats.intervals import kish, number_groups, standard_error

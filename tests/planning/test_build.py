@@ -11,6 +11,7 @@ from plans import (
     PREPROCESSING,
     PROFILES,
     TEXTS,
+    apply_settings,
     many,
     network_facts,
     plan_for,
@@ -19,7 +20,6 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_facts, check_plan
 from warmstart.planning.facts import DataFacts
-from warmstart.planning.settings import apply_settings
 from warmstart.records.network import Recipe
 from warmstart.records.plan import InputPlan, TrainingPlan
 

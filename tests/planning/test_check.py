@@ -11,6 +11,7 @@ from plans import (
     PREPROCESSING,
     PROFILES,
     a_choice,
+    apply_settings,
     network,
     network_facts,
     plan_for,
@@ -18,7 +19,6 @@ from plans import (
     with_block,
 )
 from warmstart.planning.check import LIMITS, check_facts, check_plan, check_values
-from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import TrainingPlan
 
 HEAD, FULL, LAST = plan_for("head"), plan_for("full"), plan_for("last:2")

@@ -16,6 +16,7 @@ from plans import (
     TEXTS,
     a_choice,
     actions,
+    apply_settings,
     many,
     network,
     network_facts,
@@ -41,7 +42,6 @@ from warmstart.planning.fine_tuning import (
 from warmstart.planning.forecast import fit_to_time
 from warmstart.planning.plan_file import overlay
 from warmstart.planning.rules import REFERENCE_MACS, TRAINED
-from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import parse
 from warmstart.records.inputs import ColumnRecord, Preprocessing, Sound, TableInputs
 

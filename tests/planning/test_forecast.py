@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import FACTS, a_choice, network, network_facts, plan_for
+from plans import FACTS, a_choice, apply_settings, network, network_facts, plan_for
 from warmstart.planning import rules
 from warmstart.planning.check import check_plan
 from warmstart.planning.forecast import (
@@ -25,7 +25,6 @@ from warmstart.planning.forecast import (
     time_ran_out,
 )
 from warmstart.planning.plan_file import read_plan, write_plan
-from warmstart.planning.settings import apply_settings
 
 SPEEDS = Speeds(
     elapsed=2.0,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warmstart.planning.learning_rates import (
+from warmstart.planning.rules import (
     DEFAULT_LRS,
     OPTIMIZERS,
     SCRATCH,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import network, plan_for
+from plans import apply_settings, network, plan_for
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
-from warmstart.planning.machine import (
+from warmstart.planning.facts import (
     COMPILED_STEPS,
     DEVICES,
     MOST_WORKERS,
@@ -24,7 +24,6 @@ from warmstart.planning.machine import (
     workers,
 )
 from warmstart.planning.schedule import schedule
-from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import Choice
 
 machines = st.builds(

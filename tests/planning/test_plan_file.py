@@ -18,6 +18,7 @@ from plans import (
     PROFILES,
     a_choice,
     actions,
+    apply_settings,
     network,
     network_facts,
     plan_for,
@@ -29,8 +30,8 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.build import build
 from warmstart.planning.check import check_plan
+from warmstart.planning.facts import Machine
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.machine import Machine
 from warmstart.planning.plan_file import (
     describe_failure,
     in_words,
@@ -43,7 +44,6 @@ from warmstart.planning.plan_file import (
     user_choices,
     write_plan,
 )
-from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import BlockPlan, Choice, HeadPlan, InputPlan, Plan, TrainingPlan
 from warmstart.records.run_folder import to_plain
 

@@ -6,17 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plans import FACTS, a_choice, actions, network, network_facts, plan_for, rates
+from plans import FACTS, a_choice, actions, apply_settings, network, network_facts, plan_for, rates
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.settings import (
-    PATHS,
-    apply_settings,
-    parse_settings,
-    parse_value,
-    update_lrs,
-)
+from warmstart.planning.settings import PATHS, parse_settings, parse_value, update_lrs
 
 HEAD = plan_for("head")
 LAST = plan_for("last:2")
@@ -316,7 +310,9 @@ def test_numbers_are_read_as_python_writes_them(value):
 
 
 def test_settings_are_read_before_there_is_a_plan():
-    assert parse_settings(["input.size=64", " block.a.lr = 1=2 "]) == {
-        "input.size": "64",
-        "block.a.lr": "1=2",
+    parsed = parse_settings(["input.size=64", " block.a.action = 1=2 ", "column.age=Number"])
+    assert {path: one.value for path, one in parsed.items()} == {
+        "input.size": 64,
+        "block.a.action": "1=2",
+        "column.age": "number",
     }

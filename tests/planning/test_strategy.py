@@ -12,6 +12,7 @@ from plans import (
     PREPROCESSING,
     a_choice,
     actions,
+    apply_settings,
     network,
     network_facts,
     plan_for,
@@ -20,7 +21,6 @@ from plans import (
 from warmstart.errors import PlanError
 from warmstart.planning.check import check_plan
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.settings import apply_settings
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,
@@ -34,7 +34,6 @@ from warmstart.planning.strategy import (
     resolve,
     rule_strategy,
     strategy_of,
-    word,
     word_of,
 )
 
@@ -61,9 +60,9 @@ def strategies(draw):
 
 @given(strategy=strategies())
 def test_a_strategy_reads_back_as_it_was_written(strategy):
-    text = word(strategy)
+    text = str(strategy)
     assert parse(text) == strategy
-    assert word(parse(text)) == text
+    assert str(parse(text)) == text
     assert parse(f" {text.upper()} ") == strategy
 
 
@@ -71,7 +70,7 @@ def test_a_strategy_reads_back_as_it_was_written(strategy):
 def test_any_text_is_a_strategy_or_a_plan_error_of_one_line(text):
     refused = refusal(parse, text)
     if refused is None:
-        assert parse(word(parse(text))) == parse(text)
+        assert parse(str(parse(text))) == parse(text)
     else:
         assert refused.startswith("--strategy ")
         assert "\n" not in refused or not text.isprintable()
@@ -197,7 +196,7 @@ def test_auto_has_no_depth_of_its_own():
     ],
 )
 def test_auto_follows_the_verdict_and_a_chosen_strategy_is_kept(text, verdict, becomes):
-    assert word(resolve(parse(text), verdict, 18)) == becomes
+    assert str(resolve(parse(text), verdict, 18)) == becomes
 
 
 @given(strategy=strategies(), n_blocks=st.integers(1, 30))
@@ -218,7 +217,7 @@ def test_what_is_resolved_has_a_depth_that_fits(strategy, n_blocks):
 
 @pytest.mark.parametrize("n_blocks", [2, 3, 5])
 def test_gradual_without_a_depth_takes_two_blocks_where_half_are_fewer(n_blocks):
-    assert word(resolve(parse("auto+gradual"), None, n_blocks)) == "last:2+gradual"
+    assert str(resolve(parse("auto+gradual"), None, n_blocks)) == "last:2+gradual"
 
 
 @given(strategy=strategies(), n_blocks=st.integers(1, 30))
@@ -340,8 +339,8 @@ def test_auto_goes_down_to_what_did_not_carry_over():
     )
     assert plan.strategy.value == "last:3"
     assert "did not carry over" in plan.strategy.because
-    assert word(rule_strategy("fine-tune", NAMES, frozenset())) == "last:2"
-    assert word(rule_strategy("fine-tune", NAMES, frozenset({"top"}))) == "last:2"
+    assert str(rule_strategy("fine-tune", NAMES, frozenset())) == "last:2"
+    assert str(rule_strategy("fine-tune", NAMES, frozenset({"top"}))) == "last:2"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from warmstart.errors import DataError, RunFolderError, TrainingError
 from warmstart.events import Event, drain, follow
 from warmstart.records import answer, network, run_folder, summary
-from warmstart.records.data import FINDINGS, DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import FINDINGS, Finding
 from warmstart.records.inputs import Inputs, Preprocessing
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Choice

@@ -6,7 +6,8 @@ import pytest
 
 from issues import issue, issues
 from reports import facts, summary
-from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Inspection
 from warmstart.reporting.first_screen import next_steps
 from warmstart.reporting.report import section

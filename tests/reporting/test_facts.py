@@ -4,12 +4,15 @@ import json
 import shlex
 from pathlib import Path
 
+from plans import typed_request
 from warmstart.reporting.facts import repeat_of
-from warmstart.request import Request, write_request
+from warmstart.request import write_request
 
 
 def written(folder, **request):
-    write_request(folder, Request(**request), "00", {"packages": {"torch": "2"}, "cpu": "x86"})
+    write_request(
+        folder, typed_request(**request), "00", {"packages": {"torch": "2"}, "cpu": "x86"}
+    )
     return repeat_of(folder, "runs/photos")
 
 

@@ -7,7 +7,7 @@ import pytest
 from issues import issue, issues
 from reports import EVIDENCE, facts, gain, nothing, summary
 from warmstart.records.answer import NumberCalibration
-from warmstart.records.data import FINDINGS, Finding
+from warmstart.records.findings import FINDINGS, Finding
 from warmstart.records.summary import (
     Inspection,
     Readiness,

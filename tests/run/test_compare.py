@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from plans import typed_request
 from tiny import PREP, bytes_of, lines, network
 from warmstart.api.run import Run
 from warmstart.errors import DataError, PlanError, RunFolderError, TrainingError, UsageError
 from warmstart.events import Event, drain, follow
 from warmstart.planning import fine_tuning
-from warmstart.request import Request
+from warmstart.planning.strategy import AUTO, parse
 from warmstart.run import fit as recipe
 from warmstart.run.compare import compare, compare_strategies
 from warmstart.run.deliver import Finished
@@ -181,7 +182,7 @@ def test_what_cannot_be_compared_says_why(finished, copy, edits, says):
 
 def request_with(**options):
     given = {"data": None, "base": network(), "preprocessing": PREP, "budget": "fast", **options}
-    return Request(**given)
+    return typed_request(**given)
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ def stand_in(finished, monkeypatch):
     """In place of `fit`: hands out copies of the finished run, and records its requests."""
 
     def copy(request):
-        if "40" in request.strategy:
+        if request.strategy.count in (40, 400):
             raise PlanError(f"--strategy {request.strategy}: the network has 2 blocks")
         copy.requests.append(request)
         yield Event(stage="read", kind="note", values={"folder": str(request.out)})
@@ -238,7 +239,7 @@ def test_a_run_may_stand_beside_data_and_a_second_call_takes_the_next_folder(pic
     result = compared(["runs/pictures-head", "pictures"], ["head"], seed=1)
     paths = {run.name: run.path for run in result.runs}
     assert paths == {"pictures-head": "runs/pictures-head", "head": "runs/pictures-head-2"}
-    requests = [(one.strategy, one.seed) for one in stand_in.requests]
+    requests = [(str(one.strategy), one.seed) for one in stand_in.requests]
     assert requests == [("head", 0), ("full", 0), ("head", 1)]
 
 
@@ -246,10 +247,10 @@ def test_strategies_that_fail_are_reported_and_the_others_compared(
     pictures, stand_in, finished, monkeypatch
 ):
     def broken(request):
-        if request.strategy == "full":
+        if request.strategy == parse("full"):
             raise TrainingError("the disk is full; make room")
         done = yield from stand_in(request)
-        if request.strategy == "auto":
+        if request.strategy == AUTO:
             summary = json.loads((done.path / "summary.json").read_text("utf-8"))
             summary["shipped"]["strategy"] = "none"
             (done.path / "summary.json").write_text(json.dumps(summary), "utf-8")

@@ -21,12 +21,13 @@ from safetensors.torch import save_file
 
 from heads import arranged_of, fitted_head, layers_of
 from issues import issue, issues, off_topic
+from plans import typed_request
 from tiny import ARCH, PREP, fit, weights
 from warmstart.errors import TrainingError
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Inspection
 from warmstart.reporting.report import report
-from warmstart.request import Request, open_folder
+from warmstart.request import open_folder
 from warmstart.run import deliver
 
 
@@ -162,7 +163,7 @@ def test_findings_stand_in_the_card(pictures, tmp_path):
 )
 def test_run_folders_have_plain_names(tmp_path, monkeypatch, name, folder):
     monkeypatch.chdir(tmp_path)
-    made = open_folder(Request(data="d"), name)
+    made = open_folder(typed_request(data="d"), name)
     assert made.path.as_posix() == f"runs/{folder}"
     assert (tmp_path / "runs" / "latest").resolve() == (tmp_path / "runs" / folder).resolve()
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 import warmstart
 from hue_images import fill
+from plans import typed_request
 from tiny import KINDS, PREP, Convolutions, bytes_of, fit, lines, network
 from warmstart.api.run import Run
 from warmstart.errors import DataError, RunFolderError, TrainingError, UsageError
@@ -23,7 +24,6 @@ from warmstart.events import drain
 from warmstart.records.data import DataRecord
 from warmstart.records.run_folder import STAGES, read_json, to_plain
 from warmstart.records.summary import Inspection, Scores
-from warmstart.request import Request
 from warmstart.run.fit import check
 
 FILES = {
@@ -365,7 +365,7 @@ CHECK_FILES = {
 
 
 def ask(data, kind="convolutions", **options):
-    return drain(check(Request(data=data, base=network(kind), preprocessing=PREP, **options)))
+    return drain(check(typed_request(data=data, base=network(kind), preprocessing=PREP, **options)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,10 +17,9 @@ from multiband_images import training_data as scene_of
 from tiny import PREP, fit, lines, network, weights
 from warmstart.errors import ModelError, PlanError
 from warmstart.events import drain
-from warmstart.evidence.domain_gap import measure_domain_gap
-from warmstart.evidence.preprocessing import try_preprocessing, warning
+from warmstart.evidence.check import measure_transfer_gain
+from warmstart.evidence.preprocessing import measure_domain_gap, try_preprocessing, warning
 from warmstart.evidence.probe import open_probe
-from warmstart.evidence.transfer_gain import measure_transfer_gain
 from warmstart.features.batches import normalised
 from warmstart.features.extraction import extract_features
 from warmstart.modalities.image import IMAGE, band_ranges, count_bands

@@ -12,6 +12,7 @@ import torch
 
 import warmstart
 from extraction import collect
+from plans import typed_request
 from tiny import PREP, bytes_of, fit, network
 from warmstart.cli.fit import plan_text
 from warmstart.errors import UsageError
@@ -24,7 +25,6 @@ from warmstart.planning.plan_file import open_plan
 from warmstart.planning.rules import REFERENCE, EngineSpeed
 from warmstart.records.plan import Choice
 from warmstart.records.run_folder import to_plain
-from warmstart.request import Request
 from warmstart.run import forecast
 from warmstart.run.forecast import Bench, dry_run, make_forecaster, measure
 from warmstart.training.dataset import arrange
@@ -39,7 +39,7 @@ def ask(data, strategy="auto", **options):
     usual = {"base": network(), "preprocessing": PREP, "budget": "fast"}
     if strategy not in ("auto", "head", "auto+add"):
         usual["settings"] = FEW
-    return drain(dry_run(Request(data=data, strategy=strategy, **{**usual, **options})))
+    return drain(dry_run(typed_request(data=data, strategy=strategy, **{**usual, **options})))
 
 
 def test_a_rate_at_which_training_would_diverge_is_measured_all_the_same(pictures):

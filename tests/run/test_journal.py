@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,7 +21,8 @@ from warmstart import resume
 from warmstart.errors import DataError
 from warmstart.events import Event, drain, follow
 from warmstart.planning.plan_file import write_plan
-from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
 from warmstart.records.run_folder import RunFolder, write_json
 from warmstart.records.summary import Inspection
 from warmstart.run import journal as track
@@ -144,15 +146,16 @@ def training(gap=60.0):
     yield event(kind="end", t=at)
 
 
+NOTHING = SimpleNamespace(estimate=None, test=None)  # a summary of a run that ships nothing
+
+
 def steps(run, events=None, result=None):
-    """The events of a run in a folder, whose plan and summary are written as a flow does."""
+    """The events of a run in a folder, whose plan is written as a flow does."""
     yield Event(stage="read", kind="note", values={"folder": str(run)}, t=90.0)
     (run / "plan.toml").write_text(PLAN)
     yield Event(stage="plan", kind="note", values={"title": "Plan", "text": "…"}, t=95.0)
     yield from training() if events is None else events
-    if result is not None:
-        write_json(run / "summary.json", result)
-    return 7
+    return SimpleNamespace(summary=result or NOTHING)
 
 
 @pytest.fixture
@@ -173,7 +176,8 @@ def curves(run):
 
 def test_tensorboard_holds_every_curve(run, finished):
     events = []
-    assert follow(tracked(steps(run, result=finished.summary), ["tensorboard"]), events.append) == 7
+    done = follow(tracked(steps(run, result=finished.summary), ["tensorboard"]), events.append)
+    assert done.summary is finished.summary
     assert [e for e in events if e.values.get("title") != "Track"] == list(steps(run))
     assert notes(events) == [f"tensorboard --logdir {run}/track"]
     result = curves(run)
@@ -196,10 +200,10 @@ def test_tensorboard_holds_every_curve(run, finished):
 
 def test_without_trackers_or_a_folder_nothing_is_done(run, fakes):
     assert list(tracked(steps(run), [])) == list(steps(run))
-    assert drain(tracked(steps(run), ())) == 7
+    assert drain(tracked(steps(run), ())).summary is NOTHING
     assert not (run / "track").exists()
     fakes["good"] = Fake()
-    drain(tracked((e for e in training()), ["good"]))  # before there is a folder
+    next(tracked(training(), ["good"]))  # before there is a folder
     assert not fakes["good"].calls
 
 
@@ -257,7 +261,7 @@ def fakes(monkeypatch):
 def test_a_tracker_that_fails_is_out_and_the_run_goes_on(run, fakes, capsys, fails):
     fakes |= {"bad": Fake(fails), "good": Fake()}
     events = []
-    assert follow(tracked(steps(run), ["bad", "good", "good"]), events.append) == 7
+    assert follow(tracked(steps(run), ["bad", "good", "good"]), events.append).summary is NOTHING
     text = f"bad is off from here on, the run goes on: no network in {fails}"
     assert notes(events).count(text) == 1
     assert fakes["bad"].calls.count(fails) == 1
@@ -286,7 +290,7 @@ def test_trackers_may_ask_nobody(run, fakes, monkeypatch):
     fakes["asking"] = Fake()
     fakes["asking"].store_init_configuration = lambda values: input("Who are you? ")
     events = []
-    assert follow(tracked(steps(run), ["asking"]), events.append) == 7
+    assert follow(tracked(steps(run), ["asking"]), events.append).summary is NOTHING
     assert notes(events)[-1].startswith("asking is off from here on, the run goes on: EOF")
     assert sys.stdin.read() == "yes\n"
 

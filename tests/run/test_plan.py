@@ -17,10 +17,12 @@ from plans import (
     PROFILES,
     a_choice,
     actions,
+    apply_settings,
     network_facts,
     plan_for,
     rates,
     refusal,
+    typed_request,
     with_block,
 )
 from tiny import PREP, network
@@ -30,10 +32,7 @@ from warmstart.network.finished_run import partition_base
 from warmstart.network.load import load
 from warmstart.network.partition import cut
 from warmstart.planning.fine_tuning import plan_cache
-from warmstart.planning.plan_file import write_plan
-from warmstart.planning.settings import apply_settings
 from warmstart.records.plan import Choice
-from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
 from warmstart.run.plan import input_options
@@ -50,7 +49,7 @@ def file_plan(
 
 
 def made(facts=FACTS, **request):
-    request = run_plan.with_plan_file(Request(data=None, **request))
+    request = run_plan.with_plan(typed_request(data=None, **request))
     return run_plan.make_plan(request, facts, FACTS_OF_BASE, PROFILES, ENGINE)
 
 
@@ -64,10 +63,9 @@ def values(plan):
 
 
 @pytest.mark.parametrize("given", [None, frozenset()])
-def test_base_model_seed_and_budget_come_from_the_file(tmp_path, given):
-    plan, path = file_plan(budget="fast", arch="timm:resnet18"), tmp_path / "plan.toml"
-    path.write_text(write_plan(plan))
-    request = run_plan.with_plan_file(Request(data="photos", plan=path, given=given))
+def test_base_model_seed_and_budget_come_from_the_plan(given):
+    plan = file_plan(budget="fast", arch="timm:resnet18")
+    request = run_plan.with_plan(typed_request(data="photos", plan=plan, given=given))
     assert request.plan == plan
     assert own_values(request) == ("lite1", "timm:resnet18", 5, "fast")
     assert run_plan.engine_of(request) == plan.training.engine
@@ -88,10 +86,10 @@ def test_base_model_seed_and_budget_come_from_the_file(tmp_path, given):
 )
 def test_what_was_typed_or_is_no_default_holds_against_the_file(options, expected):
     plan = file_plan(budget="fast", arch="timm:resnet18")
-    request = Request(data="d", plan=plan, **options)
-    assert own_values(run_plan.with_plan_file(request)) == expected
+    request = typed_request(data="d", plan=plan, **options)
+    assert own_values(run_plan.with_plan(request)) == expected
     module = network()
-    assert run_plan.with_plan_file(Request(data="d", plan=plan, base=module)).base is module
+    assert run_plan.with_plan(typed_request(data="d", plan=plan, base=module)).base is module
 
 
 def test_an_engine_that_is_none_or_not_installed_is_refused_unless_another_is_set(monkeypatch):
@@ -103,12 +101,12 @@ def test_an_engine_that_is_none_or_not_installed_is_refused_unless_another_is_se
     ):
         far = replace(plan, training=replace(plan.training, engine=a_choice(engine)))
         with pytest.raises(PlanError, match=rf"plan's training.engine: {says}"):
-            run_plan.with_plan_file(Request(data="d", plan=far))
+            run_plan.with_plan(typed_request(data="d", plan=far))
         setting = f"training.engine={engine.upper()}"
         with pytest.raises(PlanError, match=rf"--set {setting}: {says}"):
-            run_plan.with_plan_file(Request(data="d", settings=(setting,)))
-        request = Request(data="d", plan=far, settings=("training.engine=traced",))
-        taken = run_plan.engine_of(run_plan.with_plan_file(request))
+            run_plan.with_plan(typed_request(data="d", settings=(setting,)))
+        request = typed_request(data="d", plan=far, settings=("training.engine=traced",))
+        taken = run_plan.engine_of(run_plan.with_plan(request))
         assert (taken.value, taken.source) == ("traced", "user")
 
 
@@ -167,14 +165,14 @@ def test_extraction_stores_what_unfrozen_blocks_begin_with(strategy, stream, n, 
     """Where they were typed, counted from the output; else for `last:1`, while that is little."""
     base = replace(load(network(), preprocessing=PREP), stream=stream)
     block = len(partition_base(base).record.blocks) - cut if cut else 0
-    requests = [Request(data=None, strategy=strategy)]
+    requests = [typed_request(data=None, strategy=strategy)]
     if cut and strategy.startswith("last"):
-        requests.append(Request(data=None, plan=plan_for(strategy), given=frozenset()))
+        requests.append(typed_request(data=None, plan=plan_for(strategy), given=frozenset()))
     assert {run_plan.stored_block(request, base, n) for request in requests} == {block}
 
 
 def request_with(*settings, **more):
-    return Request(data=None, settings=settings, **more)
+    return typed_request(data=None, settings=settings, **more)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reports import gain, summary
-from warmstart.records.data import FINDINGS, Finding
+from warmstart.records.findings import FINDINGS, Finding
 from warmstart.records.summary import (
     ClassScore,
     Estimate,

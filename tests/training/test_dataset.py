@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from warmstart.errors import DataError
 from warmstart.planning.build import build
-from warmstart.planning.facts import NetworkFacts, PlanOptions
+from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.rules import probe_layers
+from warmstart.planning.strategy import AUTO, PlanOptions
 from warmstart.records.data import DataRecord, Example
 from warmstart.records.network import BlockRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
@@ -60,7 +61,7 @@ def record(examples):
 
 def plan_of(labelled, budget="fast", seed=0):
     engine = Choice(value="torch", because="so", source="rule")
-    wishes = PlanOptions(base="lite0", strategy="auto", budget=budget, seed=seed)
+    wishes = PlanOptions(base="lite0", strategy=AUTO, budget=budget, seed=seed)
     network = NetworkFacts(record=NETWORK)
     return build(wishes, labelled.facts(), network, tuple(probe_layers(FEATURE_LAYERS)), engine)
 

@@ -17,11 +17,11 @@ from warmstart.features.extraction import extract_features
 from warmstart.features.machine import threads_for
 from warmstart.network.ledger import take_digests
 from warmstart.planning.schedule import schedule
-from warmstart.planning.strategy import AUTO, HEAD, parse
+from warmstart.planning.strategy import AUTO, HEAD, Strategy, parse
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import Clock
-from warmstart.request import DEFAULT_BASE, Request, typed_settings
+from warmstart.request import DEFAULT_BASE, Request, read_settings
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import base_note, read_and_choose
 from warmstart.run.fit import prepare
@@ -126,14 +126,14 @@ def compare_learning_rates(
     """
     request = Request(
         data=data,
-        strategy=strategy,
+        strategy=parse(strategy),
         base=base,
         arch=arch,
         preprocessing=preprocessing,
         label=label,
         group=group,
         lr=lr,
-        settings=typed_settings(settings),
+        settings=read_settings(settings),
         seed=seed,
     )
     return follow(_steps(request, steps), on_event or (lambda event: None))
@@ -142,7 +142,7 @@ def compare_learning_rates(
 def _steps(request: Request, n_steps: int) -> Steps[LearningRateComparison]:
     if n_steps < 1:
         raise UsageError(f"steps={n_steps}: it needs a whole number, 1 or more.")
-    if parse(request.strategy) in (AUTO, HEAD):
+    if request.strategy in (AUTO, HEAD):
         raise _nothing_trained(request.strategy)
     request, collection, base = yield from read_and_choose(request, Clock())
     yield base_note(base.record)
@@ -158,10 +158,10 @@ def _steps(request: Request, n_steps: int) -> Steps[LearningRateComparison]:
         return (yield from _train_all(training_data, plan, plan.training.lr.number, n_steps))
 
 
-def _nothing_trained(strategy: str) -> UsageError:
+def _nothing_trained(strategy: Strategy) -> UsageError:
     return UsageError(
-        f"strategy {strategy} fine-tunes no block, so there is no learning rate to compare; name "
-        "one that does, such as last:6 or full."
+        f"strategy {strategy} fine-tunes no block, so there is no learning rate to compare; "
+        "name one that does, such as last:6 or full."
     )
 
 

@@ -12,7 +12,7 @@ from warmstart.network.freeze import FrozenBlocks, groups
 from warmstart.network.structure import OUTPUT, Sections, sections, sections_for
 from warmstart.planning import rules
 from warmstart.planning.fine_tuning import WARM_UP
-from warmstart.planning.learning_rates import (
+from warmstart.planning.rules import (
     NEW,
     OPTIMIZERS,
     WEIGHT_DECAY,
@@ -23,19 +23,9 @@ from warmstart.planning.learning_rates import (
     max_new_lr,
     round_lr,
 )
-from warmstart.planning.strategy import HEAD, Strategy, body_actions, n_tuned, parse, word
-from warmstart.records.plan import (
-    ADDED,
-    TUNED,
-    Action,
-    BlockPlan,
-    Choice,
-    HeadPlan,
-    InputPlan,
-    Plain,
-    Plan,
-    TrainingPlan,
-)
+from warmstart.planning.strategy import HEAD, Strategy, body_actions, n_tuned, parse
+from warmstart.records.block_actions import ADDED, TUNED, Action
+from warmstart.records.plan import BlockPlan, Choice, HeadPlan, InputPlan, Plain, Plan, TrainingPlan
 
 LOADER = "your own loader decides"
 DECAY = "a layer nearer the input is more general, and moves less than the one above it"
@@ -146,7 +136,7 @@ def plan(
     none, zero = _rule((), why), _rule(0, why)
     return Plan(
         base=_user(f"module:{kind}"),
-        strategy=_user(word(parsed), rule=word(HEAD)),
+        strategy=_user(str(parsed), rule=str(HEAD)),
         blocks=_blocks(cut, parsed, training),
         head=HeadPlan(candidates=none, penalties=none, outer_folds=zero, permutations=zero),
         training=training,

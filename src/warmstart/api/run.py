@@ -22,7 +22,7 @@ from warmstart.records.plan import Plan
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Estimate, Summary, TestScores, Verdict
 from warmstart.tasks.registry import TASKS
-from warmstart.terminal.result_text import estimate_text, probe_text, score_text
+from warmstart.terminal.result_text import claims_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,13 +111,7 @@ def run_html(summary: Summary, path: Path) -> str:
     """Readiness, verdict, accuracy, grave findings and folder of a run."""
     is_shipped = summary.shipped.strategy != "none"
     shipped = summary.shipped.strategy if is_shipped else "nothing"
-    scores = []
-    if is_shipped and summary.estimate is not None:
-        scores.append(estimate_text(summary.estimate))
-    if is_shipped and summary.test is not None:
-        scores.append(f"{score_text(summary.test)} on the test set")
-    if is_shipped and (probe := probe_text(summary)):
-        scores.append(probe)
+    scores = claims_of(summary) if is_shipped else []
     rows = [(TASKS[summary.task].words.title, "; ".join(scores) + ".")] if scores else []
     rows.append(("Shipped", f"{shipped}: {summary.shipped.why.rstrip('.')}."))
     # Findings that make a figure wrong; the others are in the report.
@@ -186,14 +180,16 @@ def fit(
     Raises: DataError, ModelError, PlanError, UsageError, RunFolderError; TrainingError if the
     training fails.
     """
-    from warmstart.request import Request, typed_settings
+    from warmstart.planning.plan_file import open_plan
+    from warmstart.planning.strategy import parse
+    from warmstart.request import Request, read_settings
 
     request = Request(
         data=data,
         base=base,
         arch=arch,
         preprocessing=preprocessing,
-        strategy=strategy,
+        strategy=parse(strategy),
         budget=budget,
         out=Path(out) if out is not None else None,
         test=test,
@@ -208,8 +204,8 @@ def fit(
         lr=lr,
         minutes=minutes,
         device=device,
-        plan=Path(plan) if isinstance(plan, str) else plan,
-        settings=typed_settings(settings),
+        plan=open_plan(Path(plan)) if isinstance(plan, (str, Path)) else plan,
+        settings=read_settings(settings),
         track=(track,) if isinstance(track, str) else tuple(track),
     )
 

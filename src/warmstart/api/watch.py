@@ -13,8 +13,9 @@ from warmstart.network.freeze import behaviour_of
 from warmstart.network.ledger import prove_frozen
 from warmstart.network.structure import OUTPUT, Sections, sections_for
 from warmstart.network.weights import STATISTICS, digest, unique_tensors
+from warmstart.records.block_actions import ADDED, Action
 from warmstart.records.network import Fate, Ledger, LedgerRow
-from warmstart.records.plan import ADDED, Action, Plan
+from warmstart.records.plan import Plan
 from warmstart.records.summary import FrozenProof
 
 CURE = "Use warmstart.freeze(network, plan)"

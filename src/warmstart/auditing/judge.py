@@ -55,7 +55,8 @@ from warmstart.network.weights import n_parameters
 from warmstart.nouns import count, is_are
 from warmstart.planning import rules
 from warmstart.records.comparison import AuditedModel, MajorityClass, TrainGap
-from warmstart.records.data import DataRecord, Example, Finding
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Preprocessing, pictures
 from warmstart.records.run_folder import read_json
 from warmstart.records.summary import Scores

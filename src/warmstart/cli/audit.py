@@ -12,15 +12,16 @@ from warmstart.cli.options import COMMON, GROUP, LABEL, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
 from warmstart.errors import UsageError
 from warmstart.events import follow
-from warmstart.formatting import interval, percent, printable, short_interval
+from warmstart.formatting import interval, percent, printable
 from warmstart.modalities.nouns import IMAGES
 from warmstart.nouns import count
 from warmstart.records.comparison import AuditedModel
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Preprocessing
 from warmstart.records.network import Audit, AuditGroup, Tally
 from warmstart.records.run_folder import to_plain
 from warmstart.records.summary import ClassScore
+from warmstart.tasks.registry import test_estimate
 from warmstart.terminal.text import column, named, shortened
 
 if TYPE_CHECKING:
@@ -294,10 +295,10 @@ def _outputs(model: AuditedModel) -> Iterator[str]:
 
 
 def _accuracy(model: AuditedModel) -> Iterator[str]:
-    test, everything = model.without_leaks or model.test, model.test
-    score = interval(test.accuracy, test.low, test.high, test.n)
+    test = model.without_leaks or model.test
+    score = test_estimate(test).interval
     if model.without_leaks:
-        whole = interval(everything.accuracy, everything.low, everything.high, everything.n)
+        whole = test_estimate(model.test).interval
         score += f" on the {test.n:,} images without leakage; {whole} on all"
     yield f"{score}."
     majority = f"{percent(model.majority.accuracy, test.n)} of the time"
@@ -370,7 +371,7 @@ def _classes(rows: Sequence[ClassScore], n_classes: int) -> list[str]:
         precision = "never" if row.precision is None else percent(row.precision, row.answers)
         other = row.confused_with
         confused_with = f"{_class_name(other)} ({row.n_confused:,})" if other else ""
-        recall = short_interval(row.recall, row.low, row.high, row.n)
+        recall = row.short_interval
         cells = f"{_class_name(row.label):<{width}}  {row.n:>6,}  {recall:<16}  {precision:>12}"
         lines.append(shortened(f"{cells}  {confused_with}".rstrip()))
     hidden = len(ordered) - len(weakest)

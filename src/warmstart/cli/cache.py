@@ -6,20 +6,38 @@ from typing import TYPE_CHECKING
 
 from warmstart.cli.options import PLAIN, Call, Verb
 from warmstart.cli.output import print_result
-from warmstart.terminal import tables
+from warmstart.formatting import size
+from warmstart.modalities.nouns import IMAGES
+from warmstart.nouns import count
+from warmstart.terminal.text import column, lead
 
 if TYPE_CHECKING:
     from warmstart.features.cache import CacheInfo
+
+
+def cache_text(info: CacheInfo) -> str:
+    """Size and content of the feature cache."""
+    total = f"{size(info.bytes)} of at most {size(info.limit_bytes)}"
+    rows = f"features of {IMAGES.count(info.rows)}, {count(info.feature_sets, 'set')}"
+    lines = [lead("Cache") + str(info.path)]
+    lines.append(column("Size", f"{total}: {rows}." if info.rows else f"{total}."))
+    return "\n".join([*lines, column("Clear", "warmstart cache clear")])
+
+
+def cleared_text(info: CacheInfo) -> str:
+    if not info.bytes:
+        return f"The cache was empty: nothing was removed from {info.path}."
+    return f"Removed {size(info.bytes)} from {info.path}."
 
 
 def cache(call: Call) -> int:
     """Run `warmstart cache`."""
     if call.places[0] == "clear":
         cleared = clear()
-        print_result(call, cleared, lambda: tables.cleared_text(cleared))
+        print_result(call, cleared, lambda: cleared_text(cleared))
     else:
-        size = info()
-        print_result(call, size, lambda: tables.cache_text(size))
+        now = info()
+        print_result(call, now, lambda: cache_text(now))
     return 0
 
 

@@ -21,7 +21,7 @@ from warmstart.cli.output import NO_SIGNAL, print_result, watched
 from warmstart.events import follow
 from warmstart.formatting import sentence
 from warmstart.modalities.registry import MODALITIES
-from warmstart.records.data import FINDINGS, Finding
+from warmstart.records.findings import FINDINGS, Finding
 from warmstart.records.summary import Checked, Evidence
 from warmstart.tasks.registry import task_or_default
 from warmstart.terminal.result_text import no_signal_text

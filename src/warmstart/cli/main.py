@@ -1,4 +1,4 @@
-"""`main`: run one command, print an error as one line, return the exit code."""
+"""`main`: run one command, print an error as one line, return the exit code; help texts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import errno
 import gc
 import os
 import sys
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
 from warmstart import __version__
-from warmstart.cli import verb_named
+from warmstart.cli import all_verbs, verb_named
+from warmstart.cli.options import Verb
 from warmstart.cli.parse import parse
 from warmstart.cli.stop import INTERRUPTED, Interrupts
 from warmstart.errors import WarmstartError
@@ -50,8 +52,6 @@ def main(argv: Sequence[str] | None = None, interrupts: Interrupts | None = None
 
 
 def _run(words: Sequence[str]) -> int:
-    from warmstart.cli.help import root_help, verb_help
-
     if words and words[0] == "help" and len(words) > 1:
         words = [words[1], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
@@ -126,3 +126,63 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "the disk is full; make room, then run the same command again.", 1
     what = f"{type(error).__name__}: {error}".rstrip(": ").rstrip(".")
     return f"this is a bug in warmstart: {what}. Run again with --debug and report it.", 1
+
+
+# ---- Help texts, short enough for one screen.
+
+
+WIDTH = 80
+
+
+def root_help() -> str:
+    examples = (
+        "warmstart fit sample:digits  # needs no images of yours",
+        "warmstart fit photos/  # photos/<class>/*.jpg",
+        "warmstart predict runs/photos new.jpg",
+    )
+    lines = [
+        f"warmstart {__version__}: fine-tune a pretrained network on your own images, on this",
+        "computer, and measure how far its predictions can be trusted.",
+        "",
+        "Usage: warmstart VERB ...     (warmstart VERB --help explains a verb)",
+        "",
+        *_columns([(verb.words, verb.short) for verb in all_verbs()], left=26),
+        "",
+        "DATA is a folder with one sub-folder per class (photos/cat/1.jpg), a table or an",
+        "archive. RUN is the folder that fit writes, such as runs/photos.",
+        "",
+        "Examples:",
+        *_examples(examples),
+    ]
+    return "\n".join(lines)
+
+
+def verb_help(verb: Verb) -> str:
+    options = [(option.signature, option.help) for option in verb.options]
+    lines = [
+        f"Usage: warmstart {verb.words} [options]",
+        "",
+        *textwrap.wrap(" ".join(verb.about.split()), WIDTH),
+        "",
+        "Options:",
+        *_columns(options, left=20),
+        "",
+        "Examples:",
+        *_examples(verb.examples),
+    ]
+    return "\n".join(lines)
+
+
+def _columns(rows: Iterable[tuple[str, str]], left: int) -> list[str]:
+    lines: list[str] = []
+    for name, text in rows:
+        wrapped = textwrap.wrap(text, WIDTH - left - 2)
+        lines.append(f"  {name:<{left}}{wrapped[0]}")
+        lines += [" " * (left + 2) + line for line in wrapped[1:]]
+    return lines
+
+
+def _examples(examples: Sequence[str]) -> list[str]:
+    rows = [example.partition("  # ") for example in examples]
+    left = max((len(command) for command, _, purpose in rows if purpose), default=0) + 3
+    return [f"  {command:<{left}}# {why}" if why else f"  {command}" for command, _, why in rows]

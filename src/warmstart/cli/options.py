@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from warmstart.records.data import TASK_OPTIONS
+from warmstart.modalities.registry import kind_options
+from warmstart.records.plan import OPTIONS
+from warmstart.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from warmstart.planning.rules import Budget
-    from warmstart.records.inputs import KindOption
     from warmstart.request import Request
-
-PLANNED = frozenset({"base", "arch", "strategy", "budget", "seed", "lr"})  # a plan has them too
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +145,13 @@ TEXT = Option("--text COLUMN", "column of the texts")
 TASK = Option(
     "--task T",
     "auto (default), classify, multilabel or regress (a number)",
-    " ".join(TASK_OPTIONS),
+    " ".join(("auto", *TASKS)),
 )
 GROUP = Option("--group COLUMN", "column of groups that are never split (a person, a visit)")
 KIND = Option(
     "--kind K",
     "image, audio, text or table (default auto: detected)",
-    "auto image audio text table",
+    " ".join(kind_options()),
 )
 RELABEL = Option(
     "--relabel FILE", "table of corrected labels (path,label); an empty label leaves the image out"
@@ -184,21 +183,26 @@ DATA = "the labelled images"
 
 def request_of(call: Call) -> Request:
     """The request of a run; options that were not typed have their defaults."""
+    from warmstart.planning.plan_file import open_plan
+    from warmstart.planning.settings import parse_settings
+    from warmstart.planning.strategy import parse
     from warmstart.records.run_folder import seconds_alive
     from warmstart.request import Request
 
-    values, parallel = call.values, call.values.get("--parallel")
+    values, settings = call.values, call.many.get("--set", ())
+    if parallel := values.get("--parallel"):
+        settings = (*settings, f"training.parallel={parallel}")
     return Request(
         data=call.places[0],
         base=values.get("--base", "lite0"),
         arch=values.get("--arch"),
-        strategy=values.get("--strategy", "auto"),
+        strategy=parse(values.get("--strategy", "auto")),
         budget=cast("Budget", values.get("--budget", "balanced")),
         out=call.path("--out"),
         label=values.get("--label"),
         group=values.get("--group"),
         text=values.get("--text"),
-        kind=cast("KindOption", values.get("--kind", "auto")),
+        kind=values.get("--kind", "auto"),
         task=values.get("--task", "auto"),
         test=values.get("--test"),
         relabel=call.path("--relabel"),
@@ -210,13 +214,10 @@ def request_of(call: Call) -> Request:
         minutes=float(values["--minutes"]) if "--minutes" in values else None,
         elapsed=seconds_alive(),
         device=values.get("--device", "auto"),
-        plan=call.path("--plan"),
-        settings=(
-            *call.many.get("--set", ()),
-            *([] if parallel is None else [f"training.parallel={parallel}"]),
-        ),
+        plan=open_plan(Path(values["--plan"])) if "--plan" in values else None,
+        settings=parse_settings(settings),
         track=names_in(values.get("--track", "")),
-        given=frozenset(name.removeprefix("--") for name in values) & PLANNED,
+        given=frozenset(name.removeprefix("--") for name in values) & OPTIONS,
     )
 
 

@@ -114,7 +114,7 @@ def kind_of_run(run: Path) -> str:
 
 def check_processes(call: Call, world: ProcessGroup) -> None:
     """Raises: UsageError where --parallel needs another number of processes than there are."""
-    from warmstart.planning.machine import PARALLEL_MODES, is_parallel_mode, n_stages
+    from warmstart.planning.facts import PARALLEL_MODES, is_parallel_mode, n_stages
 
     value = call.values.get("--parallel")
     if value is None:

@@ -9,11 +9,10 @@ from pathlib import Path
 from warmstart.cli.options import COMMON, COUNT, RUN, Call, Option, Verb
 from warmstart.cli.output import print_result, watched
 from warmstart.events import follow
-from warmstart.formatting import printable
+from warmstart.formatting import printable, probability
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
 from warmstart.records.answer import ExpectedGain, Skipped, Suggestion, Suggestions
-from warmstart.terminal.tables import probability
 from warmstart.terminal.text import column, window, wrap
 
 _PATHS, _LABELS = 36, 20  # columns that longer names may exceed alone

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from warmstart.errors import DataError
 from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Wording
-from warmstart.records.data import DataRecord, Finding, Split, TaskOption
+from warmstart.records.data import DataRecord, Split, TaskOption
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind, KindOption
 from warmstart.tasks.task import Form
 

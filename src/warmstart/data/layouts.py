@@ -36,7 +36,8 @@ from warmstart.modalities.image import IMAGE
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT, decode_utf8
 from warmstart.nouns import Wording, count
-from warmstart.records.data import Finding, Split
+from warmstart.records.data import Split
+from warmstart.records.findings import Finding
 
 # ---- Data sets that Hugging Face's `datasets` saved on disk, read with pyarrow alone.
 #

@@ -19,7 +19,8 @@ from warmstart.data.dataset import Collection
 from warmstart.data.splits import group_numbers
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns, is_are
-from warmstart.records.data import DataRecord, Example, Finding, Task
+from warmstart.records.data import DataRecord, Example, Task
+from warmstart.records.findings import Finding
 from warmstart.solve.kernels import Features, Key, Read, apply_scaling, chunks, fit_scalings, some
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS

@@ -25,7 +25,7 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT
 from warmstart.nouns import count
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import KindOption
 
 # What may be opened in a place beside media: a data set saved by `datasets` is .arrow and .json.

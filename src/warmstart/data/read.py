@@ -62,7 +62,8 @@ from warmstart.formatting import first_few
 from warmstart.modalities.table import TABLE
 from warmstart.modalities.text import TEXT
 from warmstart.nouns import Wording, count
-from warmstart.records.data import DataRecord, Example, Finding, Task, TaskOption
+from warmstart.records.data import DataRecord, Example, Task, TaskOption
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import KindOption
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from warmstart.data.dataset import Row
 from warmstart.data.parsing import Table
 from warmstart.errors import DataError, UsageError
-from warmstart.records.data import Example, Finding
+from warmstart.records.data import Example
+from warmstart.records.findings import Finding
 
 # ---- Groups guessed from names. They are proposed to the user and never acted on.
 

@@ -43,7 +43,7 @@ from warmstart.modalities.table import (
 )
 from warmstart.modalities.text import TEXT, payload_of
 from warmstart.nouns import Wording, count, is_are
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import ColumnKind, ColumnRecord
 from warmstart.records.plan import Choice, ColumnPlan
 

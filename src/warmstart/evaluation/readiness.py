@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from warmstart.records.data import Finding, Task
+from warmstart.records.data import Task
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Estimate, Level, Readiness
 from warmstart.tasks.registry import TASKS
 from warmstart.tasks.words import percent

@@ -1,19 +1,26 @@
-"""Features to evidence, and evidence to the verdict."""
+"""Features to evidence, and evidence to the verdict; transfer gain, learning curve."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import cast
 
 import numpy as np
+from scipy.special import stdtrit
 
 from warmstart.events import Event, Steps
 from warmstart.evidence.data_checks import check_data, with_labels_of
-from warmstart.evidence.domain_gap import measure_domain_gap, read_texts
-from warmstart.evidence.learning_curve import anchored, learning_curve
-from warmstart.evidence.preprocessing import try_preprocessing, warning
+from warmstart.evidence.preprocessing import (
+    measure_domain_gap,
+    read_texts,
+    try_preprocessing,
+    warning,
+)
 from warmstart.evidence.probe import (
+    LeftOut,
+    Probe,
     best_left_out,
     depth,
     not_measured,
@@ -22,10 +29,12 @@ from warmstart.evidence.probe import (
     plain_kernels,
     probe_test,
 )
-from warmstart.evidence.transfer_gain import measure_transfer_gain
 from warmstart.features.machine import keep_freed_memory
+from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import modality_of
+from warmstart.network.shuffled import control_features, halve_images, layer_scales
 from warmstart.network.weights import is_mapped
+from warmstart.nouns import Nouns
 from warmstart.planning import fine_tuning, rules
 from warmstart.planning.plan_file import in_words
 from warmstart.planning.verdict import (
@@ -41,7 +50,7 @@ from warmstart.planning.verdict import (
     sentence,
     verdict_kind,
 )
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import TextInputs
 from warmstart.records.summary import (
     Estimate,
@@ -51,9 +60,14 @@ from warmstart.records.summary import (
     ShippedCandidate,
     Verdict,
 )
-from warmstart.stats.intervals import wilson
+from warmstart.solve import ridge
+from warmstart.solve.ridge import Array, Rows
+from warmstart.stats.intervals import kish, number_groups, standard_error, wilson
+from warmstart.stats.learning_curve import PowerLaw, expected_gain
+from warmstart.stats.permutation import spread_order
 from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.words import Words, signal_text
+from warmstart.tasks.task import Target, Truth
+from warmstart.tasks.words import Words, signal_text, signed_points
 from warmstart.training.dataset import LabelledRows, Sample, TrainingDataset, draw
 from warmstart.training.fine_tune import FineTuned
 from warmstart.training.score import ModelEvaluation
@@ -152,6 +166,12 @@ def _closely(training_data: TrainingDataset) -> Steps[list[Evidence]]:
             evidence.append(measure_domain_gap(probe_of(rules.DOMAIN_GAP_IMAGES)))
         yield Event(stage="checks", kind="step", step=len(evidence))
         return [*evidence, try_preprocessing(probe_of)]
+
+
+def headline(verdict: Verdict) -> str:
+    """The evidence that says most of what to expect, in words."""
+    by_name = {evidence.name: evidence for evidence in verdict.evidence}
+    return by_name.get("transfer_gain", by_name["permutation_test"]).meaning
 
 
 def tries_fine_tuning(training_data: TrainingDataset, verdict: Verdict) -> bool:
@@ -348,3 +368,246 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
     layers = f"all {n_blocks} layers frozen" if n_blocks > 1 else "the network frozen"
     name = str(strategy.value) if plan.training.lr is not None else "head"
     return ShippedCandidate(strategy=name, why=f"{what}, {layers}: {why}")
+
+
+# ---- Transfer gain: what does pretraining add on this data?
+#
+# The same head on the same images: on the pretrained network, on the network with shuffled
+# weights, and on raw pixels. Transfer gain is the pretrained network's accuracy minus that of the
+# better of the two controls (RECIPE §4; Kornblith et al. 2019).
+
+
+SHUFFLE_SD = 0.03  # least standard deviation of accuracy assumed between shuffles
+NORMAL_95 = 1.645
+CLEAR = 3.0  # standard errors above 0 from which more images would not change the answer
+
+
+def transfer_gain(
+    trained: Sequence[Array],
+    shuffles: Sequence[Sequence[Array]],
+    pixels: Sequence[Array],
+    labels: Truth,
+    group_rows: Sequence[Rows],
+    target: Target = CLASSIFICATION,
+    nouns: Nouns = IMAGE.nouns,
+) -> Evidence:
+    """Accuracy of the pretrained network minus that of the better control.
+
+    Shapes: kernels (n, n), of each list the best counts, with a list per shuffled network; labels
+    (n,); groups partition the rows. Details: `error` (standard error of the difference, including
+    the spread between shuffles), the three accuracies, `shuffles`.
+    """
+    if len(group_rows) < 2:
+        reason = f"Not measured: the {nouns.many} compared all belong to one group."
+        return replace(not_measured("transfer_gain", len(labels), reason), details={"error": 0.0})
+    k, groups = target.n_outputs(labels), number_groups(group_rows)
+
+    def hits(kernels: Sequence[Array]) -> Array:
+        return best_left_out(kernels, labels, group_rows, k, target).hits(labels)
+
+    own, raw = hits(trained), hits(pixels)
+    shuffled = np.array([hits(kernels) for kernels in shuffles])
+    by_shuffle = shuffled.mean(axis=1)
+    is_pixels = float(raw.mean()) > float(by_shuffle.mean())
+    control = raw if is_pixels else shuffled.mean(axis=0)
+    value = float(own.mean() - control.mean())
+    # Never below one row in n, or two networks that err on the same rows would differ for certain.
+    paired = max(standard_error(own - control, groups), 1.0 / len(control))
+    spread = 0.0
+    if not is_pixels:
+        variance = float(np.var(by_shuffle, ddof=1)) if len(by_shuffle) > 1 else 0.0
+        spread = max(variance, SHUFFLE_SD**2) / len(by_shuffle)
+    # Wider for few groups, by the t quantile.
+    few = float(stdtrit(max(kish(groups) - 1, 1.0), 0.95)) / NORMAL_95
+    error = few * float(np.sqrt(paired**2 + spread))
+    scores = {
+        "trained": float(own.mean()),
+        "shuffled": float(by_shuffle.mean()),
+        "pixels": float(raw.mean()),
+    }
+    percent = {name: f"{100 * score:.0f} %" for name, score in scores.items()}
+    comparison = (
+        f"a quick linear probe {target.words.does.format(percent['trained'])} with the pretrained "
+        f"weights, {percent['shuffled']} with the same weights shuffled, {percent['pixels']} "
+        f"from {nouns.plain}"
+    )
+    return Evidence(
+        name="transfer_gain",
+        value=value,
+        low=max(value - 1.96 * error, -1.0),
+        high=min(value + 1.96 * error, 1.0),
+        n=len(labels),
+        meaning=(
+            f"On {nouns.count(len(labels))} {comparison}: pretraining is worth "
+            f"{signed_points(value)} points here."
+        ),
+        details={**scores, "shuffles": len(shuffles), "error": error},
+    )
+
+
+def is_clear(evidence: Evidence) -> bool:
+    """Whether the transfer gain is positive so clearly that more images would not change it."""
+    return (evidence.value or 0.0) - CLEAR * float(evidence.details["error"]) > 0
+
+
+def measure_transfer_gain(
+    probe_of: Callable[[int], Probe], n_classes: int, seed: int
+) -> Steps[Evidence]:
+    """Measure on few images and shuffles first, on more where the answer is not clear."""
+    (few, least), (many, most) = rules.TRANSFER_GAIN_STAGES
+    enough, kernels = min(5 * n_classes, rules.TRANSFER_GAIN_MOST), list[list[Array]]()
+    first = probe_of(max(few, enough))
+    scale_images = first.images[: rules.SCALE_IMAGES]
+    scales = layer_scales(first.extractor(), scale_images, first.normalise())
+    evidence = yield from _transfer_gain(first, least, seed, kernels, scales)
+    if is_clear(evidence):
+        return evidence
+    second = probe_of(max(many, enough))
+    if len(second.rows) > len(first.rows):  # else the kernels of the first shuffles serve again
+        kernels.clear()
+    return (yield from _transfer_gain(second, most, seed, kernels, scales))
+
+
+def _transfer_gain(
+    probe: Probe, shuffles: int, seed: int, kernels: list[list[Array]], scales: Sequence[float]
+) -> Steps[Evidence]:
+    """Add the kernels of the missing shuffles to `kernels`, then compare."""
+    extractor, normalise = probe.extractor(), probe.normalise()
+    images = halve_images(extractor, probe.images, normalise)
+    for number in range(len(kernels), shuffles):
+        rng = np.random.default_rng([seed, 4, number])
+        feature_layers = control_features(extractor, images, normalise, rng, scales)
+        kernels.append(probe.training_data.kernels(feature_layers))
+        yield Event(stage="checks", kind="step", step=number + 1, of=shuffles)
+    controls, rows = (probe.cached(), kernels, probe.plain()), (probe.labels(), probe.group_rows())
+    labelled = probe.training_data.labelled
+    return transfer_gain(*controls, *rows, labelled.target, labelled.nouns)
+
+
+# ---- Learning curve: would more examples help? Extrapolated to twice as many.
+
+
+SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+DRAWS = 10
+LEAST_SIZES = 3  # distinct sizes that a curve needs
+LEAST_ROWS = 40  # below, the smallest subsets hold next to nothing
+MOST_BEYOND = 2.5  # times the rows measured: no extrapolation beyond
+FLAT = 0.01  # gain of a doubling below which the curve is called flat
+
+
+def learning_curve(
+    kernel: Array,
+    head: LeftOut,
+    labels: Truth,
+    group_rows: Sequence[Rows],
+    n_all: int,
+    rng: np.random.Generator,
+) -> Evidence:
+    """Accuracy gain of twice as many examples, by a power law of the odds through six sizes.
+
+    Shapes: kernel (n, n), labels (n,); groups partition the rows; `head` is the ridge on this
+    kernel, whose penalty serves every size. `n_all` is the number of examples, more than n where
+    the rows are a sample; there is no value far beyond the rows measured.
+    """
+    n, k = len(labels), head.scores.shape[1]
+    if n < LEAST_ROWS or n_all > MOST_BEYOND * n:
+        reason = "too few examples" if n < LEAST_ROWS else "far more examples than were measured"
+        return not_measured("learning_curve", n, f"Not measured: {reason}.")
+    orders = [spread_order(head.target.strata(labels), group_rows, rng) for _ in range(DRAWS)]
+    targets = [max(round(share * n), 2 * k) for share in SHARES]
+    # Whole groups that hold at least `size` rows; one group is left over.
+    stops = np.array(
+        [
+            [int(ends[min(int(np.searchsorted(ends, size)), len(ends) - 2)]) for size in targets]
+            for _, ends in orders
+        ]
+    )
+    sizes = stops.mean(axis=0)
+    if len(np.unique(sizes)) < LEAST_SIZES:
+        reason = "classes or groups leave too few sizes to compare"
+        return not_measured("learning_curve", n, f"Not measured: {reason}.")
+    pairs = zip(orders, stops, strict=True)
+    curves = np.array(
+        [[_accuracy(kernel, head, labels, rows, at) for at in ends] for (rows, _), ends in pairs]
+    )
+    gain = expected_gain(sizes, curves, n_all, 2 * n_all, rng)
+    means = curves.mean(axis=0)
+    details: dict[str, float | int | str] = {
+        f"accuracy.{round(size)}": float(a) for size, a in zip(sizes, means, strict=True)
+    }
+    details |= {"scale": gain.law.scale, "exponent": gain.law.exponent}
+    return _evidence(gain.value, gain.low, gain.high, n, n_all, k, head.target, details)
+
+
+def anchored(
+    evidence: Evidence, estimate: Estimate, n_fit: int, n_all: int, n_classes: int, target: Target
+) -> Evidence:
+    """Shift the curve so that it ends in the linear probe's cross-validated score.
+
+    Its points come from one feature set and a cheap fit; the selected head is better. All points
+    move by the same log-odds. `n_fit`: training examples in each fold of `estimate`.
+    """
+    scale, exponent = evidence.details.get("scale"), evidence.details.get("exponent")
+    if evidence.value is None or not isinstance(scale, float) or not isinstance(exponent, float):
+        return evidence
+    law = PowerLaw(scale, exponent)
+    least = 0.5 / n_fit
+    value = min(max(estimate.value, least), 1 - least)
+    factor = value / (1 - value) / max(law.scale * n_fit**law.exponent, 1e-12)
+    moved = PowerLaw(law.scale * factor, law.exponent)
+    gain = moved.at(2 * n_all) - moved.at(n_all)
+    below = evidence.value - (evidence.low or 0.0)
+    above = (evidence.high or 0.0) - evidence.value
+    low, high = max(gain - below, 0.0), gain + above
+    details: dict[str, float | int | str] = {}
+    for key, point in evidence.details.items():
+        if key.startswith("accuracy."):
+            share = min(max(float(point), least), 1 - least)
+            odds = factor * share / (1 - share)
+            details[key] = odds / (1 + odds)
+    details[f"accuracy.{n_fit}"] = estimate.value
+    details |= {"scale": moved.scale, "exponent": moved.exponent}
+    return _evidence(gain, low, high, evidence.n, n_all, n_classes, target, details)
+
+
+def _evidence(
+    value: float,
+    low: float,
+    high: float,
+    n: int,
+    n_all: int,
+    n_classes: int,
+    target: Target,
+    details: dict[str, float | int | str],
+) -> Evidence:
+    more = f"{max(round(n_all / n_classes), 1):,} {target.words.more}"
+    if high < FLAT:
+        meaning = (
+            f"More examples of this kind would hardly help: {more} would add less than "
+            f"{100 * FLAT:.0f} point."
+        )
+    else:
+        interval = f"{100 * low:.1f} to {100 * high:.1f}"
+        meaning = f"About {more} would add {100 * value:.1f} points ({interval})."
+    return Evidence(
+        name="learning_curve",
+        value=value,
+        low=low,
+        high=high,
+        n=n,
+        meaning=meaning,
+        details=details,
+    )
+
+
+def _accuracy(kernel: Array, head: LeftOut, labels: Truth, rows: Rows, stop: int) -> float:
+    """Accuracy on the other rows of a head fitted on the first `stop` of `rows`."""
+    train, rest = rows[:stop], rows[stop:]
+    if 2 * len(train) > len(rows):  # leaving few rows out costs less than fitting many
+        scores = ridge.left_out(head.dual, [rest])[rest]
+    else:
+        inner = kernel[np.ix_(train, train)]
+        dual = ridge.fit(inner, head.dual.targets[train], head.penalty)
+        scores = kernel[np.ix_(rest, train)] @ dual.coefficients
+        scores = scores + ridge.intercept(inner, dual, head.penalty)
+    return float(head.target.credits(scores, labels[rest]).mean())

@@ -30,7 +30,8 @@ from scipy.special import gammaln
 from warmstart.evidence.probe import not_measured
 from warmstart.modalities.image import IMAGE
 from warmstart.nouns import Nouns
-from warmstart.records.data import SEPARATOR, Finding, LabelIssue, LabelIssues, Share, Why
+from warmstart.records.data import SEPARATOR, LabelIssue, LabelIssues, Share, Why
+from warmstart.records.findings import Finding
 from warmstart.records.summary import Evidence
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from warmstart.data.thumbnails import FileFigures
 from warmstart.evidence.probe import best_left_out
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.solve.calibration import Labels
 from warmstart.solve.ridge import Array, Rows
 

@@ -12,7 +12,7 @@ from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns
 from warmstart.records.answer import Exported, Gap
 from warmstart.records.summary import LabelScores, Scores, Summary
-from warmstart.tasks.registry import TASKS, other_metrics, score_of
+from warmstart.tasks.registry import TASKS, other_metrics, score_of, test_estimate
 
 LISTED = 20  # classes that are listed in full
 
@@ -134,17 +134,17 @@ def _results(facts: ReadmeFacts) -> str:
         return "\n".join([*lines, single_layer_text(facts.exported), ""])
     estimate, test = facts.summary.estimate, facts.summary.test
     if estimate is not None:
-        score = interval(estimate.value, estimate.low, estimate.high, estimate.n)
-        lines.append(f"- {score} on {estimate.n:,} held-out {facts.nouns.many}")
+        lines.append(f"- {estimate.interval} on {estimate.n:,} held-out {facts.nouns.many}")
     if test is not None:
-        score = interval(score_of(test), test.low, test.high, test.n)
         more = other_metrics(test).removesuffix(".")
         if isinstance(test, Scores):
             more = (
                 f"macro F1 {test.macro_f1:.3f}, log-loss {test.log_loss:.3f}, calibration error "
                 f"{test.ece:.3f}"
             )
-        lines.append(f"- {score} on {test.n:,} test {facts.nouns.many}; {more}")
+        lines.append(
+            f"- {test_estimate(test).interval} on {test.n:,} test {facts.nouns.many}; {more}"
+        )
     return "\n".join([*lines, ""])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from warmstart.records.inputs import DEFAULT_KIND, Inputs
@@ -15,35 +15,42 @@ if TYPE_CHECKING:
 
 
 class _Modalities(MutableMapping[str, "Modality[Any]"]):
-    """By kind. Loaded on first use, as decoders take long to import and help needs none."""
+    """By kind. Each is loaded on first use, as decoders take long to import and help needs none."""
 
-    @cached_property
-    def _loaded(self) -> dict[str, Modality[Any]]:
-        from warmstart.modalities.audio import AUDIO
-        from warmstart.modalities.image import IMAGE
-        from warmstart.modalities.table import TABLE
-        from warmstart.modalities.tensor import TENSOR
-        from warmstart.modalities.text import TEXT
-
-        return {one.kind: one for one in (IMAGE, AUDIO, TEXT, TABLE, TENSOR)}
+    def __init__(self, *kinds: str) -> None:
+        self._members: dict[str, Modality[Any] | None] = dict.fromkeys(kinds)
 
     def __getitem__(self, kind: str) -> Modality[Any]:
-        return self._loaded[kind]
+        modality = self._members[kind]
+        if modality is None:
+            modality = getattr(import_module(f"warmstart.modalities.{kind}"), kind.upper())
+            self._members[kind] = modality
+        return modality
 
     def __setitem__(self, kind: str, modality: Modality[Any]) -> None:
-        self._loaded[kind] = modality
+        self._members[kind] = modality
 
     def __delitem__(self, kind: str) -> None:
-        del self._loaded[kind]
+        del self._members[kind]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._loaded)
+        return iter(self._members)
 
     def __len__(self) -> int:
-        return len(self._loaded)
+        return len(self._members)
 
 
-MODALITIES = _Modalities()
+IN_MEMORY = "tensor"  # the kind that no file holds
+MODALITIES = _Modalities("image", "audio", "text", "table", IN_MEMORY)
+
+
+def kind_options() -> tuple[str, ...]:
+    """The values of --kind: the kinds that files hold, and auto.
+
+    >>> kind_options()
+    ('auto', 'image', 'audio', 'text', 'table')
+    """
+    return ("auto", *(kind for kind in MODALITIES if kind != IN_MEMORY))
 
 
 def modality_of(inputs: Inputs | None) -> Modality[Any]:

@@ -18,7 +18,7 @@ from warmstart.errors import PlanError
 from warmstart.network.lora import original_names
 from warmstart.network.surgery import WarmModel
 from warmstart.network.weights import place
-from warmstart.records.plan import ACTIONS, FROZEN, REPLACED, Action, BlockAction, Mode
+from warmstart.records.block_actions import ACTIONS, FROZEN, REPLACED, Action, BlockAction, Mode
 
 Actions = Mapping[str, Action]  # by block
 Owners = Mapping[str, str]  # block by tensor

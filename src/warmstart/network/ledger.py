@@ -14,8 +14,8 @@ from warmstart.network.partition import Network
 from warmstart.network.surgery import BRANCH, WarmModel
 from warmstart.network.weights import digest, unique_tensors
 from warmstart.nouns import count
+from warmstart.records.block_actions import ADDED, Action, BlockAction
 from warmstart.records.network import Fate, InputChange, Ledger, LedgerRow
-from warmstart.records.plan import ADDED, Action, BlockAction
 from warmstart.records.summary import FrozenProof
 
 _MEANINGS: dict[Fate, str] = {

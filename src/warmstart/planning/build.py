@@ -8,19 +8,18 @@ from dataclasses import replace
 from warmstart.errors import PlanError
 from warmstart.modalities.registry import MODALITIES, modality_of
 from warmstart.planning import rules
-from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
+from warmstart.planning.facts import DataFacts, NetworkFacts
 from warmstart.planning.fine_tuning import learns_from_pairs, lr_spread, pair_blocks, with_training
 from warmstart.planning.rules import Budget
 from warmstart.planning.strategy import (
     AUTO,
     HEAD,
+    PlanOptions,
     Strategy,
     blocks,
     n_tuned,
-    parse,
     resolve,
     rule_strategy,
-    word,
 )
 from warmstart.records.inputs import Inputs
 from warmstart.records.plan import Choice, HeadPlan, InputPlan, Plan, TrainingPlan, by_rule
@@ -66,7 +65,7 @@ def build(
             f"--lr {options.lr:g}: nothing is trained step by step with strategy head; add "
             "--strategy last:N, or leave out --lr."
         )
-    is_explicit = "strategy" in options.explicit and parse(options.strategy) != AUTO
+    is_explicit = "strategy" in options.explicit and options.strategy != AUTO
     base = by_rule(options.base, "shipped with warmstart", rule="lite0")
     if "base" in options.explicit:
         base = replace(_users(options.base), rule="lite0")
@@ -103,7 +102,7 @@ def _rule_strategy(options: PlanOptions, facts: DataFacts, network: NetworkFacts
 
 def _resolve_strategy(options: PlanOptions, network: NetworkFacts, rule: Strategy) -> Strategy:
     """The user's strategy; where that is auto, at least as deep as the rule."""
-    strategy = parse(options.strategy)
+    strategy = options.strategy
     if strategy.depth != "auto":
         n_tuned(strategy, network.n_blocks, options.base)
     if network.modality.form == "rows" and strategy == AUTO:
@@ -126,10 +125,10 @@ def _choose_strategy(
     if network.random and rule.count > default.count:
         why = "down to the lowest layer whose weights did not carry over from the base model"
     return Choice(
-        value=word(strategy),
+        value=str(strategy),
         because="your choice" if is_explicit else why,
         source="user" if is_explicit else "rule",
-        rule=word(rule),
+        rule=str(rule),
     )
 
 

@@ -11,14 +11,25 @@ from typing import Any, Literal, NamedTuple
 from warmstart.errors import PlanError
 from warmstart.formatting import joined
 from warmstart.nouns import Nouns, count
-from warmstart.planning import machine, rules
-from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning import rules
+from warmstart.planning.facts import (
+    DEVICES,
+    FSDP,
+    MOST_WORKERS,
+    PARALLEL_MODES,
+    PIPELINE,
+    PRECISIONS,
+    DataFacts,
+    NetworkFacts,
+    is_parallel_mode,
+    parallel_mode,
+)
 from warmstart.planning.fine_tuning import CACHE_DTYPES, MOST_AUGMENTATIONS, frozen_prefix
-from warmstart.planning.learning_rates import OPTIMIZERS
-from warmstart.planning.machine import DEVICES, FSDP, MOST_WORKERS, PIPELINE, PRECISIONS
+from warmstart.planning.rules import OPTIMIZERS
 from warmstart.planning.strategy import added_name, check_agreement
+from warmstart.records.block_actions import FRESH, TUNED, for_blocks
 from warmstart.records.network import NetworkRecord
-from warmstart.records.plan import FRESH, TUNED, Choice, Plan, for_blocks, wrong_value
+from warmstart.records.plan import Choice, Plan, wrong_value
 from warmstart.tasks.registry import TASKS
 
 LEAST_SIZE = 16  # px: less leaves nothing after a few halvings
@@ -106,7 +117,7 @@ LIMITS: dict[str, Limit] = {
     "training.ema_decay": _BELOW_1,
     "training.l2_sp": _NOT_NEGATIVE,
     "training.micro_batch": _POSITIVE,
-    "training.parallel": Limit("word", machine.is_parallel_mode, machine.PARALLEL_MODES),
+    "training.parallel": Limit("word", is_parallel_mode, PARALLEL_MODES),
     "training.contrastive": _SWITCH,
     "training.contrastive_temperature": _between(0, 10),
     "training.gradient_checkpointing": _SWITCH,
@@ -212,7 +223,7 @@ def check_plan(plan: Plan, network: NetworkRecord) -> None:
         if field.name not in _OPTIONAL and getattr(plan.training, field.name) is None:
             raise PlanError(f"the plan trains blocks without training.{field.name}; {AGAIN}.")
     parallel = value_at(plan, "training.parallel")
-    if plan.training.offload is not None and machine.parallel_mode(parallel) in (FSDP, PIPELINE):
+    if plan.training.offload is not None and parallel_mode(parallel) in (FSDP, PIPELINE):
         raise PlanError(
             f"the plan has training.parallel {parallel} and an offloaded network, which no process "
             "has in memory to share; leave out --parallel, or --set training.offload=false."

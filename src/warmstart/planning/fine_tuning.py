@@ -9,11 +9,16 @@ from itertools import takewhile
 from warmstart.errors import PlanError
 from warmstart.modalities.image import COLOUR
 from warmstart.modalities.registry import MODALITIES
-from warmstart.planning import learning_rates, machine, rules
-from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
-from warmstart.planning.learning_rates import OPTIMIZERS, LearningRateSpread
-from warmstart.planning.rules import MAX_AUGMENTATIONS, Budget, training_seconds
-from warmstart.planning.strategy import Strategy
+from warmstart.planning import rules
+from warmstart.planning.facts import DataFacts, NetworkFacts, compiled, device, precision, workers
+from warmstart.planning.rules import (
+    MAX_AUGMENTATIONS,
+    OPTIMIZERS,
+    Budget,
+    LearningRateSpread,
+    training_seconds,
+)
+from warmstart.planning.strategy import PlanOptions, Strategy
 from warmstart.records.data import Task
 from warmstart.records.inputs import pictures
 from warmstart.records.network import NetworkRecord
@@ -106,7 +111,7 @@ def with_training(
     Raises: PlanError where --lr is no learning rate.
     """
     is_scratch = strategy.depth == "scratch"
-    optimizer = learning_rates.choose_optimizer(network.recipe)
+    optimizer = rules.choose_optimizer(network.recipe)
     name = str(optimizer.value)
     soup = _choose_soup(options, network, strategy)
     budget: rules.Budget = "balanced" if soup else options.budget
@@ -128,7 +133,7 @@ def with_training(
         optimizer=optimizer,
         lr=_choose_lr(options, network, name, is_scratch),
         layer_decay=_choose_layer_decay(network.n_blocks, is_scratch),
-        weight_decay=by_rule(learning_rates.WEIGHT_DECAY[name], mild),
+        weight_decay=by_rule(rules.WEIGHT_DECAY[name], mild),
         batch_size=batch,
         epochs=by_rule(rules.epochs(samples, facts.n), why),
         warmup=by_rule(WARM_UP, "learning rates rise over the first tenth, for mild first steps"),
@@ -143,10 +148,10 @@ def with_training(
         gradient_checkpointing=by_rule(
             False, "activations fit into memory; recomputing them takes a third more time"
         ),
-        device=machine.device(options.machine),
-        precision=machine.precision(options.machine),
-        workers=machine.workers(options.machine),
-        compile=machine.compiled(options.machine, -(-samples // int(batch.number))),
+        device=device(options.machine),
+        precision=precision(options.machine),
+        workers=workers(options.machine),
+        compile=compiled(options.machine, -(-samples // int(batch.number))),
         model_soup=soup,
         lora_rank=by_rule(RANK, "higher ranks rarely help") if "lora" in strategy.extras else None,
     )
@@ -206,20 +211,20 @@ def lr_spread(training: TrainingPlan, strategy: Strategy) -> LearningRateSpread:
         base=training.lr.number,
         decay=training.layer_decay.number,
         is_scratch=strategy.depth == "scratch",
-        max_new=learning_rates.max_new_lr(optimizer),
+        max_new=rules.max_new_lr(optimizer),
     )
 
 
 def _choose_lr(
     options: PlanOptions, network: NetworkFacts, optimizer: str, is_scratch: bool
 ) -> Choice:
-    rule = learning_rates.base_lr(network.record.family, optimizer, network.recipe)
+    rule = rules.base_lr(network.record.family, optimizer, network.recipe)
     if is_scratch:
         why = f"usual for training new layers with {OPTIMIZERS[optimizer]}"
-        rule = by_rule(learning_rates.SCRATCH[optimizer], why)
+        rule = by_rule(rules.SCRATCH[optimizer], why)
     elif network.modality.form == "rows":
         why = "0.3 of the learning rate for new layers, to keep what the base model has learned"
-        rule = replace(rule, value=learning_rates.round_lr(TABLE_SLOWER * rule.number), because=why)
+        rule = replace(rule, value=rules.round_lr(TABLE_SLOWER * rule.number), because=why)
     if options.lr is None:
         return rule
     if not (math.isfinite(options.lr) and options.lr > 0):
@@ -231,13 +236,13 @@ def _choose_layer_decay(n_blocks: int, is_scratch: bool) -> Choice:
     if is_scratch:
         return by_rule(1.0, "every layer is new, so that none should move less than another")
     why = "a layer nearer the input is more general, and moves less than the one above it"
-    n, decay = learning_rates.DECAY_BLOCKS, learning_rates.DECAY
+    n, decay = rules.DECAY_BLOCKS, rules.DECAY
     if n_blocks > n:
         why = (
             f"{decay:g} in a network of {n} blocks, milder in one of {n_blocks}, so that its first "
             "layer moves as much"
         )
-    return by_rule(learning_rates.layer_decay(n_blocks), why)
+    return by_rule(rules.layer_decay(n_blocks), why)
 
 
 def _choose_batch(n: int, is_scratch: bool, network: NetworkFacts) -> Choice:

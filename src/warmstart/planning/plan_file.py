@@ -15,14 +15,12 @@ from typing import Any, TypeVar
 import tomli_w
 
 from warmstart.errors import PlanError
-from warmstart.planning.facts import PlanOptions
 from warmstart.planning.fine_tuning import allows_soup
 from warmstart.planning.settings import update_lrs
-from warmstart.planning.strategy import nearest, strategy_of
+from warmstart.planning.strategy import HEAD, PlanOptions, Strategy, nearest, strategy_of
+from warmstart.records.block_actions import ACTIONS, BlockAction
 from warmstart.records.data import Task
 from warmstart.records.plan import (
-    ACTIONS,
-    BlockAction,
     BlockPlan,
     Choice,
     Plain,
@@ -53,11 +51,11 @@ def options_for(file: Plan, options: PlanOptions) -> PlanOptions:
     """
     if "strategy" in options.explicit:
         return options
-    strategy = "full" if file.is_trained else "head"
+    strategy = Strategy(depth="frozen") if file.is_trained else HEAD
     if file.is_trained and strategy_of(file).depth == "scratch":
-        strategy = "scratch"
+        strategy = Strategy(depth="scratch")
     elif any(block.behaviour.has_updates for block in file.blocks):
-        strategy = "full+lora"
+        strategy = Strategy(depth="frozen", extras=frozenset({"lora"}))
     return replace(options, strategy=strategy)
 
 

@@ -7,17 +7,9 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from warmstart.errors import PlanError
-from warmstart.planning.machine import DATA, parallel_mode
-from warmstart.records.plan import (
-    FROZEN,
-    TUNED,
-    Action,
-    Choice,
-    Plan,
-    TrainingPlan,
-    train_network,
-    wrong_value,
-)
+from warmstart.planning.facts import DATA, parallel_mode
+from warmstart.records.block_actions import FROZEN, TUNED, Action, train_network
+from warmstart.records.plan import Choice, Plan, TrainingPlan, wrong_value
 
 MOST_STAGES = 4  # of gradual unfreezing
 

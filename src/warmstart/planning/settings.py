@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import cast
 
 from warmstart.errors import PlanError
 from warmstart.planning.check import LIMITS, SettingKind
+from warmstart.planning.facts import n_stages, pipeline_micro_batch
 from warmstart.planning.fine_tuning import choose_ema_decay, choose_micro_batch, lr_spread
-from warmstart.planning.learning_rates import OPTIMIZERS, WEIGHT_DECAY, block_lrs, convert_lr
-from warmstart.planning.machine import n_stages, pipeline_micro_batch
+from warmstart.planning.rules import OPTIMIZERS, WEIGHT_DECAY, block_lrs, convert_lr
 from warmstart.planning.strategy import OUTPUT, nearest, strategy_of
-from warmstart.records.plan import (
-    ACTIONS,
-    FRESH,
-    LOW_RANK,
-    BlockPlan,
-    Choice,
-    Plain,
-    Plan,
-    Value,
-    by_rule,
-    for_blocks,
-    train_network,
-    wrong_value,
-)
+from warmstart.records.block_actions import ACTIONS, FRESH, LOW_RANK, for_blocks, train_network
+from warmstart.records.plan import BlockPlan, Choice, Plain, Plan, Value, by_rule, wrong_value
 
 PAIRS = "training.contrastive"
 # What takes effect at loading and feature extraction, before there is a plan.
@@ -80,15 +68,36 @@ _SYNONYMS = {
 _NUMBER = re.compile(r"[+-]?([0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30})(e[+-]?[0-9]{1,3})?", re.I)
 
 
-def parse_settings(settings: Iterable[str]) -> dict[str, str]:
-    """Paths and the texts of their values, in order.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One --set: a path of the plan, and its value of the type that belongs there."""
 
-    Raises: PlanError where there is no "=", no value, or the same path twice.
+    path: str
+    text: str  # of the value, as typed
+    value: Value
 
-    >>> parse_settings(["training.epochs=900", "block.stem.lr = 1e-4"])
-    {'training.epochs': '900', 'block.stem.lr': '1e-4'}
+    def __str__(self) -> str:
+        return f"{self.path}={self.text}"
+
+    @property
+    def error(self) -> str:
+        """The beginning of an error."""
+        return f"--set {self}:"
+
+
+Settings = Mapping[str, Setting]  # by path
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Setting]:
+    """Settings by their paths, in order.
+
+    Raises: PlanError where there is no "=", no value, or the same path twice; for a path that no
+    plan has, and a value of another type.
+
+    >>> [one.value for one in parse_settings(["training.epochs=900", "block.1.lr = 1e-4"]).values()]
+    [900.0, 0.0001]
     """
-    texts: dict[str, str] = {}
+    parsed: dict[str, Setting] = {}
     for setting in settings:
         path, equals, text = (side.strip() for side in setting.partition("="))
         if not equals or not path or not text:
@@ -97,10 +106,26 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
             )
         if text.lower() == "auto":
             raise PlanError(f"--set {setting}: auto is not a value; leave out this --set instead.")
-        if path in texts:
+        if path in parsed:
             raise PlanError(f"--set {path} is given twice; keep one.")
-        texts[path] = text
-    return texts
+        parsed[path] = Setting(path, text, _parse(path, text))
+    return parsed
+
+
+def _parse(path: str, text: str) -> Value:
+    if path == "base.partial":
+        return parse_value(path, text, "switch")
+    if is_early(path):
+        return text.lower()
+    if path.startswith("block."):
+        name, _, field = path.removeprefix("block.").rpartition(".")
+        if not name or field not in ("action", "lr"):
+            raise PlanError(
+                f"--set {path}={text}: a block has block.NAME.action and block.NAME.lr."
+            )
+        return text if field == "action" else parse_value(path, text, "number")
+    _check_path(path, text)
+    return parse_value(path, text, PATHS[path])
 
 
 def is_early(path: str) -> bool:
@@ -112,8 +137,7 @@ def is_early(path: str) -> bool:
     return path in EARLY or path.startswith(COLUMN)
 
 
-def check_path(path: str, text: str) -> None:
-    """Raises: PlanError where the path, which is not one of a block, cannot be set."""
+def _check_path(path: str, text: str) -> None:
     if path in PATHS:
         return
     if path in ELSEWHERE:
@@ -161,22 +185,19 @@ def _parse_item(text: str, kind: SettingKind) -> Plain | None:
     return value if math.isfinite(value) else None
 
 
-def apply_settings(plan: Plan, settings: Sequence[str]) -> Plan:
+def apply_settings(plan: Plan, settings: Settings) -> Plan:
     """The plan with the user's values, in any order; learning rates are updated.
 
     A block has its name, or its number 1..P from the input: `block.blocks.0.lr=1e-4`,
-    `block.3.action=frozen`. `check_plan` checks ranges.
+    `block.3.action=frozen`. What takes effect earlier is passed over; `check_plan` checks ranges.
     Raises: PlanError that names the setting and what it must be.
     """
-    texts = parse_settings(settings)
-    values = {path: text for path, text in texts.items() if not path.startswith("block.")}
-    blocks = _parse_blocks(plan, {path: text for path, text in texts.items() if path not in values})
+    late = [one for one in settings.values() if not is_early(one.path)]
+    values = {one.path: one for one in late if not one.path.startswith("block.")}
+    blocks = _by_place(plan, [one for one in late if one.path not in values])
     after, changed = _with_actions(_with_values(plan, values), blocks)
-    if "training.lora_rank" in values and LOW_RANK.name not in after.actions:
-        raise PlanError(
-            f"--set training.lora_rank={values['training.lora_rank']}: no block is low-rank; add "
-            "--strategy full+lora."
-        )
+    if (rank := values.get("training.lora_rank")) and LOW_RANK.name not in after.actions:
+        raise PlanError(f"{rank.error} no block is low-rank; add --strategy full+lora.")
     if {"training.lr", "training.layer_decay", "training.optimizer"} & values.keys():
         changed = set(range(len(plan.blocks)))
     return _with_lrs(update_lrs(after, changed), blocks)
@@ -196,17 +217,16 @@ def update_lrs(plan: Plan, places: Iterable[int]) -> Plan:
     return replace(plan, blocks=tuple(blocks))
 
 
-def _with_values(plan: Plan, values: Mapping[str, str]) -> Plan:
+def _with_values(plan: Plan, values: Settings) -> Plan:
     after = plan
-    for path, text in values.items():
+    for path, setting in values.items():
         section, _, name = path.partition(".")
-        check_path(path, text)
         record = getattr(after, section)
         if section == "training" and not plan.is_trained:
-            raise _untrained_error(f"{path}={text}", plan)
+            raise _untrained_error(setting, plan)
         if record is None:
-            raise PlanError(f"--set {path}={text}: this base model has no square image input.")
-        choice = _users(parse_value(path, text, PATHS[path]), getattr(record, name))
+            raise PlanError(f"{setting.error} this base model has no square image input.")
+        choice = _users(setting.value, getattr(record, name))
         after = replace(after, **{section: replace(record, **{name: choice})})
     if {"training.epochs", "training.batch_size", "training.parallel"} & values.keys():
         after = _with_steps(after)
@@ -259,33 +279,33 @@ def _users(value: Value, old: Choice | None) -> Choice:
     return Choice(value=value, because="your choice (--set)", source="user", rule=rule)
 
 
-def _untrained_error(setting: str, plan: Plan) -> PlanError:
+def _untrained_error(setting: Setting, plan: Plan) -> PlanError:
     return PlanError(
-        f"--set {setting}: nothing is trained step by step with strategy {plan.strategy.value}; "
+        f"{setting.error} nothing is trained step by step with strategy {plan.strategy.value}; "
         "add --strategy last:N."
     )
 
 
-def _parse_blocks(plan: Plan, texts: Mapping[str, str]) -> dict[tuple[int, str], str]:
-    """The texts by place and field, `action` or `lr`."""
-    fields: dict[tuple[int, str], str] = {}
-    for path, text in texts.items():
-        place, field = _find_block(plan, path, text)
+def _by_place(plan: Plan, settings: Iterable[Setting]) -> dict[tuple[int, str], Setting]:
+    """The settings of blocks by place and field, `action` or `lr`."""
+    fields: dict[tuple[int, str], Setting] = {}
+    for setting in settings:
+        place, field = _find_block(plan, setting)
         if not plan.is_trained:
-            raise _untrained_error(f"{path}={text}", plan)
+            raise _untrained_error(setting, plan)
         if (place, field) in fields:
-            raise PlanError(f"--set {path} is given twice, by name and by number; keep one.")
+            raise PlanError(
+                f"--set {setting.path} is given twice, by name and by number; keep one."
+            )
         if field == "action":
-            _check_action(plan.blocks[place], f"{path}={text}", text)
-        fields[place, field] = text
+            _check_action(plan.blocks[place], setting)
+        fields[place, field] = setting
     return fields
 
 
-def _find_block(plan: Plan, path: str, text: str) -> tuple[int, str]:
-    """The place of the block that a path names, and `action` or `lr`."""
-    name, _, field = path.removeprefix("block.").rpartition(".")
-    if not name or field not in ("action", "lr"):
-        raise PlanError(f"--set {path}={text}: a block has block.NAME.action and block.NAME.lr.")
+def _find_block(plan: Plan, setting: Setting) -> tuple[int, str]:
+    """The place of the block that a setting names, and `action` or `lr`."""
+    name, _, field = setting.path.removeprefix("block.").rpartition(".")
     names = [block.name for block in plan.blocks]
     n_body = sum(block.behaviour.place == "block" for block in plan.blocks)
     if name in names:
@@ -295,38 +315,34 @@ def _find_block(plan: Plan, path: str, text: str) -> tuple[int, str]:
     like = nearest(name, names)
     cure = f"did you mean {like}?" if like else f"by name they are {names[0]} to {names[-1]}."
     raise PlanError(
-        f"--set {path}={text}: there is no block {name}; they are numbered 1 to {n_body} from the "
+        f"{setting.error} there is no block {name}; they are numbered 1 to {n_body} from the "
         f"input; {cure}"
     )
 
 
-def _check_action(block: BlockPlan, setting: str, action: str) -> None:
+def _check_action(block: BlockPlan, setting: Setting) -> None:
+    able, action, why = for_blocks(), setting.text, ""
     if block.name == OUTPUT and block.behaviour.place == "head":
-        raise PlanError(
-            f"--set {setting}: the head is always replaced; its learning rate can be set."
-        )
-    if block.behaviour.place == "above":
-        raise PlanError(
-            f"--set {setting}: added layers have no other action; leave +add out of --strategy."
-        )
-    able = for_blocks()
-    if action in ACTIONS and action not in able:
-        raise PlanError(
-            f"--set {setting}: a block of the base model cannot be {action}; it can be "
-            f"{', '.join(able)}."
-        )
-    if action not in able:
+        why = "the head is always replaced; its learning rate can be set."
+    elif block.behaviour.place == "above":
+        why = "added layers have no other action; leave +add out of --strategy."
+    elif action in ACTIONS and action not in able:
+        why = f"a block of the base model cannot be {action}; it can be {', '.join(able)}."
+    elif action not in able:
         like = nearest(action, able)
         cure = f"did you mean {like}?" if like else f"there are {', '.join(able)}."
-        raise PlanError(f"--set {setting}: {action} is not an action; {cure}")
+        why = f"{action} is not an action; {cure}"
+    if why:
+        raise PlanError(f"{setting.error} {why}")
 
 
-def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Plan, set[int]]:
+def _with_actions(plan: Plan, settings: Mapping[tuple[int, str], Setting]) -> tuple[Plan, set[int]]:
     """The plan with these actions, and the places whose learning rates have to be updated."""
     blocks = list(plan.blocks)
-    for (place, field), text in texts.items():
+    for (place, field), setting in settings.items():
         if field == "action":
-            blocks[place] = replace(blocks[place], action=_users(text, blocks[place].action))
+            action = _users(setting.value, blocks[place].action)
+            blocks[place] = replace(blocks[place], action=action)
     changed_plan = replace(plan, blocks=tuple(blocks))
     before, after = plan.actions, changed_plan.actions
     if before != after and not train_network(after):
@@ -339,17 +355,16 @@ def _with_actions(plan: Plan, texts: Mapping[tuple[int, str], str]) -> tuple[Pla
     return changed_plan, changed
 
 
-def _with_lrs(plan: Plan, texts: Mapping[tuple[int, str], str]) -> Plan:
+def _with_lrs(plan: Plan, settings: Mapping[tuple[int, str], Setting]) -> Plan:
     blocks = list(plan.blocks)
-    for (place, field), text in texts.items():
+    for (place, field), setting in settings.items():
         if field != "lr":
             continue
         block = blocks[place]
-        path = f"block.{block.name}.lr"
         if not block.behaviour.is_trained:
             raise PlanError(
-                f"--set {path}={text}: the block is frozen and has no learning rate; add "
-                f"--set block.{block.name}.action=tuned."
+                f"--set block.{block.name}.lr={setting.text}: the block is frozen and has no "
+                f"learning rate; add --set block.{block.name}.action=tuned."
             )
-        blocks[place] = replace(block, lr=_users(parse_value(path, text, "number"), block.lr))
+        blocks[place] = replace(block, lr=_users(setting.value, block.lr))
     return replace(plan, blocks=tuple(blocks))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Literal
 
 from warmstart.errors import PlanError
 from warmstart.planning import rules
-from warmstart.planning.facts import NetworkFacts
-from warmstart.planning.learning_rates import LearningRateSpread, block_lrs
-from warmstart.records.plan import (
+from warmstart.planning.facts import Machine, NetworkFacts
+from warmstart.planning.rules import Budget, LearningRateSpread, block_lrs
+from warmstart.records.block_actions import (
     ACTIONS,
     ADDED,
     FRESH,
@@ -20,12 +20,9 @@ from warmstart.records.plan import (
     TUNED,
     Action,
     BlockAction,
-    BlockPlan,
-    Choice,
-    Plan,
-    by_rule,
     train_network,
 )
+from warmstart.records.plan import BlockPlan, Choice, Plan, by_rule
 from warmstart.records.summary import VerdictKind
 
 Depth = Literal["auto", "last", "frozen", "scratch"]
@@ -67,9 +64,35 @@ class Strategy:
     count: int = 0
     extras: frozenset[str] = frozenset()
 
+    def __str__(self) -> str:
+        """Its canonical text, which `parse` reads.
+
+        >>> print(parse("last:0"), parse("frozen:0"), parse("lora+add"))
+        head full full+add+lora
+        """
+        plain = {pair: name for name, pair in _PLAIN.items()}
+        first = plain.get((self.depth, self.count)) or f"{self.depth}:{self.count}"
+        return "+".join([first, *(extra for extra in EXTRAS if extra in self.extras)])
+
 
 HEAD = Strategy(depth="last")
 AUTO = Strategy(depth="auto")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """The user's options, which override every rule; `explicit` names those that were typed."""
+
+    base: str
+    strategy: Strategy
+    budget: Budget
+    seed: int
+    arch: str | None = None
+    lr: float | None = None
+    contrastive: bool | None = None  # --set training.contrastive
+    processes: int = 1
+    machine: Machine = field(default_factory=Machine)
+    explicit: frozenset[str] = frozenset()
 
 
 def parse(text: str) -> Strategy:
@@ -110,22 +133,10 @@ def strategy_of(plan: Plan) -> Strategy:
     return strategy
 
 
-def word(strategy: Strategy) -> str:
-    """The canonical text of a strategy; `parse(word(s)) == s`.
-
-    >>> word(parse("last:0")), word(parse("frozen:0")), word(parse("lora+add"))
-    ('head', 'full', 'full+add+lora')
-    """
-    plain = {pair: name for name, pair in _PLAIN.items()}
-    pair = (strategy.depth, strategy.count)
-    first = plain.get(pair) or f"{strategy.depth}:{strategy.count}"
-    return "+".join([first, *(extra for extra in EXTRAS if extra in strategy.extras)])
-
-
 def word_of(actions: Sequence[Action]) -> Strategy | None:
     """The strategy, gradual ones apart, that gives blocks these actions; None if none does.
 
-    >>> word(word_of(["frozen", "tuned", "added", "replaced"]))
+    >>> str(word_of(["frozen", "tuned", "added", "replaced"]))
     'last:1+add'
     >>> word_of(["tuned", "frozen", "replaced"]) is None
     True
@@ -160,16 +171,16 @@ def n_tuned(strategy: Strategy, n_blocks: int, network: str = "the network") -> 
     if strategy.count > n_blocks:
         most = replace(strategy, count=n_blocks)
         other = "full" if strategy.depth == "last" else "head"
-        cure = f"use {word(most)} or {other}" if n_blocks > 1 else "use full or head"
-        raise _error(word(strategy), f"{has}; {cure}.")
+        cure = f"use {most} or {other}" if n_blocks > 1 else "use full or head"
+        raise _error(str(strategy), f"{has}; {cure}.")
     count = n_blocks - strategy.count if strategy.depth == "frozen" else strategy.count
     if strategy.depth == "scratch":
         count = n_blocks
     if not count and strategy.extras & TUNING:
-        raise _error(word(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
+        raise _error(str(strategy), f"{has}, and all are frozen; use {_deeper(strategy.extras)}.")
     if count == 1 and "gradual" in strategy.extras:
         cure = f"use {_deeper(strategy.extras)}" if n_blocks > 1 else "leave out +gradual"
-        raise _error(word(strategy), f"{has}; gradual {_TWO}; {cure}.")
+        raise _error(str(strategy), f"{has}; gradual {_TWO}; {cure}.")
     return count
 
 
@@ -179,7 +190,7 @@ def resolve(strategy: Strategy, verdict: VerdictKind | None, n_blocks: int) -> S
     `fine-tune`, lora and gradual train the upper half; else only the head is trained. `frozen:P`
     becomes `head`. Raises: PlanError as `n_tuned` does.
 
-    >>> word(resolve(AUTO, "fine-tune", 18)), word(resolve(parse("auto+add"), None, 18))
+    >>> str(resolve(AUTO, "fine-tune", 18)), str(resolve(parse("auto+add"), None, 18))
     ('last:9', 'head+add')
     """
     if strategy.depth == "auto":
@@ -244,7 +255,7 @@ def _parse_extras(words: list[str], text: str) -> frozenset[str]:
 
 def _deeper(extras: frozenset[str]) -> str:
     few = Strategy(depth="last", count=2, extras=extras)
-    return f"{word(few)} or {word(replace(few, depth='frozen', count=0))}"
+    return f"{few} or {replace(few, depth='frozen', count=0)}"
 
 
 def _invalid_word(word: str, text: str) -> PlanError:
@@ -313,7 +324,7 @@ def blocks(
     if "add" in strategy.extras:
         if network.record.blocks[-1].layout in ("other", "NCL", "NCDHW"):
             raise PlanError(
-                f"--strategy {word(strategy)}: the output of block {names[-1]} has no axis of "
+                f"--strategy {strategy}: the output of block {names[-1]} has no axis of "
                 "channels for added layers to work on; leave out +add."
             )
         why = "new layers before the head, initialised to change nothing"
@@ -375,9 +386,9 @@ def rule_strategy(
 ) -> Strategy:
     """The rule's strategy: the verdict's depth, and down to the lowest block with random values.
 
-    >>> word(rule_strategy("fine-tune", "abcdef", frozenset()))
+    >>> str(rule_strategy("fine-tune", "abcdef", frozenset()))
     'last:3'
-    >>> word(rule_strategy(None, "abcdef", frozenset("b")))
+    >>> str(rule_strategy(None, "abcdef", frozenset("b")))
     'last:5'
     """
     heights = (len(names) - place for place, name in enumerate(names) if name in random)
@@ -412,7 +423,7 @@ def _choose_action(action: Action, why: str, users: Strategy | None, rule: Actio
     """The choice of an action; `users` is the strategy where the user chose it."""
     if users is None:
         return by_rule(action, why)
-    because = f"your choice, {word(users)}: {why}"
+    because = f"your choice, {users}: {why}"
     return Choice(value=action, because=because, source="user", rule=rule)
 
 
@@ -454,7 +465,7 @@ def reconcile_strategy(plan: Plan, network: NetworkFacts) -> Plan:
         actual = replace(actual, extras=actual.extras | {"gradual"})
     rule = old.value if old.rule is None and old.source != "user" else old.rule
     because = f"what your choices for single blocks amount to; before it was {old.value}"
-    choice = Choice(value=word(actual), because=because, source="user", rule=rule)
+    choice = Choice(value=str(actual), because=because, source="user", rule=rule)
     return replace(plan, strategy=choice)
 
 
@@ -482,7 +493,7 @@ def check_agreement(plan: Plan) -> None:
         )
     elif "gradual" in strategy.extras and n_tuned < 2:
         raise PlanError(
-            f"the plan has strategy {word(strategy)} and {n_tuned or 'no'} tuned block; gradual "
+            f"the plan has strategy {strategy} and {n_tuned or 'no'} tuned block; gradual "
             "needs at least two, such as last:2+gradual or full+gradual."
         )
 
@@ -492,7 +503,7 @@ def _check_untrained(plan: Plan, strategy: Strategy, n_blocks: int) -> None:
     depth = n_blocks - strategy.count if strategy.depth == "frozen" else strategy.count
     if strategy.depth == "scratch" or depth > 0 or strategy.extras:
         raise PlanError(
-            f"the plan has strategy {word(strategy)}, and nothing is trained step by step: every "
+            f"the plan has strategy {strategy}, and nothing is trained step by step: every "
             "block is frozen; write strategy head, or set blocks to tuned."
         )
     names = [field.name for field in fields(plan.training) if field.name not in _ALWAYS]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from warmstart.records.data import Finding, Task
+from warmstart.records.data import Task
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind, Preprocessing
 from warmstart.records.run_folder import ABSENT
 from warmstart.records.summary import ClassScore, Readiness, Scores, VerdictKind
@@ -59,8 +60,8 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailedRun:
-    """A strategy that failed, and why."""
+class Failed:
+    """A strategy or a base model that failed, and why."""
 
     name: str
     error: str
@@ -82,7 +83,7 @@ class Comparison:
     n_common_train: int
     leaked: int = 0
     relabelled: int = 0
-    failed: tuple[FailedRun, ...] = ()
+    failed: tuple[Failed, ...] = ()
     kind: Kind = field(default="image", metadata=ABSENT)
 
 
@@ -113,14 +114,6 @@ class RankedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailedModel:
-    """A base model that failed, and why."""
-
-    name: str
-    error: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """Base models from best to worst on the same `n` held-out examples.
 
@@ -135,7 +128,7 @@ class Ranking:
     n: int
     majority: float  # share of the largest class
     method: str  # of the estimates: "nested-cv" or "holdout"
-    failed: tuple[FailedModel, ...] = ()
+    failed: tuple[Failed, ...] = ()
     task: Task | None = field(default=None, metadata=ABSENT)  # None: one class an example
     kind: Kind = field(default="image", metadata=ABSENT)
     left_out: tuple[str, ...] = ()  # installed, but not tried by default

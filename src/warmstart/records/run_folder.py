@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from warmstart.errors import ProcessError, RunFolderError, TrainingError, WarmstartError
-from warmstart.events import Event, Steps
+from warmstart.events import Event, Steps, tapped
 from warmstart.machine import default_root
 
 R = TypeVar("R")
@@ -511,15 +511,8 @@ def _shortage(error: BaseException | None, folder: RunFolder) -> tuple[str, str]
 
 
 def _logged(steps: Steps[Result], log: TextIO) -> Steps[Result]:
-    try:
-        while True:
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                result: Result = stop.value
-                return result
-            log.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
-            log.flush()
-            yield event
-    finally:
-        steps.close()  # interrupted extraction saves its features before the marker is written
+    def write(event: Event) -> None:
+        log.write(json.dumps(asdict(event), ensure_ascii=False) + "\n")
+        log.flush()
+
+    return tapped(steps, write)

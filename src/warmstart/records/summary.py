@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from warmstart.records.data import Finding, LabelIssues, OffTopic, Task
+from warmstart.formatting import interval, short_interval
+from warmstart.records.data import LabelIssues, OffTopic, Task
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind
 from warmstart.records.run_folder import ABSENT
 
@@ -162,6 +164,16 @@ class Estimate:
     n: int
     method: Literal["nested-cv", "holdout"]
 
+    @property
+    def interval(self) -> str:
+        """`84 % (95 % CI 78–88)`."""
+        return interval(self.value, self.low, self.high, self.n)
+
+    @property
+    def short_interval(self) -> str:
+        """`84 % (78–88)`, for cells of a table."""
+        return short_interval(self.value, self.low, self.high, self.n)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores(TestScores):
@@ -190,6 +202,16 @@ class ClassScore:
     answers: int  # predictions of it
     confused_with: str | None  # the commonest mistake; None: no mistake
     n_confused: int
+
+    @property
+    def interval(self) -> str:
+        """The recall: `84 % (95 % CI 78–88)`."""
+        return interval(self.recall, self.low, self.high, self.n)
+
+    @property
+    def short_interval(self) -> str:
+        """`84 % (78–88)`, for cells of a table."""
+        return short_interval(self.recall, self.low, self.high, self.n)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from warmstart.formatting import percent, percents, sentence
-from warmstart.records.data import FINDINGS, LabelIssue, OffTopicExample
+from warmstart.records.data import LabelIssue, OffTopicExample
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import Evidence
 from warmstart.reporting.facts import ReportFacts
 from warmstart.reporting.figures import (

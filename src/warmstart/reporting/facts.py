@@ -25,17 +25,19 @@ from warmstart.network.registry import title_of
 from warmstart.nouns import Nouns
 from warmstart.planning.plan_file import in_words, read_plan, runs
 from warmstart.planning.schedule import head_only
+from warmstart.planning.strategy import AUTO
 from warmstart.records.answer import (
     CalibrationRecord,
     LabelCalibration,
     ModelRecord,
     NumberCalibration,
 )
+from warmstart.records.block_actions import BlockAction
 from warmstart.records.comparison import Confidence
 from warmstart.records.data import DataRecord, LabelIssues
 from warmstart.records.inputs import Inputs
 from warmstart.records.network import Ledger, NetworkRecord
-from warmstart.records.plan import BlockAction, Plan
+from warmstart.records.plan import Plan
 from warmstart.records.run_folder import LOG, earlier_events, read_json
 from warmstart.records.summary import ClassScore, Evidence, Inspection, LabelScore, Summary
 from warmstart.request import NAME as REQUEST
@@ -434,7 +436,7 @@ def repeat_of(run: Path, place: str) -> Repeat:
         command=fit_command(request, data, place),
         data=data,
         budget=str(request.get("budget", "")),
-        is_own_strategy=request.get("strategy", "auto") != "auto" or is_planned,
+        is_own_strategy=decoded(request.get("strategy")) not in (None, AUTO) or is_planned,
         is_timed=request.get("minutes") is not None,
         options=dict(_options(request)),
         rows=rows,
@@ -450,8 +452,8 @@ def fit_command(request: Mapping[str, Any], data: str, place: str) -> str:
         words += ["--plan", shlex.quote(f"{place}/plan.toml")]
     if request.get("device") not in (None, "auto"):
         words += ["--device", _word(request["device"])]
-    for setting in decoded(request.get("settings")) or ():
-        words += ["--set", shlex.quote(setting)]
+    for setting in (decoded(request.get("settings")) or {}).values():
+        words += ["--set", shlex.quote(str(setting))]
     return " ".join([*words, *(["--fix"] if request.get("fix") else [])])
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.formatting import at_most, interval, percent, sentence
+from warmstart.formatting import at_most, percent, sentence
 from warmstart.nouns import count
-from warmstart.records.data import FINDINGS
+from warmstart.records.findings import FINDINGS
 from warmstart.records.summary import ClassScore, Estimate, Level
 from warmstart.reporting.evidence import against_shuffled
 from warmstart.reporting.facts import ReportFacts
@@ -67,7 +67,7 @@ def _score(facts: ReportFacts) -> Figure | None:
 
 
 def _measure(score: Estimate, words: str, is_main: bool) -> MeasuredShare:
-    text = words.format(interval(score.value, score.low, score.high, score.n))
+    text = words.format(score.interval)
     # R² may be negative.
     value, low, high = (min(max(x, 0.0), 1.0) for x in (score.value, score.low, score.high))
     return MeasuredShare(text, value, low, high, is_main=is_main)
@@ -261,8 +261,8 @@ def _images_step(facts: ReportFacts) -> NextStep | None:
     suggest = f"warmstart suggest {shlex.quote(facts.place)} {facts.nouns.several}"
     if score is None:
         return NextStep(f"More {many}", gain, command=suggest) if gain else None
-    recall = interval(score.recall, score.low, score.high, score.n)
-    text = f"“{score.label}” has the lowest recall: {recall} of its {facts.nouns.count(score.n)}"
+    of = f"of its {facts.nouns.count(score.n)}"
+    text = f"“{score.label}” has the lowest recall: {score.interval} {of}"
     if score.confused_with is not None:
         text += f", most often taken for “{score.confused_with}” ({score.n_confused})"
     issues = facts.label_issues

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from warmstart.formatting import at_most, interval, percent, sentence, short_interval
+from warmstart.formatting import at_most, percent, sentence
 from warmstart.records.summary import ClassScore, LabelScore, Scores
 from warmstart.reporting.facts import HeldOutAnswer, ReportFacts
 from warmstart.reporting.figures import (
@@ -20,7 +20,7 @@ from warmstart.reporting.figures import (
     stacked,
 )
 from warmstart.reporting.markup import Values, short
-from warmstart.tasks.registry import other_metrics
+from warmstart.tasks.registry import other_metrics, test_estimate
 from warmstart.tasks.words import percent as percent_of
 
 WORST = 12  # mistakes that are shown
@@ -121,12 +121,11 @@ def _scores(facts: ReportFacts) -> list[tuple[str, str]]:
     estimate, test = facts.summary.estimate, facts.summary.test
     rows = []
     if estimate is not None:
-        score = interval(estimate.value, estimate.low, estimate.high, estimate.n)
-        rows.append((score, f"accuracy on {facts.nouns.count(estimate.n)}, held out"))
+        text = f"accuracy on {facts.nouns.count(estimate.n)}, held out"
+        rows.append((estimate.interval, text))
     if isinstance(test, Scores):
-        score = interval(test.accuracy, test.low, test.high, test.n)
         rows += [
-            (score, f"accuracy on {facts.nouns.count(test.n, 'test')}"),
+            (test_estimate(test).interval, f"accuracy on {facts.nouns.count(test.n, 'test')}"),
             (percent_of(test.balanced_accuracy, 1), "balanced accuracy (test)"),
             (f"{test.macro_f1:.3f}", "macro F1 (test)"),
             (f"{test.log_loss:.3f}", "log-loss (test)"),
@@ -144,8 +143,7 @@ def _classes(facts: ReportFacts) -> list[list[str]]:
         if test_scores:
             test, cell = test_scores.get(score.label), "–"
             if test is not None:
-                recall = short_interval(test.recall, test.low, test.high, test.n)
-                cell = f"{recall}, of {test.n:,}"
+                cell = f"{test.short_interval}, of {test.n:,}"
             row.append(cell)
         rows.append(row)
     return rows
@@ -160,7 +158,7 @@ def _class(score: ClassScore, overall: float) -> list[str]:
     return [
         score.label,
         f"{score.n:,}",
-        short_interval(score.recall, score.low, score.high, score.n),
+        score.short_interval,
         interval_bar(score.recall, score.low, score.high, overall),
         precision,
         confused_with,

@@ -19,7 +19,7 @@ from warmstart.data.dataset import Load
 from warmstart.data.names import PREFIX
 from warmstart.data.read import list_examples
 from warmstart.errors import DataError, RunFolderError, WarmstartError, no_folder
-from warmstart.formatting import duration, short_interval, size
+from warmstart.formatting import duration, size
 from warmstart.modalities.registry import MODALITIES, modality_of, picture_of
 from warmstart.records.data import DataRecord
 from warmstart.records.inputs import Inputs
@@ -183,13 +183,11 @@ def _picture(payload: bytes, id: str, preprocessing: Inputs | None) -> Image.Ima
 def baselines_values(facts: ReportFacts) -> Values:
     baselines, own, rows = facts.summary.baselines, facts.summary.estimate, []
     if baselines and own is not None and facts.ships:
-        score = short_interval(own.value, own.low, own.high, own.n)
-        rows.append(("this model", score, ""))
+        rows.append(("this model", own.short_interval, ""))
     for one in baselines:
-        e = one.estimate
         low, gap, high = map(signed_points, (one.low, one.difference, one.high))
         difference = f"{gap} ({low} to {high})" if facts.ships else ""
-        rows.append((one.name, short_interval(e.value, e.low, e.high, e.n), difference))
+        rows.append((one.name, one.estimate.short_interval, difference))
     return {"rows": rows}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
 from warmstart.events import Event
-from warmstart.formatting import interval, sentence
+from warmstart.formatting import sentence
 from warmstart.nouns import Nouns
 from warmstart.records.plan import Choice, Plan
 from warmstart.reporting.curves import Axis, CurveReader
@@ -154,8 +154,7 @@ def training_values(facts: ReportFacts) -> Values:
     probe, gain, guards = facts.summary.linear_probe, facts.summary.fine_tuning_gain, []
     values: Values = {"probe": "", "gain": ""}
     if probe is not None and gain is not None:
-        score = interval(probe.value, probe.low, probe.high, probe.n)
-        values["probe"] = facts.target.words.before.format(score)
+        values["probe"] = facts.target.words.before.format(probe.interval)
         values["gain"] = change_text(gain.value, gain.low, gain.high)
     # Nothing of a network that was tried and discarded, unless a guard stopped it.
     is_guarded = bool(facts.summary.guards) or not facts.is_discarded

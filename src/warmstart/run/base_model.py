@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from warmstart.data.near_duplicates import with_near_duplicates
 from warmstart.data.read import read
 from warmstart.distributed import here
 from warmstart.errors import ModelError, RunFolderError
-from warmstart.events import Event, Steps, drain, note
+from warmstart.events import Event, Steps, drain, note, tapped
 from warmstart.features.batches import fit_inputs
 from warmstart.features.extraction import ExtractedFeatures, ExtractedRows, extract_features
 from warmstart.modalities.image import IMAGE
@@ -50,8 +49,9 @@ from warmstart.planning import rules
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.plan_file import output_words
 from warmstart.planning.rules import probe_layers
-from warmstart.records.comparison import FailedModel, RankedModel, Ranking
-from warmstart.records.data import DataRecord, Example, Finding, TaskOption
+from warmstart.records.comparison import Failed, RankedModel, Ranking
+from warmstart.records.data import DataRecord, Example, TaskOption
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import Kind, Preprocessing, TableInputs, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, NetworkRecord
 from warmstart.records.plan import Choice
@@ -176,7 +176,7 @@ def read_and_choose(
 ) -> Steps[tuple[Request, Collection, PretrainedModel]]:
     """Check a request, read its plan file and its data, choose the base model."""
     check_request(request)
-    request = run_plan.with_plan_file(request)
+    request = run_plan.with_plan(request)
     collection = yield from read_data(request)
     yield data_note(collection)
     request, base = yield from choose_base(request, collection, clock)
@@ -376,12 +376,12 @@ def rank(
     n_passes = f"{len(names) * len(examples):,} forward passes at most"
     yield note("read", "Rank", f"{count(len(names), 'base model')} on {on}: {n_passes}")
     extracted: list[ExtractedModel] = []
-    failed: list[FailedModel] = []  # texts: an exception would keep its network in memory
+    failed: list[Failed] = []  # texts: an exception would keep its network in memory
     for name in names:
         try:
             extracted.append((yield from _extract(name, training, extracted, inputs)))
         except (ModelError, RunFolderError) as error:
-            failed.append(FailedModel(name=name, error=str(error)))
+            failed.append(Failed(name=name, error=str(error)))
             yield note("read", "Failed", f"{name}: {error}")
     if not extracted:
         raise ModelError(failed[0].error)
@@ -409,16 +409,12 @@ def _extract(
     base = fit_inputs(open_base(file, arch, inputs=inputs), collection, inputs)
     yield base_note(base.record)
     began = time.perf_counter()
-    per_second = None
-    with closing(extract_features(collection, base)) as steps:
-        while True:
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                extracted: ExtractedFeatures = stop.value
-                break
-            per_second = float(event.values.get("per_second", per_second or 0)) or None
-            yield event
+    speeds = [0.0]
+
+    def see(event: Event) -> None:
+        speeds.append(float(event.values.get("per_second", speeds[-1])))
+
+    extracted = yield from tapped(extract_features(collection, base), see)
     examples = [e for e in collection.record.examples if e.id not in extracted.unreadable]
     read, network = extracted.reader(examples), extracted.network.record
     for layer in extracted.feature_layers:
@@ -439,7 +435,7 @@ def _extract(
         engine=extracted.engine,
         near_duplicates=pairs,
         seconds=time.perf_counter() - began,
-        per_second=per_second,
+        per_second=speeds[-1] or None,
         inherited=inherited,
     )
 

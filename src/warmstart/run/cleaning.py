@@ -34,7 +34,8 @@ from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import Nouns, count, is_are
 from warmstart.planning import rules
-from warmstart.records.data import Example, Finding, Task
+from warmstart.records.data import Example, Task
+from warmstart.records.findings import Finding
 from warmstart.records.run_folder import write_csv
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.registry import TASKS

@@ -32,7 +32,8 @@ from warmstart.network.partition import Network
 from warmstart.network.surgery import BRANCH, AddedBlock, WarmModel, assemble, unique_state
 from warmstart.planning.plan_file import in_words, user_choices
 from warmstart.records.answer import ModelRecord
-from warmstart.records.data import DataRecord, Finding, without
+from warmstart.records.data import DataRecord
+from warmstart.records.findings import Finding, without
 from warmstart.records.inputs import Kind, pictures
 from warmstart.records.network import BaseModelRecord, FeatureLayer, Ledger, Recipe
 from warmstart.records.plan import Plan

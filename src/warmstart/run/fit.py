@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from warmstart.data.dataset import Collection
-from warmstart.events import Steps, note
+from warmstart.events import Event, Steps, note
 from warmstart.evidence import check as evidence_check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.extraction import ExtractedFeatures, extract_features
@@ -25,7 +25,8 @@ from warmstart.planning.fine_tuning import frozen_prefix
 from warmstart.planning.forecast import given_up
 from warmstart.planning.plan_file import in_words, output_words
 from warmstart.planning.schedule import head_only
-from warmstart.records.data import Example, without
+from warmstart.records.data import DataRecord, Example
+from warmstart.records.findings import without
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.records.run_folder import Clock, RunFolder, recorded, write_json
@@ -35,7 +36,7 @@ from warmstart.run import cleaning, forecast
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import base_note, inherit, read_and_choose
 from warmstart.run.deliver import Finished, Results, count_data, deliver, origin_of, surgery_of
-from warmstart.run.from_scratch import concluded
+from warmstart.run.from_scratch import with_scratch
 from warmstart.run.journal import Journal, Unfinished, open_journal, tracked
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows
@@ -80,55 +81,44 @@ def _run_stages(
         clock.lap("features")
 
         fix_into = journal.path if request.fix else None
-        timely, training_data, names = yield from prepare(
-            request, collection, base, extracted, fix_into
-        )
-        record, labelled = training_data.collection.record, training_data.labelled
+        timely, data, names = yield from prepare(request, collection, base, extracted, fix_into)
+        record, labelled = data.collection.record, data.labelled
         write_json(journal.path / "data.json", record)
-        measured_before = yield from journal.inspect(training_data)
-        expected = evidence_check.judge(
-            measured_before, words=labelled.target.words, basis=training_data.basis
-        )
-        by_name = {evidence.name: evidence for evidence in expected.evidence}
-        yield note(
-            "checks", "Check", by_name.get("transfer_gain", by_name["permutation_test"]).meaning
-        )
+        evidence = yield from journal.inspect(data)
+        expected = evidence_check.judge(evidence, words=labelled.target.words, basis=data.basis)
+        yield note("checks", "Check", evidence_check.headline(expected))
         clock.lap("checks")
 
-        tries = evidence_check.tries_fine_tuning(training_data, expected)
+        tries = evidence_check.tries_fine_tuning(data, expected)
         facts = run_plan.network_facts(timely, base, extracted.network, expected, tries)
-        plan = journal.plan(lambda: forecast.make_plan(timely, training_data, facts, names, clock))
-        text = f"{in_words(plan)} · new head for {output_words(record.task, record.classes)}"
-        if cut := given_up(plan, MODALITIES[record.kind].nouns):
-            text += f"\nto fit your minutes: {cut}"
-        yield note("plan", "Plan", text)
+        plan = journal.plan(lambda: forecast.make_plan(timely, data, facts, names, clock))
+        yield _plan_note(plan, record)
         clock.lap("plan")
 
-        head = yield from score.fit_all(training_data, plan)
+        head = yield from score.fit_all(data, plan)
         clock.lap("head")
 
-        allowance = forecast.training_allowance(timely, training_data, plan, clock)
+        allowance = forecast.training_allowance(timely, data, plan, clock)
         with keep_freed_memory():
             trained = yield from fine_tune(
-                training_data, plan, head, origin.digests, journal.checkpoints, allowance
+                data, plan, head, origin.digests, journal.checkpoints, allowance
             )
-        chosen = yield from _choose(training_data, plan, head, trained)
-        baselines = yield from compare_boosting(training_data, chosen)
+        chosen = yield from _choose(data, plan, head, trained)
+        baselines = yield from compare_boosting(data, chosen)
         fine_tuned = replace(chosen, baselines=baselines)
         clock.lap("fine_tune")
 
-        ships = evidence_check.ships(measured_before, fine_tuned)
+        ships = evidence_check.ships(evidence, fine_tuned)
         measured = measure(fine_tuned, labelled, head, ships)
         clock.lap("evaluate")
 
-        inspection, verdict = yield from concluded(
-            timely, training_data, measured_before, fine_tuned, measured
-        )
+        complete = yield from with_scratch(timely, data, evidence, fine_tuned)
+        inspection, verdict = evidence_check.conclude(data, complete, fine_tuned, measured)
         clock.lap("fine_tune")
 
         results = Results(
             origin=origin,
-            training_data=training_data,
+            training_data=data,
             inspection=inspection,
             verdict=verdict,
             plan=plan,
@@ -138,6 +128,12 @@ def _run_stages(
             ignored=request.ignore,
         )
         return (yield from deliver(journal.folder, results, clock))
+
+
+def _plan_note(plan: Plan, record: DataRecord) -> Event:
+    text = f"{in_words(plan)} · new head for {output_words(record.task, record.classes)}"
+    cut = given_up(plan, MODALITIES[record.kind].nouns)
+    return note("plan", "Plan", f"{text}\nto fit your minutes: {cut}" if cut else text)
 
 
 def prepare(

@@ -37,7 +37,7 @@ from warmstart.network.ledger import take_digests
 from warmstart.network.partition import Network
 from warmstart.network.surgery import make_block
 from warmstart.network.weights import is_mapped
-from warmstart.planning.facts import DataFacts, NetworkFacts
+from warmstart.planning.facts import DATA, DataFacts, NetworkFacts, parallel_mode
 from warmstart.planning.fine_tuning import BYTES, plan_cache
 from warmstart.planning.forecast import (
     Allowance,
@@ -47,7 +47,6 @@ from warmstart.planning.forecast import (
     forecast,
     skips_controls,
 )
-from warmstart.planning.machine import DATA, parallel_mode
 from warmstart.planning.plan_file import write_plan
 from warmstart.planning.rules import REFERENCE, EngineSpeed, estimate_speeds, probe_layers
 from warmstart.planning.schedule import Schedule, as_followed, schedule, stage_actions

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.events import BESIDE, Event, Steps, note
-from warmstart.evidence import check
 from warmstart.features.machine import keep_freed_memory
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.registry import modality_of
@@ -21,11 +20,13 @@ from warmstart.network.partition import Network
 from warmstart.nouns import Nouns
 from warmstart.planning import fine_tuning
 from warmstart.planning.schedule import schedule
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import Strategy
 from warmstart.planning.verdict import has_signal
 from warmstart.records.inputs import pictures
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
-from warmstart.records.summary import Evidence, Inspection, Verdict
+from warmstart.records.summary import Evidence, Inspection
 from warmstart.request import Request
 from warmstart.run import plan as run_plan
 from warmstart.run.base_model import open_base
@@ -42,7 +43,6 @@ from warmstart.training.early_stopping import CANDIDATES, choose_end
 from warmstart.training.fine_tune import FineTuned, held_out_folds
 from warmstart.training.linear_probe import zero_head
 from warmstart.training.loop import TrainingJob
-from warmstart.training.score import ModelEvaluation
 from warmstart.training.trainable import TrainableNetwork, trainable
 
 NAME = "scratch"
@@ -143,25 +143,20 @@ def _bootstrap(
     return law.at(to) - float(warm @ weight) / total
 
 
-def concluded(
-    request: Request,
-    training_data: TrainingDataset,
-    inspection: Inspection,
-    fine_tuned: FineTuned,
-    measured: ModelEvaluation,
-) -> Steps[tuple[Inspection, Verdict]]:
-    """The evidence with the results of training, and the verdict.
+def with_scratch(
+    request: Request, training_data: TrainingDataset, inspection: Inspection, fine_tuned: FineTuned
+) -> Steps[Inspection]:
+    """With `--budget thorough` and a signal, the evidence with that of training from scratch.
 
-    With `--budget thorough` and a signal, training from scratch is measured too, unless the user
-    set minutes: nothing that ships depends on it.
+    Not where the user set minutes: nothing that ships depends on it.
     """
     tests = (e for e in inspection.evidence if e.name == "permutation_test")
     is_signal = has_signal(next(float(e.details["p"]) for e in tests))
-    if request.budget == "thorough" and request.minutes is None and is_signal:
-        with keep_freed_memory():
-            evidence = yield from measure(request, training_data, fine_tuned)
-        inspection = replace(inspection, evidence=(*inspection.evidence, evidence))
-    return check.conclude(training_data, inspection, fine_tuned, measured)
+    if request.budget != "thorough" or request.minutes is not None or not is_signal:
+        return inspection
+    with keep_freed_memory():
+        evidence = yield from measure(request, training_data, fine_tuned)
+    return replace(inspection, evidence=(*inspection.evidence, evidence))
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,15 +286,17 @@ def _untrained(
     request: Request, training_data: TrainingDataset, base: PretrainedModel, network: Network
 ) -> _Untrained:
     labelled, prep = training_data.labelled, base.record.preprocessing
-    size = () if prep == training_data.prep else (f"{SIZE}={prep.shape[0]}",)
-    input_settings = tuple(s for s in request.settings if s.startswith(("input.", "base.")))
+    early = ("input.", "base.")
+    settings = {path: one for path, one in request.settings.items() if path.startswith(early)}
+    if prep != training_data.prep:
+        settings |= parse_settings([f"{SIZE}={prep.shape[0]}"])
     request = replace(
         request,
-        strategy="scratch",
+        strategy=Strategy(depth="scratch"),
         lr=None,
         plan=None,
         given=frozenset({"strategy"}),
-        settings=tuple(s for s in input_settings if not (size and s.startswith(SIZE))) + size,
+        settings=settings,
     )
     facts = run_plan.network_facts(request, base, network, None)
     names, engine = tuple(training_data.probe_layers), training_data.extracted.engine

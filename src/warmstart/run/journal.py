@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 import torch
 
@@ -29,7 +29,7 @@ import warmstart
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
 from warmstart.errors import DataError, ModelError, RunFolderError
-from warmstart.events import Event, Steps, note
+from warmstart.events import Event, Steps, note, tapped
 from warmstart.evidence import check
 from warmstart.evidence.data_checks import write_lists
 from warmstart.features.cache_key import cpu_name, version_of
@@ -63,6 +63,7 @@ from warmstart.reporting.curves import (
     results_of,
 )
 from warmstart.request import Request, as_plain, open_folder, write_request
+from warmstart.run.deliver import Finished
 from warmstart.run.plan import engine_of, stored_block
 from warmstart.training.checkpoint import Checkpoints
 from warmstart.training.dataset import TrainingDataset
@@ -272,12 +273,11 @@ def _read_notes(path: Path) -> dict[str, Any]:
 
 # ---- Live training curves in TensorBoard, W&B, MLflow and other trackers of Accelerate.
 
-Result = TypeVar("Result")
 SHARE = 0.05  # of the training time that logging may take; validations are logged in any case
 LONGEST = 160  # characters of an error that are shown
 
 
-def tracked(steps: Steps[Result], names: Sequence[str]) -> Steps[Result]:
+def tracked(steps: Steps[Finished], names: Sequence[str]) -> Steps[Finished]:
     """Run steps and log their events to trackers, from when an event names the run folder.
 
     A tracker that fails is dropped, with a note: it never ends the work.
@@ -286,18 +286,10 @@ def tracked(steps: Steps[Result], names: Sequence[str]) -> Steps[Result]:
         return (yield from steps)
     board = _Trackers(tuple(dict.fromkeys(names)))
     try:
-        while True:
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                result: Result = stop.value
-                break
-            yield event
-            yield from board.log(event)
-        yield from board.finish()
-        return result
+        finished = yield from tapped(steps, board.log)
+        yield from board.finish(finished.summary)
+        return finished
     finally:
-        steps.close()
         board.close()  # where the work ended early; errors are no longer reported
 
 
@@ -337,11 +329,10 @@ class _Trackers:
             self._log(values, is_due="val" in event.values or event.kind == "guard")
         return self._pop_notes()
 
-    def finish(self) -> list[Event]:
-        """Log the result, if there is one, and close the trackers; returns notes."""
-        path = self.folder / "summary.json" if self.folder is not None else None
-        if path is not None and path.exists():
-            self._log(results_of(read_json(path, Summary)), is_due=True)
+    def finish(self, summary: Summary) -> list[Event]:
+        """Log the result and close the trackers; returns notes."""
+        if results := results_of(summary):
+            self._log(results, is_due=True)
         self.close()
         return self._pop_notes()
 

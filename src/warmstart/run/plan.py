@@ -34,7 +34,7 @@ from warmstart.network.weights import is_full
 from warmstart.planning import rules
 from warmstart.planning.build import build
 from warmstart.planning.check import SOUND_LIMITS, check_facts, check_plan, check_values
-from warmstart.planning.facts import DataFacts, NetworkFacts, PlanOptions
+from warmstart.planning.facts import DataFacts, NetworkFacts, with_parallel
 from warmstart.planning.fine_tuning import (
     CACHE_DTYPES,
     FULL_BYTES,
@@ -42,19 +42,15 @@ from warmstart.planning.fine_tuning import (
     compares_fine_tuning,
     plan_cache,
 )
-from warmstart.planning.machine import with_parallel
-from warmstart.planning.plan_file import open_plan, options_for, overlay
+from warmstart.planning.plan_file import options_for, overlay
 from warmstart.planning.rules import probe_layers
-from warmstart.planning.settings import (
-    PAIRS,
-    PATHS,
-    apply_settings,
-    is_early,
-)
-from warmstart.planning.strategy import n_tuned, reconcile_strategy, strategy_of
+from warmstart.planning.settings import PAIRS, PATHS, apply_settings
+from warmstart.planning.strategy import AUTO as ANY_DEPTH
+from warmstart.planning.strategy import PlanOptions, n_tuned, reconcile_strategy, strategy_of
+from warmstart.records.block_actions import ACTIONS, LOW_RANK
 from warmstart.records.inputs import Sound, WaveInputs
 from warmstart.records.network import BaseModelRecord, NetworkRecord
-from warmstart.records.plan import ACTIONS, LOW_RANK, Choice, Plan, wrong_value
+from warmstart.records.plan import Choice, Plan, Value, wrong_value
 from warmstart.records.summary import Verdict
 from warmstart.request import Request
 from warmstart.training.dataset import arrange
@@ -62,16 +58,15 @@ from warmstart.training.device import AUTO, check_machine, find_machine
 from warmstart.training.head_families import SUFFIX
 
 
-def with_plan_file(request: Request) -> Request:
-    """The request with its plan file read: its base model and seed hold where none was typed.
+def with_plan(request: Request) -> Request:
+    """The request with what its plan says: base model, seed and budget hold where none was typed.
 
-    Raises: PlanError for a file that is no plan, values that no plan can have, or an engine
-    that does not exist or is not installed.
+    Raises: PlanError for values that no plan can have, or an engine that does not exist or is not
+    installed.
     """
-    engine = _set_engine(request)
-    if request.plan is None:
+    engine, plan = _set_engine(request), request.plan
+    if plan is None:
         return request
-    plan = open_plan(request.plan) if isinstance(request.plan, Path) else request.plan
     check_values(plan)
     if engine is None:
         check_name(str(plan.training.engine.value), f"the plan's {SETTING}")
@@ -84,7 +79,7 @@ def with_plan_file(request: Request) -> Request:
     if "base" not in typed:
         changes["base"] = str(plan.base.value)
         changes["arch"] = request.arch or (str(plan.arch.value) if plan.arch else None)
-    return replace(request, plan=plan, given=typed, **changes)
+    return replace(request, given=typed, **changes)
 
 
 def engine_of(request: Request) -> Choice | None:
@@ -92,12 +87,12 @@ def engine_of(request: Request) -> Choice | None:
     engine = _set_engine(request)
     if engine is not None:
         return Choice(value=engine, because="your choice (--set)", source="user")
-    return request.followed.training.engine if request.followed else None
+    return request.plan.training.engine if request.plan else None
 
 
 def _set_engine(request: Request) -> str | None:
-    text = request.overrides.get(SETTING)
-    return None if text is None else check_name(text.lower(), f"--set {SETTING}={text}")
+    one = request.settings.get(SETTING)
+    return None if one is None else check_name(str(one.value), f"--set {one}")
 
 
 def make_plan(
@@ -114,7 +109,8 @@ def make_plan(
     """
     if may_fine_tune(request, network.record, facts) and not network.compares_fine_tuning:
         # Without settings for a training that has no signal to train on.
-        rest = tuple(s for s in request.settings if not s.strip().startswith("training."))
+        items = request.settings.items()
+        rest = {path: one for path, one in items if not path.startswith("training.")}
         request = replace(request, lr=None, settings=rest)
     base = request.base if isinstance(request.base, (str, Path)) else type(request.base).__name__
     pairs = request.setting(PAIRS)  # other choices follow from it
@@ -130,21 +126,21 @@ def make_plan(
         processes=expected_group().size,
         machine=find_machine(request.device, n_threads()),
     )
-    if request.followed is not None:
-        options = options_for(request.followed, options)
+    if request.plan is not None:
+        options = options_for(request.plan, options)
     plan = build(options, facts, network, head_names, engine)
     if request.base_choice is not None:
         plan = replace(plan, base=request.base_choice)
-    if request.followed is not None:
+    if request.plan is not None:
         on_device = {"device"} if request.device != AUTO else set[str]()
-        plan = overlay(plan, request.followed, request.typed | on_device)
+        plan = overlay(plan, request.plan, request.typed | on_device)
     if is_partial(request):
         choice = Choice(value=True, because="your choice (--set)", source="user", rule=False)
         plan = replace(plan, partial=choice)
     if request.stream is not None:
         plan = replace(plan, training=replace(plan.training, offload=request.stream))
-    late = [s for s in request.settings if not is_early(s.partition("=")[0].strip())]
-    plan = apply_settings(replace(plan, training=replace(plan.training, engine=engine)), late)
+    plan = replace(plan, training=replace(plan.training, engine=engine))
+    plan = apply_settings(plan, request.settings)
     plan = plan_cache(reconcile_strategy(plan, network), network, facts)
     plan = with_parallel(plan, network.record, expected_group().local, free_memory())
     check_plan(plan, network.record)
@@ -161,9 +157,9 @@ def stored_block(request: Request, base: PretrainedModel, n: int) -> int:
     """
     if not base.stream:
         return 0
-    strategy = request.depth
-    if request.followed is not None and "strategy" not in request.typed:
-        strategy = strategy_of(request.followed)
+    strategy = request.strategy
+    if request.plan is not None and "strategy" not in request.typed:
+        strategy = strategy_of(request.plan)
     record = partition_base(base).record
     tuned = 0 if strategy.depth == "auto" else n_tuned(strategy, len(record.blocks))
     cut = len(record.blocks) - max(tuned, 1)
@@ -178,7 +174,7 @@ def may_fine_tune(request: Request, network: NetworkRecord, facts: DataFacts) ->
 
 def follows_verdict(request: Request) -> bool:
     """Whether measurements of the run may still change its strategy."""
-    return request.depth.depth == "auto" and request.followed is None
+    return request.strategy.depth == "auto" and request.plan is None
 
 
 def validate(request: Request, collection: Collection, base: PretrainedModel) -> None:
@@ -188,7 +184,7 @@ def validate(request: Request, collection: Collection, base: PretrainedModel) ->
     Raises: PlanError as `make_plan` does; DataError where too few images are independent.
     """
     is_plain = request.plan is None and not request.settings and request.lr is None
-    if is_plain and request.strategy == "auto":
+    if is_plain and request.strategy == ANY_DEPTH:
         return
     network = partition_base(base)
     layers = tuple(probe_layers(feature_layers(network.record)))
@@ -212,10 +208,10 @@ def network_facts(
     tensors are. The neck belongs to the last block, with which it is trained.
     """
     partly_fresh, fresh = _random_blocks(base.random_tensors, network)
-    planned = request.followed.blocks if request.followed else ()
+    planned = request.plan.blocks if request.plan else ()
     has_lora = (
-        "lora" in request.depth.extras
-        or any(LOW_RANK.name in setting for setting in request.settings)
+        "lora" in request.strategy.extras
+        or any(one.value == LOW_RANK.name for one in request.settings.values())
         or any(block.behaviour.has_updates for block in planned)
     )
     return NetworkFacts(
@@ -270,9 +266,9 @@ def _spectrogram(request: Request, collection: Collection) -> Sound:
     values = {}
     for name in AUDIO_SETTINGS:
         path, value = f"input.{name}", _input_value(request, name)
-        text = request.overrides.get(path)
-        if text is not None and not SOUND_LIMITS[path].test(value):
-            raise wrong_value(f"--set {path}", SOUND_LIMITS[path].words, text)
+        one = request.settings.get(path)
+        if one is not None and not SOUND_LIMITS[path].test(value):
+            raise wrong_value(f"--set {path}", SOUND_LIMITS[path].words, one.text)
         if value is not None:
             values[name] = value
     if not values:
@@ -296,8 +292,8 @@ def check_wave_settings(request: Request, base: BaseModelRecord) -> None:
 
 def _refuse_settings(request: Request, names: Sequence[str], why: str) -> None:
     for name in names:
-        if (text := request.overrides.get(f"input.{name}")) is not None:
-            raise PlanError(f"--set input.{name}={text}: {why}; leave it out.")
+        if (one := request.settings.get(f"input.{name}")) is not None:
+            raise PlanError(f"{one.error} {why}; leave it out.")
 
 
 def input_options(request: Request, collection: Collection) -> InputOptions:
@@ -314,7 +310,7 @@ def input_options(request: Request, collection: Collection) -> InputOptions:
     if not modality.has_thumbnails:
         return InputOptions(size=size)
     channels = _input_value(request, "channels")
-    if SIZE in request.overrides and not LEAST <= size <= MOST:
+    if SIZE in request.settings and not LEAST <= size <= MOST:
         raise PlanError(f"--set {SIZE}={size}: sizes from {LEAST} to {MOST} px are supported.")
     options = InputOptions(
         size=size,
@@ -344,7 +340,7 @@ def _check_channels(request: Request, channels: int, n_bands: int) -> None:
         return
     plural = "s" if n_bands > 1 else ""
     held = f"are pictures of {n_bands} channel{plural}" if is_picture else f"have {n_bands} bands"
-    if CHANNELS in request.overrides:
+    if CHANNELS in request.settings:
         raise PlanError(f"--set {CHANNELS}={channels}: the images {held}; leave it out.")
     raise PlanError(
         f"the plan has {CHANNELS} {channels}, the images {held}; make a new plan with --dry-run."
@@ -352,10 +348,7 @@ def _check_channels(request: Request, channels: int, n_bands: int) -> None:
 
 
 def is_partial(request: Request) -> bool:
-    """Whether to load the tensors that fit from a base model that fits in part.
-
-    Raises: PlanError where `base.partial` is neither true nor false.
-    """
+    """Whether to load the tensors that fit from a base model that fits in part."""
     if (typed := request.setting(PARTIAL)) is not None:
         return bool(typed)
     plan = _plan_of_base(request)
@@ -376,31 +369,31 @@ def _input_value(request: Request, name: str) -> Any:
 
 def _plan_of_base(request: Request) -> Plan | None:
     """The plan that was read; None where the user named another base model, with other inputs."""
-    return None if "base" in request.typed else request.followed
+    return None if "base" in request.typed else request.plan
 
 
 def _trains_stem(request: Request) -> bool:
     """Whether the first layer is trained: only then may new channels start at zero."""
-    action = request.overrides.get("block.1.action")
+    action = request.setting("block.1.action")
     if action is not None:
         return _trains_weights(action)
-    if request.followed is not None and "strategy" not in request.typed:
-        return request.followed.blocks[0].behaviour.trains_weights
-    strategy = request.depth
+    if request.plan is not None and "strategy" not in request.typed:
+        return request.plan.blocks[0].behaviour.trains_weights
+    strategy = request.strategy
     is_full = strategy.depth == "frozen" and not strategy.count and "lora" not in strategy.extras
     return is_full or strategy.depth == "scratch"
 
 
-def _trains_weights(action: str) -> bool:
+def _trains_weights(action: Value) -> bool:
     """Whether a first layer learns to use new channels under an action, if it is one."""
-    return action in ACTIONS and ACTIONS[action].trains_weights
+    return action in ACTIONS and ACTIONS[str(action)].trains_weights
 
 
 def _tuned_blocks(request: Request) -> tuple[tuple[str, bool], ...]:
     """Blocks whose action was set by name, and whether they are trained; their order is unknown."""
     actions = (
-        (path.removeprefix("block.").removesuffix(".action"), _trains_weights(text))
-        for path, text in request.overrides.items()
+        (path.removeprefix("block.").removesuffix(".action"), _trains_weights(one.value))
+        for path, one in request.settings.items()
         if path.startswith("block.") and path.endswith(".action")
     )
     return tuple((name, is_tuned) for name, is_tuned in actions if not name.isdigit())
@@ -411,22 +404,22 @@ def choose_offload(request: Request) -> Choice | None:
 
     Raises: PlanError for a setting that is none.
     """
-    text = request.overrides.get(OFFLOAD)
-    if text is not None:
-        value = _OFFLOAD_WORDS.get(text.lower(), text)
+    setting = request.settings.get(OFFLOAD)
+    if setting is not None:
+        value = _OFFLOAD_WORDS.get(str(setting.value), str(setting.value))
         if value and value not in CACHE_DTYPES:
             dtypes = " or ".join(CACHE_DTYPES)
-            raise PlanError(f"--set {OFFLOAD}={text}: it is true, false, {dtypes}.")
+            raise PlanError(f"{setting.error} it is true, false, {dtypes}.")
         if not value:
             return None
         if request.arch is None or Path(str(request.base)).suffix != ".safetensors":
             raise PlanError(
-                f"--set {OFFLOAD}={text}: only a .safetensors file of weights can be offloaded; "
+                f"{setting.error} only a .safetensors file of weights can be offloaded; "
                 "name one with --base FILE.safetensors --arch timm:NAME, or leave it out."
             )
         if is_partial(request):
             raise PlanError(
-                f"--set {OFFLOAD}={text} and {PARTIAL} do not go together: a partly loaded network "
+                f"--set {setting} and {PARTIAL} do not go together: a partly loaded network "
                 "has to be in memory; leave one out."
             )
         return Choice(value=value, because="your choice (--set)", source="user")

@@ -29,7 +29,7 @@ from warmstart.errors import DataError, ModelError, RunFolderError
 from warmstart.events import Event, Steps, note
 from warmstart.features.batches import sub_batches, to_tensor
 from warmstart.features.engine import fuse_batch_norms
-from warmstart.formatting import first_few, interval
+from warmstart.formatting import first_few
 from warmstart.modalities.image import IMAGE
 from warmstart.modalities.image import as_picture as first_bands
 from warmstart.modalities.modality import Modality
@@ -626,5 +626,4 @@ def _caveats(
     if (run / "summary.json").is_file():
         estimate = read_json(run / "summary.json", Summary).estimate
         if estimate is not None:
-            expected = interval(estimate.value, estimate.low, estimate.high, estimate.n)
-            yield "Expected", f"{expected} on {nouns.many} like the training data"
+            yield "Expected", f"{estimate.interval} on {nouns.many} like the training data"

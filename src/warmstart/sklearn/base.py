@@ -77,7 +77,7 @@ class Options(BaseEstimator):  # type: ignore[misc]
             )
 
     def _request(self, data: Any, budget: Budget, task: Task) -> Request:
-        from warmstart.request import Request, typed_settings
+        from warmstart.request import Request, read_settings
 
         if self.base is None:
             raise UsageError("base=None is for tables, and X holds images; omit base, or name one.")
@@ -86,13 +86,13 @@ class Options(BaseEstimator):  # type: ignore[misc]
             base=DEFAULT_IMAGE_BASE if self._is_default else self.base,
             arch=self.arch,
             preprocessing=self.preprocessing,
-            strategy=self.strategy,
+            strategy=parse(self.strategy),
             budget=budget,
             seed=seed_from(self.random_state),
             lr=self.lr,
             minutes=self.minutes,
             device=self.device,
-            settings=typed_settings(self.settings),
+            settings=read_settings(self.settings),
             task=task,
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
 from warmstart.errors import RunFolderError
 from warmstart.records.data import Task
@@ -19,39 +19,38 @@ DEFAULT_TASK: Task = "classify"
 class _Tasks(MutableMapping[Task, "Target"]):
     """By name. Loaded on first use, as NumPy takes long to import and help needs none."""
 
-    @cached_property
-    def _loaded(self) -> dict[Task, Target]:
-        from warmstart.tasks.classify import CLASSIFICATION
-        from warmstart.tasks.multilabel import MULTILABEL
-        from warmstart.tasks.regress import REGRESSION
-
-        return {one.task: one for one in (CLASSIFICATION, MULTILABEL, REGRESSION)}
+    def __init__(self, **names: str) -> None:
+        self._members: dict[Task, Target | str] = dict(names)  # a name: not loaded yet
 
     def __getitem__(self, task: Task) -> Target:
-        if task not in self._loaded:
+        if task not in self._members:
             raise RunFolderError(f"the task {task} is none of {', '.join(self)}; restore its file.")
-        return self._loaded[task]
+        target = self._members[task]
+        if isinstance(target, str):
+            target = getattr(import_module(f"warmstart.tasks.{task}"), target)
+            self._members[task] = target
+        return cast("Target", target)
 
     def get(self, task: Task, default: Any = None) -> Any:
-        return self._loaded.get(task, default)
+        return self[task] if task in self._members else default
 
     def __contains__(self, task: object) -> bool:
-        return task in self._loaded
+        return task in self._members
 
     def __setitem__(self, task: Task, target: Target) -> None:
-        self._loaded[task] = target
+        self._members[task] = target
 
     def __delitem__(self, task: Task) -> None:
-        del self._loaded[task]
+        del self._members[task]
 
     def __iter__(self) -> Iterator[Task]:
-        return iter(self._loaded)
+        return iter(self._members)
 
     def __len__(self) -> int:
-        return len(self._loaded)
+        return len(self._members)
 
 
-TASKS = _Tasks()
+TASKS = _Tasks(classify="CLASSIFICATION", multilabel="MULTILABEL", regress="REGRESSION")
 
 
 def target_of(task: Task, labels: Sequence[str]) -> Target:

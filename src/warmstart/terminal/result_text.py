@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warmstart.evaluation.readiness import readiness_line
-from warmstart.formatting import duration, interval, percents, sentence, size
+from warmstart.formatting import duration, percents, sentence, size
 from warmstart.modalities.registry import MODALITIES
 from warmstart.nouns import count
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.inputs import DEFAULT_KIND
-from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, TestScores, Verdict
-from warmstart.tasks.registry import TASKS, score_of
+from warmstart.records.summary import DataCounts, Estimate, Evidence, Summary, Verdict
+from warmstart.tasks.registry import TASKS, test_estimate
 from warmstart.terminal.text import column, command_rows, wrap
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def _verdict(summary: Summary) -> list[str]:
 def _weakest(summary: Summary) -> list[str]:
     if (weakest := summary.weakest) is None:
         return []
-    recall = interval(weakest.recall, weakest.low, weakest.high, weakest.n)
     other = f", most often taken for {weakest.confused_with}" if weakest.confused_with else ""
-    return [column("Weakest", f"{weakest.label}: recall {recall}{other}.")]
+    return [column("Weakest", f"{weakest.label}: recall {weakest.interval}{other}.")]
 
 
 def _model(summary: Summary, run_path: Path) -> str:
@@ -98,39 +97,31 @@ def _no_signal(evidence: Evidence, n_classes: int, pictures: str) -> str:
 
 def _accuracy(summary: Summary) -> list[str]:
     """The shipped model, cross-validated and on the test set; below it the linear probe."""
-    claims = []
-    if summary.estimate is not None:
-        claims.append(estimate_text(summary.estimate))
-    if summary.test is not None:
-        claims.append(f"{score_text(summary.test)} on the test set")
-    if probe := probe_text(summary):
-        claims.append(probe)
+    claims = claims_of(summary)
     if head := summary.own_head:
-        score = interval(head.value, head.low, head.high, head.n)
-        claims.append(f"the base model's own head, before a new one was fitted: {score}")
+        claims.append(f"the base model's own head, before a new one was fitted: {head.interval}")
     lines = [column(TASKS[summary.task].words.title, ";\n".join(claims) + ".")] if claims else []
     return [*lines, *(column("Baseline", one.sentence) for one in summary.baselines)]
 
 
-def probe_text(summary: Summary) -> str:
-    """The score of the linear probe on the same folds; empty where the probe itself ships."""
-    probe, gain = summary.linear_probe, summary.fine_tuning_gain
-    if probe is None or gain is None or summary.shipped.strategy in ("head", "none"):
-        return ""
-    return f"linear probe {interval(probe.value, probe.low, probe.high, probe.n)}"
+def claims_of(summary: Summary) -> list[str]:
+    """The scores of the shipped model: cross-validated, on the test set, beside the probe's."""
+    probe, gain, claims = summary.linear_probe, summary.fine_tuning_gain, []
+    if summary.estimate is not None:
+        claims.append(estimate_text(summary.estimate))
+    if summary.test is not None:
+        claims.append(f"{test_estimate(summary.test).interval} on the test set")
+    is_same = summary.shipped.strategy in ("head", "none")  # the probe itself ships
+    if probe is not None and gain is not None and not is_same:
+        claims.append(f"linear probe {probe.interval}")
+    return claims
 
 
 def estimate_text(estimate: Estimate) -> str:
     """The estimated score with its interval and how it was measured."""
-    score = interval(estimate.value, estimate.low, estimate.high, estimate.n)
     if estimate.method == "holdout":
-        return f"{score} on {count(estimate.n, 'held-out example')}"
-    return f"{score}, cross-validated"
-
-
-def score_text(scores: TestScores) -> str:
-    """The score on a test set with its interval."""
-    return interval(score_of(scores), scores.low, scores.high, scores.n)
+        return f"{estimate.interval} on {count(estimate.n, 'held-out example')}"
+    return f"{estimate.interval}, cross-validated"
 
 
 def _findings(summary: Summary, run_path: Path) -> list[str]:

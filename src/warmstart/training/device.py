@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from warmstart.errors import PlanError, UsageError
-from warmstart.planning.machine import DEVICES, Machine
+from warmstart.planning.facts import DEVICES, Machine
 from warmstart.records.plan import Plan
 
 AUTO = "auto"

@@ -26,7 +26,8 @@ from warmstart.planning.schedule import (
     schedule,
     stage_actions,
 )
-from warmstart.records.plan import ADDED, FRESH, Action, Plan
+from warmstart.records.block_actions import ADDED, FRESH, Action
+from warmstart.records.plan import Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.batches import BatchSource, TrainingContext, cache_activations, live_batches

@@ -21,8 +21,8 @@ from warmstart.network import lora
 from warmstart.network.feature_layers import feature_layers, plan_scan
 from warmstart.network.partition import Network
 from warmstart.network.weights import Mapped
+from warmstart.records.block_actions import ACTIONS
 from warmstart.records.network import FeatureLayer
-from warmstart.records.plan import ACTIONS
 from warmstart.records.summary import GuardNote
 from warmstart.solve.kernels import Features
 from warmstart.solve.ridge import Array, Rows

@@ -18,7 +18,7 @@ from scipy.optimize import nnls
 from warmstart.data.dataset import Collection
 from warmstart.distributed import here
 from warmstart.planning.rules import LayerWeights
-from warmstart.records.data import Finding
+from warmstart.records.findings import Finding
 from warmstart.records.network import FeatureLayer
 from warmstart.solve import (
     classifiers,

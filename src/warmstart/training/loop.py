@@ -22,7 +22,7 @@ from warmstart.network.batch_norm import folded
 from warmstart.network.cut import UnfrozenBlocks
 from warmstart.network.weights import in_channels_last
 from warmstart.planning.schedule import Schedule, stage_actions
-from warmstart.records.plan import FRESH, Action
+from warmstart.records.block_actions import FRESH, Action
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.augmentations import augmentation_numbers, draw_batches

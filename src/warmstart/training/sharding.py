@@ -30,7 +30,7 @@ from warmstart.events import Event, note
 from warmstart.network.cut import Cost, UnfrozenBlocks, assign_stages, balance_stages
 from warmstart.network.cut import PipelineStage as StageModule
 from warmstart.network.freeze import behaviour_of
-from warmstart.planning.machine import least_idle
+from warmstart.planning.facts import least_idle
 from warmstart.planning.schedule import Schedule
 from warmstart.training.batches import Inputs
 from warmstart.training.trainable import TrainableNetwork

@@ -29,9 +29,10 @@ from warmstart.network.partition import Network
 from warmstart.network.surgery import MultiLayerHead, WarmModel
 from warmstart.network.weights import Mapped
 from warmstart.planning.rules import LayerWeights, for_trained
+from warmstart.records.block_actions import ACTIONS, ADDED, FRESH, FROZEN, Action
 from warmstart.records.data import Example
 from warmstart.records.network import FeatureLayer, NetworkRecord
-from warmstart.records.plan import ACTIONS, ADDED, FRESH, FROZEN, Action, Plan
+from warmstart.records.plan import Plan
 from warmstart.solve.kernels import fit_scalings
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.batches import BatchSource, decode_images, folder_with_space

@@ -24,7 +24,7 @@ from warmstart.distributed import ALONE, ProcessGroup, here, process_errors
 from warmstart.errors import PlanError, TrainingError
 from warmstart.events import Event
 from warmstart.network.cut import UnfrozenBlocks, group_modules
-from warmstart.planning.machine import DATA, FSDP
+from warmstart.planning.facts import DATA, FSDP
 from warmstart.planning.schedule import Schedule
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target

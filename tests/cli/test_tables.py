@@ -4,15 +4,12 @@ from dataclasses import replace
 from itertools import count, islice
 from types import SimpleNamespace
 
+from warmstart.cli.cache import cache_text, cleared_text
+from warmstart.cli.evaluate import scores_text
+from warmstart.cli.models import models_text
+from warmstart.cli.predict import predict_lines
 from warmstart.records.answer import Answer
 from warmstart.records.summary import ClassScore, ScoresByClass
-from warmstart.terminal.tables import (
-    cache_text,
-    cleared_text,
-    models_text,
-    predict_lines,
-    scores_text,
-)
 
 
 def answer(path, label="shirt", p=0.91, **values):
