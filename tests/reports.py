@@ -288,7 +288,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
                 layers="15–18", names="b6 … top", action=TUNED, rates="0.0003", weights=40, n=4
             ),
         ),
-        "in_words": "Layers 1–14 frozen · 15–18 fine-tuned at 0.0003",
+        "in_words": "Blocks 1–14 frozen · 15–18 fine-tuned at 0.0003",
         "fates": ("frozen    1 tensor, 90 weights, unchanged bit for bit",),
         "thumbs": {row.id: PICTURE for row in rows},
     }

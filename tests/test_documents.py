@@ -132,7 +132,7 @@ def test_a_loop_of_ones_own(workshop, capsys):
     pytest.importorskip("transformers")
     made = run_all("watch.md")
     made["proof"].check()
-    assert "frozen: 90 tensors of layers 1-7 unchanged" in capsys.readouterr().out
+    assert "frozen: 90 tensors of blocks 1-7 unchanged" in capsys.readouterr().out
 
 
 def test_guards_in_a_loop_of_ones_own(capsys):

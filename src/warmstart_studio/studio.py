@@ -353,7 +353,7 @@ def plan_rows(plan: Plan) -> list[Json]:
     rows = [_row("strategy", plan.strategy, "strategy")]
     for group in runs(plan):
         block = next(one for one in plan.blocks if one.name == group.names[0])
-        row = _row(f"layers {group.layers}", block.action, None)
+        row = _row(f"blocks {group.layers}", block.action, None)
         rows.append({**row, "value": group.behaviour.plain})
     if plan.is_trained:
         for one in fields(plan.training):

@@ -139,7 +139,7 @@ def test_a_frozen_tensor_that_moves_is_an_error(stop):
     steps = warmstart.train(plan, net, batches())
     next(steps)
     net[0].bias.data.add_(1)
-    with pytest.raises(TrainingError, match=r"1 tensor of frozen layers moved: 0\.bias"):
+    with pytest.raises(TrainingError, match=r"1 tensor of frozen blocks moved: 0\.bias"):
         steps.close() if stop else list(steps)
     assert all(p.requires_grad for p in net.parameters())
 

@@ -64,9 +64,9 @@ def test_weights_that_move_are_named(net):
     assert (moved.tensor, moved.block, moved.action) == ("body.1.0.weight", "body.1", "frozen")
     assert (moved.is_buffer, moved.is_statistic) == (False, False)
     assert proof.untrained == ("body.2", "output")
-    assert "1 tensor of layer 2 moved although frozen, first body.1.0.weight" in str(proof)
+    assert "1 tensor of block 2 moved although frozen, first body.1.0.weight" in str(proof)
     assert not proof.frozen.identical
-    with pytest.raises(TrainingError, match=r"1 tensor of frozen layers moved: body\.1\.0\.weight"):
+    with pytest.raises(TrainingError, match=r"1 tensor of frozen blocks moved: body\.1\.0\.weight"):
         proof.check()
 
 
@@ -79,12 +79,12 @@ def test_statistics_that_move_are_reported_with_their_cause_and_cure(net):
     assert all(m.is_statistic and m.is_buffer for m in proof.moved)
     assert proof.untrained == ()
     text = str(proof)
-    assert "frozen: 12 tensors of layers 1-3 unchanged" in text
-    assert "9 of 9 BatchNorm statistics of layers 1-3 moved although they were frozen" in text
+    assert "frozen: 12 tensors of blocks 1-3 unchanged" in text
+    assert "9 of 9 BatchNorm statistics of blocks 1-3 moved although they were frozen" in text
     assert "they were in train mode. Use warmstart.freeze(network, plan), or call .eval()" in text
     assert "trained: 2 tensors of the output" in text
     assert len(text.splitlines()) <= 8
-    with pytest.raises(TrainingError, match=r"9 tensors of frozen layers moved.* and 6 more"):
+    with pytest.raises(TrainingError, match=r"9 tensors of frozen blocks moved.* and 6 more"):
         proof.check()
 
 
@@ -185,4 +185,4 @@ def test_a_block_that_should_be_trained_and_stands_still_is_reported(net):
     with warmstart.watch(net, warmstart.plan(net, "last:1")) as proof:
         net.fc.weight.data.add_(1)
     assert proof.untrained == ("body.2",)
-    assert "nothing moved in layer 3 although the plan trains it" in str(proof)
+    assert "nothing moved in block 3 although the plan trains it" in str(proof)

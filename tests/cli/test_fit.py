@@ -48,9 +48,9 @@ def dry_run(strategy, names=NAMES, settings=(), lr=None, **changes):
 
 
 def table(text):
-    """The rows under `Layers`: (numbers, action, the rest)."""
+    """The rows under `Blocks`: (numbers, action, the rest)."""
     lines = text.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("Layers"))
+    first = next(i for i, line in enumerate(lines) if line.startswith("Blocks"))
     rows = []
     for line in lines[first + 1 :]:
         if not line.startswith(" " * 10):
@@ -196,7 +196,7 @@ def test_a_dry_run_shows_a_plan_and_writes_nothing(here, capsys, words):
     lines = out.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    for word in ("Layers", "frozen", "Because", "Cost", "Next"):
+    for word in ("Blocks", "frozen", "Because", "Cost", "Next"):
         assert word in out
     assert {path.name for path in here.iterdir()} <= {"photos", "cache"}
 

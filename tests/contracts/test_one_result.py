@@ -384,12 +384,12 @@ def test_what_ships_is_called_fine_tuned_only_where_the_ledger_says_so(told):
     if not told.is_trained:
         assert not re.search(r"[Ff]ine-tuning (helped|made|was kept)", sentence)
         for name, text in told.texts.items():
-            assert not re.search(r"Layers? [^.]*tuned at", text), name
-            assert "The tuned layers" not in text, name
-            assert "The fine-tuned layers" not in text, name
+            assert not re.search(r"Blocks? [^.]*tuned at", text), name
+            assert "The tuned blocks" not in text, name
+            assert "The fine-tuned blocks" not in text, name
     else:
         assert "tried and not kept" not in told.everything
-        assert "no layer of the base model was changed" not in told.everything
+        assert "no block of the base model was changed" not in told.everything
         assert not re.search(r"all \d+ layers frozen", told.everything)
     if strategy.startswith("scratch"):
         assert "fine-tuned" not in sentence

@@ -466,11 +466,11 @@ def test_every_block_is_listed_once_with_its_action_and_learning_rates(strategy,
 @pytest.mark.parametrize(
     ("strategy", "text"),
     [
-        ("head", "Layers 1–18 frozen"),
-        ("last:4", "Layers 1–14 frozen · 15–18 fine-tuned at 0.000562 to 0.001"),
-        ("last:1", "Layers 1–17 frozen · 18 fine-tuned at 0.001"),
-        ("scratch", "Layers 1–18 randomly initialised at 0.001"),
-        ("head+add", "Layers 1–18 frozen · 1 layer block added at 0.003"),
+        ("head", "Blocks 1–18 frozen"),
+        ("last:4", "Blocks 1–14 frozen · 15–18 fine-tuned at 0.000562 to 0.001"),
+        ("last:1", "Blocks 1–17 frozen · 18 fine-tuned at 0.001"),
+        ("scratch", "Blocks 1–18 randomly initialised at 0.001"),
+        ("head+add", "Blocks 1–18 frozen · 1 block added at 0.003"),
     ],
 )
 def test_one_line_names_what_is_frozen_and_what_moves(strategy, text):
@@ -479,7 +479,7 @@ def test_one_line_names_what_is_frozen_and_what_moves(strategy, text):
 
 def test_low_rank_updates_are_called_so():
     text = in_words(plan("full+lora", NAMES[:2], lr=0.01))
-    assert text == "Layers 1–2 low-rank updates at 0.0075 to 0.01"
+    assert text == "Blocks 1–2 low-rank updates at 0.0075 to 0.01"
 
 
 def test_a_network_of_one_block_is_called_the_network():
@@ -496,7 +496,7 @@ def test_neighbours_are_separated_by_their_action():
         ("3", "frozen"),
         ("4–5", "tuned"),
     ]
-    assert in_words(made).startswith("Layers 1–2 fine-tuned at ")
+    assert in_words(made).startswith("Blocks 1–2 fine-tuned at ")
     assert " · 3 frozen · 4–5 fine-tuned at 0.0075 to 0.01" in in_words(made)
 
 
@@ -505,7 +505,7 @@ def test_every_block_that_is_added_is_counted():
     (block,) = [block for block in made.blocks if block.name == "added"]
     two = (*made.blocks[:3], replace(block, name="added#2"), made.blocks[-1])
     assert in_words(replace(made, blocks=two)) == (
-        "Layers 1–2 frozen · 2 layer blocks added at 0.003"
+        "Blocks 1–2 frozen · 2 blocks added at 0.003"
     )
 
 

@@ -306,11 +306,11 @@ def test_a_choice_of_the_user_says_what_the_rule_would_have_done():
 
 
 def test_reasons_count_layers():
-    assert "only the last of 4 layers is fine-tuned" in plan_for("last:1").blocks[0].action.because
+    assert "only the last of 4 blocks is fine-tuned" in plan_for("last:1").blocks[0].action.because
     assert (
-        "only the last 2 of 4 layers are fine-tuned" in plan_for("last:2").blocks[0].action.because
+        "only the last 2 of 4 blocks are fine-tuned" in plan_for("last:2").blocks[0].action.because
     )
-    assert "all layers" in plan_for("full").blocks[0].action.because
+    assert "all blocks" in plan_for("full").blocks[0].action.because
     assert (
         "only the added layers and the head are trained" in plan_for("add").blocks[0].action.because
     )

@@ -137,7 +137,7 @@ def test_what_fine_tuning_changed_stands_beside_the_curves(strategy, row):
 
 
 def test_a_discarded_training_is_called_that():
-    words = "the linear probe ships, and in the model every layer is frozen"
+    words = "the linear probe ships, and in the model every block is frozen"
     text = page(facts())  # a plan that trains, and a head that ships
     assert f"last:1 was tried and not kept: {words}" in text
     assert "Training was tried and not kept: these curves" in text
@@ -155,7 +155,7 @@ RESHAPED = replace(KEPT, fate="reshaped")
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ((KEPT,), "None is possible: no layer"),
+        ((KEPT,), "None is possible: no block"),
         ((KEPT, TUNED, NEW), "no forgetting was seen"),
         ((KEPT, NEW), "were not changed; the others are new"),
         ((RESHAPED, NEW), "No layer was trained. The input was adapted"),

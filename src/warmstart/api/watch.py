@@ -184,7 +184,7 @@ def require_frozen(findings: Findings) -> None:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         first = ", ".join(names[:NAMED])
         raise TrainingError(
-            f"{_tensors(len(names))} of frozen layers moved: {first}{more}. {CURE}."
+            f"{_tensors(len(names))} of frozen blocks moved: {first}{more}. {CURE}."
         )
 
 
@@ -258,14 +258,14 @@ def _layers(names: Collection[str], order: Sequence[str]) -> str:
 
     >>> order = ("stem", "low", "middle", "top", "output")
     >>> _layers(("stem", "low", "middle", "output"), order), _layers(("low", "top"), order)
-    ('layers 1-3 and the output', 'layers 2, 4')
+    ('blocks 1-3 and the output', 'blocks 2, 4')
     >>> _layers(("output",), order), _layers((), order)
-    ('the output', 'no layer')
+    ('the output', 'no block')
     """
     numbers = [n for n, name in enumerate(order, start=1) if name in names and name != OUTPUT]
     firsts = [n for n in numbers if n - 1 not in numbers]
     lasts = [n for n in numbers if n + 1 not in numbers]
     ranges = zip(firsts, lasts, strict=True)
     text = ", ".join(f"{a}-{b}" if a < b else str(a) for a, b in ranges)
-    words = [f"layer{'s' if len(numbers) > 1 else ''} {text}"] if numbers else []
-    return " and ".join([*words, *(["the output"] if OUTPUT in names else [])]) or "no layer"
+    words = [f"block{'s' if len(numbers) > 1 else ''} {text}"] if numbers else []
+    return " and ".join([*words, *(["the output"] if OUTPUT in names else [])]) or "no block"

@@ -90,7 +90,7 @@ def _layers(dry_run: DryRun) -> list[str]:
     head = dry_run.plan.blocks[-1].lr
     lr = f"{head.number:g}" if head else "exact"
     rows.append(("head", "new", lr, "", f"for {len(dry_run.classes)} classes"))
-    titles = [lead("Layers"), *[lead("")] * len(rows)]
+    titles = [lead("Blocks"), *[lead("")] * len(rows)]
     return [
         shortened(printable(title + line))
         for title, line in zip(titles, table_lines(rows, right={3}), strict=False)
@@ -212,7 +212,7 @@ VERB = Verb(
         MINUTES,
         DEVICE,
         Option(
-            "--parallel P", "processes share data (default); fsdp: weights too; pipeline:N: layers"
+            "--parallel P", "processes share data (default); fsdp: weights too; pipeline:N: blocks"
         ),
         Option("--plan FILE", "follow a plan.toml; other options override it"),
         SET,

@@ -250,7 +250,7 @@ EXPLAINED = _by_word(
             "--val --val-dir --validation-dir --validation-file --val-data"
         ),
         "Not needed: the classes are read from the data.": "--num-classes --classes --n-classes",
-        "Here it is --strategy: head freezes all layers, frozen:K the first K, last:N all but the "
+        "Here it is --strategy: head freezes all blocks, frozen:K the first K, last:N all but the "
         "last N.": "--freeze --backbone-freeze --freeze-backbone",
         "Not needed: every base model is pretrained.": "--pretrained",
         "Here it is --set training.crop=0.35 and --set training.flip=true, where layers are "

@@ -250,7 +250,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str)
 
 
-# ---- A plan in words: which layers are frozen, which are trained, at which learning rate.
+# ---- A plan in words: which blocks are frozen, which are trained, at which learning rate.
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +323,7 @@ def _format(value: Plain | tuple[Plain, ...]) -> str:
 
 
 def in_words(plan: Plan) -> str:
-    """The layers in one line: `Layers 1–14 frozen · 15–18 fine-tuned at 0.0003`."""
+    """The blocks in one line: `Blocks 1–14 frozen · 15–18 fine-tuned at 0.0003`."""
     ranges = list(runs(plan))
     is_single = bool(ranges) and ranges[0].first == ranges[0].last
     if len(ranges) == 1 and is_single:
@@ -334,9 +334,9 @@ def in_words(plan: Plan) -> str:
         text = f"{run.layers} {_describe(run)}"
         if run.behaviour.place == "above":
             count = run.last - run.first + 1
-            text = f"{count} layer block{'s' if count > 1 else ''} added {run.rates}"
+            text = f"{count} block{'s' if count > 1 else ''} added {run.rates}"
         texts.append(text)
-    lead = "Layer " if is_single else "Layers "
+    lead = "Block " if is_single else "Blocks "
     return lead + " · ".join(texts) if texts else ""
 
 

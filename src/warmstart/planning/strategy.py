@@ -435,7 +435,7 @@ def _explain(action: BlockAction, strategy: Strategy, n_blocks: int) -> str:
         also = "the added layers and the head are" if "add" in strategy.extras else "the head is"
         return f"only {also} trained"
     last = "the last" if count == 1 else f"the last {count}"
-    upper = "all layers" if count == n_blocks else f"{last} of {n_blocks} layers"
+    upper = "all blocks" if count == n_blocks else f"{last} of {n_blocks} blocks"
     if not action.is_trained:
         return f"only {upper} {'is' if count == 1 else 'are'} fine-tuned"
     if "gradual" in strategy.extras:

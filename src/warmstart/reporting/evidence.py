@@ -143,7 +143,7 @@ def _questionable(facts: ReportFacts) -> list[tuple[str, str]]:
 def base_values(facts: ReportFacts) -> Values:
     base, network = facts.summary.base, facts.network
     rows = [(facts.title, "base model"), (f"{base.parameters / 1e6:.1f} M", "weights")]
-    rows += [(f"{len(network.blocks)}", "layers")] if network and network.blocks else []
+    rows += [(f"{len(network.blocks)}", "blocks")] if network and network.blocks else []
     return {"numbers": rows, "transfer_gain": _transfer_gain(facts), "depth": _depth(facts)}
 
 
@@ -175,18 +175,18 @@ def _depth(facts: ReportFacts) -> Figure | None:
     numbers = sorted(scores)
     best = int(float(details.get("best_block", numbers[-1])))
     words = facts.target.words
-    title = f"How well each layer alone {words.apart.format(an=facts.nouns.an)}"
+    title = f"How well each block alone {words.apart.format(an=facts.nouns.an)}"
     picture = standing(
         [scores[number] for number in numbers],
         best=numbers.index(best) if best in numbers else None,
-        first=f"layer {numbers[0]}, at the {facts.nouns.one}",
-        last=f"layer {numbers[-1]}",
+        first=f"block {numbers[0]}, at the {facts.nouns.one}",
+        last=f"block {numbers[-1]}",
         mark=facts.majority[1] if facts.majority is not None else None,
         name="depth",
         title=title,
         about=evidence.meaning,
     )
-    caption = f"{evidence.meaning} A bar is a quick linear probe on that layer alone."
+    caption = f"{evidence.meaning} A bar is a quick linear probe on that block alone."
     caption += f" The dashed line is {words.blind}." if facts.majority else ""
     return Figure(title, picture, caption)
 

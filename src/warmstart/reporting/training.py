@@ -37,7 +37,7 @@ def plan_values(facts: ReportFacts) -> Values:
         return {}
     own = []
     for name, choice in choices(plan):
-        if choice.source == "user" and not name.startswith("layer "):
+        if choice.source == "user" and not name.startswith("block "):
             rule = "" if choice.rule is None else f"; the rule would choose {_value(choice.rule)}"
             own.append(f"{name} = {_value(choice.value)}{rule}")
     return {
@@ -60,7 +60,7 @@ def _strip(facts: ReportFacts) -> Figure | None:
     for one in facts.layers:
         pieces.append((f"{one.layers}: {one.action.row}", one.n / total, one.action.color))
     pieces.append(("head: new", 1 / total, "new"))
-    title = f"The layers, from the {facts.nouns.one} to the head"
+    title = f"The blocks, from the {facts.nouns.one} to the head"
     picture = stacked(pieces, name="layers", title=title, about=facts.in_words)
     names = {"frozen": "frozen: not a bit may change", "tuned": "fine-tuned", "new": "new"}
     classes = dict.fromkeys(class_ for _, _, class_ in pieces)
@@ -80,7 +80,7 @@ def _layers(facts: ReportFacts, plan: Plan) -> list[tuple[str, ...]]:
 
 
 def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
-    """Every choice of a plan with its name; equal ones of neighbouring layers only once."""
+    """Every choice of a plan with its name; equal ones of neighbouring blocks only once."""
     for name in ("base", "arch", "partial", "strategy"):
         choice = getattr(plan, name)
         if choice is not None:
@@ -95,7 +95,7 @@ def choices(plan: Plan) -> Iterator[tuple[str, Choice]]:
     for block in plan.blocks:
         action = block.action.value, block.action.because
         if action != before:
-            yield f"layer {block.name}", block.action
+            yield f"block {block.name}", block.action
         before = action
 
 
