@@ -504,9 +504,7 @@ def test_every_block_that_is_added_is_counted():
     made = plan("head+add", NAMES[:2])
     (block,) = [block for block in made.blocks if block.name == "added"]
     two = (*made.blocks[:3], replace(block, name="added#2"), made.blocks[-1])
-    assert in_words(replace(made, blocks=two)) == (
-        "Blocks 1–2 frozen · 2 blocks added at 0.003"
-    )
+    assert in_words(replace(made, blocks=two)) == ("Blocks 1–2 frozen · 2 blocks added at 0.003")
 
 
 @pytest.mark.parametrize("strategy", WORDS)
