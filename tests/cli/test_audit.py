@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from warmstart.cli.audit import LINES, _accuracy, audit_text
 from warmstart.records.network import Audit, AuditGroup, Tally
+from warmstart.records.summary import Scores
 from warmstart.terminal.text import WIDTH
 
 NONE = Tally(tensors=0, numbers=0)
@@ -86,7 +87,7 @@ def test_unrelated_networks_are_called_so():
 
 def test_the_gap_to_the_training_images_has_no_negative_zero():
     score = {"accuracy": 0.8, "low": 0.75, "high": 0.85, "n": 300}
-    test = SimpleNamespace(**score, balanced_accuracy=0.8, macro_f1=0.8)
+    test = Scores(**score, balanced_accuracy=0.8, macro_f1=0.8, log_loss=0.5, ece=0.1)
     train = SimpleNamespace(**score, of=300, gap=0.05, gap_low=-0.003, gap_high=0.1)
     majority = SimpleNamespace(label="cat", accuracy=0.5)
     rest = {"without_leaks": None, "majority": majority, "n_classes": 2}

@@ -78,7 +78,7 @@ MISUSES = {
     "predict runs/photos a.jpg --device cuda": "Only `fit` uses another device, for training",
     "fit photos --exist-ok": "A run folder is never overwritten; omit --out to create a new one.",
     "fit photos --resume": "Here it is `warmstart resume RUN`.",
-    "fit photos --freeze 10": "Here it is --strategy: head freezes all layers, frozen:K the first",
+    "fit photos --freeze 10": "Here it is --strategy: head freezes all blocks, frozen:K the first",
     "fit photos --lora": "Here it is --strategy full+lora or last:N+lora.",
     "fit photos --augment": "Here it is --set training.crop=0.35 and --set training.flip=true",
     "fit photos --wandb": "unknown option --wandb. Here it is --track wandb.",

@@ -129,7 +129,7 @@ ALLOWED = {("exporting/format.py", "torch"), ("cli/output.py", "torch")}
 def test_no_other_file_names_a_format():
     names = {
         (path.relative_to(SOURCE).as_posix(), node.value)
-        for part in ("exporting", "cli", "studio", "terminal", "serving", "records/answer.py")
+        for part in ("exporting", "cli", "terminal", "serving", "records/answer.py")
         for path in ([SOURCE / part] if part.endswith(".py") else (SOURCE / part).rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and node.value in FORMATS

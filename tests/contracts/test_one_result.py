@@ -15,6 +15,7 @@ from surfaces import Surfaces, agrees, largest, percentages, score, surfaces
 
 import audio_clips
 import hue_images
+import tiny_text_encoder
 from warmstart.cli.main import main
 from warmstart.evaluation.readiness import readiness_line
 from warmstart.records.findings import FINDINGS
@@ -502,7 +503,7 @@ def advised(told):
 TYPED = {
     "linear_probe": {"photo.jpg": "new/red/000.png", "more/": "new", "photos/": "split"},
     "from_scratch": {"photo.jpg": "new/red/002.png", "more/": "new", "photos/": "data"},
-    "texts": {"new.csv": "test.csv", "more.csv": "test.csv"},
+    "texts": {"more.csv": "test.csv"},
     "sounds": {"clip.wav": "new/hiss/000.wav", "more/": "new"},
     "ensemble": {"new.csv": "test.csv", "more.csv": "test.csv"},
     "without_network": {},
@@ -510,6 +511,7 @@ TYPED = {
 NEW = {
     "linear_probe": lambda folder: hue_images.fill(folder, dict.fromkeys(NAMES, 3), seed=7),
     "from_scratch": lambda folder: saved(folder, *tinted(9, seed=7)),
+    "texts": lambda folder: tiny_text_encoder.table(folder.with_suffix(".csv"), 5, seed=12),
     "sounds": lambda folder: audio_clips.fill(folder, {"a note": 2, "clicks": 2, "hiss": 2}, 7),
 }
 

@@ -216,7 +216,6 @@ def test_no_other_file_names_a_task():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and node.value in TASKS
     }
-    own = {("records/data.py", name) for name in TASKS}  # the names that records may hold
-    own |= {(f"tasks/{name}.py", name) for name in TASKS}
+    own = {(f"tasks/{name}.py", name) for name in TASKS}
     own |= {("tasks/registry.py", DEFAULT_TASK)}
     assert names == own
