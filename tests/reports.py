@@ -101,7 +101,7 @@ def summary(**changes: object) -> Summary:
         "verdict": Verdict(
             kind="inconclusive", sentence="This base model knows it.", evidence=EVIDENCE
         ),
-        "shipped": ShippedCandidate(strategy="head", why="a linear output, all layers frozen"),
+        "shipped": ShippedCandidate(strategy="head", why="a linear output, all blocks frozen"),
         "readiness": Readiness(level="review", reasons=("1 in 6 predictions is wrong",)),
         "estimate": estimate,
         "linear_probe": estimate,
@@ -296,7 +296,7 @@ def facts(names: tuple[str, ...] = CLASSES, **changes: object) -> ReportFacts:
 
 
 def plan() -> Plan:
-    """Two layers frozen, one tuned; the rate is the user's."""
+    """Two blocks frozen, one tuned; the rate is the user's."""
 
     def rule(value: Plain, because: str = "by rule") -> Choice:
         return Choice(value=value, because=because, source="rule")

@@ -391,7 +391,7 @@ def test_what_ships_is_called_fine_tuned_only_where_the_ledger_says_so(told):
     else:
         assert "tried and not kept" not in told.everything
         assert "no block of the base model was changed" not in told.everything
-        assert not re.search(r"all \d+ layers frozen", told.everything)
+        assert not re.search(r"all \d+ blocks frozen", told.everything)
     if strategy.startswith("scratch"):
         assert "fine-tuned" not in sentence
 

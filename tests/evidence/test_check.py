@@ -102,7 +102,7 @@ def test_what_ships_is_said_with_the_reason(name, options, words):
     shipped = check.choose_shipped(Verdict(kind="linear-probe", sentence="."), fine_tuned)
     assert shipped.strategy == "head"
     assert words in shipped.why
-    assert "layers frozen" in shipped.why
+    assert "blocks frozen" in shipped.why
 
 
 @pytest.mark.parametrize(("strategy", "p"), [("auto", 0.5), ("auto", 0.001), ("head", 0.5)])

@@ -34,7 +34,7 @@ SHIRT = ClassScore(
 TRIED = "Fine-tuning was tried and not kept: +0.2 points of accuracy against the linear probe."
 FITTED = summary(
     verdict=Verdict(kind="linear-probe", sentence=TRIED),
-    shipped=ShippedCandidate(strategy="head", why="a linear probe, all 18 layers frozen"),
+    shipped=ShippedCandidate(strategy="head", why="a linear probe, all 18 blocks frozen"),
     readiness=Readiness(level="review", reasons=("1 in 7 predictions is wrong",)),
     estimate=ESTIMATE,
     linear_probe=ESTIMATE,
@@ -77,7 +77,7 @@ Verdict   Fine-tuning was tried and not kept: +0.2 points of accuracy against
           the linear probe.
 Weakest   shirt: recall 60 % (95 % CI 42–75), most often taken for longsleeve.
 Findings  3 images could not be read (WS101).
-Model     A linear probe, all 18 layers frozen · 60 s in all
+Model     A linear probe, all 18 blocks frozen · 60 s in all
 
 Next      warmstart report runs/clothing --open      # see its mistakes
           warmstart predict runs/clothing photo.jpg
@@ -120,7 +120,7 @@ def test_no_signal_with_a_strategy_of_the_users_ships_and_says_both():
     assert text.startswith("Not ready: ")
     assert text.split("\n\n")[1].startswith("No signal found. ")
     assert "Accuracy  86 %" in text
-    assert "Model     A linear probe, all 18 layers frozen" in text
+    assert "Model     A linear probe, all 18 blocks frozen" in text
 
 
 def test_no_signal_without_numbers_falls_back_to_the_verdict():

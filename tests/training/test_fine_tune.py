@@ -186,7 +186,7 @@ def test_where_no_rate_works_the_fitted_head_is_what_is_left(split_pictures, lr,
     assert [guard.kind for guard in guards] == kinds
     assert guards[-1].action == "training was given up"
     assert run.summary.shipped.strategy == "head"
-    assert run.summary.shipped.why.endswith(f"2 layers frozen: full was given up, {why}")
+    assert run.summary.shipped.why.endswith(f"2 blocks frozen: full was given up, {why}")
     assert why in (run.path / "README.md").read_text().replace("\n", " ")
     assert f"full was given up: {why}." in run.verdict.sentence
     assert run.summary.fine_tuning_gain is None

@@ -365,9 +365,9 @@ def choose_shipped(verdict: Verdict, fine_tuned: FineTuned) -> ShippedCandidate:
     elif plan.training.lr is not None:
         why += "; fine-tuning did not help on held-out examples"
     n_blocks = len(plan.blocks) - 1
-    layers = f"all {n_blocks} layers frozen" if n_blocks > 1 else "the network frozen"
+    blocks = f"all {n_blocks} blocks frozen" if n_blocks > 1 else "the network frozen"
     name = str(strategy.value) if plan.training.lr is not None else "head"
-    return ShippedCandidate(strategy=name, why=f"{what}, {layers}: {why}")
+    return ShippedCandidate(strategy=name, why=f"{what}, {blocks}: {why}")
 
 
 # ---- Transfer gain: what does pretraining add on this data?
