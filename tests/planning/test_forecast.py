@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import fields, replace
 
 import pytest
@@ -17,7 +16,6 @@ from warmstart.planning.forecast import (
     LEAST_STEPS,
     MARGIN,
     TRIES,
-    Allowance,
     Load,
     Speeds,
     fit_to_time,
@@ -359,13 +357,6 @@ def test_minutes_that_are_left_restore_augmentations_of_an_offloaded_network():
         fit_to_time(replace(plan, training=mine), 5000, lambda p: 1.0).training.augmentations
         == mine.augmentations
     )
-
-
-def test_a_share_of_the_time_that_is_left():
-    assert Allowance().share(0.5) is None
-    now = time.perf_counter()
-    assert Allowance(now + 100).share(0.25) == pytest.approx(now + 25, abs=5)
-    assert Allowance(now - 100).share(0.25) == pytest.approx(now, abs=5)
 
 
 def test_forecasts_of_two_plans():

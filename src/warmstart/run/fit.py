@@ -107,10 +107,14 @@ def _run_stages(
         head = yield from score.fit_all(training_data, plan)
         clock.lap("head")
 
-        allowance = forecast.training_allowance(timely, training_data, plan, clock)
         with keep_freed_memory():
             trained = yield from fine_tune(
-                training_data, plan, head, origin.digests, journal.checkpoints, allowance
+                training_data,
+                plan,
+                head,
+                digests=origin.digests,
+                checkpoints=journal.checkpoints,
+                deadline=forecast.training_deadline(timely, training_data, plan, clock),
             )
         chosen = yield from _choose(training_data, plan, head, trained)
         baselines = yield from compare_boosting(training_data, chosen)
