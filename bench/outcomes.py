@@ -36,9 +36,7 @@ from warmstart.records.network import FeatureLayer
 from warmstart.request import Request, read_data
 from warmstart.run import plan as run_plan
 from warmstart.stats.paired import mean_interval
-from warmstart.training import fine_tune
-from warmstart.training.batches import TrainingContext, read_pixels
-from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.batches import open_source, read_pixels
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.linear_probe import zero_head
 from warmstart.training.loop import TrainingJob
@@ -157,24 +155,16 @@ def _scratch(
         tuple(training_data.probe_layers),
         training_data.extracted.engine,
     )
-    context = TrainingContext(
-        source=drain(fine_tune.open_source(training_data, plan)),
-        labels=labelled.labels,
-        groups=labelled.groups(),
-        target=labelled.target,
-        digests=take_digests(network),
-        checkpoints=NoCheckpoints(),
-    )
     head = zero_head(
         feature_layers(network.record)[-1:], 0, labelled.n_classes, len(labelled.learn)
     )
     job = TrainingJob(
         make=lambda: trainable(network, plan, head, _nothing_read, request.seed),
         schedule=schedule(plan),
-        context=context,
+        source=drain(open_source(training_data, plan, schedule(plan))),
+        digests=take_digests(network),
         rows=np.arange(len(labelled.learn)),
         held=np.arange(0),
-        number=0,
     )
     made = drain(job.learn()).trainable
     if made is None:

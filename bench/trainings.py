@@ -36,9 +36,7 @@ from warmstart.run.base_model import choose_base
 from warmstart.run.cleaning import drop_unreadable
 from warmstart.solve.calibration import Calibration, log_losses
 from warmstart.stats.cka import agreement, cka
-from warmstart.training import fine_tune
-from warmstart.training.batches import TrainingContext, read_pixels
-from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.batches import open_source, read_pixels
 from warmstart.training.dataset import TrainingDataset, training_dataset
 from warmstart.training.early_stopping import VALIDATIONS, held_scores
 from warmstart.training.guards import Alarm, Watch
@@ -199,13 +197,6 @@ def _train(
     part = folds(labels, groups, HELD, np.random.default_rng([spec.seed, 7]))
     keep, held = np.flatnonzero(part > 0), np.flatnonzero(part == 0)
     torch.set_num_threads(1)  # two threads wait for each other where the machine has other work
-    context = TrainingContext(
-        source=drain(fine_tune.open_source(training_data, plan)),
-        labels=labels,
-        groups=groups,
-        digests=take_digests(network),
-        checkpoints=NoCheckpoints(),
-    )
     head, read = (
         fit_on(training_data, plan, keep),
         training_data.extracted.reader(training_data.examples(keep)),
@@ -213,10 +204,10 @@ def _train(
     job = TrainingJob(
         make=lambda: trainable(network, plan, head, read, spec.seed),
         schedule=course,
-        context=context,
+        source=drain(open_source(training_data, plan, course)),
+        digests=take_digests(network),
         rows=keep,
         held=held,
-        number=0,
     )
     attempt = TrainingAttempt(job, 1.0, ())
     is_fresh = "fresh" in attempt.trainable.actions.values()
@@ -279,9 +270,9 @@ def _measure(
     result.n_joined = attempt.unfreezing.n_joined
     attempt.load_end()
     job = attempt.job
-    own = held_scores(attempt.trainable, job.context, job.rows)
-    result.end_loss = float(_log_losses(own, job.context.labels[job.rows]).mean())
-    after = held_scores(attempt.trainable, job.context, job.held)
+    own = held_scores(attempt.trainable, job.source, job.rows)
+    result.end_loss = float(_log_losses(own, job.source.labelled.labels[job.rows]).mean())
+    after = held_scores(attempt.trainable, job.source, job.held)
     for when, scores in (("before", before), ("after", after)):
         result.held[f"log_loss_{when}"] = float(_log_losses(scores, labels).mean())
         result.held[f"accuracy_{when}"] = float((scores.argmax(axis=1) == labels).mean())

@@ -22,9 +22,8 @@ from warmstart.run.deliver import origin_of
 from warmstart.run.fit import fine_tuning_gain, restrict_to_rows_of
 from warmstart.run.fit import measure as claims
 from warmstart.training import score
-from warmstart.training.checkpoint import NoCheckpoints
 from warmstart.training.dataset import TrainingDataset, training_dataset
-from warmstart.training.fine_tune import NO_LIMIT, FineTuned, fine_tune
+from warmstart.training.fine_tune import FineTuned, fine_tune
 from warmstart.training.linear_probe import HeadFit
 from warmstart.training.score import ModelEvaluation, head_probabilities
 from warmstart.training.ship import FINE_TUNED, PROBE, SHARES, Decision, decide
@@ -86,7 +85,7 @@ def try_fine_tuning(
     head = drain(score.fit_all(training_data, plan))
     digests = origin_of(base, training_data.extracted.network).digests
     own = replace(plan, strategy=replace(plan.strategy, source="user"))  # nothing is chosen here
-    fine_tuned = drain(fine_tune(training_data, own, head, digests, NoCheckpoints(), NO_LIMIT))
+    fine_tuned = drain(fine_tune(training_data, own, head, digests=digests))
     labelled = training_data.labelled
     reported = [
         head_probabilities(head, training_data.extracted.reader(labelled.test)),

@@ -19,9 +19,8 @@ from warmstart.network.ledger import take_digests
 from warmstart.planning.facts import NetworkFacts
 from warmstart.planning.fine_tuning import plan_cache
 from warmstart.planning.schedule import schedule
-from warmstart.training import fine_tune, score
-from warmstart.training.batches import TrainingContext
-from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training import score
+from warmstart.training.batches import open_source
 from warmstart.training.loop import TrainingJob
 from warmstart.training.trainable import trainable
 
@@ -75,18 +74,12 @@ def planned(training_data, strategy, settings=(), lr=None, **wishes):
     return plan_cache(apply_settings(made, settings), facts, data)
 
 
-def context(training_data, plan, checkpoints=None):
-    """What trainings share."""
-    return TrainingContext(
-        source=drain(fine_tune.open_source(training_data, plan)),
-        labels=training_data.labelled.labels,
-        groups=training_data.labelled.groups(),
-        digests=take_digests(training_data.extracted.network),
-        checkpoints=checkpoints or NoCheckpoints(),
-    )
+def source(training_data, plan):
+    """The batches of a training."""
+    return drain(open_source(training_data, plan, schedule(plan)))
 
 
-def job(training_data, plan, held=(), checkpoints=None, **options):
+def job(training_data, plan, held=(), **options):
     """A training on all rows but those held out."""
     rows = np.arange(len(training_data.labelled.learn))
     held = np.asarray(held, np.int64)
@@ -97,7 +90,8 @@ def job(training_data, plan, held=(), checkpoints=None, **options):
     return TrainingJob(
         make=lambda: trainable(training_data.extracted.network, plan, head, read, 0),
         schedule=schedule(plan),
-        context=context(training_data, plan, checkpoints),
+        source=source(training_data, plan),
+        digests=take_digests(training_data.extracted.network),
         rows=keep,
         held=held,
         **options,
@@ -117,13 +111,8 @@ def differing(one, other):
 
 def changed(job, trainable):
     """Blocks with a tensor that differs from the base model's."""
-    now, before = take_digests(trainable.network), job.context.digests
+    now, before = take_digests(trainable.network), job.digests
     return {trainable.network.owners[name] for name in before if now[name] != before[name]}
-
-
-def with_context(job, **changes):
-    """The same training in a context with these changes."""
-    return replace(job, context=replace(job.context, **changes))
 
 
 def with_engine(plan, name):

@@ -132,7 +132,7 @@ def test_stages_are_plans_that_can_be_followed():
 @pytest.mark.parametrize("joined", [0, 1, 2, 3, 4])
 def test_blocks_that_were_not_unfrozen_are_frozen_in_the_plan_as_followed(joined):
     plan = trained("full+gradual", n_blocks=6)
-    done = as_followed(plan, joined)
+    done = as_followed(plan, schedule(plan), joined)
     moved = [b.name for b in done.blocks if b.action.value == "tuned"]
     last = stages(plan)[joined - 1] if joined else {}
     assert moved == tuned(last)

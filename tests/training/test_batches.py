@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from warmstart.features.engine import EngineError
 from warmstart.modalities.image import IMAGE
 from warmstart.network.cut import FrozenPrefix
 from warmstart.network.feature_layers import feature_layers
+from warmstart.planning.schedule import schedule
 from warmstart.records.network import FeatureLayer
 from warmstart.training import batches
 from warmstart.training.augmentations import (
@@ -41,7 +43,7 @@ def test_live_inputs_are_augmentations_of_the_prepared_pictures(training_data, p
     plan = jobs.planned(
         training_data, "full", ("training.crop=0.4", "training.color_jitter=0.3"), seed=5
     )
-    source = jobs.context(training_data, plan).source
+    source = jobs.source(training_data, plan)
     assert source.cut == 0
     rows, numbers = np.array([3, 30, 3, 0]), np.array([0, 1, 7, 2])
     (found,) = source.batch(rows, numbers, ())
@@ -81,12 +83,12 @@ def stored(broken=()):
         return CacheFile(number).fetch([content])[0]
 
     cache_files = tuple(CacheFile(view, broken if view == 1 else ()) for view in range(3))
-    contents = tuple(str(n) for n in range(20))
+    labelled = SimpleNamespace(learn=[SimpleNamespace(sha256=str(n)) for n in range(20)])
     columns = {
         FeatureLayer(block=1, pool="avg"): slice(4, 5),
         FeatureLayer(block=2, pool="grid2"): slice(5, 7),
     }
-    return cached_batches(cache_files, contents, 2, (2, 1, 2), columns, again), passed
+    return cached_batches(cache_files, labelled, 2, (2, 1, 2), columns, again), passed
 
 
 @given(
@@ -233,7 +235,7 @@ def test_an_image_that_changed_since_it_was_read_is_an_error(training_data, pict
 def cached_source(training_data, plan):
     """What is stored, and what was told meanwhile."""
     events = []
-    return follow(cache_activations(training_data, plan), events.append), events
+    return follow(cache_activations(training_data, plan, schedule(plan)), events.append), events
 
 
 def passed(events):
@@ -256,7 +258,7 @@ def test_what_is_stored_is_what_the_frozen_layers_give_for_each_augmentation(
     plan = jobs.planned(training_data, strategy, ("training.color_jitter=0.2",), seed=4)
     source, _ = cached_source(training_data, plan)
     live = jobs.planned(training_data, "full", ("training.color_jitter=0.2",), seed=4)
-    images = jobs.context(training_data, live).source
+    images = jobs.source(training_data, live)
     cut = source.cut
     assert cut == plan.training.split_at.value == {"last:1": 1, "head+add": 2}[strategy]
     wanted = feature_layers(training_data.extracted.network.record)[:1]
@@ -296,7 +298,7 @@ def test_where_nothing_varies_the_images_are_passed_once_as_they_are(training_da
 
 def test_an_interrupted_pass_goes_on_where_it_was(training_data, tmp_path):
     plan = jobs.planned(training_data, "last:1")
-    steps = cache_activations(training_data, plan)
+    steps = cache_activations(training_data, plan, schedule(plan))
     while next(steps).kind != "step":
         pass
     steps.close()

@@ -230,7 +230,7 @@ def learnt(made):
         if event.kind != "step":
             return
         now, owners = take_digests(outfits[-1].network), outfits[-1].network.owners
-        moved = {owners[n] for n, digest in made.context.digests.items() if now[n] != digest}
+        moved = {owners[n] for n, digest in made.digests.items() if now[n] != digest}
         if not marks or moved != marks[-1]:
             marks.append(moved)
 
@@ -283,7 +283,7 @@ def test_rows_are_set_apart_to_judge_and_are_not_learnt_from(four_blocks):
     fit = attempt.unfreezing.fit_rows
     assert sorted([*fit, *apart]) == made.rows.tolist()
     assert 4 <= len(apart) <= 8
-    groups = made.context.groups
+    groups = made.source.labelled.groups()
     assert not set(groups[fit]) & set(groups[apart])
     for strategy, end in (("full", None), ("full+gradual", TrainingEnd())):
         other = job(four_blocks, planned(four_blocks, strategy, SHORT), HELD, end=end)
@@ -297,9 +297,9 @@ def test_groups_join_while_the_judges_say_that_it_helps(four_blocks):
     assert 1 <= trained.n_stages <= 4
     assert changed(made, trainable) == set(names(four_blocks)[4 - trained.n_stages :])
     _, apart = judged(made)
-    labels = made.context.targets(apart)
+    labels = made.source.targets(apart)
     now, before = (
-        float(cross_entropy(torch.from_numpy(held_scores(o, made.context, apart)), labels))
+        float(cross_entropy(torch.from_numpy(held_scores(o, made.source, apart)), labels))
         for o in (trainable, made.make())
     )
     assert now < before
@@ -315,7 +315,7 @@ def test_a_group_that_made_it_worse_is_as_it_was_and_that_is_no_fault(four_block
     assert changed(made, trainable) == set()
     begun = made.make()
     assert differing(state(trainable.model), state(begun.model)) == []
-    expected = held_scores(begun, made.context, HELD)
+    expected = held_scores(begun, made.source, HELD)
     for scores in trained.scores:
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
 
@@ -350,7 +350,7 @@ def test_what_a_group_that_did_not_join_said_is_forgotten(four_blocks, monkeypat
     )
     trained, trainable, _ = learnt(made)
     assert trained.n_stages == yes
-    ended = held_scores(trainable, made.context, HELD)
+    ended = held_scores(trainable, made.source, HELD)
     for candidate, end in enumerate(CANDIDATES[:VALIDATIONS]):
         if end.n_steps(20) >= 5 * yes:  # a stage has five steps
             np.testing.assert_allclose(trained.scores[candidate], ended, rtol=1e-4, atol=1e-4)

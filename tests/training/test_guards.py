@@ -282,7 +282,7 @@ def tuned(
 
 
 def base_answers(training_data, made):
-    return BaseModelAnswers(training_data, made.context, np.arange(N), 20)
+    return BaseModelAnswers(training_data, made.source, np.arange(N), 20)
 
 
 def chosen(losses=None, candidate=END):
@@ -313,7 +313,7 @@ def by_hand(training_data, module, number):
         t for t in feature_layers(training_data.extracted.network.record) if t.block == number
     ]
     layer = next(t for t in offered if t.pool != "grid2")
-    images = jobs.context(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
+    images = jobs.source(training_data, planned(training_data, "full")).plain(np.arange(N), ())[0]
     with torch.inference_mode():
         return FeatureExtractor(under(training_data, module), [layer])(images)[0].numpy()
 
@@ -424,7 +424,7 @@ def test_held_out_rows_must_not_mind(training_data, monkeypatch, seed):
     ties = [
         CANDIDATES[number].share
         for number, gap in gaps.items()
-        if gap.mean() <= TIE * standard_error(gap, made.context.groups)
+        if gap.mean() <= TIE * standard_error(gap, made.source.labelled.groups())
     ]
     assert tried == ties
     expected = (

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import jobs
-from jobs import FEW, changed, differing, four, job, planned, state, with_context
+from jobs import FEW, changed, differing, four, job, planned, state
 from tiny import network
 from warmstart.errors import TrainingError
 from warmstart.events import drain, follow
@@ -44,7 +43,7 @@ def kinds(trained):
 
 def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
     """The loop that one would write, over `n_steps` of all steps; the model and its average."""
-    chosen, context, begun = made.schedule, made.context, made.make()
+    chosen, source, begun = made.schedule, made.source, made.make()
     model = begun.model.eval()
     backbone, head = model.backbone, model.head
     for parameter in model.parameters():
@@ -71,8 +70,8 @@ def by_hand(made, n_steps, make, decay=0.0, pull=0.0):
         for group in optimizer.param_groups:
             group["lr"] = rate
         places = made.rows[rows]
-        (images,) = context.source.batch(places, 1 + visits % 2, begun.feature_layers)
-        loss = nn.functional.cross_entropy(model(images), context.targets(places))
+        (images,) = source.batch(places, 1 + visits % 2, begun.feature_layers)
+        loss = nn.functional.cross_entropy(model(images), source.targets(places))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -138,14 +137,14 @@ def test_scores_of_validations_are_those_of_the_weights_then(training_data):
     labels = training_data.labelled.labels[HELD]
     for candidate, end in enumerate(CANDIDATES):
         ended, _ = learnt(replace(whole, held=HELD[:0], end=end))
-        found = held_scores(ended.trainable, whole.context, HELD)
+        found = held_scores(ended.trainable, whole.source, HELD)
         np.testing.assert_allclose(trained.scores[candidate], found, rtol=1e-4, atol=1e-4)
         if candidate < VALIDATIONS:
             values = told[candidate]
             assert values["val"] == round(float((found.argmax(1) == labels).mean()), 4)
             log_p = torch.log_softmax(torch.from_numpy(found), 1)[range(len(HELD)), labels]
             assert values["val_loss"] == pytest.approx(-float(log_p.mean()), abs=1e-4)
-    begun = held_scores(whole.make(), whole.context, HELD)
+    begun = held_scores(whole.make(), whole.source, HELD)
     assert {v["head"] for v in told} == {round(float((begun.argmax(1) == labels).mean()), 4)}
     assert len({scores.tobytes() for scores in trained.scores}) == len(CANDIDATES)
 
@@ -174,7 +173,7 @@ def test_new_layers_remember_what_the_final_weights_make_of_the_images(training_
     trained, _ = learnt(replace(made, make=slow))
     assert not kinds(trained)
     backbone = trained.trainable.model.backbone
-    (images,) = made.context.plain(made.rows, trained.trainable.feature_layers)
+    (images,) = made.source.plain(made.rows, trained.trainable.feature_layers)
     with torch.no_grad():
         seen = backbone.first(images)
     torch.testing.assert_close(backbone.norm.running_mean, seen.mean(dim=(0, 2, 3)))
@@ -197,9 +196,7 @@ def test_a_network_that_is_compiled_is_trained_by_what_the_compiler_gave(
 
 
 def test_steps_are_counted_through_all_trainings(training_data):
-    made = jobs.with_context(
-        job(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4)
-    )
+    made = replace(job(training_data, planned(training_data, "last:1", FEW)), steps=(4, 4, 4))
     _, found = learnt(made)
     assert {(event.stage, event.kind) for event in found} == {("fine_tune", "step")}
     assert [event.step for event in found] == [5, 6, 7, 8]  # the second of three of 4 each
@@ -280,7 +277,7 @@ def test_a_training_ends_when_the_minutes_are_over_and_says_so(training_data):
     assert note == {"title": "Stopped", "text": "after 1 of 20 updates: out of time"}
     assert (kinds(trained), trained.has_failed, trained.n_stages) == ([], False, 1)
     # What it looked at later is what it ended with; the estimate is of this very network.
-    found = held_scores(trained.trainable, made.context, HELD)
+    found = held_scores(trained.trainable, made.source, HELD)
     for candidate in range(VALIDATIONS):
         np.testing.assert_allclose(trained.scores[candidate], found, rtol=1e-4, atol=1e-4)
     assert not np.allclose(whole.scores[VALIDATIONS - 1], found)
@@ -324,7 +321,7 @@ def resumable(training_data, four_blocks, monkeypatch, tmp_path):
 
 def going_on(made, folder):
     """The same training in another process: nothing is left of it but its files."""
-    return with_context(made, checkpoints=Checkpoints(folder, "key"))
+    return replace(made, checkpoints=Checkpoints(folder, "key"))
 
 
 def close_after(steps, n):
@@ -366,7 +363,7 @@ def test_closed_after_any_event_and_gone_on_with(resumable, tmp_path, case, way)
         assert differing(state(trained.trainable.model), state(whole.trainable.model)) == [], n
         steps = [e.step for e in told if e.kind == "step"]
         assert len(steps) < sum(e.kind == "step" for e in events)  # it did not begin anew
-        assert again.context.checkpoints.load() is None  # what is done leaves no way to it
+        assert again.checkpoints.load() is None  # what is done leaves no way to it
 
 
 @pytest.mark.parametrize("way", ROUTES)

@@ -291,10 +291,10 @@ def trained(training_data):
 def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, trained):
     plan, made, trainable = trained
     head = score.fit_on(training_data, plan, made.rows)
-    again = RefitHead(training_data, plan, made.context.source)
+    again = RefitHead(training_data, plan, made.source)
     output, reader = again.end(trainable, head, (2.0, 3.0))
     examples = training_data.examples(HELD)
-    own = held_scores(trainable, made.context, HELD)
+    own = held_scores(trainable, made.source, HELD)
     other = again.held_scores(trainable, head, made.rows, HELD)
     said = head.scale * head_scores(output, reader(examples))
     np.testing.assert_allclose(said, (2 * own + 3 * other) / 2, rtol=1e-4, atol=1e-4)
@@ -306,13 +306,13 @@ def test_the_output_that_ships_says_what_the_mean_of_both_says(training_data, tr
 def test_rows_held_out_are_answered_by_an_output_that_never_saw_them(training_data, trained):
     plan, made, trainable = trained
     head = score.fit_on(training_data, plan, made.rows)
-    again = RefitHead(training_data, plan, made.context.source)
+    again = RefitHead(training_data, plan, made.source)
     keep = np.setdiff1d(made.rows, HELD)
     plain = again.held_scores(trainable, head, keep, HELD)
     labels = training_data.labelled.labels.copy()
     labels[HELD] = (labels[HELD] + 1) % 3
     wrong = replace(training_data, labelled=replace(training_data.labelled, labels=labels))
-    other = RefitHead(wrong, plan, made.context.source).held_scores(trainable, head, keep, HELD)
+    other = RefitHead(wrong, plan, made.source).held_scores(trainable, head, keep, HELD)
     np.testing.assert_array_equal(plain, other)
 
 
@@ -333,7 +333,7 @@ def test_layers_that_began_at_random_keep_the_output_that_was_trained_on_them(
     trainable = made.make()
     assert may_refit(trainable) == may
     head = score.fit_on(training_data, plan, made.rows)
-    found = RefitHead(training_data, plan, made.context.source).held_scores(
+    found = RefitHead(training_data, plan, made.source).held_scores(
         trainable, head, made.rows, HELD
     )
     assert np.isfinite(found).all() == may
@@ -360,12 +360,12 @@ def looked(copied_data, strategy, settings=QUICK):
 
     def batch(rows, numbers, wanted):
         asked.append((rows.tolist(), set(numbers.tolist())))
-        return made.context.source.batch(rows, numbers, wanted)
+        return made.source.batch(rows, numbers, wanted)
 
     extracted = FineTunedFeatures(
         trainable.network,
         trainable.feature_layers,
-        BatchSource(made.context.source.cut, batch),
+        BatchSource(made.source.cut, batch, made.source.labelled),
         copied_data,
     )
     return trainable, extracted, asked

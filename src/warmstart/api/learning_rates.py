@@ -27,11 +27,10 @@ from warmstart.run.base_model import base_note, read_and_choose
 from warmstart.run.fit import prepare
 from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.intervals import standard_error
-from warmstart.training import fine_tune
-from warmstart.training.batches import TrainingContext
-from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.batches import open_source
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.early_stopping import END
+from warmstart.training.fine_tune import held_out_folds
 from warmstart.training.guards import Alarm
 from warmstart.training.loop import TrainingAttempt, TrainingJob
 from warmstart.training.score import fit_on
@@ -171,26 +170,22 @@ def _train_all(
     network = training_data.extracted.network
     torch.set_num_threads(threads_for(network.record))
     labelled = training_data.labelled
-    held = fine_tune.held_out_folds(training_data, 1)[0]
+    held = held_out_folds(training_data, 1)[0]
     rows = np.setdiff1d(np.arange(len(labelled.learn)), held)
     yield Event(stage="fine_tune", kind="begin", values={"trainings": len(SCALES)})
-    context = TrainingContext(
-        source=(yield from fine_tune.open_source(training_data, plan)),
-        labels=labelled.labels,
-        groups=labelled.groups(),
-        digests=take_digests(network),
-        checkpoints=NoCheckpoints(),
-        steps=(n_steps,) * len(SCALES),
-    )
+    settings = replace(schedule(plan), n_steps=n_steps, joining=())
+    source = yield from open_source(training_data, plan, settings)
     head = fit_on(training_data, plan, rows)
     read = training_data.extracted.reader(training_data.examples(rows))
     job = TrainingJob(
         make=lambda: trainable(network, plan, head, read, training_data.seed),
-        schedule=replace(schedule(plan), n_steps=n_steps, joining=()),
-        context=context,
+        schedule=settings,
+        source=source,
+        digests=take_digests(network),
         rows=rows,
         held=held,
         number=0,  # the same for all: the same batches in the same order
+        steps=(n_steps,) * len(SCALES),
     )
     outcomes: list[_Outcome] = []
     for number, scale in enumerate(SCALES):
@@ -237,7 +232,8 @@ def _losses(scores: Array, labels: Rows) -> Array:
 
 
 def _compare(outcomes: Sequence[_Outcome], lr: float, job: TrainingJob) -> LearningRateComparison:
-    labels, groups = job.context.labels[job.held], job.context.groups[job.held]
+    labelled = job.source.labelled
+    labels, groups = labelled.labels[job.held], labelled.groups()[job.held]
     losses = {one.scale: _losses(one.after, labels) for one in outcomes if one.after is not None}
     best = min(losses.values(), key=lambda loss: float(loss.mean()), default=None)
     results = []

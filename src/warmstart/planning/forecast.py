@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -170,24 +169,6 @@ def _memory_mb(plan: Plan, load: Load, speeds: Speeds) -> float:
 
 def _count(value: object) -> int:
     return len(value) if isinstance(value, tuple) else 1
-
-
-@dataclass(frozen=True, slots=True)
-class Allowance:
-    """The deadline of all trainings, of `time.perf_counter`; None: without limit."""
-
-    until: float | None = None
-
-    def share(self, fraction: float) -> float | None:
-        """The deadline of a training that may take this fraction of the remaining time.
-
-        >>> Allowance().share(0.5) is None
-        True
-        """
-        if self.until is None:
-            return None
-        now = time.perf_counter()
-        return now + fraction * max(self.until - now, 0.0)
 
 
 MARGIN = 0.9  # share of the minutes for the forecast, which may be wrong by a tenth

@@ -119,10 +119,10 @@ def stage_actions(schedule: Schedule, actions: Mapping[str, Action]) -> list[dic
     return [{**actions, **dict.fromkeys(names[:n], FROZEN.name)} for n in n_frozen[::-1]]
 
 
-def as_followed(plan: Plan, joined: int) -> Plan:
+def as_followed(plan: Plan, schedule: Schedule, joined: int) -> Plan:
     """The plan after gradual unfreezing: blocks that were not unfrozen are frozen in it."""
-    stages = stage_actions(schedule(plan), {})
-    frozen = schedule(plan).joining if not joined else tuple(stages[joined - 1])
+    stages = stage_actions(schedule, {})
+    frozen = schedule.joining if not joined else tuple(stages[joined - 1])
     if len(stages) < 2 or not frozen:
         return plan
     why = "it was not unfrozen: training it did not improve validation"

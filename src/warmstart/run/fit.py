@@ -98,10 +98,14 @@ def _run_stages(
         head = yield from score.fit_all(data, plan)
         clock.lap("head")
 
-        allowance = forecast.training_allowance(timely, data, plan, clock)
         with keep_freed_memory():
             trained = yield from fine_tune(
-                data, plan, head, origin.digests, journal.checkpoints, allowance
+                data,
+                plan,
+                head,
+                digests=origin.digests,
+                checkpoints=journal.checkpoints,
+                deadline=forecast.training_deadline(timely, data, plan, clock),
             )
         chosen = yield from _choose(data, plan, head, trained)
         baselines = yield from compare_boosting(data, chosen)

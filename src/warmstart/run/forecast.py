@@ -40,7 +40,6 @@ from warmstart.network.weights import is_mapped
 from warmstart.planning.facts import DATA, DataFacts, NetworkFacts, parallel_mode
 from warmstart.planning.fine_tuning import BYTES, plan_cache
 from warmstart.planning.forecast import (
-    Allowance,
     Load,
     Speeds,
     fit_to_time,
@@ -60,9 +59,9 @@ from warmstart.run import plan as run_plan
 from warmstart.run.base_model import base_note, inherit, read_and_choose
 from warmstart.run.deliver import surgery_of
 from warmstart.solve.ridge import Rows, inverse
+from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.training.augmentations import augmentations_of, numbered_augmentation
-from warmstart.training.batches import BatchSource, TrainingContext
-from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.batches import BatchSource
 from warmstart.training.dataset import LabelledRows, TrainingDataset, arrange
 from warmstart.training.early_stopping import TrainingEnd
 from warmstart.training.linear_probe import zero_head
@@ -254,7 +253,7 @@ def _time_training(bench: Bench, plan: Plan) -> float:
     short = replace(full, n_steps=STEPS, joining=())
     seconds = [_time_steps(bench, plan, short)]
     if stages[0] != stages[-1]:
-        seconds.append(_time_steps(bench, as_followed(plan, 1), short))
+        seconds.append(_time_steps(bench, as_followed(plan, full, 1), short))
     return sum(seconds) / len(seconds)
 
 
@@ -268,20 +267,19 @@ def _time_steps(bench: Bench, plan: Plan, short: Schedule) -> float:
     def read(layer: FeatureLayer) -> NDArray[np.float32]:
         return rng.normal(size=(8, _width(bench, [layer]))).astype(np.float32)
 
-    context = TrainingContext(
-        source=BatchSource(short.split_at, _Noise(bench, short.split_at).batch),
+    noise = replace(
+        labelled,
         labels=rows % labelled.n_classes,
-        groups=rows,
-        digests=take_digests(bench.network),
-        checkpoints=NoCheckpoints(),
+        group_rows=tuple(rows[:, None]),
+        target=CLASSIFICATION,
     )
     job = TrainingJob(
         make=lambda: trainable(bench.network, plan, head, read, 0),
         schedule=short,
-        context=context,
+        source=BatchSource(short.split_at, _Noise(bench, short.split_at).batch, noise),
+        digests=take_digests(bench.network),
         rows=rows,
         held=rows[:0],
-        number=0,
         end=TrainingEnd(),
     )
     ends = [event.t for event in TrainingAttempt(job, 0.0, ()).run()]
@@ -430,17 +428,17 @@ def shorten(
     return plan_cache(fit_to_time(plan, 60 * minutes, seconds), facts, data)
 
 
-def training_allowance(
+def training_deadline(
     request: Request, training_data: TrainingDataset, plan: Plan, clock: Clock
-) -> Allowance:
-    """The deadline of training: the minutes that are left, less the time for what follows."""
+) -> float | None:
+    """When training ends, by `time.perf_counter`: the minutes left, less time for what follows."""
     if request.minutes is None or not plan.is_trained:
-        return Allowance()
+        return None
     labelled, bench = training_data.labelled, _bench(training_data)
     images = len(labelled.test) + unfrozen_share(bench.network, plan) * len(labelled.learn)
     after = DELIVERY + time_forward(bench) * images
     left = 60 * request.minutes - request.elapsed - clock.table()["total"] - after
-    return Allowance(time.perf_counter() + left)
+    return time.perf_counter() + left
 
 
 def _bench(training_data: TrainingDataset) -> Bench:

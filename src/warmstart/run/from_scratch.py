@@ -19,7 +19,7 @@ from warmstart.network.load import PretrainedModel
 from warmstart.network.partition import Network
 from warmstart.nouns import Nouns
 from warmstart.planning import fine_tuning
-from warmstart.planning.schedule import schedule
+from warmstart.planning.schedule import Schedule, schedule
 from warmstart.planning.settings import parse_settings
 from warmstart.planning.strategy import Strategy
 from warmstart.planning.verdict import has_signal
@@ -36,8 +36,7 @@ from warmstart.solve.ridge import Array, Rows
 from warmstart.stats.learning_curve import FORECAST_SD, fit_power_law
 from warmstart.stats.paired import mean_interval
 from warmstart.stats.permutation import spread_order
-from warmstart.training.batches import TrainingContext, live_batches
-from warmstart.training.checkpoint import NoCheckpoints
+from warmstart.training.batches import BatchSource, live_batches
 from warmstart.training.dataset import TrainingDataset, members
 from warmstart.training.early_stopping import CANDIDATES, choose_end
 from warmstart.training.fine_tune import FineTuned, held_out_folds
@@ -165,8 +164,10 @@ class _Untrained:
 
     training_data: TrainingDataset
     network: Network
-    context: TrainingContext
+    source: BatchSource
+    digests: Mapping[str, str]
     plans: tuple[Plan, ...]  # one for each of SHARES
+    schedules: tuple[Schedule, ...]
     predicted: dict[tuple[int, int], tuple[Array, int]] = field(default_factory=dict)
 
     def hits(self, number: int, folds: Mapping[int, Rows]) -> Steps[tuple[Array, float]]:
@@ -174,8 +175,8 @@ class _Untrained:
 
         `folds`: held-out rows by number of the fold; rows in none of them get 0.
         """
-        context, labelled = self.context, self.training_data.labelled
-        n, k = len(context.labels), labelled.n_classes
+        labelled = self.training_data.labelled
+        n, k = len(labelled.labels), labelled.n_classes
         scores, fold = np.full((len(CANDIDATES), n, k), np.nan), np.full(n, -1)
         counts = []
         for place, held in folds.items():
@@ -186,15 +187,17 @@ class _Untrained:
             scores[:, held], count = self.predicted[number, place]
             fold[held] = place
             counts.append(count)
-        best = choose_end(scores, context.labels, fold, context.groups, context.target).scores
-        credits = context.target.credits(np.nan_to_num(best), context.labels)
+        groups, target = labelled.groups(), labelled.target
+        best = choose_end(scores, labelled.labels, fold, groups, target).scores
+        credits = target.credits(np.nan_to_num(best), labelled.labels)
         return credits, float(np.mean(counts))
 
     def _sample(self, rows: Rows, share: float, place: int) -> Rows:
         """Some rows, whole groups, classes in proportion; smaller samples lie in larger ones."""
         rng = np.random.default_rng([self.training_data.seed, 14, place])
-        group_rows = np.unique(self.context.groups[rows], return_inverse=True)[1]
-        strata = self.context.target.strata(self.context.labels[rows])
+        labelled = self.training_data.labelled
+        group_rows = np.unique(labelled.groups()[rows], return_inverse=True)[1]
+        strata = labelled.target.strata(labelled.labels[rows])
         order, ends = spread_order(strata, members(group_rows), rng)
         stop = int(ends[min(int(np.searchsorted(ends, share * len(rows))), len(ends) - 1)])
         return np.sort(rows[order[:stop]])
@@ -212,11 +215,13 @@ class _Untrained:
 
         return TrainingJob(
             make=make,
-            schedule=schedule(plan),
-            context=self.context,
+            schedule=self.schedules[number],
+            source=self.source,
+            digests=self.digests,
             rows=rows,
             held=held,
             number=FOLDS * number + place,
+            steps=tuple(one.n_steps for one in self.schedules for _ in range(FOLDS)),
         )
 
 
@@ -304,13 +309,6 @@ def _untrained(
         run_plan.make_plan(request, replace(labelled.facts(), n=n), facts, names, engine)
         for n in _sizes(len(labelled.learn))
     )
-    context = TrainingContext(
-        source=live_batches(training_data.collection, labelled.learn, prep, schedule(plans[0])),
-        labels=labelled.labels,
-        groups=labelled.groups(),
-        target=labelled.target,
-        digests=take_digests(network),
-        checkpoints=NoCheckpoints(),
-        steps=tuple(schedule(plan).n_steps for plan in plans for _ in range(FOLDS)),
-    )
-    return _Untrained(training_data, network, context, plans)
+    schedules = tuple(schedule(plan) for plan in plans)
+    source = live_batches(training_data.collection, labelled, prep, schedules[0])
+    return _Untrained(training_data, network, source, take_digests(network), plans, schedules)

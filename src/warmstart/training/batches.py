@@ -44,18 +44,15 @@ from warmstart.network.cut import FrozenPrefix, cached_layers
 from warmstart.network.feature_layers import layer_width
 from warmstart.network.text_encoders import longest
 from warmstart.planning.rules import for_trained
-from warmstart.planning.schedule import Schedule, schedule
+from warmstart.planning.schedule import Schedule
 from warmstart.records.data import Example
 from warmstart.records.inputs import Inputs as Preprocessing
 from warmstart.records.network import FeatureLayer
 from warmstart.records.plan import Plan
 from warmstart.solve.ridge import Rows
-from warmstart.tasks.classify import CLASSIFICATION
-from warmstart.tasks.task import Target, Truth
 from warmstart.training import dataset
 from warmstart.training.augmentations import augmentations_of, numbered_augmentation
-from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
-from warmstart.training.dataset import TrainingDataset
+from warmstart.training.dataset import LabelledRows, TrainingDataset
 
 Inputs = tuple[Tensor, ...]
 Encoded = NDArray[Any]  # an encoded example
@@ -169,7 +166,7 @@ def decode_images(
 
 @dataclass(frozen=True, slots=True)
 class BatchSource:
-    """Inputs of the blocks above `cut`, for chosen rows; `cut` blocks have been run already.
+    """Inputs of the blocks above `cut`, which have been run already, and labels of chosen rows.
 
     `batch` takes rows (b,), the number of the augmentation of each (b,), 0 for none, and the head's
     feature layers. It returns main (b, …), then one (b, d) for each of these layers below the cut.
@@ -177,14 +174,23 @@ class BatchSource:
 
     cut: int
     batch: Callable[[Rows, Rows, Sequence[FeatureLayer]], Inputs]
+    labelled: LabelledRows
+
+    def plain(self, rows: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
+        """Inputs without augmentation."""
+        return self.batch(rows, np.zeros(len(rows), np.int64), feature_layers)
+
+    def targets(self, rows: Rows) -> Tensor:
+        """Class numbers (b,), or the truth of another task's loss."""
+        return torch.from_numpy(self.labelled.labels[rows])
 
 
 def live_batches(
-    collection: Collection, examples: Sequence[Example], prep: Preprocessing, schedule: Schedule
+    collection: Collection, labelled: LabelledRows, prep: Preprocessing, schedule: Schedule
 ) -> BatchSource:
     """Images, decoded once, for the whole network. Raises: as `read_pixels`."""
-    pixels = read_pixels(collection, examples, prep)
-    contents = tuple(example.sha256 for example in examples)
+    pixels = read_pixels(collection, labelled.learn, prep)
+    contents = [example.sha256 for example in labelled.learn]
     augmentations, seed = augmentations_of(schedule), schedule.seed
 
     def batch(rows: Rows, numbers: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
@@ -196,12 +202,12 @@ def live_batches(
                 )
         return (to_tensor(images, prep),)
 
-    return BatchSource(0, batch)
+    return BatchSource(0, batch, labelled)
 
 
 def cached_batches(
     cache_files: Sequence[CacheFile],
-    contents: Sequence[str],
+    labelled: LabelledRows,
     cut: int,
     shape: tuple[int, ...],
     columns: Mapping[FeatureLayer, slice],
@@ -214,6 +220,7 @@ def cached_batches(
     `recompute` returns the row of a number and a content where that is damaged. Rows of tokens
     (`is_ragged`) are padded: a batch is cut to its longest.
     """
+    contents = [example.sha256 for example in labelled.learn]
 
     def fetch(number: int, contents: Sequence[str]) -> NDArray[np.floating]:
         try:
@@ -240,28 +247,7 @@ def cached_batches(
         layers = cached_layers(feature_layers, cut)
         return (main, *(tensors[:, columns[layer]].contiguous() for layer in layers))
 
-    return BatchSource(cut, batch)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingContext:
-    """What all trainings of a run share. Shapes: labels and groups (n,) over the training rows."""
-
-    source: BatchSource
-    labels: Truth
-    groups: NDArray[np.int64]
-    digests: Mapping[str, str]  # of the base model's tensors
-    checkpoints: Checkpoints | NoCheckpoints
-    steps: tuple[int, ...] = ()  # updates of each training, where there are several
-    target: Target = CLASSIFICATION
-
-    def targets(self, rows: Rows) -> Tensor:
-        """Class numbers (b,), or the truth of another task's loss."""
-        return torch.from_numpy(self.labels[rows])
-
-    def plain(self, rows: Rows, feature_layers: Sequence[FeatureLayer]) -> Inputs:
-        """Inputs without augmentation."""
-        return self.source.batch(rows, np.zeros(len(rows), np.int64), feature_layers)
+    return BatchSource(cut, batch, labelled)
 
 
 # ---- Outputs of the frozen blocks, computed once per augmentation and cached.
@@ -320,13 +306,26 @@ class _Task:
         return arrays
 
 
-def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
+def open_source(
+    training_data: TrainingDataset, plan: Plan, schedule: Schedule
+) -> Steps[BatchSource]:
+    """Cached outputs of the frozen blocks, or images for the whole network."""
+    if schedule.split_at:
+        return (yield from cache_activations(training_data, plan, schedule))
+    return live_batches(
+        training_data.collection, training_data.labelled, training_data.prep, schedule
+    )
+
+
+def cache_activations(
+    training_data: TrainingDataset, plan: Plan, settings: Schedule
+) -> Steps[BatchSource]:
     """Run the frozen blocks for every augmentation that the cache lacks.
 
     Cache files are not evicted while the source lives. Raises: TrainingError where half precision
     cannot hold an output.
     """
-    settings, network = schedule(plan), training_data.extracted.network
+    network = training_data.extracted.network
     cut, layers = settings.split_at, _layers_below(training_data, plan, settings.split_at)
     cache, engine = FeatureCache(default_root()), str(plan.training.engine.value)
     offload = str(plan.training.offload.value) if plan.training.offload else ""
@@ -376,7 +375,8 @@ def cache_activations(training_data: TrainingDataset, plan: Plan) -> Steps[Batch
     for layer in layers:
         columns[layer] = slice(end, end + layer_width(network.record, layer))
         end = columns[layer].stop
-    return cached_batches(cache_files, tuple(hashes), cut, shape, columns, recompute, is_ragged)
+    labelled = training_data.labelled
+    return cached_batches(cache_files, labelled, cut, shape, columns, recompute, is_ragged)
 
 
 def _copy_from_extraction(task: _Task, layers: Sequence[FeatureLayer]) -> None:

@@ -17,7 +17,7 @@ from warmstart.solve.calibration import Calibration, Labels
 from warmstart.solve.ridge import Array, Rows
 from warmstart.tasks.classify import CLASSIFICATION
 from warmstart.tasks.task import Target, Truth
-from warmstart.training.batches import TrainingContext
+from warmstart.training.batches import BatchSource
 from warmstart.training.head_families import LEAST, cross_folds
 from warmstart.training.trainable import TrainableNetwork
 from warmstart.training.trainer import DataParallel, Trainer, mean_loss
@@ -183,13 +183,13 @@ class ValidationScores:
 
     def __init__(
         self,
-        context: TrainingContext,
+        source: BatchSource,
         held: Rows,
         trainable: TrainableNetwork,
         trainer: Trainer,
         has_trained_head: bool = True,
     ) -> None:
-        self.context, self.held, self.trainable, self.trainer = context, held, trainable, trainer
+        self.source, self.held, self.trainable, self.trainer = source, held, trainable, trainer
         self.has_trained_head, self._is_used = has_trained_head, has_trained_head and len(held) > 0
         self.before: Array | None = None
         self._scores: dict[str, Array] = {}  # by validation number or share
@@ -216,10 +216,12 @@ class ValidationScores:
 
     def loss(self, scores: Array, rows: Rows) -> float:
         """Mean loss of the scores of some rows, such as log-loss in nats. Shapes: (m, K)."""
-        return mean_loss(self.context.target, torch.from_numpy(scores), self.context.targets(rows))
+        target = self.source.labelled.target
+        return mean_loss(target, torch.from_numpy(scores), self.source.targets(rows))
 
     def _metric(self, scores: Array) -> float:
-        credits = self.context.target.credits(scores, self.context.labels[self.held])
+        labelled = self.source.labelled
+        credits = labelled.target.credits(scores, labelled.labels[self.held])
         return round(float(credits.mean()), 4)
 
     def discard_after(self, done: int, n_steps: int) -> None:
@@ -253,7 +255,7 @@ class ValidationScores:
 
     def predict(self, rows: Rows) -> Array:
         """Scores of some rows with the current weights, (m, K)."""
-        return held_scores(self.trainable, self.context, rows, self.trainer.parallelism)
+        return held_scores(self.trainable, self.source, rows, self.trainer.parallelism)
 
     def tensors(self) -> dict[str, Tensor]:
         scores = self._scores if self.before is None else {**self._scores, "before": self.before}
@@ -277,9 +279,9 @@ class GradualUnfreezing:
     ) -> None:
         self.validation, self.fit_rows, self._held = validation, rows, rows[:0]
         if is_judged:
-            context, rng = validation.context, np.random.default_rng([seed, 8])
-            strata = context.target.fold_strata(context.labels[rows])
-            fold = folds(strata, context.groups[rows], UNFREEZING_FOLDS, rng)
+            labelled, rng = validation.source.labelled, np.random.default_rng([seed, 8])
+            strata = labelled.target.fold_strata(labelled.labels[rows])
+            fold = folds(strata, labelled.groups()[rows], UNFREEZING_FOLDS, rng)
             self.fit_rows, self._held = rows[fold > 0], rows[fold == 0]
         self.n_joined = 0
         self._best = float("inf")
@@ -334,7 +336,7 @@ class GradualUnfreezing:
 
 def held_scores(
     trainable: TrainableNetwork,
-    context: TrainingContext,
+    source: BatchSource,
     rows: Rows,
     parallelism: DataParallel | None = None,
 ) -> Array:
@@ -344,14 +346,12 @@ def held_scores(
     """
     trainable.model.eval()
     bias = trainable.model.head.bias
-    by = parallelism or DataParallel(
-        UnfrozenBlocks(trainable.model, context.source.cut), bias.device.type
-    )
+    by = parallelism or DataParallel(UnfrozenBlocks(trainable.model, source.cut), bias.device.type)
     share = np.array_split(rows, by.world.size)[by.world.rank]
     chunks = [] if len(share) else [torch.empty(0, len(bias))]
     with torch.inference_mode():
         for start in range(0, len(share), PASS):
-            inputs = context.plain(share[start : start + PASS], trainable.feature_layers)
+            inputs = source.plain(share[start : start + PASS], trainable.feature_layers)
             chunks.append(by.run(*(value.to(bias.device) for value in inputs)).float().cpu())
     scores: Array = torch.cat(chunks).double().numpy()
     return np.concatenate(by.world.gather(scores))
@@ -367,7 +367,7 @@ def renew_statistics(
     with recompute_statistics(trainable.model, [*moving]) as is_needed:
         device = trainable.model.head.bias.device
         for chunk in np.array_split(sample, -(-len(sample) // PASS)) if is_needed else ():
-            inputs = validation.context.plain(chunk, trainable.feature_layers)
+            inputs = validation.source.plain(chunk, trainable.feature_layers)
             parallelism.run(*(value.to(device) for value in inputs))
 
 

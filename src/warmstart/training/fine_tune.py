@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,7 @@ from warmstart.features.machine import threads_for
 from warmstart.network.partition import Network
 from warmstart.network.surgery import can_ensemble
 from warmstart.planning.fine_tuning import frozen_prefix
-from warmstart.planning.forecast import Allowance, time_ran_out
+from warmstart.planning.forecast import time_ran_out
 from warmstart.planning.plan_file import describe_failure
 from warmstart.planning.rules import HOLDOUT_DIVISOR
 from warmstart.planning.schedule import (
@@ -30,9 +31,9 @@ from warmstart.records.block_actions import ADDED, FRESH, Action
 from warmstart.records.plan import Plan
 from warmstart.records.summary import Baseline, Estimate, Evidence, GuardNote
 from warmstart.solve.ridge import Array, Rows
-from warmstart.training.batches import BatchSource, TrainingContext, cache_activations, live_batches
+from warmstart.training.batches import BatchSource, open_source
 from warmstart.training.checkpoint import Checkpoints, NoCheckpoints
-from warmstart.training.dataset import Reader, TrainingDataset, rows_by_fold
+from warmstart.training.dataset import LabelledRows, Reader, TrainingDataset, rows_by_fold
 from warmstart.training.early_stopping import (
     END,
     REFIT,
@@ -58,7 +59,6 @@ from warmstart.training.ship import PROBE, Decision, decide
 from warmstart.training.trainable import RefitHead, TrainableNetwork, tensors_to_train, trainable
 from warmstart.training.trainer import mean_loss
 
-NO_LIMIT = Allowance()
 EARLIEST = 2  # folds after which fine-tuning that does not pay off is stopped
 
 
@@ -96,13 +96,15 @@ def fine_tune(
     training_data: TrainingDataset,
     plan: Plan,
     head: HeadFit,
+    *,
     digests: Mapping[str, str],
     checkpoints: Checkpoints | None = None,
-    allowance: Allowance = NO_LIMIT,
+    deadline: float | None = None,
 ) -> Steps[FineTuned]:
     """Train what the plan says; a plan that trains nothing returns the base model and `head`.
 
-    `digests` are those of the base model's tensors, taken before the run changed any.
+    `digests` are those of the base model's tensors, taken before the run changed any; `deadline`
+    is that of all trainings, of `time.perf_counter`.
 
     The estimate comes from the trainings of the folds, each with a head fitted without the rows
     it held out; then the network is trained on all rows, up to the end that held-out rows chose.
@@ -120,21 +122,22 @@ def fine_tune(
     values["unit"] = data.nouns.many
     yield Event(stage="fine_tune", kind="begin", values=values)
     torch.set_num_threads(threads_for(training_data.extracted.network.record))
-    context = TrainingContext(
-        source=(yield from open_source(training_data, plan)),
-        labels=data.labels,
-        groups=data.groups(),
-        target=data.target,
+    task = _FineTuning(
+        training_data=training_data,
+        plan=plan,
+        schedule=settings,
+        head=head,
+        source=(yield from open_source(training_data, plan, settings)),
         digests=digests,
         checkpoints=checkpoints or NoCheckpoints(),
+        deadline=deadline,
         steps=steps,
     )
-    task = _FineTuning(training_data, plan, settings, head, context, allowance)
     yield from task.train_folds(held_rows)
     return task.give_up() if task.failed else (yield from task.train_all())
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _FineTuning:
     """The trainings of a plan, and what those of the folds say of the rows that each held out.
 
@@ -146,8 +149,11 @@ class _FineTuning:
     plan: Plan
     schedule: Schedule
     head: HeadFit
-    context: TrainingContext
-    allowance: Allowance
+    source: BatchSource
+    digests: Mapping[str, str]
+    checkpoints: Checkpoints
+    deadline: float | None
+    steps: tuple[int, ...]  # updates of each training
     scores: Array = field(init=False)
     probe_answers: Array = field(init=False)
     fold: Rows = field(init=False)
@@ -157,20 +163,24 @@ class _FineTuning:
     failed: tuple[float, ...] = ()  # learning rate scales of a training that was given up
 
     def __post_init__(self) -> None:
-        n = len(self.context.labels)
-        shape = (n, self.training_data.labelled.n_classes)
+        n = len(self.labelled.labels)
+        shape = (n, self.labelled.n_classes)
         self.scores = np.full((REFIT + len(REFIT_ENDS), *shape), np.nan)
         self.probe_answers = np.full(shape, np.nan)
         self.fold = np.full(n, -1, dtype=np.int64)
 
+    @property
+    def labelled(self) -> LabelledRows:
+        return self.training_data.labelled
+
     def train_folds(self, held_rows: Sequence[Rows]) -> Steps[None]:
         """Train once per fold, without its rows, and score them."""
-        context, training_data = self.context, self.training_data
+        training_data = self.training_data
         for number, held in enumerate(held_rows):
-            keep = np.setdiff1d(np.arange(len(context.labels)), held)
+            keep = np.setdiff1d(np.arange(len(self.labelled.labels)), held)
             probe = fit_on(training_data, self.plan, keep)
             read = training_data.extracted.reader(training_data.examples(held))
-            self.probe_answers[held] = head_probabilities(probe, read, context.target)
+            self.probe_answers[held] = head_probabilities(probe, read, self.labelled.target)
             trained = yield from self._job(probe, keep, held, number, None).learn()
             self.guards += trained.guards
             if trained.has_failed:
@@ -190,32 +200,34 @@ class _FineTuning:
 
     def _choose_end(self) -> tuple[ChosenEnd, Array, tuple[OutputScales, ...]]:
         """Where trainings should have ended, the scores (C, n, K) compared, and their scales."""
-        context, is_paired = self.context, self.schedule.contrastive
+        labelled, is_paired = self.labelled, self.schedule.contrastive
         # Where no block joined, a refitted head equals another one on the same layers.
         scores = self.scores if int(np.median(self.n_joined)) else self.scores[:REFIT]
-        scores, scales = average_refits(scores, context.labels, context.target, is_alone=is_paired)
+        scores, scales = average_refits(
+            scores, labelled.labels, labelled.target, is_alone=is_paired
+        )
         chosen = choose_end(
             scores,
-            context.labels,
+            labelled.labels,
             self.fold,
-            context.groups,
-            context.target,
+            labelled.groups(),
+            labelled.target,
             default=REFIT if is_paired else END,
         )
         return chosen, scores, scales
 
     def _decide(self, chosen: ChosenEnd) -> Decision:
         """What ships, by the answers of each fold's training for the rows it held out."""
-        context, head, plan, fold = self.context, self.head, self.plan, self.fold
+        labelled, head, plan, fold = self.labelled, self.head, self.plan, self.fold
         network = self.training_data.extracted.network
         return decide(
             np.where(fold[:, None] >= 0, head.probabilities, np.nan),
             self.probe_answers,
             self._calibrate(head, chosen).probabilities,
-            context.labels,
+            labelled.labels,
             fold,
-            context.groups,
-            context.target,
+            labelled.groups(),
+            labelled.target,
             is_apart=FRESH.name in plan.actions,
             is_paired=self.schedule.contrastive,
             may_ensemble=ADDED.name not in plan.actions
@@ -224,8 +236,8 @@ class _FineTuning:
         )
 
     def _calibrate(self, head: HeadFit, chosen: ChosenEnd) -> HeadFit:
-        labels, groups, target = self.context.labels, self.context.groups, self.context.target
-        return calibrate_head(head, chosen.scores, labels, self.fold, groups, target)
+        labels, groups = self.labelled.labels, self.labelled.groups()
+        return calibrate_head(head, chosen.scores, labels, self.fold, groups, self.labelled.target)
 
     def _is_futile(self) -> bool:
         """Whether fine-tuning has no chance to ship: only the time depends on it."""
@@ -236,7 +248,7 @@ class _FineTuning:
 
     def train_all(self) -> Steps[FineTuned]:
         """Train on all rows, where the fine-tuned network ships, and calibrate its head."""
-        training_data, plan, head, context = self.training_data, self.plan, self.head, self.context
+        training_data, plan, head = self.training_data, self.plan, self.head
         chosen, scores, scales = self._choose_end()
         settings, n_joined = self.schedule, int(np.median(self.n_joined))
         n_groups = len(stage_actions(settings, {}))
@@ -249,7 +261,7 @@ class _FineTuning:
             network=training_data.extracted.network,
             head=head,
             reader=training_data.extracted.reader,
-            plan=as_followed(plan, n_joined),
+            plan=as_followed(plan, settings, n_joined),
             decision=decision,
             fold=self.fold,
         )
@@ -257,24 +269,23 @@ class _FineTuning:
             yield Event(stage="fine_tune", kind="end", values={"joined": n_joined})
             return fine_tuned
         guards = self.guards
-        if overfit_note := check_overfit(chosen, context.groups, settings.n_steps):
+        if overfit_note := check_overfit(chosen, self.labelled.groups(), settings.n_steps):
             guards.append(overfit_note)
             text = f"validation loss rose towards the end: {overfit_note.action}"
             yield guard("overfit", text)
         stop = replace(chosen.end, n_stages=n_joined)
-        rows, first = np.arange(len(context.labels)), len(context.steps) - settings.model_soup
+        rows, first = np.arange(len(self.fold)), len(self.steps) - settings.model_soup
 
         def make_job(number: int) -> TrainingJob:
             return self._job(head, rows, rows[:0], number, stop)
 
-        trained = yield from train_soup(make_job, range(first, len(context.steps)))
+        trained = yield from train_soup(make_job, range(first, len(self.steps)))
         guards += trained.guards
         if trained.trainable is None:
             self._fail(trained)
             return self.give_up()
-        answers = BaseModelAnswers(
-            training_data, context, spread(rows, COMPARED_ROWS), settings.n_steps
-        )
+        compared = spread(rows, COMPARED_ROWS)
+        answers = BaseModelAnswers(training_data, self.source, compared, settings.n_steps)
         make = make_job(first).make
         notes, interpolated = yield from limit_forgetting(
             answers, trained.trainable, make, chosen, scores
@@ -282,8 +293,7 @@ class _FineTuning:
         guards += notes
         if interpolated is not chosen:  # another network ships
             chosen, decision = interpolated, self._decide(interpolated)
-        refit = RefitHead(training_data, plan, context.source)
-        fitted, reader = refit.end(
+        fitted, reader = RefitHead(training_data, plan, self.source).end(
             trained.trainable,
             head,
             scales[chosen.candidate - REFIT] if chosen.is_refitted else None,
@@ -314,9 +324,9 @@ class _FineTuning:
         end: TrainingEnd | None,
     ) -> TrainingJob:
         """One training of fresh copies of the base model on some rows, for the plan's epochs."""
-        training_data, plan, context = self.training_data, self.plan, self.context
+        training_data, plan = self.training_data, self.plan
         read = training_data.extracted.reader(training_data.examples(keep))
-        refit = RefitHead(training_data, plan, context.source)
+        refit = RefitHead(training_data, plan, self.source)
 
         def make() -> TrainableNetwork:
             return trainable(training_data.extracted.network, plan, head, read, training_data.seed)
@@ -324,27 +334,25 @@ class _FineTuning:
         def refit_scores(trained: TrainableNetwork) -> Array:
             return refit.held_scores(trained, head, keep, held)
 
+        until = None
+        if self.deadline is not None:  # each training gets its share of the time that is left
+            now, share = time.perf_counter(), self.steps[number] / sum(self.steps[number:])
+            until = now + share * max(self.deadline - now, 0.0)
         return TrainingJob(
             make=make,
-            schedule=for_fold(self.schedule, len(held), len(context.labels)),
-            context=context,
+            schedule=for_fold(self.schedule, len(held), len(self.fold)),
+            source=self.source,
+            digests=self.digests,
             rows=keep,
             held=held,
             number=number,
+            steps=self.steps,
+            checkpoints=self.checkpoints,
             end=end,
             scale=self.scale,
             refit=refit_scores if len(held) else None,
-            until=self.allowance.share(context.steps[number] / sum(context.steps[number:])),
+            until=until,
         )
-
-
-def open_source(training_data: TrainingDataset, plan: Plan) -> Steps[BatchSource]:
-    """Cached outputs of the frozen blocks, or images for the whole network."""
-    settings = schedule(plan)
-    if settings.split_at:
-        return (yield from cache_activations(training_data, plan))
-    learn, prep = training_data.labelled.learn, training_data.prep
-    return live_batches(training_data.collection, learn, prep, settings)
 
 
 def _probe_alone(training_data: TrainingDataset, plan: Plan, head: HeadFit, why: str) -> FineTuned:
@@ -400,8 +408,8 @@ def train_soup(make: Callable[[int], TrainingJob], numbers: range) -> Steps[Trai
         return trained
     _set_weights(trainable, mean)
     barrier = _loss(job, trainable, rows) - float(np.mean(losses))
-    target = job.context.target
-    if barrier > BARRIER * target.blind_loss(job.context.labels[job.rows]):
+    labelled = job.source.labelled
+    if barrier > BARRIER * labelled.target.blind_loss(labelled.labels[job.rows]):
         _set_weights(trainable, first)
         text = f"the mean of {len(losses)} trainings is worse than each; the first is kept"
     else:
@@ -417,5 +425,5 @@ def _set_weights(trainable: TrainableNetwork, weights: Mapping[str, Tensor]) -> 
 
 
 def _loss(job: TrainingJob, trainable: TrainableNetwork, rows: Rows) -> float:
-    scores = torch.from_numpy(held_scores(trainable, job.context, rows))
-    return mean_loss(job.context.target, scores, job.context.targets(rows))
+    scores = torch.from_numpy(held_scores(trainable, job.source, rows))
+    return mean_loss(job.source.labelled.target, scores, job.source.targets(rows))

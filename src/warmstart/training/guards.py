@@ -30,7 +30,7 @@ from warmstart.stats.cka import agreement, cka
 from warmstart.stats.intervals import Groups, Values, standard_error
 from warmstart.stats.paired import mean_interval
 from warmstart.tasks.classify import entropy
-from warmstart.training.batches import TrainingContext
+from warmstart.training.batches import BatchSource
 from warmstart.training.dataset import TrainingDataset
 from warmstart.training.early_stopping import (
     CANDIDATES,
@@ -270,7 +270,7 @@ class BaseModelAnswers:
     """The base model's features of some rows, at every layer that is fine-tuned."""
 
     training_data: TrainingDataset
-    context: TrainingContext
+    source: BatchSource
     rows: Rows
     step: int
 
@@ -304,10 +304,10 @@ class BaseModelAnswers:
         self, trainable: TrainableNetwork, layers: Sequence[FeatureLayer]
     ) -> dict[FeatureLayer, Features]:
         """Shapes: (m, d_t) each. Added blocks come after those of the base model."""
-        scan, cut = plan_scan(self.training_data.extracted.network, layers), self.context.source.cut
+        scan, cut = plan_scan(self.training_data.extracted.network, layers), self.source.cut
         chunks = []
         for first in range(0, len(self.rows), PASS):  # all at once would be the run's peak memory
-            inputs = self.context.plain(self.rows[first : first + PASS], layers)
+            inputs = self.source.plain(self.rows[first : first + PASS], layers)
             chunks.append(run_from(trainable.network, scan, cut, inputs))
         joined = [torch.cat(rows).numpy() for rows in zip(*chunks, strict=True)]
         return dict(zip(layers, joined, strict=True))
@@ -335,7 +335,7 @@ def limit_forgetting(
     if alarm is None:
         return (), chosen
     action = "kept: it has the better validation loss"
-    if ends := _earlier_ends(chosen, answers.context.groups):
+    if ends := _earlier_ends(chosen, answers.training_data.labelled.groups()):
         initial = make()
         lora.merge(initial.network.backbone)  # so that tensors have the trained network's names
         final = {

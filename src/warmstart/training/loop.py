@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -26,8 +26,8 @@ from warmstart.records.block_actions import FRESH, Action
 from warmstart.records.summary import GuardNote
 from warmstart.solve.ridge import Array, Rows
 from warmstart.training.augmentations import augmentation_numbers, draw_batches
-from warmstart.training.batches import Inputs, TrainingContext
-from warmstart.training.checkpoint import Snapshot
+from warmstart.training.batches import BatchSource, Inputs
+from warmstart.training.checkpoint import Checkpoints, NoCheckpoints, Snapshot
 from warmstart.training.early_stopping import (
     CANDIDATES,
     PASS,
@@ -69,18 +69,22 @@ class TrainedNetwork:
 class TrainingJob:
     """One training: how its network is made, its rows, and its place among all trainings.
 
-    `held`: rows to validate on, never trained on; the network is shipped where there are none.
-    `end`: how far it goes, None where that is to be found out. `scale` of every learning rate to
-    begin with. `refit`: from a trained network to the scores of the held-out rows with a refitted
-    head, (m, K).
+    `digests`: of the base model's tensors, before any training. `held`: rows to validate on, never
+    trained on; the network is shipped where there are none. `number`: its place among all
+    trainings, which make `steps` updates each. `end`: how far it goes, None where that is to be
+    found out. `scale` of every learning rate to begin with. `refit`: from a trained network to the
+    scores of the held-out rows with a refitted head, (m, K).
     """
 
     make: Callable[[], TrainableNetwork]
     schedule: Schedule
-    context: TrainingContext
+    source: BatchSource
+    digests: Mapping[str, str]
     rows: Rows
     held: Rows
-    number: int
+    number: int = 0
+    steps: tuple[int, ...] = ()
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
     end: TrainingEnd | None = None
     scale: float = 1.0
     refit: Callable[[TrainableNetwork], Array] | None = None
@@ -92,10 +96,10 @@ class TrainingJob:
         A training that is stuck or diverges begins again at a third of its learning rates, twice.
         Raises: TrainingError where a frozen tensor changed.
         """
-        finished = self.context.checkpoints.load_finished(self.name)
+        finished = self.checkpoints.load_finished(self.name)
         if finished is not None:
             return self._load_finished(finished)
-        snapshot = self.context.checkpoints.load()
+        snapshot = self.checkpoints.load()
         if snapshot is not None and snapshot.facts.get("job") != self.number:
             snapshot = None
         notes = [GuardNote(**fields) for fields in snapshot.facts["guards"]] if snapshot else []
@@ -128,7 +132,7 @@ class TrainingJob:
         attempt.load_end()
         trainable.model.cpu()
         self._check_frozen(trainable)
-        if not np.isfinite(held_scores(trainable, self.context, self.rows[:PASS])).all():
+        if not np.isfinite(held_scores(trainable, self.source, self.rows[:PASS])).all():
             raise TrainingError(
                 "the outputs of the trained network are not finite; use --strategy head."
             )
@@ -159,7 +163,7 @@ class TrainingJob:
             "has_failed": trained.has_failed,
             "guards": [asdict(note) for note in trained.guards],
         }
-        self.context.checkpoints.save_finished(self.name, Snapshot(tensors, facts))
+        self.checkpoints.save_finished(self.name, Snapshot(tensors, facts))
 
     def _load_finished(self, snapshot: Snapshot) -> TrainedNetwork:
         facts, scores = snapshot.facts, snapshot.tensors["scores"].numpy()
@@ -176,7 +180,7 @@ class TrainingJob:
         return replace(trained, trainable=attempt.trainable)
 
     def _check_frozen(self, trainable: TrainableNetwork) -> None:
-        changed = ledger.violations(self.context.digests, trainable.network, trainable.actions)
+        changed = ledger.violations(self.digests, trainable.network, trainable.actions)
         if changed:
             raise TrainingError(
                 f"{len(changed)} frozen tensors changed while training (first: {changed[0]}); "
@@ -190,7 +194,7 @@ class TrainingAttempt:
 
     def __init__(self, job: TrainingJob, scale: float, guards: tuple[GuardNote, ...]) -> None:
         self.job, self.scale, self.guards = job, scale, guards
-        self.trainable, schedule, context = job.make(), job.schedule, job.context
+        self.trainable, schedule, labelled = job.make(), job.schedule, job.source.labelled
         model = self.trainable.model
         model.to(schedule.device)
         in_channels_last(model)
@@ -202,8 +206,8 @@ class TrainingAttempt:
             loss = make_pair_loss(schedule.contrastive_temperature)
             blind = 0.0  # pairs are compared with each other: there is no loss of guessing
         else:
-            loss = context.target.summed_loss
-            blind = context.target.blind_loss(context.labels[job.rows])
+            loss = labelled.target.summed_loss
+            blind = labelled.target.blind_loss(labelled.labels[job.rows])
         self.trainer = Trainer(
             blocks,
             {name: t for name, t in self.moving.items() if self.parallelism.keeps(name)},
@@ -216,7 +220,7 @@ class TrainingAttempt:
         )
         has_trained_head = not schedule.contrastive
         self.validation = ValidationScores(
-            context, job.held, self.trainable, self.trainer, has_trained_head
+            job.source, job.held, self.trainable, self.trainer, has_trained_head
         )
         self.stages = stage_actions(schedule, self.trainable.actions)
         is_judged = len(self.stages) > 1 and job.end is None
@@ -312,7 +316,7 @@ class TrainingAttempt:
         return self.parallelism.run(*(value.to(device) for value in self._example_inputs()))
 
     def _example_inputs(self) -> Inputs:
-        return self.job.context.plain(spread(self.job.rows, 2), self.trainable.feature_layers)
+        return self.job.source.plain(spread(self.job.rows, 2), self.trainable.feature_layers)
 
     def _is_over(self, done: int) -> bool:
         until = self.job.until
@@ -332,14 +336,14 @@ class TrainingAttempt:
         self, number: int, steps: range, begin: int, frozen: freeze.FrozenBlocks
     ) -> Generator[tuple[Inputs, Tensor], None, None]:
         """Inputs and labels of each step from `begin` on; the order is that of the whole stage."""
-        schedule, context, rows = self.job.schedule, self.job.context, self.unfreezing.fit_rows
+        schedule, source, rows = self.job.schedule, self.job.source, self.unfreezing.fit_rows
         rng = np.random.default_rng([schedule.seed, self.job.number, number])
         batches = draw_batches(len(rows), schedule.batch_size, len(steps), rng)
 
         def make(batch: tuple[Rows, Rows]) -> tuple[Inputs, Tensor]:
             chosen, numbers = rows[batch[0]], augmentation_numbers(batch[1], schedule)
-            inputs = context.source.batch(chosen, numbers, self.trainable.feature_layers)
-            return inputs, context.targets(chosen)
+            inputs = source.batch(chosen, numbers, self.trainable.feature_layers)
+            return inputs, source.targets(chosen)
 
         remaining = islice(batches, begin - steps.start, None)
         for inputs, labels in prefetch(make, remaining, schedule.workers):
@@ -360,15 +364,15 @@ class TrainingAttempt:
             "per_second": round(batch_size / max(self._seconds, 1e-9), 1),
             "memory_mb": peak_rss_mb(),
         }
-        of_all = sum(job.context.steps[: job.number]) + done
-        total = sum(job.context.steps) or job.schedule.n_steps
+        of_all = sum(job.steps[: job.number]) + done
+        total = sum(job.steps) or job.schedule.n_steps
         try:
             yield Event(stage="fine_tune", kind="step", step=of_all, of=total, values={**details})
         except GeneratorExit:
             if self.parallelism.is_whole:  # else the others would have to save as well
                 self._save(number, done)
             raise
-        if self.parallelism.agree(job.context.checkpoints.is_due):
+        if self.parallelism.agree(job.checkpoints.is_due):
             self._save(number, done)
 
     def _check_end(self) -> Alarm | None:
@@ -384,7 +388,7 @@ class TrainingAttempt:
             return None  # no group of blocks helped, or time ran out: not the learning rate's fault
         is_whole = self._end == TrainingEnd(n_stages=self._end.n_stages)
         loss = self.validation.loss(after, rows) if is_whole and has_trained_head else None
-        of_classes = self.job.context.target.has_classes
+        of_classes = self.job.source.labelled.target.has_classes
         before = self.validation.scores_at(0.0, rows)
         change = largest_change(before, after, of_classes=of_classes)
         self.is_idle = change < LEAST_CHANGE
@@ -402,7 +406,7 @@ class TrainingAttempt:
             "unfreezing": self.unfreezing.facts(),
             "guards": [asdict(note) for note in self.guards],
         }
-        checkpoints = self.job.context.checkpoints
+        checkpoints = self.job.checkpoints
         write = checkpoints.save if self.parallelism.is_whole else checkpoints.save_jointly
         write(Snapshot(tensors, facts))
 
