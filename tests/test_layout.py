@@ -80,6 +80,8 @@ FOR_PROGRAMS = [
     "modalities.registry",
     "nouns",
     "planning.plan_file",
+    "planning.settings",
+    "planning.strategy",
     "records.answer",
     "records.data",
     "records.plan",

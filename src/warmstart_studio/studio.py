@@ -20,6 +20,8 @@ from warmstart.events import Event, Steps, drain, follow
 from warmstart.formatting import duration
 from warmstart.modalities.image import decode
 from warmstart.planning.plan_file import runs
+from warmstart.planning.settings import parse_settings
+from warmstart.planning.strategy import parse
 from warmstart.records.answer import LabelAnswer
 from warmstart.records.plan import Choice, Plan
 from warmstart.records.run_folder import RunFolder, write_bytes
@@ -284,7 +286,12 @@ class StudioWork:
     def forecast(self, table: Path, budget: str, settings: Sequence[str]) -> Json:
         """The time, memory and plan of a run; `problem` where it is not possible."""
         try:
-            result = drain(dry_run(Request(**self.options(table, budget, settings))))
+            options = self.options(table, budget, settings)
+            values = {
+                "strategy": parse(options["strategy"]),
+                "settings": parse_settings(options["settings"]),
+            }
+            result = drain(dry_run(Request(**{**options, **values})))
         except WarmstartError as error:
             forecast = dict.fromkeys(("seconds", "memory_mb"))
             return {**forecast, "words": "", "rows": [], "problem": str(error)}
